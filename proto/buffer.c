@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "buffer.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+void buffer_free(struct buffer *b) {
+        free(b->data);
+        *b = BUFFER_INIT;
+}
+
+void buffer_reset(struct buffer *b) {
+        b->size = 0;
+        b->error = 0;
+}
+
+char *buffer_reserve(struct buffer *b, size_t size) {
+        if (b->capacity - b->size < size) {
+                size_t capacity = b->capacity ? b->capacity : 256;
+                char *data;
+
+                while (capacity - b->size < size)
+                        capacity *= 2;
+                data = realloc(b->data, capacity);
+                if (!data) {
+                        b->error = -ENOMEM;
+                        return NULL;
+                }
+                b->data = data;
+                b->capacity = capacity;
+        }
+        return b->data + b->size;
+}
+
+void buffer_put(struct buffer *b, const void *data, size_t size) {
+        char *p = buffer_reserve(b, size);
+
+        if (!p || size == 0)
+                return;
+        memcpy(p, data, size);
+        b->size += size;
+}
+
+void buffer_put_string(struct buffer *b, const char *string) {
+        buffer_put(b, string, strlen(string));
+}
+
+void buffer_put_u64(struct buffer *b, uint64_t value) {
+        char digits[20], *p = digits + sizeof(digits);
+
+        do
+                *--p = (char)('0' + value % 10);
+        while (value /= 10);
+        buffer_put(b, p, (size_t)(digits + sizeof(digits) - p));
+}
+
+void buffer_put_i64(struct buffer *b, int64_t value) {
+        if (value < 0)
+                buffer_put_literal(b, "-");
+        buffer_put_u64(b, value < 0 ? -(uint64_t)value : (uint64_t)value);
+}
+
+void buffer_consume(struct buffer *b, size_t size) {
+        b->size -= size;
+        if (b->size > 0)
+                memmove(b->data, b->data + size, b->size);
+}
+
+void json_put_string(struct buffer *b, const char *data, size_t size) {
+        static const char hex[] = "0123456789abcdef";
+        /* 0: as it is; u: \u00XX; else the letter behind the backslash. */
+        static const char escape[256] = {
+                'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'b', 't', 'n', 'u', 'f', 'r', 'u', 'u',
+                'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u',
+                ['"'] = '"', ['\\'] = '\\', [0x7f] = 'u',
+        };
+        char *p = buffer_reserve(b, size * 6 + 2), *start = p;
+
+        if (!p)
+                return;
+        *p++ = '"';
+        for (size_t i = 0; i < size; i++) {
+                unsigned char c = (unsigned char)data[i];
+
+                if (escape[c] == 0) {
+                        *p++ = (char)c;
+                        continue;
+                }
+                *p++ = '\\';
+                *p++ = escape[c];
+                if (escape[c] == 'u') {
+                        *p++ = '0';
+                        *p++ = '0';
+                        *p++ = hex[c >> 4];
+                        *p++ = hex[c & 15];
+                }
+        }
+        *p++ = '"';
+        b->size += (size_t)(p - start);
+}
+
+void json_put_base64(struct buffer *b, const void *data, size_t size) {
+        static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        const unsigned char *in = data;
+        char *p = buffer_reserve(b, (size + 2) / 3 * 4 + 2), *start = p;
+
+        if (!p)
+                return;
+        *p++ = '"';
+        for (size_t i = 0; i < size; i += 3) {
+                size_t left = size - i;
+                unsigned v = (unsigned)in[i] << 16 | (left > 1 ? (unsigned)in[i + 1] << 8 : 0) |
+                             (left > 2 ? in[i + 2] : 0);
+
+                *p++ = digits[v >> 18];
+                *p++ = digits[v >> 12 & 63];
+                *p++ = left > 1 ? digits[v >> 6 & 63] : '=';
+                *p++ = left > 2 ? digits[v & 63] : '=';
+        }
+        *p++ = '"';
+        b->size += (size_t)(p - start);
+}

@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "message.h"
+
+#include <errno.h>
+#include <json-c/json.h>
+#include <string.h>
+
+#include "buffer.h"
+#include "macro.h"
+
+bool utf8_is_valid(const char *data, size_t size) {
+        const unsigned char *p = (const unsigned char *)data, *end = p + size;
+
+        while (p < end) {
+                unsigned char c = *p;
+                size_t more;
+                unsigned char low = 0x80, high = 0xbf;
+
+                while (end - p >= 8) {
+                        uint64_t word;
+
+                        memcpy(&word, p, 8);
+                        /* Eight ASCII bytes, none of them NUL. */
+                        if (((word | (word - UINT64_C(0x0101010101010101))) & UINT64_C(0x8080808080808080)) != 0)
+                                break;
+                        p += 8;
+                }
+                if (p == end)
+                        break;
+                c = *p++;
+                if (c == 0)
+                        return false;
+                if (c < 0x80)
+                        continue;
+                if (c >= 0xc2 && c <= 0xdf)
+                        more = 1;
+                else if (c >= 0xe0 && c <= 0xef) {
+                        more = 2;
+                        if (c == 0xe0)
+                                low = 0xa0;
+                        else if (c == 0xed)
+                                high = 0x9f;
+                } else if (c >= 0xf0 && c <= 0xf4) {
+                        more = 3;
+                        if (c == 0xf0)
+                                low = 0x90;
+                        else if (c == 0xf4)
+                                high = 0x8f;
+                } else
+                        return false;
+                if ((size_t)(end - p) < more)
+                        return false;
+                while (more-- > 0) {
+                        if (*p < low || *p > high)
+                                return false;
+                        p++;
+                        low = 0x80;
+                        high = 0xbf;
+                }
+        }
+        return true;
+}
+
+/* Whether the text holds an escape that json-c would not keep whole: \u0000,
+ * at which it cuts keys, or half a surrogate pair, which it replaces. */
+static bool has_bad_escape(const char *data, size_t size) {
+        const char *p = data, *end = data + size;
+
+        while ((p = memchr(p, '\\', (size_t)(end - p)))) {
+                unsigned value[2] = { 0 };
+
+                if (end - p < 2)
+                        return false; /* the parser refuses it */
+                if (p[1] != 'u') {
+                        p += 2;
+                        continue;
+                }
+                for (size_t half = 0; half < 2; half++) {
+                        if (end - p < 6 || p[0] != '\\' || p[1] != 'u')
+                                return half == 1; /* a high surrogate alone; else the parser refuses it */
+                        for (size_t i = 2; i < 6; i++) {
+                                char c = p[i];
+                                int digit = c >= '0' && c <= '9' ? c - '0' :
+                                            c >= 'a' && c <= 'f' ? c - 'a' + 10 :
+                                            c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+
+                                if (digit < 0)
+                                        return true;
+                                value[half] = value[half] << 4 | (unsigned)digit;
+                        }
+                        p += 6;
+                        if (half == 0 && (value[0] < 0xd800 || value[0] > 0xdbff))
+                                break;
+                }
+                if (value[0] == 0 || (value[0] >= 0xdc00 && value[0] <= 0xdfff))
+                        return true;
+                if (value[0] >= 0xd800 && value[0] <= 0xdbff && (value[1] < 0xdc00 || value[1] > 0xdfff))
+                        return true;
+        }
+        return false;
+}
+
+int message_parse(const char *data, size_t size, struct json_object **ret_object) {
+        struct json_tokener *tokener;
+        struct json_object *object;
+        enum json_tokener_error error;
+        size_t end;
+        int r = 0;
+
+        if (size > INT32_MAX || !utf8_is_valid(data, size) || has_bad_escape(data, size))
+                return -EBADMSG;
+        tokener = json_tokener_new_ex(MESSAGE_DEPTH_MAX);
+        if (!tokener)
+                return -ENOMEM;
+        json_tokener_set_flags(tokener, JSON_TOKENER_STRICT);
+        object = json_tokener_parse_ex(tokener, data, (int)size);
+        error = json_tokener_get_error(tokener);
+        end = json_tokener_get_parse_end(tokener);
+        while (end < size && strchr(" \t\r\n", data[end]))
+                end++;
+        if (error != json_tokener_success || !json_object_is_type(object, json_type_object) || end != size) {
+                json_object_put(object);
+                r = -EBADMSG;
+        } else
+                *ret_object = object;
+        json_tokener_free(tokener);
+        return r;
+}
+
+static void where_end(struct buffer *where) {
+        char *p = buffer_reserve(where, 1);
+
+        if (p)
+                *p = 0;
+}
+
+void where_put_name(struct buffer *where, const char *name) {
+        if (where->size > 0)
+                buffer_put_literal(where, ".");
+        buffer_put_string(where, name);
+        where_end(where);
+}
+
+void where_put_index(struct buffer *where, size_t index) {
+        buffer_put_literal(where, "[");
+        buffer_put_u64(where, index);
+        buffer_put_literal(where, "]");
+        where_end(where);
+}
+
+/* json-c holds integers up to 2^64-1 and clamps what is larger still: an int is
+ * what fits in 63 bits. */
+static bool is_int(struct json_object *value, int64_t *ret) {
+        int64_t v;
+
+        if (!json_object_is_type(value, json_type_int))
+                return false;
+        v = json_object_get_int64(value);
+        if (v == INT64_MIN || (v == INT64_MAX && json_object_get_uint64(value) > (uint64_t)INT64_MAX))
+                return false;
+        *ret = v;
+        return true;
+}
+
+static bool read_value(struct json_object *value, enum field_type type, void *target) {
+        switch (type) {
+        case FIELD_INT:
+                return is_int(value, target);
+        case FIELD_BOOL:
+                if (!json_object_is_type(value, json_type_boolean))
+                        return false;
+                *(bool *)target = json_object_get_boolean(value);
+                return true;
+        case FIELD_STRING:
+                if (!json_object_is_type(value, json_type_string))
+                        return false;
+                *(const char **)target = json_object_get_string(value);
+                return true;
+        case FIELD_STRINGS:
+                if (!json_object_is_type(value, json_type_array))
+                        return false;
+                for (size_t i = 0; i < json_object_array_length(value); i++)
+                        if (!json_object_is_type(json_object_array_get_idx(value, i), json_type_string))
+                                return false;
+                *(struct json_object **)target = value;
+                return true;
+        case FIELD_OBJECT:
+        case FIELD_ARRAY:
+                if (!json_object_is_type(value, type == FIELD_OBJECT ? json_type_object : json_type_array))
+                        return false;
+                *(struct json_object **)target = value;
+                return true;
+        }
+        return false;
+}
+
+int fields_read(struct json_object *object, const struct field *fields, size_t n_fields, void *target,
+                struct buffer *where) {
+        uint64_t seen = 0;
+
+        json_object_object_foreach(object, key, value) {
+                size_t i = 0;
+
+                while (i < n_fields && strcmp(fields[i].name, key) != 0)
+                        i++;
+                if (i == n_fields && !where)
+                        continue;
+                if (i == n_fields || (value && !read_value(value, fields[i].type, (char *)target + fields[i].offset))) {
+                        if (where)
+                                where_put_name(where, key);
+                        return -EINVAL;
+                }
+                if (value)
+                        seen |= UINT64_C(1) << i;
+        }
+        for (size_t i = 0; i < n_fields; i++)
+                if (fields[i].required && !(seen & UINT64_C(1) << i)) {
+                        if (where)
+                                where_put_name(where, fields[i].name);
+                        return -EINVAL;
+                }
+        return 0;
+}
