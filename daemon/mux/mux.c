@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "mux.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "backend.h"
+
+enum { READY_MAX = 256 };
+
+struct mux {
+        const struct mux_backend *backend;
+        void *state;
+        size_t n_ios;
+        struct mux_timer **heap; /* from index 1 on, the earliest first */
+        size_t heap_size, heap_capacity;
+        struct list deferred;
+        struct list barriers;
+        struct mux_ready ready[READY_MAX]; /* tokens are struct mux_io, NULL once removed */
+};
+
+static const struct mux_backend *const backends[] = {
+        &mux_backend_epoll,
+        &mux_backend_poll,
+};
+
+const struct mux_backend *mux_backend_at(unsigned i) {
+        return i < ARRAY_SIZE(backends) ? backends[i] : NULL;
+}
+
+const char *mux_backend_name_at(unsigned i) {
+        return i < ARRAY_SIZE(backends) ? backends[i]->name : NULL;
+}
+
+static uint64_t clock_nsec(clockid_t clock) {
+        struct timespec t;
+
+        (void)clock_gettime(clock, &t);
+        return (uint64_t)t.tv_sec * NSEC_PER_SEC + (uint64_t)t.tv_nsec;
+}
+
+uint64_t monotonic_nsec(void) {
+        return clock_nsec(CLOCK_MONOTONIC);
+}
+
+uint64_t realtime_nsec(void) {
+        return clock_nsec(CLOCK_REALTIME);
+}
+
+static const struct mux_backend *find_backend(const char *name) {
+        for (size_t i = 0; i < ARRAY_SIZE(backends); i++)
+                if (!name || strcmp(backends[i]->name, name) == 0)
+                        return backends[i];
+        return NULL;
+}
+
+int mux_open(const char *backend_name, struct mux **ret_mux) {
+        const struct mux_backend *backend = find_backend(backend_name);
+        struct mux *mux;
+        int r;
+
+        if (!backend)
+                return -EINVAL;
+        mux = calloc(1, sizeof(*mux));
+        if (!mux)
+                return -ENOMEM;
+        r = backend->open(&mux->state);
+        if (r < 0) {
+                free(mux);
+                return r;
+        }
+        mux->backend = backend;
+        list_init(&mux->deferred);
+        list_init(&mux->barriers);
+        *ret_mux = mux;
+        return 0;
+}
+
+struct mux *mux_close(struct mux *mux) {
+        if (!mux)
+                return NULL;
+        mux->backend->close(mux->state);
+        free(mux->heap);
+        free(mux);
+        return NULL;
+}
+
+const char *mux_backend_name(const struct mux *mux) {
+        return mux->backend->name;
+}
+
+/* ---- descriptors ------------------------------------------------------------- */
+
+int mux_add(struct mux *mux, struct mux_io *io, int fd, unsigned events, mux_io_fn *fn) {
+        int r = mux->backend->add(mux->state, fd, events, io);
+
+        if (r < 0)
+                return r;
+        *io = (struct mux_io){ .fn = fn, .fd = fd, .events = events, .ready_slot = -1 };
+        mux->n_ios++;
+        return 0;
+}
+
+int mux_modify(struct mux *mux, struct mux_io *io, unsigned events) {
+        int r;
+
+        if (io->events == events)
+                return 0;
+        r = mux->backend->modify(mux->state, io->fd, events, io);
+        if (r == 0)
+                io->events = events;
+        return r;
+}
+
+void mux_remove(struct mux *mux, struct mux_io *io) {
+        if (io->fd < 0)
+                return;
+        mux->backend->remove(mux->state, io->fd);
+        if (io->ready_slot >= 0)
+                mux->ready[io->ready_slot].token = NULL;
+        *io = MUX_IO_INIT;
+        mux->n_ios--;
+}
+
+/* ---- timers: a binary heap --------------------------------------------------- */
+
+static void heap_place(struct mux *mux, size_t i, struct mux_timer *timer) {
+        mux->heap[i] = timer;
+        timer->heap_index = (uint32_t)i;
+}
+
+static void heap_up(struct mux *mux, size_t i) {
+        struct mux_timer *timer = mux->heap[i];
+
+        for (; i > 1 && mux->heap[i / 2]->deadline_nsec > timer->deadline_nsec; i /= 2)
+                heap_place(mux, i, mux->heap[i / 2]);
+        heap_place(mux, i, timer);
+}
+
+static void heap_down(struct mux *mux, size_t i) {
+        struct mux_timer *timer = mux->heap[i];
+
+        for (size_t child = 2 * i; child <= mux->heap_size; i = child, child *= 2) {
+                if (child < mux->heap_size &&
+                    mux->heap[child + 1]->deadline_nsec < mux->heap[child]->deadline_nsec)
+                        child++;
+                if (mux->heap[child]->deadline_nsec >= timer->deadline_nsec)
+                        break;
+                heap_place(mux, i, mux->heap[child]);
+        }
+        heap_place(mux, i, timer);
+}
+
+int mux_timer_set(struct mux *mux, struct mux_timer *timer, uint64_t deadline_nsec, mux_timer_fn *fn) {
+        mux_timer_clear(mux, timer);
+        if (mux->heap_size + 1 >= mux->heap_capacity) {
+                size_t capacity = mux->heap_capacity ? mux->heap_capacity * 2 : 16;
+                struct mux_timer **heap = realloc(mux->heap, capacity * sizeof(*heap));
+
+                if (!heap)
+                        return -ENOMEM;
+                mux->heap = heap;
+                mux->heap_capacity = capacity;
+        }
+        timer->fn = fn;
+        timer->deadline_nsec = deadline_nsec;
+        heap_place(mux, ++mux->heap_size, timer);
+        heap_up(mux, mux->heap_size);
+        return 0;
+}
+
+void mux_timer_clear(struct mux *mux, struct mux_timer *timer) {
+        size_t i = timer->heap_index;
+        struct mux_timer *last;
+
+        if (i == 0)
+                return;
+        timer->heap_index = 0;
+        last = mux->heap[mux->heap_size--];
+        if (last == timer)
+                return;
+        heap_place(mux, i, last);
+        heap_up(mux, i);
+        heap_down(mux, last->heap_index);
+}
+
+/* Those that were due when the turn began: one that sets itself again for now
+ * waits for the next turn. */
+static void run_timers(struct mux *mux) {
+        uint64_t now;
+
+        if (mux->heap_size == 0)
+                return;
+        now = monotonic_nsec();
+        while (mux->heap_size > 0 && mux->heap[1]->deadline_nsec <= now) {
+                struct mux_timer *timer = mux->heap[1];
+
+                mux_timer_clear(mux, timer);
+                timer->fn(timer);
+        }
+}
+
+/* ---- deferred work and barriers ------------------------------------------------ */
+
+void mux_deferred_init(struct mux_deferred *deferred, mux_deferred_fn *fn) {
+        list_init(&deferred->link);
+        deferred->fn = fn;
+}
+
+void mux_defer(struct mux *mux, struct mux_deferred *deferred) {
+        if (list_empty(&deferred->link))
+                list_append(&mux->deferred, &deferred->link);
+}
+
+void mux_deferred_cancel(struct mux_deferred *deferred) {
+        list_remove(&deferred->link);
+}
+
+static void run_deferred(struct mux *mux) {
+        struct list now;
+        struct list *entry;
+
+        list_init(&now);
+        list_splice(&now, &mux->deferred);
+        while ((entry = list_pop(&now))) {
+                struct mux_deferred *deferred = list_entry(entry, struct mux_deferred, link);
+
+                deferred->fn(deferred);
+        }
+}
+
+void mux_barrier_init(struct mux_barrier *barrier, mux_deferred_fn *fn) {
+        list_init(&barrier->link);
+        mux_deferred_init(&barrier->deferred, fn);
+}
+
+void mux_barrier_add(struct mux *mux, struct mux_barrier *barrier) {
+        /* The kernel's list of what is ready goes round: so many passes see all of it. */
+        barrier->passes = (unsigned)(mux->n_ios / READY_MAX + 1);
+        list_remove(&barrier->link);
+        list_append(&mux->barriers, &barrier->link);
+}
+
+void mux_barrier_cancel(struct mux_barrier *barrier) {
+        list_remove(&barrier->link);
+        mux_deferred_cancel(&barrier->deferred);
+}
+
+/* `now`: the barriers that were there before this turn's look at the kernel. */
+static void pass_barriers(struct mux *mux, struct list *now, bool saw_all) {
+        struct list *entry;
+
+        while ((entry = list_pop(now))) {
+                struct mux_barrier *barrier = container_of(entry, struct mux_barrier, link);
+
+                if (saw_all || --barrier->passes == 0)
+                        mux_defer(mux, &barrier->deferred);
+                else
+                        list_append(&mux->barriers, &barrier->link);
+        }
+}
+
+/* ---- the turn ------------------------------------------------------------------ */
+
+static int64_t time_to_wait(const struct mux *mux, int64_t timeout_nsec) {
+        uint64_t now, deadline;
+
+        if (!list_empty(&mux->deferred) || !list_empty(&mux->barriers))
+                return 0;
+        if (mux->heap_size == 0)
+                return timeout_nsec;
+        now = monotonic_nsec();
+        deadline = mux->heap[1]->deadline_nsec;
+        if (deadline <= now)
+                return 0;
+        if (timeout_nsec >= 0 && deadline - now >= (uint64_t)timeout_nsec)
+                return timeout_nsec;
+        return (int64_t)MIN(deadline - now, (uint64_t)INT64_MAX);
+}
+
+static void run_ready(struct mux *mux, int n) {
+        for (int i = 0; i < n; i++)
+                ((struct mux_io *)mux->ready[i].token)->ready_slot = i;
+        for (int i = 0; i < n; i++) {
+                struct mux_io *io = mux->ready[i].token;
+
+                if (!io)
+                        continue;
+                io->ready_slot = -1;
+                io->fn(io, mux->ready[i].events);
+        }
+}
+
+int mux_wait(struct mux *mux, int64_t timeout_nsec) {
+        struct list barriers;
+        int n;
+
+        n = mux->backend->wait(mux->state, mux->ready, READY_MAX, time_to_wait(mux, timeout_nsec));
+        if (n < 0)
+                return n;
+        list_init(&barriers);
+        list_splice(&barriers, &mux->barriers);
+        run_timers(mux);
+        run_ready(mux, n);
+        pass_barriers(mux, &barriers, n < READY_MAX);
+        run_deferred(mux);
+        return 0;
+}

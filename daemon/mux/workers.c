@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "workers.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <time.h>
+
+#include "mux.h"
+
+/* One user's threads. Everything is under the lock of the whole. */
+struct pool {
+        struct list link;
+        struct workers *workers;
+        uid_t user;
+        struct list queue;
+        pthread_cond_t wake;
+        unsigned n_threads, n_idle;
+        uint64_t busy_since[WORKERS_PER_USER]; /* monotonic; 0: idle or not there */
+        bool closing;
+};
+
+struct workers {
+        pthread_mutex_t lock;
+        pthread_cond_t ended;
+        struct list pools;
+        unsigned n_threads;
+};
+
+int workers_new(struct workers **ret_workers) {
+        struct workers *w = calloc(1, sizeof(*w));
+        pthread_condattr_t attributes;
+
+        if (!w)
+                return -ENOMEM;
+        (void)pthread_mutex_init(&w->lock, NULL);
+        (void)pthread_condattr_init(&attributes);
+        (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+        (void)pthread_cond_init(&w->ended, &attributes);
+        (void)pthread_condattr_destroy(&attributes);
+        list_init(&w->pools);
+        *ret_workers = w;
+        return 0;
+}
+
+static void pool_free(struct pool *pool) {
+        list_remove(&pool->link);
+        (void)pthread_cond_destroy(&pool->wake);
+        free(pool);
+}
+
+static void *thread_main(void *argument) {
+        struct pool *pool = argument;
+        struct workers *w = pool->workers;
+        unsigned slot = 0;
+
+        (void)pthread_mutex_lock(&w->lock);
+        while (pool->busy_since[slot] != 0)
+                slot++;
+        for (;;) {
+                struct list *entry = list_pop(&pool->queue);
+
+                if (entry) {
+                        struct work *work = list_entry(entry, struct work, link);
+
+                        pool->busy_since[slot] = monotonic_nsec();
+                        (void)pthread_mutex_unlock(&w->lock);
+                        work->run(work);
+                        (void)pthread_mutex_lock(&w->lock);
+                        pool->busy_since[slot] = 1; /* claimed, not busy */
+                        continue;
+                }
+                if (pool->closing)
+                        break;
+                pool->n_idle++;
+                (void)pthread_cond_wait(&pool->wake, &w->lock);
+                pool->n_idle--;
+        }
+        pool->busy_since[slot] = 0;
+        if (--pool->n_threads == 0)
+                pool_free(pool);
+        w->n_threads--;
+        (void)pthread_cond_signal(&w->ended);
+        (void)pthread_mutex_unlock(&w->lock);
+        return NULL;
+}
+
+static int start_thread(struct pool *pool) {
+        pthread_attr_t attributes;
+        pthread_t thread;
+        sigset_t all, before;
+        int r;
+
+        (void)pthread_attr_init(&attributes);
+        (void)pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+        (void)sigfillset(&all);
+        (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+        r = pthread_create(&thread, &attributes, thread_main, pool);
+        (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+        (void)pthread_attr_destroy(&attributes);
+        if (r != 0)
+                return -r;
+        pool->n_threads++;
+        pool->workers->n_threads++;
+        return 0;
+}
+
+static struct pool *find_pool(struct workers *w, uid_t user) {
+        list_for_each(entry, &w->pools) {
+                struct pool *pool = list_entry(entry, struct pool, link);
+
+                if (pool->user == user && !pool->closing)
+                        return pool;
+        }
+        return NULL;
+}
+
+static struct pool *make_pool(struct workers *w, uid_t user) {
+        struct pool *pool = calloc(1, sizeof(*pool));
+
+        if (!pool)
+                return NULL;
+        pool->workers = w;
+        pool->user = user;
+        list_init(&pool->queue);
+        (void)pthread_cond_init(&pool->wake, NULL);
+        list_append(&w->pools, &pool->link);
+        return pool;
+}
+
+static bool is_stuck(const struct pool *pool) {
+        uint64_t long_ago = monotonic_nsec() - WORKERS_STUCK_MSEC * NSEC_PER_MSEC;
+
+        if (pool->n_threads < WORKERS_PER_USER)
+                return false;
+        for (unsigned i = 0; i < WORKERS_PER_USER; i++)
+                if (pool->busy_since[i] <= 1 || pool->busy_since[i] > long_ago)
+                        return false;
+        return true;
+}
+
+int workers_submit(struct workers *w, uid_t user, struct work *work, bool must) {
+        struct pool *pool;
+        int r = 0;
+
+        (void)pthread_mutex_lock(&w->lock);
+        pool = find_pool(w, user);
+        if (!pool)
+                pool = make_pool(w, user);
+        if (!pool)
+                r = -ENOMEM;
+        else if (!must && is_stuck(pool))
+                r = -EDQUOT;
+        else {
+                if (pool->n_idle > 0)
+                        (void)pthread_cond_signal(&pool->wake);
+                else if (pool->n_threads < WORKERS_PER_USER)
+                        r = start_thread(pool);
+                if (r < 0 && pool->n_threads > 0)
+                        r = 0; /* one that is there will come to it */
+                if (r == 0)
+                        list_append(&pool->queue, &work->link);
+                else
+                        pool_free(pool);
+        }
+        (void)pthread_mutex_unlock(&w->lock);
+        return r;
+}
+
+static void close_pool(struct pool *pool) {
+        pool->closing = true;
+        if (pool->n_threads == 0)
+                pool_free(pool);
+        else
+                (void)pthread_cond_broadcast(&pool->wake);
+}
+
+void workers_release(struct workers *w, uid_t user) {
+        struct pool *pool;
+
+        (void)pthread_mutex_lock(&w->lock);
+        pool = find_pool(w, user);
+        if (pool)
+                close_pool(pool);
+        (void)pthread_mutex_unlock(&w->lock);
+}
+
+bool workers_free(struct workers *w) {
+        struct timespec deadline;
+        bool stuck;
+
+        (void)clock_gettime(CLOCK_MONOTONIC, &deadline);
+        deadline.tv_sec += 1;
+        (void)pthread_mutex_lock(&w->lock);
+        list_for_each(entry, &w->pools)
+                close_pool(list_entry(entry, struct pool, link));
+        while (w->n_threads > 0 && pthread_cond_timedwait(&w->ended, &w->lock, &deadline) == 0)
+                ;
+        stuck = w->n_threads > 0;
+        (void)pthread_mutex_unlock(&w->lock);
+        if (!stuck) {
+                (void)pthread_cond_destroy(&w->ended);
+                (void)pthread_mutex_destroy(&w->lock);
+                free(w);
+        }
+        return !stuck;
+}
