@@ -1,0 +1,833 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "inotify.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/ioctl.h>
+
+#include "log.h"
+
+enum {
+        CHUNK_BYTES = 64 * 1024,
+        BACKLOG_MAX = 64 * 1024 * 1024, /* then the kernel's queue may overflow */
+        EVENTS_A_TURN = 1024,
+        TRASH_A_TURN = 256,
+        MESSAGES_A_TURN = 256,
+        MOVE_WAIT_USEC = 2000,     /* for the second half, once the queue is empty */
+        UNKNOWN_RETRY_USEC = 200,
+        UNKNOWN_MAX_MSEC = 50,
+        BARRIER_MAX_MSEC = 1000,
+        MARKS_LATE_MAX = 1024,
+};
+
+struct chunk {
+        struct list link;
+        size_t size, position;
+        char data[CHUNK_BYTES] __attribute__((aligned(8)));
+};
+
+/* A wd by itself. */
+struct lone_wd {
+        struct list link;
+        int wd;
+};
+
+/* ---- marks ------------------------------------------------------------------------------- */
+
+struct mark *mark_find(const struct inotify *s, int wd) {
+        struct hash_node *n = hash_first(&s->marks, hash_u64((uint64_t)wd));
+
+        while (n && container_of(n, struct mark, node)->wd != wd)
+                n = hash_next(n);
+        return n ? container_of(n, struct mark, node) : NULL;
+}
+
+struct mark *mark_get(struct inotify *s, int wd) {
+        struct mark *mark = mark_find(s, wd);
+
+        if (mark)
+                return mark;
+        mark = calloc(1, sizeof(*mark));
+        if (!mark)
+                return NULL;
+        mark->wd = wd;
+        if (hash_add(&s->marks, &mark->node, hash_u64((uint64_t)wd)) < 0) {
+                free(mark);
+                return NULL;
+        }
+        return mark;
+}
+
+static void mark_free(struct inotify *s, struct mark *mark) {
+        list_for_each(entry, &s->moves) {
+                struct move *move = list_entry(entry, struct move, link);
+
+                if (move->mark != mark)
+                        continue;
+                list_remove(&move->link);
+                free(move);
+        }
+        hash_remove(&s->marks, &mark->node);
+        free(mark);
+}
+
+void mark_release(struct inotify *s, struct mark *mark) {
+        if (mark->dirs || mark->vnode || mark->dying)
+                return;
+        if (inotify_rm_watch(s->fd, mark->wd) < 0)
+                mark_free(s, mark); /* the kernel had dropped it by itself */
+        else
+                mark->dying = true;
+}
+
+static void add_lone(struct list *list, int wd) {
+        struct lone_wd *lone = calloc(1, sizeof(*lone));
+
+        if (!lone)
+                return;
+        lone->wd = wd;
+        list_append(list, &lone->link);
+}
+
+void mark_orphan(struct inotify *s, int wd) {
+        struct mark *mark = mark_find(s, wd);
+
+        if (!mark || (!mark->dirs && !mark->vnode && !mark->dying))
+                add_lone(&s->orphans, wd);
+}
+
+/* With no lookup under way nobody will claim them any more. */
+static void remove_orphans(struct inotify *s) {
+        struct list *entry;
+
+        while ((entry = list_pop(&s->orphans))) {
+                struct lone_wd *orphan = list_entry(entry, struct lone_wd, link);
+                struct mark *mark = mark_get(s, orphan->wd);
+
+                if (mark)
+                        mark_release(s, mark);
+                else
+                        (void)inotify_rm_watch(s->fd, orphan->wd);
+                free(orphan);
+        }
+}
+
+bool mark_was_late(struct inotify *s, int wd) {
+        bool found = false;
+
+        list_for_each(entry, &s->late) {
+                struct lone_wd *late = list_entry(entry, struct lone_wd, link);
+
+                if (late->wd != wd)
+                        continue;
+                list_remove(&late->link);
+                free(late);
+                found = true;
+        }
+        return found;
+}
+
+static bool is_late(const struct inotify *s, int wd) {
+        list_for_each(entry, &s->late)
+                if (list_entry(entry, struct lone_wd, link)->wd == wd)
+                        return true;
+        return false;
+}
+
+/* ---- moves: MOVED_FROM and MOVED_TO joined ------------------------------------------------- */
+
+static void move_out(struct inotify *s, struct move *move) {
+        list_remove(&move->link);
+        for (struct dir *d = move->mark->dirs, *next; d; d = next) {
+                next = d->next_on_mark;
+                tree_on_move(s, d, move->name, NULL, NULL, move->is_dir, move->realtime_usec);
+        }
+        if (move->mark->vnode)
+                vnode_on_move(s, move->mark, move->is_dir, false, move->realtime_usec);
+        free(move);
+}
+
+/* Those that left what is watched: of one mark, or all. */
+static void move_out_all(struct inotify *s, const struct mark *mark) {
+        for (bool found = true; found;) {
+                found = false;
+                list_for_each(entry, &s->moves) {
+                        struct move *move = list_entry(entry, struct move, link);
+
+                        if (mark && move->mark != mark)
+                                continue;
+                        move_out(s, move);
+                        found = true;
+                        break;
+                }
+        }
+}
+
+static void on_move_timer(struct mux_timer *timer);
+
+static void on_moved_from(struct inotify *s, struct mark *mark, const struct inotify_event *event, uint64_t now) {
+        struct move *move = calloc(1, sizeof(*move));
+
+        if (!move) {
+                s->in_doubt = true;
+                return;
+        }
+        move->cookie = event->cookie;
+        move->mark = mark;
+        move->is_dir = event->mask & IN_ISDIR;
+        move->realtime_usec = now;
+        (void)snprintf(move->name, sizeof(move->name), "%s", event->name);
+        list_append(&s->moves, &move->link);
+}
+
+/* Two moves that undo each other may be one exchange (renameat2(2)), after which
+ * neither name has what the first of the two said. */
+static bool is_exchange(struct inotify *s, struct dir *from, const char *from_name, struct dir *to,
+                        const char *to_name) {
+        bool mirrored = s->last_rename.from_dir == to->id && s->last_rename.to_dir == from->id &&
+                        strcmp(s->last_rename.from, to_name) == 0 && strcmp(s->last_rename.to, from_name) == 0;
+
+        s->last_rename.from_dir = from->id;
+        s->last_rename.to_dir = to->id;
+        (void)snprintf(s->last_rename.from, sizeof(s->last_rename.from), "%s", from_name);
+        (void)snprintf(s->last_rename.to, sizeof(s->last_rename.to), "%s", to_name);
+        return mirrored;
+}
+
+/* The directory on `mark` that is on the mount of `like`. */
+static struct dir *dir_on_mount(const struct mark *mark, const struct dir *like) {
+        struct dir *d = mark->dirs;
+
+        while (d && d->mount != like->mount)
+                d = d->next_on_mark;
+        return d;
+}
+
+static void on_moved_to(struct inotify *s, struct mark *mark, const struct inotify_event *event, uint64_t now) {
+        struct move *move = NULL;
+        bool is_dir = event->mask & IN_ISDIR;
+
+        list_for_each(entry, &s->moves)
+                if (list_entry(entry, struct move, link)->cookie == event->cookie)
+                        move = list_entry(entry, struct move, link);
+        if (move)
+                list_remove(&move->link);
+        for (struct dir *d = mark->dirs, *next; d; d = next) {
+                struct dir *from = move ? dir_on_mount(move->mark, d) : NULL;
+
+                next = d->next_on_mark;
+                if (from && is_exchange(s, from, move->name, d, event->name))
+                        tree_on_exchange(s, from, move->name, d, event->name, is_dir, now);
+                else
+                        tree_on_move(s, from, from ? move->name : NULL, d, event->name, is_dir, now);
+        }
+        if (move)
+                for (struct dir *d = move->mark->dirs, *next; d; d = next) {
+                        next = d->next_on_mark;
+                        if (!dir_on_mount(mark, d))
+                                tree_on_move(s, d, move->name, NULL, NULL, is_dir, now);
+                }
+        if (mark->vnode)
+                vnode_on_move(s, mark, is_dir, move && move->mark == mark, now);
+        if (move && move->mark != mark && move->mark->vnode)
+                vnode_on_move(s, move->mark, is_dir, false, now);
+        free(move);
+}
+
+/* ---- handling one event ------------------------------------------------------------------------ */
+
+static void on_ignored(struct inotify *s, struct mark *mark) {
+        mark->dying = true; /* nothing to be removed from the kernel */
+        move_out_all(s, mark);
+        while (mark->dirs) {
+                struct dir *d = mark->dirs;
+
+                mark->dirs = d->next_on_mark;
+                d->next_on_mark = NULL;
+                d->mark = NULL;
+                tree_on_unmarked(s, d);
+        }
+        if (mark->vnode)
+                vnode_on_unmarked(s, mark);
+        mark_free(s, mark);
+}
+
+static void on_entry(struct inotify *s, struct mark *mark, const struct inotify_event *event, uint64_t now) {
+        /* A directory is locked while an entry changes: a move out of it whose
+         * second half has not come by now went elsewhere. */
+        if ((event->mask & (IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO)) && !list_empty(&s->moves))
+                list_for_each(entry, &s->moves) {
+                        struct move *move = list_entry(entry, struct move, link);
+
+                        if (move->mark != mark || (event->mask & IN_MOVED_TO && move->cookie == event->cookie))
+                                continue;
+                        move_out(s, move);
+                        break; /* there is one a directory at most */
+                }
+        if (event->mask & IN_MOVED_FROM) {
+                on_moved_from(s, mark, event, now);
+                return;
+        }
+        if (event->mask & IN_MOVED_TO) {
+                on_moved_to(s, mark, event, now);
+                return;
+        }
+        for (struct dir *d = mark->dirs, *next; d; d = next) {
+                next = d->next_on_mark;
+                tree_on_entry(s, d, event->mask, event->name, now);
+        }
+        if (mark->vnode)
+                vnode_on_event(s, mark, event->mask, true, now);
+}
+
+static void on_self(struct inotify *s, struct mark *mark, const struct inotify_event *event, uint64_t now) {
+        for (struct dir *d = mark->dirs, *next; d; d = next) {
+                next = d->next_on_mark;
+                tree_on_self(s, d, event->mask, now);
+        }
+        if (mark->vnode)
+                vnode_on_event(s, mark, event->mask, false, now);
+}
+
+static void on_unknown_timer(struct mux_timer *timer) {
+        struct inotify *s = container_of(timer, struct inotify, unknown_timer);
+
+        mux_defer(s->mux, &s->go_on);
+}
+
+/* An event of a watch that the loop has not heard of. True: it has to wait. */
+static bool must_wait_for(struct inotify *s, int wd) {
+        uint64_t now = monotonic_nsec();
+
+        if (is_late(s, wd))
+                return false;
+        if (atomic_load(&s->adding) == 0 && mailbox_is_empty(&s->mailbox))
+                return false; /* of a watch that was removed */
+        if (s->unknown_wd != wd) {
+                s->unknown_wd = wd;
+                s->unknown_since = now;
+        } else if (now - s->unknown_since > UNKNOWN_MAX_MSEC * NSEC_PER_MSEC) {
+                /* Its file system doesn't answer: nobody else waits for it. It will
+                 * be looked at again once it is known. */
+                s->unknown_wd = -1;
+                add_lone(&s->late, wd);
+                return false;
+        }
+        (void)mux_timer_set(s->mux, &s->unknown_timer, now + UNKNOWN_RETRY_USEC * NSEC_PER_USEC, on_unknown_timer);
+        return true;
+}
+
+/* False: it has to wait for a message. */
+static bool handle(struct inotify *s, const struct inotify_event *event, uint64_t now) {
+        struct mark *mark;
+
+        if (event->mask & IN_Q_OVERFLOW) {
+                s->source.context->kernel_overflows++;
+                s->in_doubt = true;
+                return true;
+        }
+        mark = mark_find(s, event->wd);
+        if (!mark)
+                return event->mask & IN_IGNORED || !must_wait_for(s, event->wd);
+        if (event->mask & IN_IGNORED)
+                on_ignored(s, mark);
+        else if (mark->dying)
+                return true;
+        else if (event->len > 0)
+                on_entry(s, mark, event, now);
+        else
+                on_self(s, mark, event, now);
+        return true;
+}
+
+/* ---- reading ------------------------------------------------------------------------------------- */
+
+static struct chunk *take_chunk(struct inotify *s) {
+        struct chunk *chunk = take_pointer(&s->spare);
+
+        if (!chunk)
+                chunk = malloc(sizeof(*chunk));
+        if (chunk)
+                chunk->size = chunk->position = 0;
+        return chunk;
+}
+
+static void give_chunk(struct inotify *s, struct chunk *chunk) {
+        if (s->spare)
+                free(chunk);
+        else
+                s->spare = chunk;
+}
+
+/* All that is queued in the kernel, as far as the backlog has room. */
+static void read_kernel(struct inotify *s) {
+        s->drained = false;
+        while (s->backlog < BACKLOG_MAX) {
+                struct chunk *chunk = take_chunk(s);
+                ssize_t n;
+
+                if (!chunk)
+                        return; /* later; the kernel's queue holds what it can */
+                n = read(s->fd, chunk->data, sizeof(chunk->data));
+                if (n <= 0) {
+                        give_chunk(s, chunk);
+                        s->drained = true;
+                        break;
+                }
+                chunk->size = (size_t)n;
+                list_append(&s->chunks, &chunk->link);
+                s->backlog += (size_t)n;
+                s->bytes_read += (uint64_t)n;
+                if ((size_t)n < CHUNK_BYTES / 2) { /* there was no more */
+                        s->drained = true;
+                        break;
+                }
+        }
+        if (s->drained)
+                s->drained_tick = ++s->tick;
+}
+
+static void check_barriers(struct inotify *s);
+
+/* What everything that was handled leads to. */
+static void after_handling(struct inotify *s) {
+        if (list_empty(&s->chunks) && s->drained) {
+                if (s->drained_tick > s->listed_tick)
+                        tree_forget_listed(s);
+                if (!list_empty(&s->moves) && s->move_timer.heap_index == 0)
+                        (void)mux_timer_set(s->mux, &s->move_timer, monotonic_nsec() + MOVE_WAIT_USEC * NSEC_PER_USEC,
+                                            on_move_timer);
+        }
+        if (s->in_doubt && list_empty(&s->chunks)) {
+                s->in_doubt = false;
+                tree_recheck_all(s);
+                vnode_recheck_all(s);
+        }
+        check_barriers(s);
+}
+
+static void handle_some(struct inotify *s) {
+        uint64_t now = realtime_nsec() / NSEC_PER_USEC;
+        unsigned budget = EVENTS_A_TURN;
+
+        while (!list_empty(&s->chunks)) {
+                struct chunk *chunk = list_entry(s->chunks.next, struct chunk, link);
+
+                while (chunk->position < chunk->size) {
+                        const struct inotify_event *event = (const void *)(chunk->data + chunk->position);
+                        size_t size = sizeof(*event) + event->len;
+
+                        if (budget-- == 0) {
+                                mux_defer(s->mux, &s->go_on);
+                                return;
+                        }
+                        if (!handle(s, event, now))
+                                return;
+                        chunk->position += size;
+                        s->bytes_handled += size;
+                }
+                s->backlog -= chunk->size;
+                list_remove(&chunk->link);
+                give_chunk(s, chunk);
+        }
+}
+
+static void on_readable(struct mux_io *io, unsigned events _unused_) {
+        struct inotify *s = container_of(io, struct inotify, io);
+
+        read_kernel(s);
+        handle_some(s);
+        after_handling(s);
+}
+
+static void on_go_on(struct mux_deferred *deferred) {
+        struct inotify *s = container_of(deferred, struct inotify, go_on);
+
+        read_kernel(s);
+        handle_some(s);
+        after_handling(s);
+}
+
+static void on_move_timer(struct mux_timer *timer) {
+        struct inotify *s = container_of(timer, struct inotify, move_timer);
+
+        read_kernel(s);
+        handle_some(s);
+        if (list_empty(&s->chunks))
+                move_out_all(s, NULL);
+        after_handling(s);
+}
+
+/* ---- lookups ---------------------------------------------------------------------------------------- */
+
+int submit(struct inotify *s, struct lookup *lookup, uid_t user, bool must) {
+        int r;
+
+        lookup->inotify_fd = s->fd;
+        lookup->mailbox = &s->mailbox;
+        lookup->adding = &s->adding;
+        lookup->user = user;
+        lookup->first_new_id = s->tree.next_id;
+        if (lookup->serial == 0)
+                lookup->serial = ++s->serial;
+        r = lookup_submit(s->source.context->workers, lookup, must);
+        if (r == 0)
+                list_append(&s->lookups, &lookup->link);
+        return r;
+}
+
+void lookup_ended(struct inotify *s, struct lookup *lookup) {
+        list_remove(&lookup->link);
+        lookup_free(lookup);
+        if (list_empty(&s->lookups)) {
+                remove_orphans(s);
+                tree_forget_touched(s);
+        }
+}
+
+static void on_message(struct inotify *s, struct lookup_message *message) {
+        struct lookup *lookup = message->lookup;
+
+        if (!message->end) {
+                tree_on_found(s, container_of(message, struct found, message));
+                free(container_of(message, struct found, message));
+                return;
+        }
+        switch (lookup->kind) {
+        case LOOKUP_RESOLVE:
+                tree_on_resolved(s, lookup);
+                break;
+        case LOOKUP_CRAWL:
+                tree_on_crawled(s, lookup);
+                break;
+        case LOOKUP_VNODE:
+                vnode_on_watched(s, lookup);
+                break;
+        case LOOKUP_STAT:
+                vnode_on_stat(s, lookup);
+                break;
+        }
+        lookup_ended(s, lookup);
+        tree_check_starting(s);
+}
+
+static void on_messages(struct mailbox *mailbox) {
+        struct inotify *s = container_of(mailbox, struct inotify, mailbox);
+        struct list *entry;
+
+        for (unsigned n = 0; (entry = mailbox_take(mailbox)); n++) {
+                on_message(s, list_entry(entry, struct lookup_message, link));
+                if (n == MESSAGES_A_TURN) {
+                        mailbox_again(mailbox);
+                        break;
+                }
+        }
+        s->unknown_wd = -1;
+        mux_timer_clear(s->mux, &s->unknown_timer);
+        mux_defer(s->mux, &s->go_on);
+}
+
+/* ---- barriers ------------------------------------------------------------------------------------------ */
+
+static bool is_past(struct inotify *s, struct source_barrier *barrier) {
+        if (s->bytes_handled < barrier->position)
+                return false;
+        if (barrier->serial == 0)
+                barrier->serial = s->serial; /* what the events up to here have asked */
+        list_for_each(entry, &s->lookups) {
+                const struct lookup *lookup = list_entry(entry, struct lookup, link);
+
+                if (lookup->serial <= barrier->serial && lookup->user == barrier->user)
+                        return false;
+        }
+        return true;
+}
+
+static void check_barriers(struct inotify *s) {
+        list_for_each(entry, &s->barriers) {
+                struct source_barrier *barrier = list_entry(entry, struct source_barrier, link);
+
+                if (!is_past(s, barrier))
+                        continue;
+                list_remove(&barrier->link);
+                barrier->fn(barrier);
+        }
+}
+
+static void on_barrier_timer(struct mux_timer *timer) {
+        struct inotify *s = container_of(timer, struct inotify, barrier_timer);
+        struct list *entry;
+
+        while ((entry = list_pop(&s->barriers))) {
+                struct source_barrier *barrier = list_entry(entry, struct source_barrier, link);
+
+                barrier->fn(barrier);
+        }
+}
+
+static bool inotify_barrier(struct source *source, struct source_barrier *barrier) {
+        struct inotify *s = container_of(source, struct inotify, source);
+
+        read_kernel(s);
+        handle_some(s);
+        if (list_empty(&s->chunks))
+                move_out_all(s, NULL); /* the second half of what was done before would have come */
+        after_handling(s);
+        barrier->position = s->bytes_read;
+        barrier->serial = 0;
+        if (is_past(s, barrier))
+                return false;
+        if (list_empty(&s->barriers))
+                (void)mux_timer_set(s->mux, &s->barrier_timer,
+                                    monotonic_nsec() + BARRIER_MAX_MSEC * NSEC_PER_MSEC, on_barrier_timer);
+        list_append(&s->barriers, &barrier->link);
+        return true;
+}
+
+/* ---- attach ------------------------------------------------------------------------------------------------ */
+
+void watch_attached(struct inotify *s, struct file_watch *watch, int error, const char *message) {
+        struct refusal refusal;
+
+        if (error == 0) {
+                watch->state = WATCH_IN_FORCE;
+                s->source.context->sink->attached(watch->subscription, NULL);
+                return;
+        }
+        (void)refuse(&refusal, error, "%s", message);
+        s->source.context->sink->attached(watch->subscription, &refusal);
+}
+
+const char *lookup_message_text(int error) {
+        switch (error) {
+        case ENOENT:
+                return "path: there is no such file or directory";
+        case ENOTDIR:
+                return "path: not a directory";
+        case EACCES:
+                return "path: it may not be read";
+        case ELOOP:
+                return "path: too many symbolic links";
+        case ENOSPC:
+                return "path: the limit fs.inotify.max_user_watches is reached";
+        case EXDEV:
+                return "descriptor: not to be found from where the daemon is";
+        default:
+                return "path: it can't be watched";
+        }
+}
+
+void report_to(struct inotify *s, struct file_watch *watch, struct report *report) {
+        source_report(&s->source, watch->subscription, report);
+}
+
+/* For now the daemon can't tell what a user other than its own could see by
+ * itself, so it serves files to that one, and to root, alone. */
+static int check_asker(const struct inotify *s, const struct subject *subject, struct refusal *refusal) {
+        const struct asker *asker = subject->asker;
+
+        if (asker->uid != 0 && asker->uid != s->source.context->uid)
+                return refuse(refusal, EOPNOTSUPP, "%s: this daemon runs as another user, and can't yet tell which "
+                                                   "files you may see; ask one of your own (address user or private)",
+                              subject->path ? "path" : "descriptor");
+        if (subject->path && subject->fd < 0 && asker->other_mounts)
+                return refuse(refusal, EXDEV, "path: the caller lives in another mount namespace; pass a descriptor");
+        return 0;
+}
+
+static int inotify_attach(struct source *source, struct subscription *subscription, const struct subject *subject,
+                          struct refusal *refusal) {
+        struct inotify *s = container_of(source, struct inotify, source);
+        bool tree = subject->filter == KEV_FILTER_TREE;
+        struct file_watch *watch;
+        struct lookup *lookup;
+        int r = check_asker(s, subject, refusal);
+
+        if (r < 0)
+                return r;
+        watch = calloc(1, sizeof(*watch));
+        lookup = lookup_new(tree ? LOOKUP_RESOLVE : LOOKUP_VNODE, subject->path);
+        if (!watch || !lookup) {
+                free(watch);
+                lookup_free(lookup);
+                return refuse(refusal, ENOMEM, "no memory");
+        }
+        watch->subscription = subscription;
+        watch->filter = subject->filter;
+        watch->lookup = lookup;
+        watch->user = subject->asker->uid;
+        watch->mask = tree ? 0 : vnode_mask(subject->notes);
+        list_init(&watch->link);
+        lookup->watch = watch;
+        lookup->mask = watch->mask;
+        if (subject->fd >= 0)
+                lookup->fd = fcntl(subject->fd, F_DUPFD_CLOEXEC, 3);
+        r = subject->fd >= 0 && lookup->fd < 0 ? -errno : submit(s, lookup, watch->user, false);
+        if (r < 0) {
+                free(watch);
+                lookup_free(lookup);
+                return r == -EDQUOT ? refuse(refusal, EDQUOT, "path: all of your look-ups wait for file systems "
+                                                              "that don't answer") :
+                                      refuse(refusal, -r, "path: %s", strerror(-r));
+        }
+        subscription->object = watch;
+        return 1;
+}
+
+static int inotify_modify(struct source *source _unused_, struct subscription *subscription,
+                          const struct subject *subject, struct refusal *refusal) {
+        struct file_watch *watch = subscription->object;
+
+        if (watch->filter == KEV_FILTER_VNODE && (vnode_mask(subject->notes) & ~watch->mask))
+                return refuse(refusal, EOPNOTSUPP, "notes: open, close and read can't be added later; "
+                                                   "remove the watch and add another");
+        return 0;
+}
+
+static void inotify_detach(struct source *source, struct subscription *subscription) {
+        struct inotify *s = container_of(source, struct inotify, source);
+        struct file_watch *watch = take_pointer(&subscription->object);
+
+        if (watch->lookup) {
+                watch->lookup->watch = NULL;
+                atomic_store(&watch->lookup->cancelled, true);
+        }
+        if (watch->filter == KEV_FILTER_TREE)
+                tree_detach(s, watch);
+        else
+                vnode_detach(s, watch);
+        free(watch);
+}
+
+/* ---- the source -------------------------------------------------------------------------------------------- */
+
+static void on_empty_trash(struct mux_deferred *deferred) {
+        struct inotify *s = container_of(deferred, struct inotify, empty_trash);
+
+        tree_empty_trash(s, TRASH_A_TURN);
+}
+
+static void inotify_init_lists(struct inotify *s) {
+        list_init(&s->chunks);
+        list_init(&s->late);
+        list_init(&s->moves);
+        list_init(&s->trees);
+        list_init(&s->orphans);
+        list_init(&s->lookups);
+        list_init(&s->barriers);
+        mux_deferred_init(&s->go_on, on_go_on);
+        mux_deferred_init(&s->empty_trash, on_empty_trash);
+        s->io = MUX_IO_INIT;
+        s->unknown_wd = -1;
+}
+
+static int inotify_open(struct source_context *context, struct source **ret_source) {
+        struct inotify *s = calloc(1, sizeof(*s));
+        int r;
+
+        if (!s)
+                return -ENOMEM;
+        s->mux = context->mux;
+        inotify_init_lists(s);
+        s->scratch = malloc(SCRATCH_BYTES);
+        s->from_scratch = malloc(SCRATCH_BYTES);
+        s->fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+        r = !s->scratch || !s->from_scratch ? -ENOMEM : s->fd < 0 ? -errno : tree_init(&s->tree);
+        if (r == 0)
+                r = mailbox_open(&s->mailbox, s->mux, on_messages);
+        if (r == 0) {
+                r = mux_add(s->mux, &s->io, s->fd, MUX_IN, on_readable);
+                if (r < 0)
+                        mailbox_close(&s->mailbox);
+        }
+        if (r < 0) {
+                tree_free(&s->tree);
+                (void)safe_close(s->fd);
+                free(s->scratch);
+                free(s->from_scratch);
+                free(s);
+                return r;
+        }
+        *ret_source = &s->source;
+        return 0;
+}
+
+static void free_lone(struct list *list) {
+        struct list *entry;
+
+        while ((entry = list_pop(list)))
+                free(list_entry(entry, struct lone_wd, link));
+}
+
+/* The workers have ended before: no lookup is on a thread any more. */
+static void inotify_close(struct source *source) {
+        struct inotify *s = container_of(source, struct inotify, source);
+        struct list *entry;
+
+        while ((entry = mailbox_take(&s->mailbox))) {
+                struct lookup_message *message = list_entry(entry, struct lookup_message, link);
+
+                if (!message->end)
+                        free(container_of(message, struct found, message));
+        }
+        while ((entry = list_pop(&s->lookups))) {
+                struct lookup *lookup = list_entry(entry, struct lookup, link);
+
+                for (size_t i = 0; i < lookup->n_dirs; i++)
+                        if (lookup->dirs[i])
+                                lookup->dirs[i]->lookup = NULL;
+                lookup_free(lookup);
+        }
+        tree_empty_trash(s, UINT32_MAX);
+        mux_remove(s->mux, &s->io);
+        mailbox_close(&s->mailbox);
+        mux_deferred_cancel(&s->go_on);
+        mux_deferred_cancel(&s->empty_trash);
+        mux_timer_clear(s->mux, &s->unknown_timer);
+        mux_timer_clear(s->mux, &s->move_timer);
+        mux_timer_clear(s->mux, &s->barrier_timer);
+        while ((entry = list_pop(&s->chunks)))
+                free(list_entry(entry, struct chunk, link));
+        free(s->spare);
+        tree_forget_listed(s);
+        tree_forget_touched(s);
+        while (s->marks.n_nodes > 0) {
+                struct mark *mark = NULL;
+
+                hash_for_each(node, &s->marks)
+                        mark = container_of(node, struct mark, node);
+                mark_free(s, mark);
+        }
+        free_lone(&s->late);
+        free_lone(&s->orphans);
+        tree_free(&s->tree);
+        (void)close(s->fd);
+        free(s->scratch);
+        free(s->from_scratch);
+        free(s);
+}
+
+static uint64_t inotify_registrations(const struct source *source) {
+        return container_of(source, const struct inotify, source)->marks.n_nodes;
+}
+
+static const char *inotify_mechanism(const struct source *source _unused_) {
+        return "inotify";
+}
+
+const struct source_class source_inotify = {
+        .name = "inotify",
+        .filters = 1u << KEV_FILTER_VNODE | 1u << KEV_FILTER_TREE,
+        .open = inotify_open,
+        .close = inotify_close,
+        .attach = inotify_attach,
+        .modify = inotify_modify,
+        .detach = inotify_detach,
+        .barrier = inotify_barrier,
+        .registrations = inotify_registrations,
+        .mechanism = inotify_mechanism,
+        .reason = "fanotify is not part of this version",
+};

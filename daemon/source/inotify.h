@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * vnode and tree on inotify(7): what the parts of this source share.
+ *
+ *   inotify.c        the instance: reading, marks, moves, overflow, attaching
+ *   inotify_tree.c   tree watches: what crawls found, what happened to entries
+ *   inotify_vnode.c  vnode watches, in kqueue's words
+ *   tree.c           which directory is where
+ *   lookup.c         the questions that may take long, on workers
+ *
+ * One instance serves the daemon, and one mark each inode, whoever watches it.
+ *
+ * The path of an event: read() into a chunk -> the mark of its wd -> the
+ * directory nodes on that mark -> up the tree, and to the subscriptions at each
+ * node on the way.
+ *
+ * The race with new directories. A directory is watched by a crawl on a thread:
+ * watch, then list, then tell the loop. An event of a watch that the loop was
+ * not told of yet stops the reading until it was told (`adding` says that one is
+ * on its way). An answer counts only if no event about the directory's place
+ * was handled between the question and the answer (`again`): otherwise it is
+ * asked once more. Two places that claim one inode on one mount can't both be
+ * right: the older is asked again. So every doubt leads to a question that was
+ * put later than what gave rise to the doubt, and all settles.
+ *
+ * What a crawl lists in a new directory is told as created. A name that was told
+ * so and has its IN_CREATE still in the queue would be told twice: it is
+ * remembered in `listed` until the queue was empty once. A directory that is
+ * watched already can be listed as new too (for those into whose tree it moved);
+ * a name that had an event while that was under way is told by the event alone:
+ * `touched`.
+ */
+
+#include "lookup.h"
+#include "source.h"
+#include "tree.h"
+
+enum watch_state {
+        WATCH_RESOLVING, /* a lookup tells what it is */
+        WATCH_STARTING,  /* tree: directories are being watched */
+        WATCH_IN_FORCE,
+        WATCH_ENDED,     /* what was watched is gone */
+};
+
+/* One subscription here. */
+struct file_watch {
+        struct subscription *subscription;
+        enum kev_filter filter;
+        enum watch_state state;
+        struct list link;      /* among all tree watches */
+        struct lookup *lookup; /* while resolving */
+        uint64_t serial;       /* tree: in force once no lookup up to this is under way */
+        struct dir *dir;       /* tree */
+        struct mark *mark;     /* vnode */
+        uint32_t mask;         /* vnode */
+        uid_t user;
+};
+
+/* The kernel's watch of one inode. */
+struct mark {
+        struct hash_node node; /* by wd */
+        int wd;
+        bool dying;        /* removed; IN_IGNORED is to come */
+        struct dir *dirs;  /* several where a mount shows one inode in two places */
+        struct vnode *vnode;
+};
+
+/* A MOVED_FROM that has no MOVED_TO yet. */
+struct move {
+        struct list link;
+        uint32_t cookie;
+        struct mark *mark;
+        bool is_dir;
+        uint64_t realtime_usec;
+        char name[256];
+};
+
+struct inotify {
+        struct source source;
+        struct mux *mux;
+        int fd;
+        struct mux_io io;
+
+        struct list chunks; /* read, not handled */
+        size_t backlog;     /* bytes in them */
+        uint64_t bytes_read, bytes_handled;
+        struct mux_deferred go_on;
+        struct chunk *spare;
+        bool drained; /* the last read() left nothing */
+        bool in_doubt; /* events were dropped: everything is to be looked at again */
+
+        struct hash marks;
+        struct list late; /* wds whose events were passed over */
+        int unknown_wd; /* that the reading waits for, or -1 */
+        uint64_t unknown_since;
+        struct mux_timer unknown_timer;
+
+        struct list moves;
+        struct mux_timer move_timer;
+        struct {
+                uint64_t from_dir, to_dir;
+                char from[256], to[256];
+        } last_rename;
+
+        struct tree tree;
+        struct list trees;   /* all tree watches that have a directory */
+        size_t n_starting;   /* of them */
+        struct dir *trash;   /* cut out of the tree, to be freed in slices; by `next` */
+        struct mux_deferred empty_trash;
+        struct list orphans; /* wds that nobody claimed */
+        struct hash listed;  /* told as created, IN_CREATE may follow */
+        struct hash touched; /* had an event while their directory was being listed */
+        uint64_t tick, listed_tick, drained_tick;
+
+        struct mailbox mailbox;
+        atomic_uint adding;
+        struct list lookups;
+        uint64_t serial;
+        struct list barriers;
+        struct mux_timer barrier_timer;
+
+        char *scratch, *from_scratch; /* paths, built from the end */
+};
+
+enum { SCRATCH_BYTES = 128 * 1024 };
+
+/* What is asked for a directory of a tree: all that any tree watch may want, so
+ * that the mask never changes. */
+#define TREE_MASK                                                                                              \
+        (IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_MODIFY | IN_CLOSE_WRITE | IN_ATTRIB |        \
+         IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR | IN_EXCL_UNLINK)
+
+/* ---- inotify.c ----------------------------------------------------------------------- */
+
+struct mark *mark_find(const struct inotify *s, int wd);
+/* The mark, made if there is none. NULL: no memory. */
+struct mark *mark_get(struct inotify *s, int wd);
+/* Removes it from the kernel if nothing is attached to it any more. */
+void mark_release(struct inotify *s, struct mark *mark);
+/* A wd that a lookup brought and nobody took. */
+void mark_orphan(struct inotify *s, int wd);
+/* Whether events of this wd were passed over before it was known; forgets it. */
+bool mark_was_late(struct inotify *s, int wd);
+
+int submit(struct inotify *s, struct lookup *lookup, uid_t user, bool must);
+void lookup_ended(struct inotify *s, struct lookup *lookup);
+void watch_attached(struct inotify *s, struct file_watch *watch, int error, const char *message);
+/* What a lookup's error means to whoever asked. */
+const char *lookup_message_text(int error);
+void report_to(struct inotify *s, struct file_watch *watch, struct report *report);
+
+/* ---- inotify_tree.c ------------------------------------------------------------------- */
+
+void tree_on_resolved(struct inotify *s, struct lookup *lookup);
+void tree_on_found(struct inotify *s, struct found *found);
+void tree_on_crawled(struct inotify *s, struct lookup *lookup);
+void tree_on_entry(struct inotify *s, struct dir *dir, uint32_t mask, const char *name, uint64_t realtime_usec);
+void tree_on_self(struct inotify *s, struct dir *dir, uint32_t mask, uint64_t realtime_usec);
+/* `from` or `to` is NULL where the other end is out of sight. */
+void tree_on_move(struct inotify *s, struct dir *from, const char *from_name, struct dir *to, const char *to_name,
+                  bool is_dir, uint64_t realtime_usec);
+/* The two names may have changed places. */
+void tree_on_exchange(struct inotify *s, struct dir *from, const char *from_name, struct dir *to, const char *to_name,
+                      bool is_dir, uint64_t realtime_usec);
+/* The kernel has dropped the mark. */
+void tree_on_unmarked(struct inotify *s, struct dir *dir);
+/* Everything is asked again. */
+void tree_recheck_all(struct inotify *s);
+void tree_detach(struct inotify *s, struct file_watch *watch);
+/* Watches whose lookups are all done are in force. */
+void tree_check_starting(struct inotify *s);
+void tree_empty_trash(struct inotify *s, unsigned budget);
+/* Forgets what was listed, once every event from before was handled. */
+void tree_forget_listed(struct inotify *s);
+/* The same once no lookup is under way. */
+void tree_forget_touched(struct inotify *s);
+
+/* ---- inotify_vnode.c ------------------------------------------------------------------- */
+
+uint32_t vnode_mask(uint64_t notes);
+void vnode_on_watched(struct inotify *s, struct lookup *lookup);
+void vnode_on_event(struct inotify *s, struct mark *mark, uint32_t mask, bool has_name, uint64_t realtime_usec);
+void vnode_on_move(struct inotify *s, struct mark *mark, bool is_dir, bool within, uint64_t realtime_usec);
+void vnode_on_unmarked(struct inotify *s, struct mark *mark);
+void vnode_on_stat(struct inotify *s, struct lookup *lookup);
+void vnode_recheck_all(struct inotify *s);
+void vnode_detach(struct inotify *s, struct file_watch *watch);

@@ -1,0 +1,887 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * Tree watches on inotify; inotify.h has the design.
+ */
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/inotify.h>
+
+#include "inotify.h"
+#include "log.h"
+
+enum { PATH_BYTES_MAX = 32 * 1024 }; /* of a directory that is watched; SCRATCH_BYTES has room for what is below */
+
+static void crawl(struct inotify *s, struct dir *dir, enum lookup_purpose purpose, uint64_t serial, uid_t user,
+                  struct dir *stop);
+static void drop(struct inotify *s, struct dir *dir, uint64_t realtime_usec);
+
+/* ---- telling: from a directory up, to the watches on the way ------------------------------- */
+
+/* A path that grows towards the front. */
+struct climb {
+        char *buffer;
+        size_t start; /* SCRATCH_BYTES - 1: empty */
+};
+
+static void climb_begin(struct climb *c, char *buffer, const char *name) {
+        size_t size = strlen(name);
+
+        c->buffer = buffer;
+        c->start = SCRATCH_BYTES - 1 - size;
+        memcpy(buffer + c->start, name, size + 1);
+}
+
+/* Puts a directory's name in front. False: no room for it. */
+static bool climb_up(struct climb *c, const char *name) {
+        size_t size = strlen(name);
+        bool separate = c->start < SCRATCH_BYTES - 1;
+
+        if (c->start < size + 1)
+                return false;
+        if (separate)
+                c->buffer[--c->start] = '/';
+        c->start -= size;
+        memcpy(c->buffer + c->start, name, size);
+        return true;
+}
+
+static struct event_path climb_path(const struct climb *c) {
+        return (struct event_path){ c->buffer + c->start, SCRATCH_BYTES - 1 - c->start };
+}
+
+/* Those who watch this very directory. */
+static void report_at(struct inotify *s, struct dir *dir, struct report *report) {
+        bool always = report->notes & KEV_NOTE_DEGRADED; /* part of what the watch is made of */
+
+        list_for_each(entry, &dir->subscriptions) {
+                struct subscription *subscription = list_entry(entry, struct subscription, link);
+                struct file_watch *watch = subscription->object;
+
+                if (watch->state == WATCH_IN_FORCE || (always && watch->state == WATCH_STARTING))
+                        report_to(s, watch, report);
+        }
+        report_done(report);
+}
+
+/* About `name` in `dir` (or `dir` itself where it is empty), to the watches from
+ * there up, those at `stop` and above left out. */
+static void report_up(struct inotify *s, struct dir *dir, const char *name, struct report *report, struct dir *stop) {
+        struct climb below;
+
+        climb_begin(&below, s->scratch, name);
+        for (struct dir *d = dir; d && d != stop; d = d->parent) {
+                if (!list_empty(&d->subscriptions)) {
+                        report->below = climb_path(&below);
+                        report_at(s, d, report);
+                }
+                if (!climb_up(&below, d->name)) {
+                        /* Deeper than can be said: the part that can. */
+                        report->notes = KEV_NOTE_RESCAN;
+                        climb_begin(&below, s->scratch, d->name);
+                }
+        }
+}
+
+static void report_entry(struct inotify *s, struct dir *dir, const char *name, uint64_t notes, enum kev_kind kind,
+                         uint64_t realtime_usec, struct dir *stop) {
+        struct report report = REPORT_INIT;
+
+        report.notes = notes;
+        report.kind = kind;
+        report.realtime_usec = realtime_usec;
+        report_up(s, dir, name, &report, stop);
+}
+
+/* `dir` and all below it are in doubt: told to those above for `dir`, to those
+ * within for themselves. */
+static void report_rescan(struct inotify *s, struct dir *dir) {
+        struct report report = REPORT_INIT;
+
+        report.notes = KEV_NOTE_RESCAN;
+        report.kind = KEV_KIND_DIRECTORY;
+        report.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
+        report_up(s, dir, "", &report, NULL);
+        report.below = (struct event_path){ "", 0 };
+        list_for_each(entry, &s->trees) {
+                struct file_watch *watch = list_entry(entry, struct file_watch, link);
+
+                if (watch->state == WATCH_IN_FORCE && watch->dir != dir && tree_is_below(watch->dir, dir))
+                        report_to(s, watch, &report);
+                report_done(&report);
+        }
+}
+
+/* ---- names that were told by a listing, or by an event while one was made -------------------- */
+
+struct listed {
+        struct hash_node node;
+        uint64_t dir;
+        char name[];
+};
+
+static struct listed *find_name(const struct hash *table, const struct dir *dir, const char *name, uint64_t *ret_hash) {
+        *ret_hash = hash_bytes(name, strlen(name), dir->id);
+        for (struct hash_node *n = hash_first(table, *ret_hash); n; n = hash_next(n)) {
+                struct listed *l = container_of(n, struct listed, node);
+
+                if (l->dir == dir->id && strcmp(l->name, name) == 0)
+                        return l;
+        }
+        return NULL;
+}
+
+/* Without memory for it the name is told twice. */
+static void add_name(struct hash *table, const struct dir *dir, const char *name) {
+        size_t size = strlen(name) + 1;
+        uint64_t hash;
+        struct listed *l;
+
+        if (find_name(table, dir, name, &hash))
+                return;
+        l = malloc(sizeof(*l) + size);
+        if (!l)
+                return;
+        l->dir = dir->id;
+        memcpy(l->name, name, size);
+        if (hash_add(table, &l->node, hash) < 0)
+                free(l);
+}
+
+/* Whether it is there; it is forgotten. */
+static bool take_name(struct hash *table, const struct dir *dir, const char *name) {
+        uint64_t hash;
+        struct listed *l = table->n_nodes > 0 ? find_name(table, dir, name, &hash) : NULL;
+
+        if (!l)
+                return false;
+        hash_remove(table, &l->node);
+        free(l);
+        return true;
+}
+
+static void forget_names(struct hash *table) {
+        if (table->n_nodes == 0)
+                return;
+        hash_for_each(node, table)
+                free(container_of(node, struct listed, node));
+        hash_free(table);
+}
+
+void tree_forget_listed(struct inotify *s) {
+        forget_names(&s->listed);
+}
+
+void tree_forget_touched(struct inotify *s) {
+        forget_names(&s->touched);
+}
+
+/* An event about an entry was handled. */
+static void touch(struct inotify *s, const struct dir *dir, const char *name) {
+        if (dir->lookup && dir->mark && dir->lookup->purpose == PURPOSE_NEW)
+                add_name(&s->touched, dir, name);
+}
+
+/* ---- directories and their marks -------------------------------------------------------------------- */
+
+static bool is_in_tree(const struct inotify *s, const struct dir *dir) {
+        return tree_is_below(dir, s->tree.root);
+}
+
+static bool is_covered(const struct dir *dir) {
+        for (; dir; dir = dir->parent)
+                list_for_each(entry, &dir->subscriptions) {
+                        struct file_watch *watch = list_entry(entry, struct subscription, link)->object;
+
+                        if (watch->state == WATCH_STARTING || watch->state == WATCH_IN_FORCE)
+                                return true;
+                }
+        return false;
+}
+
+/* Takes the node off its mark, which may be left with none. */
+static void leave_mark(struct dir *dir) {
+        struct mark *mark = take_pointer(&dir->mark);
+
+        for (struct dir **p = &mark->dirs; *p; p = &(*p)->next_on_mark)
+                if (*p == dir) {
+                        *p = dir->next_on_mark;
+                        break;
+                }
+        dir->next_on_mark = NULL;
+}
+
+static void unmark(struct inotify *s, struct dir *dir) {
+        struct mark *mark = dir->mark;
+
+        if (!mark)
+                return;
+        leave_mark(dir);
+        mark_release(s, mark);
+}
+
+static void forget_lookup(struct dir *dir) {
+        struct lookup *lookup = take_pointer(&dir->lookup);
+
+        if (!lookup)
+                return;
+        lookup->dirs[dir->lookup_index] = NULL;
+        if (dir->lookup_index == 0)
+                atomic_store(&lookup->cancelled, true);
+}
+
+/* Lookups know nodes by address. True: one of them was about what is here. */
+static bool forget_lookups_below(struct inotify *s, struct dir *dir) {
+        bool any = false;
+
+        list_for_each(entry, &s->lookups) {
+                struct lookup *lookup = list_entry(entry, struct lookup, link);
+
+                if (lookup->stop && tree_is_below(lookup->stop, dir))
+                        lookup->stop = NULL;
+                if (!lookup->root || !tree_is_below(lookup->root, dir))
+                        continue;
+                lookup->root = NULL;
+                any = true;
+        }
+        return any;
+}
+
+/* Watches within `dir` that relied on a lookup which was for more than them. */
+static void ask_again_below(struct inotify *s, struct dir *dir) {
+        list_for_each(entry, &s->trees) {
+                struct file_watch *watch = list_entry(entry, struct file_watch, link);
+
+                if (!tree_is_below(watch->dir, dir))
+                        continue;
+                crawl(s, watch->dir, watch->state == WATCH_STARTING ? PURPOSE_INITIAL : PURPOSE_RECHECK, 0,
+                      watch->user, NULL);
+                watch->serial = s->serial;
+        }
+}
+
+/* Takes it out of the tree; it and what is below it are freed in slices. */
+static void throw_away(struct inotify *s, struct dir *dir) {
+        (void)forget_lookups_below(s, dir);
+        tree_cut(&s->tree, dir);
+        dir->next = s->trash;
+        s->trash = dir;
+        mux_defer(s->mux, &s->empty_trash);
+}
+
+void tree_empty_trash(struct inotify *s, unsigned budget) {
+        while (s->trash && budget-- > 0) {
+                struct dir *dir = s->trash;
+
+                s->trash = dir->next;
+                dir->next = NULL;
+                while (dir->first_child) {
+                        struct dir *child = dir->first_child;
+
+                        tree_cut(&s->tree, child);
+                        child->next = s->trash;
+                        s->trash = child;
+                }
+                unmark(s, dir);
+                forget_lookup(dir);
+                tree_free_dir(&s->tree, dir);
+        }
+        if (s->trash)
+                mux_defer(s->mux, &s->empty_trash);
+}
+
+static void leave_tree(struct inotify *s, struct file_watch *watch) {
+        s->n_starting -= watch->state == WATCH_STARTING;
+        list_remove(&watch->subscription->link);
+        list_remove(&watch->link);
+        watch->dir = NULL;
+        watch->state = WATCH_ENDED;
+}
+
+/* The watched directory itself is gone from where it was. */
+static void end_watch(struct inotify *s, struct file_watch *watch, uint64_t realtime_usec) {
+        struct report report = REPORT_INIT;
+        bool starting = watch->state == WATCH_STARTING;
+
+        leave_tree(s, watch);
+        if (starting) {
+                watch_attached(s, watch, ENOENT, "path: the directory vanished while it was read");
+                return;
+        }
+        report.notes = KEV_NOTE_GONE;
+        report.flags = KEV_FLAG_EOF;
+        report.kind = KEV_KIND_DIRECTORY;
+        report.realtime_usec = realtime_usec;
+        report.below = (struct event_path){ "", 0 };
+        report_to(s, watch, &report);
+        report_done(&report);
+}
+
+/* Every watch whose directory is `dir` or below it. */
+static void end_watches(struct inotify *s, struct dir *dir, uint64_t realtime_usec) {
+        list_for_each(entry, &s->trees) {
+                struct file_watch *watch = list_entry(entry, struct file_watch, link);
+
+                if (tree_is_below(watch->dir, dir))
+                        end_watch(s, watch, realtime_usec);
+        }
+}
+
+static void drop(struct inotify *s, struct dir *dir, uint64_t realtime_usec) {
+        end_watches(s, dir, realtime_usec);
+        throw_away(s, dir);
+}
+
+/* A watch of `dir` has ended: what nobody else watches goes. */
+static void release(struct inotify *s, struct dir *dir) {
+        struct dir *d = dir;
+        bool disturbed;
+
+        if (is_covered(dir))
+                return;
+        disturbed = forget_lookups_below(s, dir);
+        list_for_each(entry, &s->trees) {
+                struct file_watch *watch = list_entry(entry, struct file_watch, link);
+
+                if (tree_is_below(watch->dir, dir))
+                        for (struct dir *k = watch->dir; k != dir && !k->keep; k = k->parent)
+                                k->keep = true;
+        }
+        /* Down through what is kept because something below it is watched. */
+        for (;;) {
+                bool covered = d != dir && is_covered(d);
+                struct dir *child = covered ? NULL : d->first_child;
+
+                if (!covered) {
+                        unmark(s, d);
+                        forget_lookup(d);
+                }
+                for (struct dir *next; child && !child->keep; child = next) {
+                        next = child->next;
+                        throw_away(s, child);
+                }
+                if (child) {
+                        d = child;
+                        continue;
+                }
+                /* The next that is kept, beside or further up. */
+                while (d != dir) {
+                        struct dir *next = d->next;
+
+                        d->keep = false;
+                        while (next && !next->keep) {
+                                struct dir *after = next->next;
+
+                                throw_away(s, next);
+                                next = after;
+                        }
+                        if (next) {
+                                d = next;
+                                break;
+                        }
+                        d = d->parent;
+                }
+                if (d == dir)
+                        break;
+        }
+        if (disturbed)
+                ask_again_below(s, dir);
+        tree_prune(&s->tree, dir);
+}
+
+/* `dir` is where the mark's inode is. */
+static void claim(struct inotify *s, struct dir *dir, struct mark *mark) {
+        struct dir *other, *next;
+
+        if (dir->mark == mark)
+                return;
+        unmark(s, dir);
+        for (other = mark->dirs; other; other = next) {
+                next = other->next_on_mark;
+                if (other->mount != dir->mount)
+                        continue; /* a bind mount shows it in two places */
+                leave_mark(other);
+                if (is_in_tree(s, other))
+                        crawl(s, other, PURPOSE_RECHECK, 0, 0, NULL);
+        }
+        dir->mark = mark;
+        dir->next_on_mark = mark->dirs;
+        mark->dirs = dir;
+}
+
+/* ---- crawling ----------------------------------------------------------------------------------------- */
+
+static bool give_index(struct lookup *lookup, struct dir *dir, uint32_t index) {
+        if (index >= lookup->dirs_capacity) {
+                size_t capacity = MAX((size_t)index + 1, lookup->dirs_capacity * 2);
+                struct dir **dirs = realloc(lookup->dirs, capacity * sizeof(*dirs));
+
+                if (!dirs)
+                        return false;
+                lookup->dirs = dirs;
+                lookup->dirs_capacity = capacity;
+        }
+        while (lookup->n_dirs <= index)
+                lookup->dirs[lookup->n_dirs++] = NULL;
+        if (dir) {
+                lookup->dirs[index] = dir;
+                dir->lookup = lookup;
+                dir->lookup_index = index;
+        }
+        return true;
+}
+
+/* Part of a watch can't be covered: it says so. */
+static void degrade(struct inotify *s, struct dir *dir, int error) {
+        log_debug("inotify: a directory can't be watched: %s", strerror(error));
+        report_entry(s, dir, "", KEV_NOTE_DEGRADED, KEV_KIND_DIRECTORY, realtime_nsec() / NSEC_PER_USEC, NULL);
+}
+
+static uid_t user_of(const struct dir *dir) {
+        for (; dir; dir = dir->parent)
+                if (!list_empty(&dir->subscriptions)) {
+                        struct file_watch *watch =
+                                list_entry(dir->subscriptions.next, struct subscription, link)->object;
+
+                        return watch->user;
+                }
+        return 0;
+}
+
+/* Asks what `dir` and all below it are. With a serial it takes the place of an
+ * earlier question. */
+static void crawl(struct inotify *s, struct dir *dir, enum lookup_purpose purpose, uint64_t serial, uid_t user,
+                  struct dir *stop) {
+        struct buffer path _cleanup_(buffer_free) = BUFFER_INIT;
+        struct lookup *lookup;
+        int r;
+
+        if (dir->lookup) {
+                dir->again_purpose = (uint8_t)MAX((int)purpose, dir->again ? dir->again_purpose : 0);
+                dir->again = true;
+                return;
+        }
+        tree_path(dir, &path);
+        if (path.error || path.size > PATH_BYTES_MAX) {
+                degrade(s, dir, path.error ? ENOMEM : ENAMETOOLONG);
+                return;
+        }
+        lookup = lookup_new(LOOKUP_CRAWL, path.data);
+        if (!lookup || !give_index(lookup, dir, 0)) {
+                lookup_free(lookup);
+                degrade(s, dir, ENOMEM);
+                return;
+        }
+        lookup->mask = TREE_MASK;
+        lookup->purpose = purpose;
+        lookup->list_files = purpose == PURPOSE_NEW;
+        lookup->serial = serial;
+        lookup->root = dir;
+        lookup->stop = stop;
+        r = submit(s, lookup, serial || user ? user : user_of(dir), true);
+        if (r < 0) {
+                dir->lookup = NULL;
+                lookup_free(lookup);
+                degrade(s, dir, -r);
+        }
+}
+
+/* Watches that wait for this directory can't be. */
+static bool refuse_starting(struct inotify *s, struct dir *dir, int error) {
+        bool any = false;
+
+        list_for_each(entry, &dir->subscriptions) {
+                struct file_watch *watch = list_entry(entry, struct subscription, link)->object;
+
+                if (watch->state != WATCH_STARTING)
+                        continue;
+                leave_tree(s, watch);
+                any = true;
+                watch_attached(s, watch, error, lookup_message_text(error));
+        }
+        return any;
+}
+
+static void on_unfound(struct inotify *s, struct lookup *lookup, struct dir *dir, int error) {
+        uint64_t now = realtime_nsec() / NSEC_PER_USEC;
+
+        switch (error) {
+        case ERROR_TOO_DEEP:
+                crawl(s, dir, lookup->purpose, lookup->serial, lookup->user, lookup->stop);
+                return;
+        case ENOENT:
+        case ENOTDIR:
+        case ELOOP:
+                drop(s, dir, now); /* the parent's events tell */
+                return;
+        case EXDEV:   /* another file system is mounted there */
+        case EACCES:  /* nobody who asked may look into it */
+        case EPERM:
+                if (dir == lookup->root)
+                        (void)refuse_starting(s, dir, error);
+                if (list_empty(&dir->subscriptions) && !dir->first_child && !dir->mark)
+                        throw_away(s, dir);
+                return;
+        default:
+                if (dir != lookup->root || !refuse_starting(s, dir, error))
+                        degrade(s, dir, error);
+        }
+}
+
+/* One directory that was listed as a child of `dir`. */
+static void on_child(struct inotify *s, struct lookup *lookup, struct dir *dir, const char *name, uint32_t index) {
+        struct dir *child = tree_child(&s->tree, dir, name);
+
+        if (!child)
+                child = tree_make_child(&s->tree, dir, name);
+        else if (child->lookup)
+                child = NULL; /* asked about already */
+        if (!give_index(lookup, child, index))
+                s->in_doubt = true;
+}
+
+/* Children that stood here before the question and are not in the answer. */
+static void drop_unlisted(struct inotify *s, struct lookup *lookup, struct dir *dir) {
+        for (struct dir *child = dir->first_child, *next; child; child = next) {
+                next = child->next;
+                if (!child->lookup && child->id < lookup->first_new_id)
+                        drop(s, child, realtime_nsec() / NSEC_PER_USEC);
+        }
+}
+
+static void on_entries(struct inotify *s, struct lookup *lookup, struct dir *dir, const struct found *f) {
+        uint64_t now = realtime_nsec() / NSEC_PER_USEC;
+        uint32_t index = f->first_child;
+
+        for (const char *p = f->entries; p < f->entries + f->size; p += strlen(p) + 1) {
+                enum kev_kind kind = (enum kev_kind)*p++;
+
+                if (lookup->purpose == PURPOSE_NEW) {
+                        if (!take_name(&s->touched, dir, p)) {
+                                add_name(&s->listed, dir, p);
+                                report_entry(s, dir, p, KEV_NOTE_CREATE, kind, now, lookup->stop);
+                        }
+                        s->listed_tick = ++s->tick;
+                }
+                if (kind == KEV_KIND_DIRECTORY)
+                        on_child(s, lookup, dir, p, index++);
+        }
+        if (lookup->purpose == PURPOSE_RECHECK)
+                drop_unlisted(s, lookup, dir);
+}
+
+/* The directory that has this index, as long as it is in the tree; it has no
+ * lookup any more. */
+static struct dir *take_index(struct inotify *s, struct lookup *lookup, uint32_t index) {
+        struct dir *dir = index < lookup->n_dirs ? take_pointer(&lookup->dirs[index]) : NULL;
+
+        if (!dir)
+                return NULL;
+        dir->lookup = NULL;
+        return is_in_tree(s, dir) ? dir : NULL;
+}
+
+void tree_on_found(struct inotify *s, struct found *f) {
+        struct lookup *lookup = f->message.lookup;
+        struct dir *dir = take_index(s, lookup, f->index);
+        struct mark *mark;
+        bool late = f->wd >= 0 && mark_was_late(s, f->wd);
+
+        if (!dir) { /* of no interest any more, nor what is below it */
+                if (f->wd >= 0)
+                        mark_orphan(s, f->wd);
+                return;
+        }
+        if (dir->again) {
+                dir->again = false;
+                if (f->wd >= 0)
+                        mark_orphan(s, f->wd);
+                crawl(s, dir, MAX((enum lookup_purpose)dir->again_purpose, lookup->purpose), lookup->serial,
+                      lookup->user, lookup->stop);
+                return;
+        }
+        if (f->wd < 0) {
+                on_unfound(s, lookup, dir, f->error);
+                return;
+        }
+        mark = mark_get(s, f->wd);
+        if (!mark || mark->dying) {
+                /* Removed while the thread found it: it has to be watched anew. */
+                crawl(s, dir, lookup->purpose, lookup->serial, lookup->user, lookup->stop);
+                return;
+        }
+        dir->mount = lookup->mount;
+        claim(s, dir, mark);
+        on_entries(s, lookup, dir, f);
+        if (f->error)
+                degrade(s, dir, f->error);
+        if (late)
+                crawl(s, dir, PURPOSE_RECHECK, 0, lookup->user, NULL);
+}
+
+void tree_on_crawled(struct inotify *s, struct lookup *lookup) {
+        /* Of those that the thread did not come to. */
+        for (uint32_t i = 0; i < lookup->n_dirs; i++) {
+                struct dir *dir = take_index(s, lookup, i);
+
+                if (!dir)
+                        continue;
+                dir->again = false;
+                if (lookup->error != ECANCELED)
+                        on_unfound(s, lookup, dir, lookup->error ? lookup->error : EIO);
+        }
+        if (lookup->purpose == PURPOSE_RECHECK && lookup->root && lookup->error != ECANCELED)
+                report_rescan(s, lookup->root);
+}
+
+void tree_recheck_all(struct inotify *s) {
+        list_for_each(entry, &s->trees) {
+                struct file_watch *watch = list_entry(entry, struct file_watch, link);
+
+                if (!is_covered(watch->dir->parent))
+                        crawl(s, watch->dir, PURPOSE_RECHECK, 0, watch->user, NULL);
+        }
+}
+
+/* ---- watches ----------------------------------------------------------------------------------------- */
+
+void tree_on_resolved(struct inotify *s, struct lookup *lookup) {
+        struct file_watch *watch = lookup->watch;
+        struct dir *dir;
+        bool covered;
+
+        if (!watch)
+                return;
+        watch->lookup = NULL;
+        if (lookup->error) {
+                watch_attached(s, watch, lookup->error, lookup_message_text(lookup->error));
+                return;
+        }
+        dir = tree_make_path(&s->tree, lookup->canonical);
+        if (!dir) {
+                watch_attached(s, watch, ENOMEM, "no memory");
+                return;
+        }
+        covered = dir->mark && is_covered(dir);
+        watch->dir = dir;
+        watch->state = WATCH_STARTING;
+        s->n_starting++;
+        list_append(&dir->subscriptions, &watch->subscription->link);
+        list_append(&s->trees, &watch->link);
+        if (!covered) /* what is being watched for others is not asked again */
+                crawl(s, dir, PURPOSE_INITIAL, 0, watch->user, NULL);
+        watch->serial = s->serial;
+}
+
+static bool is_waiting(const struct inotify *s, const struct file_watch *watch) {
+        list_for_each(entry, &s->lookups) {
+                const struct lookup *lookup = list_entry(entry, struct lookup, link);
+
+                if (lookup->kind == LOOKUP_CRAWL && lookup->root && lookup->serial <= watch->serial &&
+                    (tree_is_below(lookup->root, watch->dir) || tree_is_below(watch->dir, lookup->root)))
+                        return true;
+        }
+        return false;
+}
+
+void tree_check_starting(struct inotify *s) {
+        if (s->n_starting == 0)
+                return;
+        list_for_each(entry, &s->trees) {
+                struct file_watch *watch = list_entry(entry, struct file_watch, link);
+
+                if (watch->state != WATCH_STARTING || is_waiting(s, watch))
+                        continue;
+                s->n_starting--;
+                watch_attached(s, watch, 0, NULL);
+        }
+}
+
+void tree_detach(struct inotify *s, struct file_watch *watch) {
+        struct dir *dir = watch->dir;
+
+        if (!dir)
+                return;
+        leave_tree(s, watch);
+        release(s, dir);
+}
+
+/* ---- events ------------------------------------------------------------------------------------------- */
+
+static void on_create(struct inotify *s, struct dir *dir, const char *name, bool is_dir, uint64_t realtime_usec) {
+        struct dir *child;
+
+        if (take_name(&s->listed, dir, name))
+                return;
+        touch(s, dir, name);
+        report_entry(s, dir, name, KEV_NOTE_CREATE, is_dir ? KEV_KIND_DIRECTORY : KEV_KIND_UNKNOWN, realtime_usec,
+                     NULL);
+        if (!is_dir || !is_covered(dir))
+                return;
+        child = tree_make_child(&s->tree, dir, name);
+        if (child)
+                crawl(s, child, PURPOSE_NEW, 0, 0, NULL);
+        else
+                s->in_doubt = true;
+}
+
+static void on_delete(struct inotify *s, struct dir *dir, const char *name, bool is_dir, uint64_t realtime_usec) {
+        struct dir *child = is_dir ? tree_child(&s->tree, dir, name) : NULL;
+
+        (void)take_name(&s->listed, dir, name);
+        touch(s, dir, name);
+        report_entry(s, dir, name, KEV_NOTE_DELETE, is_dir ? KEV_KIND_DIRECTORY : KEV_KIND_UNKNOWN, realtime_usec,
+                     NULL);
+        if (child)
+                drop(s, child, realtime_usec);
+}
+
+void tree_on_entry(struct inotify *s, struct dir *dir, uint32_t mask, const char *name, uint64_t realtime_usec) {
+        bool is_dir = mask & IN_ISDIR;
+        uint64_t notes = (mask & IN_MODIFY ? KEV_NOTE_WRITE : 0) | (mask & IN_CLOSE_WRITE ? KEV_NOTE_CLOSEWRITE : 0) |
+                         (mask & IN_ATTRIB ? KEV_NOTE_ATTRIB : 0);
+
+        if (mask & IN_CREATE)
+                on_create(s, dir, name, is_dir, realtime_usec);
+        else if (mask & IN_DELETE)
+                on_delete(s, dir, name, is_dir, realtime_usec);
+        else if (notes)
+                report_entry(s, dir, name, notes, is_dir ? KEV_KIND_DIRECTORY : KEV_KIND_UNKNOWN, realtime_usec,
+                             NULL);
+}
+
+void tree_on_self(struct inotify *s, struct dir *dir, uint32_t mask, uint64_t realtime_usec) {
+        struct report report = REPORT_INIT;
+
+        if (mask & (IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT)) {
+                /* Within a tree the parent's events have told. A watched directory
+                 * that moved within one has moved with its node, and is not where
+                 * its client named it. */
+                list_for_each(entry, &dir->subscriptions)
+                        end_watch(s, list_entry(entry, struct subscription, link)->object, realtime_usec);
+                if (is_in_tree(s, dir))
+                        release(s, dir);
+                return;
+        }
+        if (!(mask & IN_ATTRIB) || list_empty(&dir->subscriptions))
+                return;
+        report.notes = KEV_NOTE_ATTRIB;
+        report.kind = KEV_KIND_DIRECTORY;
+        report.realtime_usec = realtime_usec;
+        report.below = (struct event_path){ "", 0 };
+        report_at(s, dir, &report);
+}
+
+void tree_on_unmarked(struct inotify *s, struct dir *dir) {
+        uint64_t now = realtime_nsec() / NSEC_PER_USEC;
+
+        if (!is_in_tree(s, dir))
+                return;
+        /* Deleted, or unmounted: within a tree the parent's events tell what of. */
+        list_for_each(entry, &dir->subscriptions)
+                end_watch(s, list_entry(entry, struct subscription, link)->object, now);
+        release(s, dir);
+}
+
+/* To the watches that see both ends. */
+static void report_rename(struct inotify *s, struct dir *from, const char *from_name, struct dir *to,
+                          const char *to_name, struct dir *common, struct report *report) {
+        struct climb below, from_below;
+
+        climb_begin(&below, s->scratch, to_name);
+        climb_begin(&from_below, s->from_scratch, from_name);
+        for (struct dir *d = to; d != common; d = d->parent)
+                if (!climb_up(&below, d->name))
+                        return;
+        for (struct dir *d = from; d != common; d = d->parent)
+                if (!climb_up(&from_below, d->name))
+                        return;
+        for (struct dir *d = common; d; d = d->parent) {
+                if (!list_empty(&d->subscriptions)) {
+                        report->below = climb_path(&below);
+                        report->from_below = climb_path(&from_below);
+                        report_at(s, d, report);
+                }
+                if (!climb_up(&below, d->name) || !climb_up(&from_below, d->name)) {
+                        report_rescan(s, d);
+                        return;
+                }
+        }
+}
+
+/* A directory that is known, to its new place. */
+static void move_known(struct inotify *s, struct dir *moved, struct dir *to, const char *to_name, struct dir *common,
+                       uint64_t realtime_usec) {
+        struct dir *target = tree_child(&s->tree, to, to_name);
+        bool new_to_some = to != common && is_covered(to);
+
+        if (target == moved)
+                return;
+        if (target)
+                drop(s, target, realtime_usec);
+        end_watches(s, moved, realtime_usec); /* they are not where they were named */
+        if (tree_move(&s->tree, moved, to, to_name) < 0) {
+                throw_away(s, moved);
+                s->in_doubt = true;
+                return;
+        }
+        if (moved->lookup)
+                crawl(s, moved, PURPOSE_NEW, 0, 0, NULL); /* the answer will be about the old place */
+        else if (!moved->mark)
+                crawl(s, moved, PURPOSE_NEW, 0, 0, NULL);
+        else if (new_to_some)
+                /* To those who did not see it before, all of it is new. */
+                crawl(s, moved, PURPOSE_NEW, 0, 0, common);
+}
+
+void tree_on_move(struct inotify *s, struct dir *from, const char *from_name, struct dir *to, const char *to_name,
+                  bool is_dir, uint64_t realtime_usec) {
+        struct dir *moved = from && is_dir ? tree_child(&s->tree, from, from_name) : NULL;
+        struct dir *common = from && to ? tree_common(from, to) : NULL;
+        enum kev_kind kind = is_dir ? KEV_KIND_DIRECTORY : KEV_KIND_UNKNOWN;
+        struct report report = REPORT_INIT;
+
+        report.notes = KEV_NOTE_RENAME;
+        report.kind = kind;
+        report.realtime_usec = realtime_usec;
+        if (from) {
+                (void)take_name(&s->listed, from, from_name);
+                touch(s, from, from_name);
+                report_entry(s, from, from_name, KEV_NOTE_MOVEDOUT, kind, realtime_usec, common);
+        }
+        if (to) {
+                (void)take_name(&s->listed, to, to_name);
+                touch(s, to, to_name);
+                report_entry(s, to, to_name, KEV_NOTE_MOVEDIN, kind, realtime_usec, common);
+        }
+        if (common)
+                report_rename(s, from, from_name, to, to_name, common, &report);
+        if (!is_dir)
+                return;
+        if (moved && to && is_covered(to))
+                move_known(s, moved, to, to_name, common, realtime_usec);
+        else if (moved)
+                drop(s, moved, realtime_usec);
+        else if (to && is_covered(to)) {
+                struct dir *child = tree_child(&s->tree, to, to_name);
+
+                if (child)
+                        drop(s, child, realtime_usec);
+                child = tree_make_child(&s->tree, to, to_name);
+                if (child)
+                        crawl(s, child, PURPOSE_NEW, 0, 0, NULL);
+                else
+                        s->in_doubt = true;
+        }
+}
+
+void tree_on_exchange(struct inotify *s, struct dir *from, const char *from_name, struct dir *to, const char *to_name,
+                      bool is_dir, uint64_t realtime_usec) {
+        /* What the two names are now is known to the file system alone. */
+        tree_on_move(s, from, from_name, to, to_name, is_dir, realtime_usec);
+        crawl(s, from, PURPOSE_RECHECK, 0, 0, NULL);
+        if (to != from)
+                crawl(s, to, PURPOSE_RECHECK, 0, 0, NULL);
+}

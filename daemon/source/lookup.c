@@ -1,0 +1,374 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "lookup.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/syscall.h>
+
+#include "buffer.h"
+
+enum { LISTING_BYTES = 32 * 1024 };
+
+struct lookup *lookup_new(enum lookup_kind kind, const char *path) {
+        struct lookup *l = calloc(1, sizeof(*l));
+
+        if (!l)
+                return NULL;
+        l->kind = kind;
+        l->fd = l->wd = -1;
+        list_init(&l->link);
+        l->end = (struct lookup_message){ .lookup = l, .end = true };
+        if (path) {
+                l->path = strdup(path);
+                if (!l->path)
+                        return lookup_free(l);
+        }
+        return l;
+}
+
+struct lookup *lookup_free(struct lookup *l) {
+        if (!l)
+                return NULL;
+        l->fd = safe_close(l->fd);
+        free(l->path);
+        free(l->canonical);
+        free(l->dirs);
+        free(l);
+        return NULL;
+}
+
+/* ---- on the thread ------------------------------------------------------------------- */
+
+static int open_at(int at, const char *path, uint64_t flags, uint64_t resolve) {
+        struct open_how how = { .flags = flags | O_CLOEXEC, .resolve = resolve };
+        int fd = (int)syscall(SYS_openat2, at, path, &how, sizeof(how));
+
+        return fd < 0 ? -errno : fd;
+}
+
+/* Paths may be longer than what one call takes: then a piece at a time. */
+static int open_path(const char *path, uint64_t flags, uint64_t resolve) {
+        char piece[PATH_MAX];
+        int at _cleanup_(closep) = -1;
+
+        while (strlen(path) >= sizeof(piece)) {
+                size_t n = sizeof(piece) - 1;
+                int fd;
+
+                while (n > 1 && path[n] != '/')
+                        n--;
+                memcpy(piece, path, n);
+                piece[n] = 0;
+                fd = open_at(at < 0 ? AT_FDCWD : at, piece, O_PATH | O_DIRECTORY, resolve);
+                if (fd < 0)
+                        return fd;
+                (void)safe_close(at);
+                at = fd;
+                path += n;
+                path += strspn(path, "/");
+        }
+        return open_at(at < 0 ? AT_FDCWD : at, path, flags, resolve);
+}
+
+/* By the descriptor, so that what was opened is what gets watched. */
+static int add_watch(struct lookup *l, int fd, uint32_t mask) {
+        char path[32];
+        int wd;
+
+        (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+        wd = inotify_add_watch(l->inotify_fd, path, mask | IN_MASK_ADD);
+        return wd < 0 ? -errno : wd;
+}
+
+static int get_state(int fd, struct file_state *ret) {
+        struct stat st;
+
+        if (fstat(fd, &st) < 0)
+                return -errno;
+        *ret = (struct file_state){
+                .device = st.st_dev,
+                .inode = st.st_ino,
+                .mode = st.st_mode,
+                .links = st.st_nlink,
+                .size = st.st_size,
+                .modified = st.st_mtim,
+                .changed = st.st_ctim,
+        };
+        return 0;
+}
+
+static int get_mount(int fd, uint32_t *ret) {
+        struct statx st;
+
+        if (statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &st) < 0)
+                return -errno;
+        *ret = (uint32_t)st.stx_mnt_id;
+        return 0;
+}
+
+/* Where a descriptor is, if it can be reached by that name from here. */
+static int get_canonical(struct lookup *l, int fd) {
+        char link[32], path[PATH_MAX];
+        struct stat here, there;
+        ssize_t n;
+
+        (void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+        n = readlink(link, path, sizeof(path) - 1);
+        if (n < 0)
+                return -errno;
+        path[n] = 0;
+        if (fstat(fd, &here) < 0)
+                return -errno;
+        if (path[0] != '/' || stat(path, &there) < 0 || here.st_dev != there.st_dev || here.st_ino != there.st_ino)
+                return here.st_nlink == 0 ? -ENOENT : -EXDEV;
+        l->canonical = strdup(path);
+        return l->canonical ? 0 : -ENOMEM;
+}
+
+static int open_subject(struct lookup *l, uint64_t flags) {
+        return l->fd >= 0 ? fcntl(l->fd, F_DUPFD_CLOEXEC, 3) : open_path(l->path, flags, 0);
+}
+
+static int run_resolve(struct lookup *l) {
+        int fd _cleanup_(closep) = open_subject(l, O_PATH | O_DIRECTORY), r;
+
+        if (fd < 0)
+                return fd;
+        r = get_state(fd, &l->state);
+        if (r == 0 && !S_ISDIR(l->state.mode))
+                r = -ENOTDIR;
+        if (r == 0)
+                r = get_canonical(l, fd);
+        return r < 0 ? r : get_mount(fd, &l->mount);
+}
+
+static int run_vnode(struct lookup *l) {
+        int fd _cleanup_(closep) = open_subject(l, O_PATH), r;
+
+        if (fd < 0)
+                return fd;
+        r = get_state(fd, &l->state);
+        if (r == 0 && l->fd >= 0)
+                r = get_canonical(l, fd);
+        if (r < 0)
+                return r;
+        (void)atomic_fetch_add(l->adding, 1);
+        l->added = true;
+        l->wd = add_watch(l, fd, l->mask | (S_ISDIR(l->state.mode) ? (uint32_t)IN_EXCL_UNLINK : 0));
+        return MIN(l->wd, 0);
+}
+
+static int run_stat(struct lookup *l) {
+        int fd _cleanup_(closep) = open_path(l->path, O_PATH, 0);
+
+        return fd < 0 ? fd : get_state(fd, &l->state);
+}
+
+/* ---- the walk ---------------------------------------------------------------------------- */
+
+struct entry64 { /* getdents64(2) */
+        uint64_t inode;
+        int64_t offset;
+        uint16_t size;
+        uint8_t type;
+        char name[];
+};
+
+static enum kev_kind kind_of(mode_t mode) {
+        return S_ISDIR(mode)  ? KEV_KIND_DIRECTORY :
+               S_ISREG(mode)  ? KEV_KIND_FILE :
+               S_ISLNK(mode)  ? KEV_KIND_SYMLINK :
+               S_ISFIFO(mode) ? KEV_KIND_FIFO :
+               S_ISSOCK(mode) ? KEV_KIND_SOCKET :
+               S_ISBLK(mode)  ? KEV_KIND_BLOCK_DEVICE :
+               S_ISCHR(mode)  ? KEV_KIND_CHARACTER_DEVICE :
+                                KEV_KIND_UNKNOWN;
+}
+
+static enum kev_kind kind_of_entry(int fd, const struct entry64 *entry) {
+        struct stat st;
+
+        if (entry->type != DT_UNKNOWN)
+                return kind_of(DTTOIF(entry->type));
+        return fstatat(fd, entry->name, &st, AT_SYMLINK_NOFOLLOW) < 0 ? KEV_KIND_UNKNOWN : kind_of(st.st_mode);
+}
+
+static bool is_dot(const char *name) {
+        return name[0] == '.' && (name[1] == 0 || (name[1] == '.' && name[2] == 0));
+}
+
+/* Lists a directory into a message: the directories, and the rest if wanted.
+ * NULL: no memory. */
+static struct found *list_directory(struct lookup *l, int fd) {
+        struct buffer b = BUFFER_INIT;
+        struct found *f;
+        size_t n_entries = 0, n_children = 0;
+        int error = 0;
+
+        (void)buffer_reserve(&b, sizeof(struct found) + 512);
+        b.size = b.error ? 0 : sizeof(struct found);
+        for (;;) {
+                long n = syscall(SYS_getdents64, fd, l->listing, LISTING_BYTES);
+                const char *p = l->listing, *end = p + MAX(n, 0);
+
+                if (n < 0)
+                        error = errno;
+                if (n <= 0)
+                        break;
+                while (p < end) {
+                        const struct entry64 *entry = (const void *)p;
+                        enum kev_kind kind;
+                        char byte;
+
+                        p += entry->size;
+                        if (is_dot(entry->name))
+                                continue;
+                        kind = kind_of_entry(fd, entry);
+                        if (kind != KEV_KIND_DIRECTORY && !l->list_files)
+                                continue;
+                        byte = (char)kind;
+                        buffer_put(&b, &byte, 1);
+                        buffer_put(&b, entry->name, strlen(entry->name) + 1);
+                        n_entries++;
+                        n_children += kind == KEV_KIND_DIRECTORY;
+                }
+        }
+        if (b.error) {
+                buffer_free(&b);
+                return NULL;
+        }
+        f = (void *)b.data;
+        *f = (struct found){
+                .n_entries = n_entries,
+                .n_children = n_children,
+                .size = b.size - sizeof(struct found),
+                .error = error,
+        };
+        return f;
+}
+
+static bool post_error(struct lookup *l, uint32_t index, int error) {
+        struct found *f = calloc(1, sizeof(*f));
+
+        if (!f)
+                return false;
+        f->message.lookup = l;
+        f->index = index;
+        f->wd = -1;
+        f->error = error;
+        mailbox_post(l->mailbox, &f->message.link);
+        return true;
+}
+
+static int visit(struct lookup *l, int fd, uint32_t index, unsigned depth);
+
+/* The directories among the entries, one after another. */
+static int visit_children(struct lookup *l, int fd, const char *entries, size_t size, uint32_t first, unsigned depth) {
+        uint32_t index = first;
+        int r = 0;
+
+        for (const char *p = entries; r == 0 && p < entries + size; p += strlen(p) + 1) {
+                int child _cleanup_(closep) = -1;
+
+                if (*p++ != KEV_KIND_DIRECTORY)
+                        continue;
+                if (depth + 1 >= LOOKUP_DEPTH_MAX)
+                        r = post_error(l, index, ERROR_TOO_DEEP) ? 0 : -ENOMEM;
+                else {
+                        child = open_at(fd, p, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, RESOLVE_NO_XDEV);
+                        if (child < 0)
+                                r = post_error(l, index, -child) ? 0 : -ENOMEM;
+                        else
+                                r = visit(l, child, index, depth + 1);
+                }
+                index++;
+        }
+        return r;
+}
+
+/* Watch first, list after: what appears in between is in both. */
+static int visit(struct lookup *l, int fd, uint32_t index, unsigned depth) {
+        char *entries _cleanup_(freep) = NULL;
+        struct found *f;
+        uint32_t first;
+        size_t size;
+        int wd;
+
+        if (atomic_load(&l->cancelled))
+                return -ECANCELED;
+        (void)atomic_fetch_add(l->adding, 1);
+        wd = add_watch(l, fd, l->mask);
+        if (wd < 0) {
+                (void)atomic_fetch_sub(l->adding, 1);
+                return post_error(l, index, -wd) ? 0 : -ENOMEM;
+        }
+        f = list_directory(l, fd);
+        if (f && f->n_children > 0) {
+                entries = malloc(f->size);
+                if (!entries)
+                        f = (free(f), NULL);
+                else
+                        memcpy(entries, f->entries, f->size);
+        }
+        if (!f) {
+                (void)inotify_rm_watch(l->inotify_fd, wd);
+                (void)atomic_fetch_sub(l->adding, 1);
+                return -ENOMEM;
+        }
+        f->message.lookup = l;
+        f->index = index;
+        f->wd = wd;
+        first = f->first_child = l->next_index;
+        l->next_index += (uint32_t)f->n_children;
+        size = f->size;
+        mailbox_post(l->mailbox, &f->message.link);
+        (void)atomic_fetch_sub(l->adding, 1);
+        return entries ? visit_children(l, fd, entries, size, first, depth) : 0;
+}
+
+static int run_crawl(struct lookup *l) {
+        int fd _cleanup_(closep) = -1;
+        int r;
+
+        l->listing = malloc(LISTING_BYTES);
+        if (!l->listing)
+                return -ENOMEM;
+        l->next_index = 1;
+        fd = open_path(l->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, RESOLVE_NO_SYMLINKS);
+        r = fd < 0 ? fd : get_mount(fd, &l->mount);
+        if (r < 0)
+                r = post_error(l, 0, -r) ? 0 : -ENOMEM;
+        else
+                r = visit(l, fd, 0, 0);
+        free(take_pointer(&l->listing));
+        return r;
+}
+
+static void run(struct work *work) {
+        struct lookup *l = container_of(work, struct lookup, work);
+        atomic_uint *adding = l->adding;
+        bool added;
+        int r = -ECANCELED;
+
+        if (!atomic_load(&l->cancelled))
+                r = l->kind == LOOKUP_RESOLVE ? run_resolve(l) :
+                    l->kind == LOOKUP_VNODE   ? run_vnode(l) :
+                    l->kind == LOOKUP_STAT    ? run_stat(l) :
+                                                run_crawl(l);
+        l->error = -r;
+        added = l->added;
+        mailbox_post(l->mailbox, &l->end.link); /* from here on it is the loop's */
+        if (added)
+                (void)atomic_fetch_sub(adding, 1);
+}
+
+int lookup_submit(struct workers *workers, struct lookup *l, bool must) {
+        l->work.run = run;
+        return workers_submit(workers, l->user, &l->work, must);
+}

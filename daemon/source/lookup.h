@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * Questions to the file system, asked on a worker since the file system may
+ * never answer, and the answers as messages to the loop.
+ *
+ * A lookup is made by the loop, belongs to the thread from lookup_submit() on
+ * until its end message was taken, and is freed by the loop. Of its members the
+ * thread uses only those that are marked so.
+ */
+
+#include <stdatomic.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+
+#include "event.h"
+#include "mailbox.h"
+#include "workers.h"
+
+enum lookup_kind {
+        LOOKUP_RESOLVE, /* which directory is it: canonical path, mount */
+        LOOKUP_CRAWL,   /* a directory and all below it: watch and list each */
+        LOOKUP_VNODE,   /* watch one file or directory */
+        LOOKUP_STAT,    /* what is a file like now */
+};
+
+/* What a crawl is for; a stronger purpose has a higher number. */
+enum lookup_purpose {
+        PURPOSE_INITIAL, /* for a watch that is being made: nothing is told */
+        PURPOSE_NEW,     /* a directory that has appeared: what is in it is told as created */
+        PURPOSE_RECHECK, /* what was known is in doubt: `rescan` is told at the end */
+};
+
+struct file_state {
+        dev_t device;
+        ino_t inode;
+        mode_t mode;
+        nlink_t links;
+        off_t size;
+        struct timespec modified, changed;
+};
+
+struct lookup_message {
+        struct list link;
+        struct lookup *lookup;
+        bool end; /* the lookup's last; embedded in it */
+};
+
+/* One directory of a crawl. */
+struct found {
+        struct lookup_message message;
+        uint32_t index; /* in the lookup's own numbering; the root is 0 */
+        uint32_t first_child; /* index of the first directory in `entries` */
+        int wd;
+        int error; /* positive errno: not watched */
+        size_t n_entries, n_children;
+        size_t size;
+        char entries[]; /* each: its kind (enum kev_kind) as a byte, its name, NUL */
+};
+
+struct file_watch;
+struct vnode;
+struct dir;
+
+struct lookup {
+        struct work work;
+
+        /* The thread reads. */
+        enum lookup_kind kind;
+        int inotify_fd;
+        struct mailbox *mailbox;
+        atomic_uint *adding; /* threads that are in inotify_add_watch(2) just now */
+        char *path;
+        int fd; /* a passed descriptor, closed by lookup_free(), or -1 */
+        uint32_t mask;
+        bool list_files;
+        atomic_bool cancelled;
+
+        /* The thread writes, before the end message. */
+        int error; /* positive errno */
+        char *canonical;
+        uint32_t mount;
+        int wd;
+        bool added; /* counted in `adding` */
+        struct file_state state;
+        uint32_t next_index;
+        char *listing; /* space for getdents64(2) */
+        struct lookup_message end;
+
+        /* The loop's own. */
+        struct list link;
+        uint64_t serial;
+        uid_t user;
+        enum lookup_purpose purpose;
+        struct dir **dirs; /* by index; NULL: of no interest any more */
+        size_t n_dirs, dirs_capacity;
+        struct dir *root;
+        struct dir *stop; /* told no higher than below this one */
+        uint64_t first_new_id; /* directories from this id on are younger */
+        struct file_watch *watch;
+        int watched_wd; /* LOOKUP_STAT: the mark it is about */
+};
+
+/* The error of a directory that lies too deep for one walk: ask for it again. */
+enum { LOOKUP_DEPTH_MAX = 128, ERROR_TOO_DEEP = 4096 };
+
+struct lookup *lookup_new(enum lookup_kind kind, const char *path);
+struct lookup *lookup_free(struct lookup *lookup);
+int lookup_submit(struct workers *workers, struct lookup *lookup, bool must);

@@ -1,0 +1,531 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * proc on pidfds (pidfd_open(2)): the end of single processes that are nobody's
+ * child here.
+ *
+ * A pidfd is readable once the process is a zombie, and hangs up once it was
+ * reaped. All of them are in one epoll set of this source, edge-triggered, so
+ * that the two can be told apart on any mux, and the mux sees one descriptor.
+ *
+ * The status comes, in this order, from: PIDFD_GET_INFO with PIDFD_INFO_EXIT
+ * (Linux 6.15; once it is reaped); field 52 of the zombie's /proc/PID/stat
+ * (where ptrace access allows); nowhere, and then it is absent.
+ *
+ * Identity is the pidfd's. While a pidfd has not hung up its pid can't be given
+ * to another process, so what was read in /proc counts if it had not after.
+ */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/pidfd.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <sys/wait.h>
+
+#include "hash.h"
+#include "kernel.h"
+#include "source.h"
+
+#define NOTES_SERVED (KEV_NOTE_EXIT | KEV_NOTE_REAP)
+enum { BATCH = 256 };
+
+struct pidfd_source {
+        struct source source;
+        int epoll_fd;
+        struct mux_io io;
+        struct hash processes; /* by pid */
+        struct list late;      /* subscriptions on what has ended already */
+        struct mux_deferred tell_late;
+        bool info, info_exit;  /* probed */
+};
+
+enum process_state {
+        PROCESS_RUNNING,
+        PROCESS_ZOMBIE,
+        PROCESS_REAPED,
+};
+
+struct process {
+        struct hash_node node;
+        struct list subscriptions;
+        int pidfd; /* -1 once reaped */
+        pid_t pid;
+        uint64_t identity; /* pidfs inode, or start time in clock ticks */
+        enum process_state state;
+        uint64_t exit_usec, reap_usec;
+        int64_t parent, uid;
+        bool status_known;
+        int status; /* as of wait(2) */
+        char comm[16];
+};
+
+/* ---- what the kernel knows of one process --------------------------------------- */
+
+struct stat_line {
+        char comm[16];
+        int64_t parent;
+        uint64_t start_time;
+        int status;
+};
+
+/* proc_pid_stat(5). The name is in parentheses and may hold anything. Field 52
+ * is 0 for whoever may not see it, as it is for a zombie that ended well: the
+ * caller has to know whether access was allowed. */
+static int read_stat(pid_t pid, struct stat_line *ret) {
+        char path[32], line[1024], *p, *end;
+        int fd;
+        ssize_t n;
+
+        (void)snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+                return -errno;
+        n = read(fd, line, sizeof(line) - 1);
+        (void)close(fd);
+        if (n <= 0)
+                return -ESRCH;
+        line[n] = 0;
+        p = strchr(line, '(');
+        end = strrchr(line, ')');
+        if (!p || !end || end < p)
+                return -EBADMSG;
+        (void)snprintf(ret->comm, sizeof(ret->comm), "%.*s", (int)(end - p - 1), p + 1);
+        p = end + 1;
+        for (int field = 3; field <= 52 && *p == ' '; field++) {
+                p++;
+                if (field == 4)
+                        ret->parent = strtoll(p, NULL, 10);
+                else if (field == 22)
+                        ret->start_time = strtoull(p, NULL, 10);
+                else if (field == 52)
+                        ret->status = (int)strtol(p, NULL, 10);
+                p += strcspn(p, " \n");
+        }
+        return 0;
+}
+
+static bool has_hung_up(int pidfd) {
+        struct pollfd p = { .fd = pidfd, .events = POLLIN };
+
+        return poll(&p, 1, 0) > 0 && (p.revents & POLLHUP);
+}
+
+static uint64_t pidfd_identity(int pidfd, pid_t pid) {
+        struct stat_line line = { 0 };
+        struct statfs fs;
+        struct stat st;
+
+        if (fstatfs(pidfd, &fs) == 0 && fs.f_type == PID_FS_MAGIC && fstat(pidfd, &st) == 0)
+                return st.st_ino;
+        (void)read_stat(pid, &line);
+        return line.start_time;
+}
+
+/* "Pid:" in /proc/self/fdinfo: -1 once it was reaped, 0 in another namespace. */
+static int pidfd_pid(int pidfd, pid_t *ret_pid) {
+        char path[48], text[512];
+        const char *p;
+        ssize_t n;
+        int fd;
+
+        (void)snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", pidfd);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+                return -errno;
+        n = read(fd, text, sizeof(text) - 1);
+        (void)close(fd);
+        text[MAX(n, 0)] = 0;
+        p = strstr(text, "\nPid:");
+        if (!p)
+                return -EBADF;
+        *ret_pid = (pid_t)strtol(p + 5, NULL, 10);
+        return 0;
+}
+
+static bool get_info(const struct pidfd_source *s, int pidfd, uint64_t mask, struct pidfd_info *ret) {
+        if (!s->info)
+                return false;
+        *ret = (struct pidfd_info){ .mask = mask };
+        return ioctl(pidfd, PIDFD_GET_INFO, ret) == 0;
+}
+
+/* Whether all of the process's user ids are `uid`. */
+static bool belongs_to(const struct pidfd_source *s, int pidfd, pid_t pid, uid_t uid, int64_t *ret_uid) {
+        struct pidfd_info info;
+        unsigned real, effective, saved;
+        char path[32], text[2048];
+        const char *p;
+        ssize_t n;
+        int fd;
+
+        if (get_info(s, pidfd, PIDFD_INFO_PID | PIDFD_INFO_CREDS, &info) && (info.mask & PIDFD_INFO_CREDS)) {
+                *ret_uid = info.ruid;
+                return info.ruid == uid && info.euid == uid && info.suid == uid;
+        }
+        (void)snprintf(path, sizeof(path), "/proc/%d/status", pid);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+                return false;
+        n = read(fd, text, sizeof(text) - 1);
+        (void)close(fd);
+        text[MAX(n, 0)] = 0;
+        p = strstr(text, "\nUid:");
+        if (!p || sscanf(p + 5, "%u %u %u", &real, &effective, &saved) != 3 || has_hung_up(pidfd))
+                return false;
+        *ret_uid = real;
+        return real == uid && effective == uid && saved == uid;
+}
+
+/* ---- telling ----------------------------------------------------------------------- */
+
+static void fill_report(const struct process *p, bool reap, struct event_process *process, struct report *report) {
+        *process = (struct event_process){
+                .pid = p->pid,
+                .parent = p->parent,
+                .uid = p->uid,
+                .exit_code = ABSENT,
+                .signal = ABSENT,
+                .comm = p->comm[0] ? p->comm : NULL,
+        };
+        *report = REPORT_INIT;
+        report->notes = reap ? KEV_NOTE_REAP : KEV_NOTE_EXIT;
+        report->flags = p->state == PROCESS_REAPED && reap ? KEV_FLAG_EOF : 0;
+        report->realtime_usec = reap ? p->reap_usec : p->exit_usec;
+        report->process = process;
+        if (!p->status_known)
+                return;
+        report->data = p->status;
+        if ((p->status & 0x7f) == 0)
+                process->exit_code = p->status >> 8 & 0xff;
+        else {
+                process->signal = p->status & 0x7f;
+                process->core_dumped = p->status & 0x80;
+        }
+}
+
+static void tell_all(struct pidfd_source *s, struct process *p, bool reap) {
+        struct event_process process;
+        struct report report;
+
+        fill_report(p, reap, &process, &report);
+        list_for_each(entry, &p->subscriptions)
+                source_report(&s->source, list_entry(entry, struct subscription, link), &report);
+        report_done(&report);
+}
+
+/* ---- the end of a process ------------------------------------------------------------ */
+
+static void learn_status(struct pidfd_source *s, struct process *p, bool reaped) {
+        struct stat_line line = { .parent = ABSENT };
+        struct pidfd_info info;
+
+        if (!p->status_known && reaped && s->info_exit && get_info(s, p->pidfd, PIDFD_INFO_EXIT, &info) &&
+            (info.mask & PIDFD_INFO_EXIT)) {
+                p->status = info.exit_code;
+                p->status_known = true;
+        }
+        if (reaped || read_stat(p->pid, &line) < 0)
+                return;
+        if (has_hung_up(p->pidfd)) {
+                learn_status(s, p, true);
+                return;
+        }
+        p->parent = line.parent;
+        memcpy(p->comm, line.comm, sizeof(p->comm));
+        /* 0 may mean "not for you": believe it only where access is certain. */
+        if (line.status != 0 || geteuid() == 0 || p->uid == (int64_t)geteuid()) {
+                p->status = line.status;
+                p->status_known = true;
+        }
+}
+
+static void on_process(struct pidfd_source *s, struct process *p, uint32_t events) {
+        bool reaped = events & (EPOLLHUP | EPOLLERR);
+        uint64_t now = realtime_nsec() / NSEC_PER_USEC;
+
+        if (p->state == PROCESS_RUNNING) {
+                p->state = PROCESS_ZOMBIE;
+                p->exit_usec = now;
+                learn_status(s, p, reaped);
+                tell_all(s, p, false);
+        }
+        if (p->state == PROCESS_ZOMBIE && reaped) {
+                learn_status(s, p, true);
+                p->state = PROCESS_REAPED;
+                p->reap_usec = now;
+                p->pidfd = safe_close(p->pidfd); /* out of the epoll set too */
+                tell_all(s, p, true);
+        }
+}
+
+static void on_ready(struct mux_io *io, unsigned events _unused_) {
+        struct pidfd_source *s = container_of(io, struct pidfd_source, io);
+        struct epoll_event ready[BATCH];
+        int n;
+
+        do {
+                n = epoll_wait(s->epoll_fd, ready, BATCH, 0);
+                for (int i = 0; i < n; i++)
+                        on_process(s, ready[i].data.ptr, ready[i].events);
+        } while (n == BATCH);
+}
+
+/* Those who asked about a process that had ended before. */
+static void tell_late(struct mux_deferred *deferred) {
+        struct pidfd_source *s = container_of(deferred, struct pidfd_source, tell_late);
+        struct list *entry;
+
+        while ((entry = list_pop(&s->late))) {
+                struct subscription *subscription = list_entry(entry, struct subscription, link);
+                struct process *p = subscription->object;
+                struct event_process process;
+                struct report report;
+
+                list_append(&p->subscriptions, &subscription->link);
+                fill_report(p, false, &process, &report);
+                source_report(&s->source, subscription, &report);
+                report_done(&report);
+                if (p->state != PROCESS_REAPED)
+                        continue;
+                fill_report(p, true, &process, &report);
+                source_report(&s->source, subscription, &report);
+                report_done(&report);
+        }
+}
+
+/* ---- attach ---------------------------------------------------------------------------- */
+
+static struct process *find_process(struct pidfd_source *s, pid_t pid, uint64_t identity) {
+        for (struct hash_node *n = hash_first(&s->processes, hash_u64((uint64_t)pid)); n; n = hash_next(n)) {
+                struct process *p = container_of(n, struct process, node);
+
+                if (p->pid == pid && p->identity == identity)
+                        return p;
+        }
+        return NULL;
+}
+
+static void process_free(struct pidfd_source *s, struct process *p) {
+        p->pidfd = safe_close(p->pidfd);
+        hash_remove(&s->processes, &p->node);
+        free(p);
+}
+
+/* Takes the descriptor over, also when it fails. */
+static int make_process(struct pidfd_source *s, int pidfd, pid_t pid, int64_t uid, struct process **ret) {
+        struct epoll_event event = { .events = EPOLLIN | EPOLLHUP | EPOLLET };
+        uint64_t identity = pidfd_identity(pidfd, pid);
+        struct process *p = find_process(s, pid, identity);
+        int r;
+
+        if (p) {
+                (void)close(pidfd);
+                *ret = p;
+                return 0;
+        }
+        p = calloc(1, sizeof(*p));
+        if (!p || hash_add(&s->processes, &p->node, hash_u64((uint64_t)pid)) < 0) {
+                free(p);
+                (void)close(pidfd);
+                return -ENOMEM;
+        }
+        list_init(&p->subscriptions);
+        p->pidfd = pidfd;
+        p->pid = pid;
+        p->identity = identity;
+        p->uid = uid;
+        p->parent = ABSENT;
+        event.data.ptr = p;
+        if (epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, pidfd, &event) < 0) {
+                r = -errno;
+                process_free(s, p);
+                return r;
+        }
+        *ret = p;
+        return 0;
+}
+
+static int open_by_pid(struct pidfd_source *s, const struct subject *subject, int *ret_pidfd, int64_t *ret_uid,
+                       struct refusal *refusal) {
+        const struct asker *asker = subject->asker;
+        int pidfd, r;
+
+        if (asker->other_pids)
+                return refuse(refusal, EXDEV, "pid: the caller lives in another pid namespace; pass a pidfd");
+        pidfd = pidfd_open((pid_t)subject->pid, 0);
+        if (pidfd < 0) {
+                r = errno;
+                if (r == EMFILE || r == ENFILE)
+                        return refuse(refusal, r, "pid: the daemon has no descriptor left");
+                return refuse(refusal, ESRCH, "pid: there is no process %d", (int)subject->pid);
+        }
+        if (!belongs_to(s, pidfd, (pid_t)subject->pid, asker->uid, ret_uid) && asker->uid != 0) {
+                (void)close(pidfd);
+                return refuse(refusal, EPERM, "pid: process %d is another user's", (int)subject->pid);
+        }
+        *ret_pidfd = pidfd;
+        return 0;
+}
+
+/* Whoever has a pidfd could learn as much by itself. */
+static int open_passed(struct pidfd_source *s, const struct subject *subject, int *ret_pidfd, pid_t *ret_pid,
+                       int64_t *ret_uid, struct refusal *refusal) {
+        struct pidfd_info info;
+        int pidfd = fcntl(subject->fd, F_DUPFD_CLOEXEC, 3), r;
+
+        if (pidfd < 0)
+                return refuse(refusal, EMFILE, "descriptor: the daemon has no descriptor left");
+        r = pidfd_pid(pidfd, ret_pid);
+        if (r < 0) {
+                (void)close(pidfd);
+                return refuse(refusal, EINVAL, "descriptor: not a pidfd");
+        }
+        *ret_uid = ABSENT;
+        if (get_info(s, pidfd, PIDFD_INFO_PID | PIDFD_INFO_CREDS, &info) && (info.mask & PIDFD_INFO_CREDS))
+                *ret_uid = info.ruid;
+        *ret_pidfd = pidfd;
+        return 0;
+}
+
+static int check_notes(uint64_t notes, struct refusal *refusal) {
+        uint64_t missing = notes & ~NOTES_SERVED;
+
+        if (!missing)
+                return 0;
+        return refuse(refusal, EOPNOTSUPP,
+                      "notes: \"%s\" needs the process connector or BPF; this version knows exit and reap, by pidfd",
+                      kev_note_name(missing & -missing));
+}
+
+static int pidfd_attach(struct source *source, struct subscription *subscription, const struct subject *subject,
+                        struct refusal *refusal) {
+        struct pidfd_source *s = container_of(source, struct pidfd_source, source);
+        pid_t pid = (pid_t)subject->pid;
+        struct process *p = NULL;
+        int64_t uid = ABSENT;
+        int pidfd = -1, r;
+
+        if (subject->match)
+                return refuse(refusal, EOPNOTSUPP, "match: following processes by what they are needs the process "
+                                                   "connector or BPF; this version watches single pids");
+        r = check_notes(subject->notes, refusal);
+        if (r == 0)
+                r = subject->fd >= 0 ? open_passed(s, subject, &pidfd, &pid, &uid, refusal)
+                                     : open_by_pid(s, subject, &pidfd, &uid, refusal);
+        if (r < 0)
+                return r;
+        r = make_process(s, pidfd, pid, uid, &p);
+        if (r < 0)
+                return refuse(refusal, -r, "process %d: %s", pid, strerror(-r));
+        subscription->object = p;
+        if (p->state == PROCESS_RUNNING)
+                list_append(&p->subscriptions, &subscription->link);
+        else {
+                list_append(&s->late, &subscription->link);
+                mux_defer(source->context->mux, &s->tell_late);
+        }
+        return 0;
+}
+
+static int pidfd_modify(struct source *source _unused_, struct subscription *subscription _unused_,
+                        const struct subject *subject, struct refusal *refusal) {
+        return check_notes(subject->notes, refusal);
+}
+
+static void pidfd_detach(struct source *source, struct subscription *subscription) {
+        struct pidfd_source *s = container_of(source, struct pidfd_source, source);
+        struct process *p = take_pointer(&subscription->object);
+
+        list_remove(&subscription->link);
+        if (!list_empty(&p->subscriptions))
+                return;
+        list_for_each(entry, &s->late)
+                if (list_entry(entry, struct subscription, link)->object == p)
+                        return;
+        process_free(s, p);
+}
+
+/* ---- the source -------------------------------------------------------------------------- */
+
+/* What this kernel tells of a process that has ended: tried on a child. */
+static void probe(struct pidfd_source *s) {
+        struct pidfd_info info;
+        siginfo_t end;
+        int pidfd;
+        pid_t child;
+
+        pidfd = pidfd_open(getpid(), 0);
+        s->info = true;
+        s->info = pidfd >= 0 && get_info(s, pidfd, PIDFD_INFO_PID, &info);
+        pidfd = safe_close(pidfd);
+        if (!s->info)
+                return;
+        child = fork();
+        if (child == 0)
+                _exit(42);
+        if (child < 0)
+                return;
+        pidfd = pidfd_open(child, 0);
+        (void)waitid(P_PID, (id_t)child, &end, WEXITED);
+        s->info_exit = pidfd >= 0 && get_info(s, pidfd, PIDFD_INFO_EXIT, &info) &&
+                       (info.mask & PIDFD_INFO_EXIT) && info.exit_code == 42 << 8;
+        (void)safe_close(pidfd);
+}
+
+static int pidfd_open_source(struct source_context *context, struct source **ret_source) {
+        struct pidfd_source *s = calloc(1, sizeof(*s));
+        int r = -ENOMEM;
+
+        if (!s)
+                return r;
+        list_init(&s->late);
+        mux_deferred_init(&s->tell_late, tell_late);
+        s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+        r = s->epoll_fd < 0 ? -errno : mux_add(context->mux, &s->io, s->epoll_fd, MUX_IN, on_ready);
+        if (r < 0) {
+                (void)safe_close(s->epoll_fd);
+                free(s);
+                return r;
+        }
+        probe(s);
+        *ret_source = &s->source;
+        return 0;
+}
+
+static void pidfd_close(struct source *source) {
+        struct pidfd_source *s = container_of(source, struct pidfd_source, source);
+
+        mux_deferred_cancel(&s->tell_late);
+        mux_remove(source->context->mux, &s->io);
+        (void)close(s->epoll_fd);
+        hash_free(&s->processes);
+        free(s);
+}
+
+static uint64_t pidfd_registrations(const struct source *source) {
+        return container_of(source, const struct pidfd_source, source)->processes.n_nodes;
+}
+
+static const char *pidfd_mechanism(const struct source *source) {
+        return container_of(source, const struct pidfd_source, source)->info_exit ? "pidfd, PIDFD_INFO_EXIT" :
+                                                                                   "pidfd, status of the zombie";
+}
+
+const struct source_class source_pidfd = {
+        .name = "pidfd",
+        .filters = 1u << KEV_FILTER_PROC,
+        .open = pidfd_open_source,
+        .close = pidfd_close,
+        .attach = pidfd_attach,
+        .modify = pidfd_modify,
+        .detach = pidfd_detach,
+        .registrations = pidfd_registrations,
+        .mechanism = pidfd_mechanism,
+        .reason = "the process connector and BPF are not part of this version",
+};

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "source.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "log.h"
+
+static const struct source_class *const classes[] = {
+        &source_inotify, &source_pidfd, &source_rtnetlink, &source_timer, &source_user,
+};
+
+_Static_assert(ARRAY_SIZE(classes) <= SOURCES_MAX, "struct sources has room for all");
+
+int refuse(struct refusal *refusal, int error, const char *format, ...) {
+        va_list arguments;
+
+        refusal->error = error;
+        va_start(arguments, format);
+        (void)vsnprintf(refusal->message, sizeof(refusal->message), format, arguments);
+        va_end(arguments);
+        return -error;
+}
+
+void report_done(struct report *report) {
+        report->event = event_unref(report->event);
+        report->event_key = NULL;
+}
+
+void sources_open(struct sources *sources, struct mux *mux, struct workers *workers, const struct sink *sink) {
+        *sources = (struct sources){
+                .context = { .mux = mux, .workers = workers, .sink = sink, .uid = geteuid() },
+                .n = ARRAY_SIZE(classes),
+        };
+        for (size_t i = 0; i < ARRAY_SIZE(classes); i++) {
+                int r = classes[i]->open(&sources->context, &sources->list[i]);
+
+                if (r == 0) {
+                        sources->list[i]->class = classes[i];
+                        sources->list[i]->context = &sources->context;
+                        continue;
+                }
+                log_warning("%s is not to be had: %s", classes[i]->name, strerror(-r));
+                sources->list[i] = NULL;
+                sources->failed[i] = classes[i];
+                sources->errors[i] = -r;
+        }
+}
+
+void sources_close(struct sources *sources) {
+        for (size_t i = 0; i < sources->n; i++)
+                if (sources->list[i])
+                        sources->list[i]->class->close(sources->list[i]);
+        sources->n = 0;
+}
+
+int sources_attach(struct sources *sources, struct subscription *subscription, const struct subject *subject,
+                   struct refusal *refusal) {
+        for (size_t i = 0; i < sources->n; i++) {
+                struct source *source = sources->list[i];
+                const struct source_class *class = source ? source->class : sources->failed[i];
+                int r;
+
+                if (!(class->filters & 1u << subject->filter))
+                        continue;
+                if (!source)
+                        return refuse(refusal, EOPNOTSUPP, "filter: %s is not to be had here: %s", class->name,
+                                      strerror(sources->errors[i]));
+                subscription->source = source;
+                subscription->notes = subject->notes;
+                r = class->attach(source, subscription, subject, refusal);
+                if (r < 0)
+                        subscription->source = NULL;
+                else
+                        source->n_subscriptions++;
+                return r;
+        }
+        return refuse(refusal, EOPNOTSUPP, "filter: %s is not served by this version",
+                      kev_filter_name(subject->filter));
+}
+
+int source_modify(struct subscription *subscription, const struct subject *subject, struct refusal *refusal) {
+        struct source *source = subscription->source;
+        int r = 0;
+
+        if (source && source->class->modify)
+                r = source->class->modify(source, subscription, subject, refusal);
+        if (r >= 0)
+                subscription->notes = subject->notes;
+        return r;
+}
+
+void source_detach(struct subscription *subscription) {
+        struct source *source = subscription->source;
+
+        if (!source)
+                return;
+        source->class->detach(source, subscription);
+        source->n_subscriptions--;
+        subscription->source = NULL;
+}

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * A source turns one kernel interface into reports about what it is asked to
+ * watch. It knows the mux and the workers below it; of what is above it knows
+ * two functions, the sink. Subscriptions of any number of watches on the same
+ * object share one registration in the kernel.
+ *
+ * All of it runs on the loop's thread.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "event.h"
+#include "list.h"
+#include "mux.h"
+
+struct source;
+struct workers;
+
+/* Who asks, as the kernel told us. */
+struct asker {
+        uid_t uid;
+        pid_t pid;
+        /* Lives in another namespace than the daemon, or can't be shown not to:
+         * its paths, pids and devices mean something else. */
+        bool other_mounts, other_pids, other_network;
+};
+
+/* What is to be watched. Borrowed for the call that it is given to. */
+struct subject {
+        enum kev_filter filter;
+        uint64_t notes;
+        const char *path; /* absolute, or NULL */
+        const char *name; /* or NULL */
+        int fd;           /* a passed descriptor, or -1 */
+        int64_t pid;      /* or ABSENT */
+        int64_t data;     /* or ABSENT */
+        bool match;       /* by predicate */
+        const struct asker *asker;
+};
+
+/* One watch, as its source sees it; embedded in the watch. */
+struct subscription {
+        struct list link;       /* among those on the same object */
+        struct source *source;  /* NULL: attached to none */
+        void *object;           /* the source's own */
+        uint64_t notes;         /* wanted */
+        uint64_t tag;           /* the source's own */
+};
+
+/* Why something was refused. */
+struct refusal {
+        int error; /* positive errno */
+        char message[200];
+};
+
+/* Fills it in and returns the negative errno. */
+_printf_(3, 4) int refuse(struct refusal *refusal, int error, const char *format, ...);
+
+/* What happened, to be told to any number of subscriptions one after another. */
+struct report {
+        uint64_t notes;
+        uint32_t flags;
+        enum kev_kind kind;
+        int64_t data;          /* or ABSENT */
+        uint64_t count;
+        uint64_t realtime_usec;
+        /* Below the watched path. Empty: the path itself. NULL bytes: no path. */
+        struct event_path below, from_below;
+        const struct event_process *process;
+        const struct event_link *link;
+        /* The sink's own: what it made of this report for the last subscription,
+         * to be shared by the next. report_done() lets go of it. */
+        struct event *event;
+        const void *event_key;
+};
+
+#define REPORT_INIT ((struct report){ .data = ABSENT, .count = 1 })
+
+void report_done(struct report *report);
+
+/* What is above a source. */
+struct sink {
+        /* Must not detach anything. */
+        void (*report)(struct subscription *subscription, struct report *report);
+        /* The end of an attach that answered 1: `refusal` is NULL, or the
+         * subscription is attached to nothing. */
+        void (*attached)(struct subscription *subscription, const struct refusal *refusal);
+};
+
+/* What a source finds on its way in; outlives it. */
+struct source_context {
+        struct mux *mux;
+        struct workers *workers;
+        const struct sink *sink;
+        uid_t uid; /* the daemon's own */
+        uint64_t kernel_overflows;
+};
+
+/* Runs once all that the kernel had queued before source_barrier() is reported,
+ * follow-up questions included (for a second at most, where a file system does
+ * not answer). */
+struct source_barrier {
+        struct list link;
+        void (*fn)(struct source_barrier *barrier);
+        uid_t user; /* whose questions it waits for */
+        uint64_t position, serial; /* the source's own */
+};
+
+struct source_class {
+        const char *name;
+        unsigned filters; /* bits: 1 << KEV_FILTER_... */
+        /* Probes and opens. An error is logged, and its filters are refused with it. */
+        int (*open)(struct source_context *context, struct source **ret_source);
+        void (*close)(struct source *source); /* nothing is attached any more */
+        /* 0: in force. 1: under way, sink->attached() will tell; detach ends it.
+         * Negative errno: refused, with the message. */
+        int (*attach)(struct source *source, struct subscription *subscription, const struct subject *subject,
+                      struct refusal *refusal);
+        /* The same for a change of notes and data; may be NULL where notes are
+         * all that can change and the report's are filtered anyway. */
+        int (*modify)(struct source *source, struct subscription *subscription, const struct subject *subject,
+                      struct refusal *refusal);
+        void (*detach)(struct source *source, struct subscription *subscription);
+        /* NULL: its callbacks leave nothing behind. True: calls barrier->fn later. */
+        bool (*barrier)(struct source *source, struct source_barrier *barrier);
+        /* Registrations in the kernel just now, and what is in use. */
+        uint64_t (*registrations)(const struct source *source);
+        const char *(*mechanism)(const struct source *source);
+        /* Why a better mechanism is not in use; may be NULL. */
+        const char *reason;
+};
+
+struct source {
+        const struct source_class *class;
+        struct source_context *context;
+        uint64_t n_subscriptions;
+};
+
+extern const struct source_class source_inotify;
+extern const struct source_class source_pidfd;
+extern const struct source_class source_rtnetlink;
+extern const struct source_class source_timer;
+extern const struct source_class source_user;
+
+/* ---- all of them, by filter ------------------------------------------------ */
+
+enum { SOURCES_MAX = 8 };
+
+struct sources {
+        struct source_context context;
+        struct source *list[SOURCES_MAX];
+        const struct source_class *failed[SOURCES_MAX]; /* could not be opened */
+        int errors[SOURCES_MAX];
+        size_t n;
+};
+
+/* Opens all. A source that can't be opened leaves its filters without one. */
+void sources_open(struct sources *sources, struct mux *mux, struct workers *workers, const struct sink *sink);
+void sources_close(struct sources *sources);
+
+/* As in the class. */
+int sources_attach(struct sources *sources, struct subscription *subscription, const struct subject *subject,
+                   struct refusal *refusal);
+int source_modify(struct subscription *subscription, const struct subject *subject, struct refusal *refusal);
+void source_detach(struct subscription *subscription);
+
+static inline void source_report(struct source *source, struct subscription *subscription, struct report *report) {
+        source->context->sink->report(subscription, report);
+}
+
+/* source_user: sets off the watches of that user and name. Returns how many. */
+uint64_t user_trigger(struct sources *sources, uid_t uid, const char *name, int64_t data);

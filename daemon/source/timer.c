@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * timer: periods on the mux's heap, moments on one timerfd.
+ *
+ * A period runs on CLOCK_MONOTONIC and keeps its phase: late or not, the next
+ * expiry is a multiple of the period from the start, and what was missed is
+ * counted. A moment (abstime) is on CLOCK_REALTIME; one timerfd, set to the
+ * earliest, follows when the clock is set (timerfd_create(2),
+ * TFD_TIMER_CANCEL_ON_SET). A moment that has passed fires at once.
+ *
+ * kqueue's meanings: data is the number of expiries; a period of 0 is one unit.
+ */
+
+#include <errno.h>
+#include <string.h>
+#include <sys/timerfd.h>
+
+#include "source.h"
+
+struct timer_source {
+        struct source source;
+        struct mux *mux;
+        int realtime_fd; /* -1 while no moment is waited for */
+        struct mux_io io;
+        struct list moments; /* struct timer, by any order: few programs have many */
+};
+
+struct timer {
+        struct timer_source *owner;
+        struct subscription *subscription;
+        struct mux_timer timer;
+        struct list link; /* among the moments */
+        uint64_t start_nsec, period_nsec;
+        uint64_t expiries; /* told so far */
+        uint64_t moment_nsec;
+};
+
+static int timer_open(struct source_context *context, struct source **ret_source) {
+        struct timer_source *s = calloc(1, sizeof(*s));
+
+        if (!s)
+                return -ENOMEM;
+        s->mux = context->mux;
+        s->realtime_fd = -1;
+        s->io = MUX_IO_INIT;
+        list_init(&s->moments);
+        *ret_source = &s->source;
+        return 0;
+}
+
+static void close_realtime(struct timer_source *s) {
+        mux_remove(s->mux, &s->io);
+        s->realtime_fd = safe_close(s->realtime_fd);
+}
+
+static void timer_close(struct source *source) {
+        struct timer_source *s = container_of(source, struct timer_source, source);
+
+        close_realtime(s);
+        free(s);
+}
+
+static void tell(struct timer *t, uint64_t expiries) {
+        struct report report = REPORT_INIT;
+
+        report.notes = t->subscription->notes & (KEV_NOTE_SEC | KEV_NOTE_MSEC | KEV_NOTE_USEC | KEV_NOTE_NSEC);
+        if (report.notes == 0)
+                report.notes = KEV_NOTE_MSEC;
+        if (t->period_nsec == 0) {
+                report.notes |= KEV_NOTE_ABSTIME;
+                report.flags = KEV_FLAG_EOF;
+        }
+        report.data = (int64_t)expiries;
+        report.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
+        source_report(&t->owner->source, t->subscription, &report);
+        report_done(&report);
+}
+
+static void on_period(struct mux_timer *mux_timer) {
+        struct timer *t = container_of(mux_timer, struct timer, timer);
+        uint64_t total = (monotonic_nsec() - t->start_nsec) / t->period_nsec, expiries = total - t->expiries;
+
+        t->expiries = total;
+        /* The heap had room for it a moment ago. */
+        (void)mux_timer_set(t->owner->mux, &t->timer, t->start_nsec + (total + 1) * t->period_nsec, on_period);
+        tell(t, expiries);
+}
+
+/* ---- moments ------------------------------------------------------------------- */
+
+static void arm_realtime(struct timer_source *s) {
+        uint64_t earliest = UINT64_MAX;
+        struct itimerspec when = { 0 };
+
+        list_for_each(entry, &s->moments)
+                earliest = MIN(earliest, list_entry(entry, struct timer, link)->moment_nsec);
+        if (earliest != UINT64_MAX) {
+                earliest = MAX(earliest, 1u); /* 0 would disarm it */
+                when.it_value.tv_sec = (time_t)(earliest / NSEC_PER_SEC);
+                when.it_value.tv_nsec = (long)(earliest % NSEC_PER_SEC);
+        }
+        (void)timerfd_settime(s->realtime_fd, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &when, NULL);
+}
+
+static void on_realtime(struct mux_io *io, unsigned events _unused_) {
+        struct timer_source *s = container_of(io, struct timer_source, io);
+        uint64_t count, now = realtime_nsec();
+
+        (void)!read(s->realtime_fd, &count, sizeof(count)); /* ECANCELED: the clock was set */
+        list_for_each(entry, &s->moments) {
+                struct timer *t = list_entry(entry, struct timer, link);
+
+                if (t->moment_nsec > now)
+                        continue;
+                list_remove(&t->link);
+                tell(t, 1);
+        }
+        arm_realtime(s);
+}
+
+static int open_realtime(struct timer_source *s) {
+        int r;
+
+        if (s->realtime_fd >= 0)
+                return 0;
+        s->realtime_fd = timerfd_create(CLOCK_REALTIME, TFD_CLOEXEC | TFD_NONBLOCK);
+        if (s->realtime_fd < 0)
+                return -errno;
+        r = mux_add(s->mux, &s->io, s->realtime_fd, MUX_IN, on_realtime);
+        if (r < 0)
+                s->realtime_fd = safe_close(s->realtime_fd);
+        return r;
+}
+
+/* ---- attach -------------------------------------------------------------------- */
+
+static void stop(struct timer *t) {
+        mux_timer_clear(t->owner->mux, &t->timer);
+        list_remove(&t->link);
+        if (list_empty(&t->owner->moments))
+                close_realtime(t->owner);
+}
+
+static int start(struct timer *t, const struct subject *subject, struct refusal *refusal) {
+        uint64_t unit = subject->notes & KEV_NOTE_SEC    ? NSEC_PER_SEC :
+                        subject->notes & KEV_NOTE_USEC   ? NSEC_PER_USEC :
+                        subject->notes & KEV_NOTE_NSEC   ? 1 :
+                                                           NSEC_PER_MSEC;
+        uint64_t nsec;
+        int r;
+
+        if (__builtin_mul_overflow((uint64_t)subject->data, unit, &nsec) || nsec > INT64_MAX / 2)
+                return refuse(refusal, EINVAL, "data: too far in the future");
+        t->expiries = 0;
+        if (subject->notes & KEV_NOTE_ABSTIME) {
+                t->period_nsec = 0;
+                t->moment_nsec = nsec;
+                r = open_realtime(t->owner);
+                if (r < 0)
+                        return refuse(refusal, -r, "timerfd_create: %s", strerror(-r));
+                list_append(&t->owner->moments, &t->link);
+                arm_realtime(t->owner);
+                return 0;
+        }
+        t->period_nsec = MAX(nsec, unit);
+        t->start_nsec = monotonic_nsec();
+        r = mux_timer_set(t->owner->mux, &t->timer, t->start_nsec + t->period_nsec, on_period);
+        return r < 0 ? refuse(refusal, -r, "no memory") : 0;
+}
+
+static int timer_attach(struct source *source, struct subscription *subscription, const struct subject *subject,
+                        struct refusal *refusal) {
+        struct timer *t = calloc(1, sizeof(*t));
+        int r;
+
+        if (!t)
+                return refuse(refusal, ENOMEM, "no memory");
+        t->owner = container_of(source, struct timer_source, source);
+        t->subscription = subscription;
+        list_init(&t->link);
+        r = start(t, subject, refusal);
+        if (r < 0)
+                free(t);
+        else
+                subscription->object = t;
+        return r;
+}
+
+/* A new period or moment starts it again; without one it runs on. */
+static int timer_modify(struct source *source _unused_, struct subscription *subscription,
+                        const struct subject *subject, struct refusal *refusal) {
+        struct timer *t = subscription->object;
+
+        if (subject->data == ABSENT)
+                return subject->notes == subscription->notes ?
+                               0 : refuse(refusal, EINVAL, "data: missing beside other notes");
+        stop(t);
+        return start(t, subject, refusal);
+}
+
+static void timer_detach(struct source *source _unused_, struct subscription *subscription) {
+        stop(subscription->object);
+        free(take_pointer(&subscription->object));
+}
+
+static uint64_t timer_registrations(const struct source *source) {
+        return container_of(source, const struct timer_source, source)->realtime_fd >= 0;
+}
+
+static const char *timer_mechanism(const struct source *source _unused_) {
+        return "heap, timerfd";
+}
+
+const struct source_class source_timer = {
+        .name = "timer",
+        .filters = 1u << KEV_FILTER_TIMER,
+        .open = timer_open,
+        .close = timer_close,
+        .attach = timer_attach,
+        .modify = timer_modify,
+        .detach = timer_detach,
+        .registrations = timer_registrations,
+        .mechanism = timer_mechanism,
+};

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * The tree of directories that file sources keep: which directory is where, by
+ * name, from / down. A directory's rename moves one node, and every path below
+ * it is right again.
+ *
+ * The tree knows no kernel interface. Nodes that nothing is attached to (no
+ * mark, no subscription, no lookup, no child) are of no use; tree_prune() frees
+ * them.
+ */
+
+#include "buffer.h"
+#include "hash.h"
+#include "list.h"
+
+struct mark;
+struct lookup;
+
+struct dir {
+        struct hash_node node; /* by parent and name */
+        struct dir *parent;    /* NULL: the root, or taken out of the tree */
+        struct dir *first_child, *next, *previous;
+        char *name;
+        uint64_t id; /* never used again */
+        /* The file source's own. */
+        struct list subscriptions; /* tree watches of this very directory */
+        struct mark *mark;         /* the kernel's watch; NULL: none */
+        struct dir *next_on_mark;
+        struct lookup *lookup;     /* under way, or NULL */
+        uint32_t lookup_index;
+        uint32_t mount;
+        bool again;    /* what the lookup says will be in doubt */
+        uint8_t again_purpose;
+        bool keep;     /* used while releasing */
+};
+
+struct tree {
+        struct hash names;
+        struct dir *root;
+        uint64_t next_id;
+        size_t n_dirs;
+};
+
+int tree_init(struct tree *tree);
+/* The root alone must be left. */
+void tree_free(struct tree *tree);
+
+/* NULL: there is none of that name. */
+struct dir *tree_child(const struct tree *tree, const struct dir *parent, const char *name);
+/* The child, made if it isn't there. NULL: no memory. */
+struct dir *tree_make_child(struct tree *tree, struct dir *parent, const char *name);
+/* The node for an absolute path without ".", ".." and doubled slashes. */
+struct dir *tree_make_path(struct tree *tree, const char *path);
+
+/* Gives it another place and name, which no other node may have. -ENOMEM: it
+ * stays where it was. */
+int tree_move(struct tree *tree, struct dir *dir, struct dir *parent, const char *name);
+/* Takes it, with all below it, out of the tree; it is not freed. */
+void tree_cut(struct tree *tree, struct dir *dir);
+/* Frees a node that was cut, or is a leaf. It must have no children. */
+void tree_free_dir(struct tree *tree, struct dir *dir);
+/* Frees `dir` and its ancestors as long as nothing is attached to them. */
+void tree_prune(struct tree *tree, struct dir *dir);
+
+/* Whether `dir` is `above` or below it. */
+bool tree_is_below(const struct dir *dir, const struct dir *above);
+/* The nearest that both are below. NULL: one of them is out of the tree. */
+struct dir *tree_common(struct dir *a, struct dir *b);
+/* Appends the absolute path, with a NUL that isn't counted. */
+void tree_path(const struct dir *dir, struct buffer *b);
