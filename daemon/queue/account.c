@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "account.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "macro.h"
+
+const struct limits limits_default = {
+        .values = {
+                [RESOURCE_CONNECTIONS] = 1024,
+                [RESOURCE_WATCHES] = 256 * 1024,
+                [RESOURCE_QUEUE_BYTES] = 64 * 1024 * 1024,
+                [RESOURCE_OUTPUT_BYTES] = 64 * 1024 * 1024,
+        },
+};
+
+void accounts_init(struct accounts *accounts, const struct limits *limits,
+                   void (*gone)(struct accounts *accounts, uid_t uid)) {
+        *accounts = (struct accounts){ .limits = *limits, .gone = gone };
+}
+
+void accounts_free(struct accounts *accounts) {
+        hash_free(&accounts->table);
+}
+
+struct account *account_get(struct accounts *accounts, uid_t uid) {
+        struct account *account;
+
+        for (struct hash_node *n = hash_first(&accounts->table, hash_u64(uid)); n; n = hash_next(n)) {
+                account = container_of(n, struct account, node);
+                if (account->uid == uid)
+                        return account_ref(account);
+        }
+        account = calloc(1, sizeof(*account));
+        if (!account || hash_add(&accounts->table, &account->node, hash_u64(uid)) < 0) {
+                free(account);
+                return NULL;
+        }
+        account->accounts = accounts;
+        account->refs = 1;
+        account->uid = uid;
+        return account;
+}
+
+struct account *account_ref(struct account *account) {
+        account->refs++;
+        return account;
+}
+
+struct account *account_unref(struct account *account) {
+        if (account && --account->refs == 0) {
+                hash_remove(&account->accounts->table, &account->node);
+                if (account->accounts->gone)
+                        account->accounts->gone(account->accounts, account->uid);
+                free(account);
+        }
+        return NULL;
+}
+
+size_t account_limit(const struct account *account, enum resource resource) {
+        return account->accounts->limits.values[resource];
+}
+
+int account_charge(struct account *account, enum resource resource, size_t amount) {
+        size_t limit = account_limit(account, resource);
+
+        if (account->used[resource] > limit || amount > limit - account->used[resource])
+                return -EDQUOT;
+        account->used[resource] += amount;
+        return 0;
+}
+
+void account_charge_anyway(struct account *account, enum resource resource, size_t amount) {
+        account->used[resource] += amount;
+}
+
+void account_return(struct account *account, enum resource resource, size_t amount) {
+        account->used[resource] -= amount;
+}

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * What a user makes the daemon hold. Everything that a peer can make it hold is
+ * charged to its user before it is made, and given back with it.
+ */
+
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "hash.h"
+
+enum resource {
+        RESOURCE_CONNECTIONS,
+        RESOURCE_WATCHES,
+        RESOURCE_QUEUE_BYTES,
+        RESOURCE_OUTPUT_BYTES,
+        RESOURCE_COUNT,
+};
+
+/* For each user, but queue_bytes, which is for each connection as well (a
+ * quarter of the user's). */
+struct limits {
+        size_t values[RESOURCE_COUNT];
+};
+
+extern const struct limits limits_default;
+
+struct account {
+        struct hash_node node;
+        struct accounts *accounts;
+        unsigned refs;
+        uid_t uid;
+        size_t used[RESOURCE_COUNT];
+};
+
+struct accounts {
+        struct hash table;
+        struct limits limits;
+        void (*gone)(struct accounts *accounts, uid_t uid); /* the user's last reference went */
+};
+
+void accounts_init(struct accounts *accounts, const struct limits *limits,
+                   void (*gone)(struct accounts *accounts, uid_t uid));
+void accounts_free(struct accounts *accounts);
+
+/* A reference to the user's account; NULL: no memory. */
+struct account *account_get(struct accounts *accounts, uid_t uid);
+struct account *account_ref(struct account *account);
+struct account *account_unref(struct account *account);
+
+/* -EDQUOT: it would be more than the limit. */
+int account_charge(struct account *account, enum resource resource, size_t amount);
+/* For what is bounded by something else that was charged. */
+void account_charge_anyway(struct account *account, enum resource resource, size_t amount);
+void account_return(struct account *account, enum resource resource, size_t amount);
+size_t account_limit(const struct account *account, enum resource resource);

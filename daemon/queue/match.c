@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "match.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "macro.h"
+#include "watch_spec.h"
+
+/*
+ * A glob is compiled into tokens, and matched by following all the ways through
+ * them at once: a set of states, state i meaning "the first i tokens have
+ * matched". A token that may stand for nothing leads to the next state at once.
+ */
+enum token_type {
+        TOKEN_BYTE,
+        TOKEN_SET,
+        TOKEN_NAME,     /* any bytes but a slash, or none */
+        TOKEN_ANYTHING, /* any bytes, or none */
+        TOKEN_DIRS,     /* whole directories, or none: the state before them */
+        TOKEN_DIRS_ON,  /* within such directories */
+};
+
+struct token {
+        uint8_t type;
+        uint8_t byte;
+        uint16_t set; /* index of its 256 bits */
+};
+
+struct glob {
+        struct glob *next;
+        bool negated;
+        size_t n_tokens;
+        struct token *tokens;
+        uint64_t (*sets)[4];
+        size_t n_sets;
+};
+
+struct match {
+        struct glob *include, *exclude;
+        int64_t depth;
+        size_t longest;   /* tokens of the longest glob */
+        uint8_t *states;  /* two sets of longest + 1 each; match_path() is not reentrant */
+};
+
+/* ---- compiling --------------------------------------------------------------------------- */
+
+static void set_add(uint64_t *set, unsigned byte) {
+        set[byte >> 6] |= UINT64_C(1) << (byte & 63);
+}
+
+/* "[a-z]", "[!a-z]". Returns the first byte behind it; NULL: it has no end. */
+static const char *compile_set(const char *p, uint64_t *set) {
+        bool negated = *p == '!' || *p == '^', first = true;
+
+        for (p += negated; *p && (*p != ']' || first); first = false) {
+                unsigned char low = (unsigned char)*p++, high = low;
+
+                if (low == '\\' && *p)
+                        low = high = (unsigned char)*p++;
+                if (*p == '-' && p[1] && p[1] != ']') {
+                        p++;
+                        p += *p == '\\' && p[1];
+                        high = (unsigned char)*p++;
+                }
+                for (unsigned c = low; c <= high; c++)
+                        set_add(set, c);
+        }
+        if (*p != ']')
+                return NULL;
+        for (size_t i = 0; negated && i < 4; i++)
+                set[i] = ~set[i];
+        set['/' >> 6] &= ~(UINT64_C(1) << ('/' & 63));
+        return p + 1;
+}
+
+static struct glob *glob_free(struct glob *g) {
+        free(g->tokens);
+        free(g->sets);
+        free(g);
+        return NULL;
+}
+
+static bool at_name_start(const struct glob *g) {
+        return g->n_tokens == 0 ||
+               (g->tokens[g->n_tokens - 1].type == TOKEN_BYTE && g->tokens[g->n_tokens - 1].byte == '/') ||
+               g->tokens[g->n_tokens - 1].type == TOKEN_DIRS_ON;
+}
+
+static void add_token(struct glob *g, enum token_type type, unsigned char byte) {
+        g->tokens[g->n_tokens++] = (struct token){ .type = (uint8_t)type, .byte = byte };
+}
+
+/* -EINVAL: not a glob. */
+static int compile(struct glob *g, const char *p) {
+        g->tokens = calloc(strlen(p) + 2, sizeof(*g->tokens));
+        g->sets = calloc(strlen(p) / 2 + 1, sizeof(*g->sets));
+        if (!g->tokens || !g->sets)
+                return -ENOMEM;
+        while (*p) {
+                if (p[0] == '*' && p[1] == '*') {
+                        p += 2;
+                        if (*p == '/' && at_name_start(g)) {
+                                p++;
+                                add_token(g, TOKEN_DIRS, 0);
+                                add_token(g, TOKEN_DIRS_ON, 0);
+                        } else
+                                add_token(g, TOKEN_ANYTHING, 0);
+                } else if (*p == '*') {
+                        p++;
+                        add_token(g, TOKEN_NAME, 0);
+                } else if (*p == '?' || *p == '[') {
+                        uint64_t *set = g->sets[g->n_sets];
+
+                        add_token(g, TOKEN_SET, 0);
+                        g->tokens[g->n_tokens - 1].set = (uint16_t)g->n_sets++;
+                        p = *p == '?' ? compile_set("!]]", set), p + 1 : compile_set(p + 1, set);
+                        if (!p)
+                                return -EINVAL;
+                } else {
+                        if (*p == '\\' && *++p == 0)
+                                return -EINVAL;
+                        add_token(g, TOKEN_BYTE, (unsigned char)*p++);
+                }
+        }
+        return 0;
+}
+
+static int compile_all(struct match *m, char **globs, struct glob **ret, const char **ret_glob) {
+        struct glob **end = ret;
+        int r;
+
+        for (size_t i = 0; globs && globs[i]; i++) {
+                struct glob *g = calloc(1, sizeof(*g));
+
+                if (!g)
+                        return -ENOMEM;
+                g->negated = globs[i][0] == '!';
+                r = compile(g, globs[i] + g->negated);
+                if (r < 0) {
+                        glob_free(g);
+                        *ret_glob = globs[i];
+                        return r;
+                }
+                m->longest = MAX(m->longest, g->n_tokens);
+                *end = g;
+                end = &g->next;
+        }
+        return 0;
+}
+
+struct match *match_free(struct match *m) {
+        if (!m)
+                return NULL;
+        for (struct glob *g = m->include, *next; g; g = next) {
+                next = g->next;
+                glob_free(g);
+        }
+        for (struct glob *g = m->exclude, *next; g; g = next) {
+                next = g->next;
+                glob_free(g);
+        }
+        free(m->states);
+        free(m);
+        return NULL;
+}
+
+int match_new(const struct tree_options *options, struct match **ret_match, const char **ret_glob) {
+        struct match *m;
+        int r;
+
+        *ret_match = NULL;
+        if (!options->include && !options->exclude && options->depth == ABSENT)
+                return 0;
+        m = calloc(1, sizeof(*m));
+        if (!m)
+                return -ENOMEM;
+        m->depth = options->depth;
+        r = compile_all(m, options->include, &m->include, ret_glob);
+        if (r == 0)
+                r = compile_all(m, options->exclude, &m->exclude, ret_glob);
+        if (r == 0) {
+                m->states = malloc(2 * (m->longest + 1));
+                r = m->states ? 0 : -ENOMEM;
+        }
+        if (r < 0)
+                match_free(m);
+        else
+                *ret_match = m;
+        return r;
+}
+
+/* ---- matching ---------------------------------------------------------------------------- */
+
+static bool set_has(const uint64_t *set, unsigned char byte) {
+        return set[byte >> 6] >> (byte & 63) & 1;
+}
+
+/* States that are reached without a byte. */
+static void pass_on(const struct glob *g, uint8_t *states) {
+        for (size_t i = 0; i < g->n_tokens; i++) {
+                if (!states[i])
+                        continue;
+                if (g->tokens[i].type == TOKEN_NAME || g->tokens[i].type == TOKEN_ANYTHING)
+                        states[i + 1] = 1;
+                else if (g->tokens[i].type == TOKEN_DIRS)
+                        states[i + 2] = 1;
+        }
+}
+
+/* Returns whether any state is left. */
+static bool step(const struct glob *g, const uint8_t *states, uint8_t *next, unsigned char byte) {
+        bool any = false;
+
+        memset(next, 0, g->n_tokens + 1);
+        for (size_t i = 0; i < g->n_tokens; i++) {
+                const struct token *t = &g->tokens[i];
+
+                if (!states[i])
+                        continue;
+                any = true;
+                switch ((enum token_type)t->type) {
+                case TOKEN_BYTE:
+                        next[i + 1] |= t->byte == byte;
+                        break;
+                case TOKEN_SET:
+                        next[i + 1] |= set_has(g->sets[t->set], byte);
+                        break;
+                case TOKEN_NAME:
+                        next[i] |= byte != '/';
+                        break;
+                case TOKEN_ANYTHING:
+                        next[i] = 1;
+                        break;
+                case TOKEN_DIRS:
+                        next[i + 1] = 1;
+                        break;
+                case TOKEN_DIRS_ON:
+                        next[i] = 1;
+                        next[i + 1] |= byte == '/';
+                        break;
+                }
+        }
+        pass_on(g, next);
+        return any;
+}
+
+/* `above`: a directory on the way to the path will do. */
+static bool glob_matches(const struct match *m, const struct glob *g, struct event_path path, bool above) {
+        uint8_t *states = m->states, *next = m->states + m->longest + 1;
+
+        memset(states, 0, g->n_tokens + 1);
+        states[0] = 1;
+        pass_on(g, states);
+        for (size_t i = 0; i < path.size; i++) {
+                uint8_t *swap = states;
+
+                if (above && path.bytes[i] == '/' && states[g->n_tokens])
+                        return true;
+                if (!step(g, states, next, (unsigned char)path.bytes[i]))
+                        return false;
+                states = next;
+                next = swap;
+        }
+        return states[g->n_tokens];
+}
+
+static bool any_matches(const struct match *m, const struct glob *globs, struct event_path path, bool above) {
+        bool matches = false;
+
+        for (const struct glob *g = globs; g; g = g->next)
+                if (matches == g->negated && glob_matches(m, g, path, above))
+                        matches = !g->negated;
+        return matches;
+}
+
+bool match_path(const struct match *m, struct event_path path) {
+        int64_t depth = 1;
+
+        if (!m || path.size == 0)
+                return true;
+        for (size_t i = 0; m->depth != ABSENT && i < path.size; i++)
+                depth += path.bytes[i] == '/';
+        if (m->depth != ABSENT && depth > m->depth)
+                return false;
+        if (m->include && !any_matches(m, m->include, path, false))
+                return false;
+        return !any_matches(m, m->exclude, path, true);
+}

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * Which paths of a tree a watch is about: depth, and globs.
+ *
+ * In a glob `?` and `*` stand for one and any number of bytes within a name,
+ * `[...]` for one of a set, `**` for anything, slashes too, and `**` + `/` for
+ * any number of whole directories, none included. `\` takes the next byte as it
+ * is. A leading `!` takes back what earlier globs said; the last one that
+ * matches decides. What is below an excluded directory is excluded.
+ *
+ * Time: bytes of the path times bytes of the globs, whatever they hold.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "event.h"
+
+struct tree_options;
+struct match;
+
+/* NULL in `ret_match` when everything matches. -EINVAL: `ret_glob` is the glob
+ * that isn't one (a set without an end, a lone backslash). */
+int match_new(const struct tree_options *options, struct match **ret_match, const char **ret_glob);
+struct match *match_free(struct match *match);
+
+/* `path`: below the watched directory, without a leading slash. The directory
+ * itself (empty) always matches. With NULL for the match, everything does. */
+bool match_path(const struct match *match, struct event_path path);

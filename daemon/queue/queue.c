@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "queue.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "log.h"
+
+enum { MALLOC_OVERHEAD = 32 }; /* of an entry and its event together, about */
+
+void queue_init(struct queue *queue, struct queue_context *context, const struct queue_listener *listener,
+                struct account *account, const struct asker *asker, size_t bytes_max) {
+        *queue = (struct queue){
+                .context = context,
+                .listener = listener,
+                .account = account,
+                .asker = asker,
+                .bytes_max = bytes_max,
+        };
+        list_init(&queue->pending);
+}
+
+void queue_close(struct queue *queue) {
+        while (queue->watches.n_nodes > 0)
+                for (size_t i = 0; i < queue->watches.n_buckets; i++)
+                        while (queue->watches.n_buckets > i && queue->watches.buckets[i])
+                                watch_free(container_of(queue->watches.buckets[i], struct watch, node));
+        hash_free(&queue->watches);
+}
+
+/* ---- entries ------------------------------------------------------------------------------ */
+
+size_t event_charge(const struct event *event) {
+        return sizeof(struct entry) + event->allocated + MALLOC_OVERHEAD;
+}
+
+struct entry *queue_append(struct queue *queue, struct watch *watch, struct event *event) {
+        bool was_empty = !queue_has_events(queue);
+        struct entry *entry = calloc(1, sizeof(*entry));
+
+        if (!entry) {
+                event_unref(event);
+                return NULL;
+        }
+        entry->watch = watch;
+        entry->event = event;
+        entry->charge = event_charge(event);
+        list_init(&entry->in_queue);
+        list_append(&watch->entries, &entry->in_watch);
+        account_charge_anyway(queue->account, RESOURCE_QUEUE_BYTES, entry->charge);
+        queue->bytes += entry->charge;
+        queue->n_entries++;
+        if (watch->disabled)
+                return entry;
+        list_append(&queue->pending, &entry->in_queue);
+        if (was_empty)
+                queue->listener->ready(queue);
+        return entry;
+}
+
+void entry_free(struct entry *entry) {
+        struct queue *queue = entry->watch->queue;
+
+        if (entry->is_folded)
+                hash_remove(entry->watch->folded, &entry->node);
+        list_remove(&entry->in_queue);
+        list_remove(&entry->in_watch);
+        account_return(queue->account, RESOURCE_QUEUE_BYTES, entry->charge);
+        queue->bytes -= entry->charge;
+        queue->n_entries--;
+        event_unref(entry->event);
+        free(entry);
+}
+
+void entry_replace(struct entry *entry, struct event *event) {
+        struct queue *queue = entry->watch->queue;
+        size_t charge = event_charge(event);
+
+        account_return(queue->account, RESOURCE_QUEUE_BYTES, entry->charge);
+        account_charge_anyway(queue->account, RESOURCE_QUEUE_BYTES, charge);
+        queue->bytes += charge - entry->charge;
+        entry->charge = charge;
+        event_unref(entry->event);
+        entry->event = event;
+}
+
+/* ---- in ------------------------------------------------------------------------------------- */
+
+static bool has_room(const struct queue *queue, const struct event *event) {
+        size_t charge = event_charge(event), limit = account_limit(queue->account, RESOURCE_QUEUE_BYTES);
+
+        return queue->bytes + charge <= queue->bytes_max && queue->account->used[RESOURCE_QUEUE_BYTES] + charge <= limit;
+}
+
+void queue_push(struct queue *queue, struct watch *watch, struct event *event) {
+        /* A watch that is delivered once has one event, which takes up what follows
+         * as far as one event can say it. */
+        bool once = watch->flags & KEV_FLAG_ONESHOT && !list_empty(&watch->entries);
+
+        if (once && !merge_is_single(watch->filter)) {
+                event_unref(event);
+                return;
+        }
+        if (watch->folded && watch->folded->n_nodes > 0 && merge_into_folded(watch, event)) {
+                event_unref(event);
+                return;
+        }
+        if ((once || !has_room(queue, event)) && merge_event(queue, watch, event))
+                return;
+        if (!queue_append(queue, watch, event))
+                queue_lose(queue, watch);
+}
+
+/* No memory for an event. What can be said without is said: the connection's
+ * end, from which everybody knows what to do. */
+void queue_lose(struct queue *queue, struct watch *watch) {
+        log_warning("no memory for an event of the watch %lld", (long long)watch->id);
+        queue->listener->lost(queue);
+}
+
+/* ---- out -------------------------------------------------------------------------------------- */
+
+/* Keeps a watch's events back, or lets them go. */
+void queue_hold(struct queue *queue, struct watch *watch, bool hold) {
+        bool was_empty = !queue_has_events(queue);
+
+        if (watch->disabled == hold)
+                return;
+        watch->disabled = hold;
+        list_for_each(link, &watch->entries) {
+                struct entry *entry = list_entry(link, struct entry, in_watch);
+
+                list_remove(&entry->in_queue);
+                if (!hold)
+                        list_append(&queue->pending, &entry->in_queue);
+        }
+        if (was_empty && queue_has_events(queue))
+                queue->listener->ready(queue);
+}
+
+static int put_with_more(struct buffer *b, const struct entry *entry, uint64_t seq) {
+        struct event with_more = *entry->event, *event;
+        int r;
+
+        with_more.count += entry->more;
+        r = event_new(&with_more, &event);
+        if (r < 0)
+                return r;
+        event_put(b, event, entry->watch->id, seq);
+        event_unref(event);
+        return 0;
+}
+
+int queue_take(struct queue *queue, struct buffer *b) {
+        struct entry *entry = list_entry(queue->pending.next, struct entry, in_queue);
+        struct watch *watch = entry->watch;
+        size_t start = b->size;
+        int r = 0;
+
+        if (entry->more > 0)
+                r = put_with_more(b, entry, queue->seq + 1);
+        else
+                event_put(b, entry->event, watch->id, queue->seq + 1);
+        if (r < 0 || b->error) {
+                b->size = start;
+                return r < 0 ? r : b->error;
+        }
+        queue->seq++;
+        queue->delivered++;
+        queue->context->delivered++;
+        entry_free(entry);
+        if (watch->flags & KEV_FLAG_ONESHOT)
+                watch_free(watch);
+        else if (watch->flags & KEV_FLAG_DISPATCH)
+                queue_hold(queue, watch, true);
+        return 0;
+}

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * A queue: the watches of one connection, and the events that it has not taken.
+ * It knows no kernel interface and no socket.
+ *
+ * Under its bound a queue keeps every event by itself, in the order in which
+ * they were reported. At the bound events are merged (merge.c), never dropped:
+ *
+ *   single objects (vnode, netdev, timer, user)  one event a watch; notes or'ed
+ *   tree   one event a path, where no directory changed its place in between;
+ *          then `rescan` for the smallest directories that cover what was merged
+ *   proc   never: each process ends once
+ *
+ * What is kept is so at most: the bound, and one event more for each watch.
+ */
+
+#include "account.h"
+#include "buffer.h"
+#include "source.h"
+#include "watch_spec.h"
+
+struct match;
+struct queue;
+struct watch;
+
+/* What all queues share. */
+struct queue_context {
+        struct sources *sources;
+        struct hash prefixes;
+        struct buffer path, from_path;
+        uint64_t events_in, delivered, merged, rescans, refused;
+        size_t n_watches;
+};
+
+/* What is above a queue. */
+struct queue_listener {
+        /* There is an event to be taken; called when there was none before. */
+        void (*ready)(struct queue *queue);
+        /* The end of a queue_add() that answered 1. After a refusal the watch is
+         * gone. */
+        void (*added)(struct queue *queue, int64_t id, const struct refusal *refusal);
+        /* An event could not be kept, for want of memory: the queue can't be
+         * trusted any more. Must not close it at once. */
+        void (*lost)(struct queue *queue);
+};
+
+struct queue {
+        struct queue_context *context;
+        const struct queue_listener *listener;
+        struct account *account;
+        const struct asker *asker;
+        struct hash watches; /* by id */
+        struct list pending; /* struct entry, to be taken in this order */
+        size_t n_entries;    /* the held ones too */
+        size_t bytes, bytes_max;
+        uint64_t seq;
+        uint64_t delivered, merged;
+        size_t n_of_filter[FILTER_COUNT];
+};
+
+/* A watched path, as clients name it; shared by all who name it so. */
+struct prefix {
+        struct hash_node node;
+        size_t refs, size;
+        char text[];
+};
+
+struct watch {
+        struct hash_node node;
+        struct subscription subscription;
+        struct queue *queue;
+        int64_t id;
+        struct prefix *prefix; /* NULL: its events have no path */
+        struct match *match;   /* NULL: everything */
+        struct list entries;   /* all of its events, in order */
+        struct hash *folded;   /* struct entry by path: its pending rescans; or NULL */
+        uint8_t filter;
+        uint8_t flags;
+        bool disabled;
+        bool starting; /* queue_add() answered 1 */
+};
+
+/* One event in one queue. */
+struct entry {
+        struct list in_queue; /* in the queue's pending, or nowhere while held */
+        struct list in_watch;
+        struct watch *watch;
+        struct event *event;
+        uint64_t more; /* events that it has come to stand for since */
+        size_t charge;
+        struct hash_node node; /* in the watch's folded */
+        bool is_folded;
+};
+
+extern const struct sink queue_sink;
+
+void queue_context_init(struct queue_context *context, struct sources *sources);
+void queue_context_free(struct queue_context *context);
+
+/* `bytes_max`: its bound. The account and the asker outlive it. */
+void queue_init(struct queue *queue, struct queue_context *context, const struct queue_listener *listener,
+                struct account *account, const struct asker *asker, size_t bytes_max);
+/* Ends all watches. */
+void queue_close(struct queue *queue);
+
+/* ---- watches --------------------------------------------------------------------- */
+
+/* 0: in force. 1: under way; listener->added() will tell. Negative errno:
+ * refused. `fd`: the passed descriptor that the spec means, or -1; borrowed. */
+int queue_add(struct queue *queue, const struct watch_spec *spec, int fd, struct refusal *refusal);
+int queue_modify(struct queue *queue, const struct watch_spec *spec, struct refusal *refusal);
+int queue_remove(struct queue *queue, int64_t id, struct refusal *refusal);
+int queue_enable(struct queue *queue, int64_t id, bool enable, struct refusal *refusal);
+
+/* ---- events ---------------------------------------------------------------------- */
+
+static inline bool queue_has_events(const struct queue *queue) {
+        return !list_empty(&queue->pending);
+}
+
+/* Takes the first event and appends it as an Event object. There must be one.
+ * -ENOMEM: it stays. */
+int queue_take(struct queue *queue, struct buffer *b);
+
+/* ---- between watch.c, queue.c and merge.c ------------------------------------------- */
+
+struct watch *queue_find(struct queue *queue, int64_t id);
+void watch_free(struct watch *watch);
+/* Takes the event over. */
+void queue_push(struct queue *queue, struct watch *watch, struct event *event);
+void queue_lose(struct queue *queue, struct watch *watch);
+void queue_hold(struct queue *queue, struct watch *watch, bool hold);
+struct entry *queue_append(struct queue *queue, struct watch *watch, struct event *event);
+void entry_free(struct entry *entry);
+/* Puts another event in the place of an entry's. Takes the event over. */
+void entry_replace(struct entry *entry, struct event *event);
+size_t event_charge(const struct event *event);
+
+/* One event a watch is enough to say all. */
+bool merge_is_single(enum kev_filter filter);
+/* The bound is reached: finds a place for the event without more bytes, if it
+ * can, by merging what is there. True: the event was taken over. */
+bool merge_event(struct queue *queue, struct watch *watch, struct event *event);
+/* Whether a pending rescan stands for the event; it is counted there. */
+bool merge_into_folded(struct watch *watch, const struct event *event);

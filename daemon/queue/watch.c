@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * Watches: made from what a client says, told by a source what happened, and
+ * turning that into events of their queue.
+ */
+
+#include <errno.h>
+#include <string.h>
+
+#include "match.h"
+#include "queue.h"
+
+void queue_context_init(struct queue_context *context, struct sources *sources) {
+        *context = (struct queue_context){ .sources = sources };
+}
+
+void queue_context_free(struct queue_context *context) {
+        hash_free(&context->prefixes);
+        buffer_free(&context->path);
+        buffer_free(&context->from_path);
+}
+
+/* ---- prefixes ------------------------------------------------------------------------- */
+
+static struct prefix *prefix_get(struct queue_context *context, const char *text, size_t size) {
+        uint64_t hash;
+        struct prefix *p;
+
+        while (size > 1 && text[size - 1] == '/')
+                size--;
+        hash = hash_bytes(text, size, 0);
+        for (struct hash_node *n = hash_first(&context->prefixes, hash); n; n = hash_next(n)) {
+                p = container_of(n, struct prefix, node);
+                if (p->size == size && memcmp(p->text, text, size) == 0) {
+                        p->refs++;
+                        return p;
+                }
+        }
+        p = malloc(sizeof(*p) + size + 1);
+        if (!p)
+                return NULL;
+        p->refs = 1;
+        p->size = size;
+        memcpy(p->text, text, size);
+        p->text[size] = 0;
+        if (hash_add(&context->prefixes, &p->node, hash) < 0) {
+                free(p);
+                return NULL;
+        }
+        return p;
+}
+
+static void prefix_put(struct queue_context *context, struct prefix *p) {
+        if (!p || --p->refs > 0)
+                return;
+        hash_remove(&context->prefixes, &p->node);
+        free(p);
+}
+
+/* ---- reports become events --------------------------------------------------------------- */
+
+/* The watched path, and what is below it. */
+static struct event_path join(struct buffer *b, const struct prefix *prefix, struct event_path below) {
+        if (!below.bytes)
+                return (struct event_path){ 0 };
+        buffer_reset(b);
+        if (prefix)
+                buffer_put(b, prefix->text, prefix->size);
+        if (below.size > 0) {
+                if (prefix && prefix->text[prefix->size - 1] != '/')
+                        buffer_put_literal(b, "/");
+                buffer_put(b, below.bytes, below.size);
+        }
+        if (b->size == 0)
+                return (struct event_path){ 0 }; /* a passed descriptor, itself */
+        buffer_put(b, "", 1);
+        return (struct event_path){ b->data, b->size - 1 };
+}
+
+static struct event *make_event(struct watch *watch, const struct report *report, uint64_t notes) {
+        struct queue_context *context = watch->queue->context;
+        struct event template = {
+                .filter = watch->filter,
+                .kind = report->kind,
+                .flags = report->flags,
+                .notes = notes,
+                .count = report->count,
+                .realtime_usec = report->realtime_usec,
+                .data = report->data,
+                .process = report->process,
+                .link = report->link,
+        }, *event;
+
+        template.path = join(&context->path, watch->prefix, report->below);
+        template.from_path = join(&context->from_path, watch->prefix, report->from_below);
+        if (context->path.error || context->from_path.error)
+                return NULL;
+        return event_new(&template, &event) < 0 ? NULL : event;
+}
+
+static bool is_wanted(const struct watch *watch, const struct report *report) {
+        if (!watch->match || report->notes & NOTES_UNASKED)
+                return true;
+        return (report->below.bytes && match_path(watch->match, report->below)) ||
+               (report->from_below.bytes && match_path(watch->match, report->from_below));
+}
+
+static void on_report(struct subscription *subscription, struct report *report) {
+        struct watch *watch = container_of(subscription, struct watch, subscription);
+        uint64_t notes = report->notes & (subscription->notes | NOTES_UNASKED);
+
+        if (!notes || !is_wanted(watch, report))
+                return;
+        watch->queue->context->events_in++;
+        if (!report->event || report->event_key != watch->prefix || report->event->notes != notes ||
+            report->event->flags != report->flags || report->event->filter != watch->filter) {
+                report_done(report);
+                report->event = make_event(watch, report, notes);
+                report->event_key = watch->prefix;
+        }
+        if (report->event)
+                queue_push(watch->queue, watch, event_ref(report->event));
+        else
+                queue_lose(watch->queue, watch);
+}
+
+static void on_attached(struct subscription *subscription, const struct refusal *refusal) {
+        struct watch *watch = container_of(subscription, struct watch, subscription);
+        struct queue *queue = watch->queue;
+        int64_t id = watch->id;
+
+        watch->starting = false;
+        if (refusal) {
+                queue->context->refused++;
+                watch_free(watch);
+        }
+        queue->listener->added(queue, id, refusal);
+}
+
+const struct sink queue_sink = {
+        .report = on_report,
+        .attached = on_attached,
+};
+
+/* ---- making and changing -------------------------------------------------------------------- */
+
+struct watch *queue_find(struct queue *queue, int64_t id) {
+        for (struct hash_node *n = hash_first(&queue->watches, hash_u64((uint64_t)id)); n; n = hash_next(n)) {
+                struct watch *watch = container_of(n, struct watch, node);
+
+                if (watch->id == id)
+                        return watch;
+        }
+        return NULL;
+}
+
+void watch_free(struct watch *watch) {
+        struct queue *queue = watch->queue;
+
+        source_detach(&watch->subscription);
+        list_for_each(entry, &watch->entries)
+                entry_free(list_entry(entry, struct entry, in_watch));
+        if (watch->folded)
+                hash_free(watch->folded);
+        free(watch->folded);
+        match_free(watch->match);
+        prefix_put(queue->context, watch->prefix);
+        hash_remove(&queue->watches, &watch->node);
+        queue->n_of_filter[watch->filter]--;
+        queue->context->n_watches--;
+        account_return(queue->account, RESOURCE_WATCHES, 1);
+        free(watch);
+}
+
+static int check_options(const struct watch_spec *spec, struct refusal *refusal) {
+        const struct tree_options *t = &spec->tree;
+        const char *missing = t->settle_msec != ABSENT && t->settle_msec > 0 ? "settleMsec" :
+                              t->max_latency_msec != ABSENT && t->max_latency_msec > 0 ? "maxLatencyMsec" :
+                              t->list                      ? "list" :
+                              t->cross_mounts              ? "crossMounts" :
+                              t->exclude_self              ? "excludeSelf" :
+                                                             NULL;
+
+        if (!missing)
+                return 0;
+        return refuse(refusal, EOPNOTSUPP, "tree.%s: not served by this version", missing);
+}
+
+static int make_match(const struct watch_spec *spec, struct match **ret_match, struct refusal *refusal) {
+        const char *glob = "";
+        int r = match_new(&spec->tree, ret_match, &glob);
+
+        if (r == -EINVAL)
+                return refuse(refusal, EINVAL, "tree: \"%.80s\" is not a glob", glob);
+        return r < 0 ? refuse(refusal, -r, "no memory") : 0;
+}
+
+static void fill_subject(const struct watch *watch, const struct watch_spec *spec, int fd, struct subject *ret) {
+        *ret = (struct subject){
+                .filter = spec->filter,
+                .notes = spec->notes ? spec->notes : kev_filter_default_notes(spec->filter),
+                .path = spec->path,
+                .name = spec->name,
+                .fd = fd,
+                .pid = spec->pid,
+                .data = spec->data,
+                .match = spec->match.given,
+                .asker = watch->queue->asker,
+        };
+}
+
+static int make_watch(struct queue *queue, const struct watch_spec *spec, struct watch **ret_watch,
+                      struct refusal *refusal) {
+        struct watch *watch;
+        int r;
+
+        if (account_charge(queue->account, RESOURCE_WATCHES, 1) < 0)
+                return refuse(refusal, EDQUOT, "the limit of %zu watches a user is reached",
+                              account_limit(queue->account, RESOURCE_WATCHES));
+        watch = calloc(1, sizeof(*watch));
+        r = watch ? hash_add(&queue->watches, &watch->node, hash_u64((uint64_t)spec->id)) : -ENOMEM;
+        if (r < 0) {
+                free(watch);
+                account_return(queue->account, RESOURCE_WATCHES, 1);
+                return refuse(refusal, ENOMEM, "no memory");
+        }
+        watch->queue = queue;
+        watch->id = spec->id;
+        watch->filter = (uint8_t)spec->filter;
+        watch->flags = (uint8_t)spec->flags;
+        watch->disabled = spec->flags & KEV_FLAG_DISABLED;
+        list_init(&watch->entries);
+        list_init(&watch->subscription.link);
+        queue->n_of_filter[watch->filter]++;
+        queue->context->n_watches++;
+        *ret_watch = watch;
+        return 0;
+}
+
+static int fill_watch(struct watch *watch, const struct watch_spec *spec, struct refusal *refusal) {
+        if (spec->path) {
+                watch->prefix = prefix_get(watch->queue->context, spec->path, spec->path_size);
+                if (!watch->prefix)
+                        return refuse(refusal, ENOMEM, "no memory");
+        }
+        return make_match(spec, &watch->match, refusal);
+}
+
+static int add(struct queue *queue, const struct watch_spec *spec, int fd, struct refusal *refusal) {
+        struct subject subject;
+        struct watch *watch = NULL;
+        int r;
+
+        if (spec->refusal[0])
+                return refuse(refusal, EINVAL, "%s", spec->refusal);
+        if (queue_find(queue, spec->id))
+                return refuse(refusal, EEXIST, "id: %lld is in use on this connection", (long long)spec->id);
+        r = check_options(spec, refusal);
+        if (r == 0)
+                r = make_watch(queue, spec, &watch, refusal);
+        if (r < 0)
+                return r;
+        r = fill_watch(watch, spec, refusal);
+        if (r == 0) {
+                fill_subject(watch, spec, fd, &subject);
+                r = sources_attach(queue->context->sources, &watch->subscription, &subject, refusal);
+        }
+        if (r < 0)
+                watch_free(watch);
+        else
+                watch->starting = r == 1;
+        return r;
+}
+
+int queue_add(struct queue *queue, const struct watch_spec *spec, int fd, struct refusal *refusal) {
+        int r = add(queue, spec, fd, refusal);
+
+        if (r < 0)
+                queue->context->refused++;
+        return r;
+}
+
+static struct watch *find_or_refuse(struct queue *queue, int64_t id, struct refusal *refusal) {
+        struct watch *watch = queue_find(queue, id);
+
+        if (!watch)
+                (void)refuse(refusal, ENOENT, "id: no watch has the number %lld", (long long)id);
+        return watch;
+}
+
+int queue_modify(struct queue *queue, const struct watch_spec *spec, struct refusal *refusal) {
+        struct watch *watch = find_or_refuse(queue, spec->id, refusal);
+        struct match *match;
+        struct subject subject;
+        int r;
+
+        if (!watch)
+                return -refusal->error;
+        if (spec->refusal[0])
+                return refuse(refusal, EINVAL, "%s", spec->refusal);
+        if (spec->filter != watch->filter)
+                return refuse(refusal, EINVAL, "filter: can't be changed; remove the watch and add another");
+        r = check_options(spec, refusal);
+        if (r == 0)
+                r = make_match(spec, &match, refusal);
+        if (r < 0)
+                return r;
+        fill_subject(watch, spec, -1, &subject);
+        if (spec->notes == 0)
+                subject.notes = watch->subscription.notes;
+        r = source_modify(&watch->subscription, &subject, refusal);
+        if (r < 0) {
+                match_free(match);
+                return r;
+        }
+        if (spec->tree.given) {
+                match_free(watch->match);
+                watch->match = match;
+        }
+        watch->flags = (uint8_t)spec->flags;
+        return queue_enable(queue, spec->id, !(spec->flags & KEV_FLAG_DISABLED), refusal);
+}
+
+int queue_remove(struct queue *queue, int64_t id, struct refusal *refusal) {
+        struct watch *watch = find_or_refuse(queue, id, refusal);
+
+        if (!watch)
+                return -refusal->error;
+        watch_free(watch);
+        return 0;
+}
+
+int queue_enable(struct queue *queue, int64_t id, bool enable, struct refusal *refusal) {
+        struct watch *watch = find_or_refuse(queue, id, refusal);
+
+        if (!watch)
+                return -refusal->error;
+        queue_hold(queue, watch, !enable);
+        return 0;
+}
