@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * kevd: wires the parts, and runs the loop.
+ */
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <systemd/sd-daemon.h>
+
+#include "bus.h"
+#include "config.h"
+#include "log.h"
+#include "options.h"
+#include "server.h"
+#include "sockets.h"
+#include "workers.h"
+
+struct daemon {
+        struct mux *mux;
+        struct workers *workers;
+        struct server server;
+        struct sockets sockets;
+        struct bus *bus;
+        struct mux_io signals;
+        int signal_fd;
+};
+
+static void on_signal(struct mux_io *io, unsigned events _unused_) {
+        struct daemon *d = container_of(io, struct daemon, signals);
+        struct signalfd_siginfo info;
+
+        while (read(d->signal_fd, &info, sizeof(info)) == sizeof(info))
+                if (info.ssi_signo != SIGHUP) /* there is nothing to be read again yet */
+                        d->server.stop = true;
+}
+
+/* In private mode the connection's end is what ends the daemon. */
+static int open_signals(struct daemon *d) {
+        sigset_t set;
+
+        (void)signal(SIGPIPE, SIG_IGN);
+        (void)sigemptyset(&set);
+        (void)sigaddset(&set, SIGTERM);
+        (void)sigaddset(&set, SIGINT);
+        (void)sigaddset(&set, SIGHUP);
+        if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+                return -errno;
+        d->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+        if (d->signal_fd < 0)
+                return -errno;
+        return mux_add(d->mux, &d->signals, d->signal_fd, MUX_IN, on_signal);
+}
+
+/* Pidfds and connections: as many descriptors as may be. */
+static void raise_descriptor_limit(void) {
+        struct rlimit limit;
+
+        if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+                return;
+        limit.rlim_cur = limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+static int run(struct daemon *d, const struct options *options) {
+        int r = sockets_open(&d->sockets, options, &d->server);
+
+        if (r < 0)
+                return r;
+        if (options->mode != MODE_PRIVATE)
+                (void)bus_open(&d->server, &d->bus);
+        (void)sd_notify(false, "READY=1\nSTATUS=Serving");
+        log_info("%s: mode %s, mux %s", KEVD_VERSION, mode_name(options->mode), mux_backend_name(d->mux));
+        while (r == 0 && !d->server.stop)
+                r = mux_wait(d->mux, -1);
+        if (r < 0)
+                log_error("the multiplexer failed: %s", strerror(-r));
+        (void)sd_notify(false, "STOPPING=1");
+        return r;
+}
+
+static int serve(const struct options *options) {
+        struct daemon d = { .signal_fd = -1, .signals = MUX_IO_INIT };
+        int r;
+
+        raise_descriptor_limit();
+        r = mux_open(options->mux, &d.mux);
+        if (r == 0)
+                r = workers_new(&d.workers);
+        if (r < 0) {
+                log_error("can't start: %s", strerror(-r));
+                mux_close(d.mux);
+                return r;
+        }
+        server_open(&d.server, d.mux, d.workers, options->mode);
+        r = open_signals(&d);
+        if (r == 0)
+                r = run(&d, options);
+        d.bus = bus_close(d.bus);
+        server_close(&d.server);
+        sockets_close(&d.sockets);
+        if (!workers_free(d.workers))
+                return r; /* a thread hangs in a file system, and will until the process ends */
+        sources_close(&d.server.sources);
+        mux_remove(d.mux, &d.signals);
+        (void)safe_close(d.signal_fd);
+        mux_close(d.mux);
+        return r;
+}
+
+int main(int argc, char **argv) {
+        struct options options;
+        int r;
+
+        options_init(&options);
+        r = options_read(&options, argc, argv);
+        if (r == 0) {
+                if (options.help)
+                        options_print_help();
+                else if (options.version)
+                        printf("kevd %s\n", KEVD_VERSION);
+                else if (!options.check_config) {
+                        log_set_level(options.log_level);
+                        r = serve(&options);
+                }
+        }
+        options_free(&options);
+        return r == 0 ? EXIT_SUCCESS : r == -EINVAL ? 2 : EXIT_FAILURE;
+}

@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "options.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "config.h"
+#include "log.h"
+
+/* Where a value came from, for what is said of it. */
+struct origin {
+        const char *file; /* NULL: the command line */
+        unsigned line;
+};
+
+void options_init(struct options *o) {
+        *o = (struct options){ .mode = geteuid() == 0 ? MODE_SYSTEM : MODE_USER, .log_level = LOG_INFO };
+}
+
+void options_free(struct options *o) {
+        for (size_t i = 0; i < o->n_listen; i++)
+                free(o->listen[i]);
+        free(o->mux);
+        free(o->config);
+        options_init(o);
+}
+
+static _printf_(2, 3) int complain(struct origin origin, const char *format, ...) {
+        va_list arguments;
+
+        if (origin.file)
+                (void)fprintf(stderr, "kevd: %s:%u: ", origin.file, origin.line);
+        else
+                (void)fprintf(stderr, "kevd: --");
+        va_start(arguments, format);
+        (void)vfprintf(stderr, format, arguments);
+        va_end(arguments);
+        (void)fputc('\n', stderr);
+        return -EINVAL;
+}
+
+/* ---- one value ------------------------------------------------------------------------------ */
+
+static int set_listen(struct options *o, const char *value, struct origin origin) {
+        if (value[0] != '/')
+                return complain(origin, "listen: \"%s\" is not an absolute path", value);
+        if (o->n_listen == LISTENERS_MAX)
+                return complain(origin, "listen: more than %d sockets", LISTENERS_MAX);
+        o->listen[o->n_listen] = strdup(value);
+        if (!o->listen[o->n_listen])
+                return -ENOMEM;
+        o->n_listen++;
+        return 0;
+}
+
+static int set_mode(struct options *o, const char *value, struct origin origin) {
+        if (mode_from_name(value, &o->mode) < 0)
+                return complain(origin, "mode: \"%s\" is none of system, user, private", value);
+        o->mode_given = true;
+        return 0;
+}
+
+static int set_mux(struct options *o, const char *value, struct origin origin) {
+        for (unsigned i = 0; mux_backend_name_at(i); i++)
+                if (strcmp(mux_backend_name_at(i), value) == 0) {
+                        free(o->mux);
+                        o->mux = strdup(value);
+                        return o->mux ? 0 : -ENOMEM;
+                }
+        (void)complain(origin, "mux: \"%s\" is not in this build, which has:", value);
+        for (unsigned i = 0; mux_backend_name_at(i); i++)
+                (void)fprintf(stderr, "  %s\n", mux_backend_name_at(i));
+        return -EINVAL;
+}
+
+static int set_file_mechanism(struct options *o _unused_, const char *value, struct origin origin) {
+        if (strcmp(value, "auto") == 0 || strcmp(value, "inotify") == 0)
+                return 0; /* the same in this version */
+        if (strcmp(value, "fanotify") == 0)
+                return complain(origin, "file-mechanism: fanotify is not part of this version");
+        return complain(origin, "file-mechanism: \"%s\" is none of auto, fanotify, inotify", value);
+}
+
+static int set_process_feed(struct options *o _unused_, const char *value, struct origin origin) {
+        if (strcmp(value, "auto") == 0 || strcmp(value, "pidfd") == 0)
+                return 0; /* the same in this version */
+        if (strcmp(value, "bpf") == 0 || strcmp(value, "connector") == 0)
+                return complain(origin, "process-feed: %s is not part of this version", value);
+        return complain(origin, "process-feed: \"%s\" is none of auto, bpf, connector, pidfd", value);
+}
+
+static int set_log_level(struct options *o, const char *value, struct origin origin) {
+        int level = log_level_from_name(value);
+
+        if (level < 0)
+                return complain(origin, "log-level: \"%s\" is none of debug, info, notice, warning, err, crit, alert, "
+                                        "emerg", value);
+        o->log_level = level;
+        return 0;
+}
+
+static const struct {
+        const char *key;
+        int (*set)(struct options *o, const char *value, struct origin origin);
+} keys[] = {
+        { "listen", set_listen },
+        { "mode", set_mode },
+        { "mux", set_mux },
+        { "file-mechanism", set_file_mechanism },
+        { "process-feed", set_process_feed },
+        { "log-level", set_log_level },
+};
+
+/* ---- files ----------------------------------------------------------------------------------- */
+
+static char *strip(char *s) {
+        size_t n;
+
+        s += strspn(s, " \t");
+        n = strlen(s);
+        while (n > 0 && strchr(" \t\r\n", s[n - 1]))
+                s[--n] = 0;
+        return s;
+}
+
+static int set_line(struct options *o, char *line, struct origin origin) {
+        char *key = strip(line), *value = strchr(key, '=');
+
+        if (*key == 0 || *key == '#')
+                return 0;
+        if (!value)
+                return complain(origin, "not of the form KEY = VALUE: \"%s\"", key);
+        *value++ = 0;
+        key = strip(key);
+        value = strip(value);
+        for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
+                if (strcmp(keys[i].key, key) == 0)
+                        return keys[i].set(o, value, origin);
+        return complain(origin, "there is no key \"%s\"", key);
+}
+
+/* -ENOENT: it isn't there. */
+static int read_file(struct options *o, const char *path) {
+        struct origin origin = { .file = path };
+        char line[4096];
+        FILE *file = fopen(path, "re");
+        int r = 0;
+
+        if (!file)
+                return -errno;
+        while (r == 0 && fgets(line, sizeof(line), file)) {
+                origin.line++;
+                r = set_line(o, line, origin);
+        }
+        if (r == 0 && ferror(file))
+                r = -EIO;
+        (void)fclose(file);
+        return r;
+}
+
+static int is_drop_in(const struct dirent *entry) {
+        size_t n = strlen(entry->d_name);
+
+        return n > 5 && strcmp(entry->d_name + n - 5, ".conf") == 0;
+}
+
+static int read_drop_ins(struct options *o, const char *directory) {
+        struct dirent **entries;
+        char path[4096 + 256];
+        int n = scandir(directory, &entries, is_drop_in, alphasort), r = 0;
+
+        if (n < 0)
+                return 0;
+        for (int i = 0; i < n; i++) {
+                (void)snprintf(path, sizeof(path), "%s/%s", directory, entries[i]->d_name);
+                if (r == 0)
+                        r = read_file(o, path);
+                free(entries[i]);
+        }
+        free(entries);
+        return r;
+}
+
+static int read_default_files(struct options *o) {
+        const char *home = getenv("XDG_CONFIG_HOME");
+        char path[2048], drop_ins[4096];
+        int r;
+
+        if (o->mode == MODE_SYSTEM)
+                (void)snprintf(path, sizeof(path), "%s/kevd.conf", KEVD_SYSCONFDIR);
+        else if (home && home[0] == '/')
+                (void)snprintf(path, sizeof(path), "%s/kevd/kevd.conf", home);
+        else if (getenv("HOME"))
+                (void)snprintf(path, sizeof(path), "%s/.config/kevd/kevd.conf", getenv("HOME"));
+        else
+                return 0;
+        r = read_file(o, path);
+        if (r < 0 && r != -ENOENT && r != -EACCES)
+                return r;
+        (void)snprintf(drop_ins, sizeof(drop_ins), "%s.d", path);
+        return read_drop_ins(o, drop_ins);
+}
+
+static int read_configuration(struct options *o) {
+        int r;
+
+        if (!o->config)
+                return read_default_files(o);
+        r = read_file(o, o->config);
+        if (r < 0 && r != -EINVAL)
+                (void)fprintf(stderr, "kevd: %s: %s\n", o->config, strerror(-r));
+        return r;
+}
+
+/* ---- command line ------------------------------------------------------------------------------- */
+
+enum { OPTION_CONFIG = 1000, OPTION_CHECK_CONFIG, OPTION_VERSION, OPTION_HELP };
+
+static const struct option long_options[] = {
+        /* The first ones in the order of `keys`. */
+        { "listen", required_argument, NULL, 0 },
+        { "mode", required_argument, NULL, 1 },
+        { "mux", required_argument, NULL, 2 },
+        { "file-mechanism", required_argument, NULL, 3 },
+        { "process-feed", required_argument, NULL, 4 },
+        { "log-level", required_argument, NULL, 5 },
+        { "config", required_argument, NULL, OPTION_CONFIG },
+        { "check-config", no_argument, NULL, OPTION_CHECK_CONFIG },
+        { "version", no_argument, NULL, OPTION_VERSION },
+        { "help", no_argument, NULL, OPTION_HELP },
+        { NULL, 0, NULL, 0 },
+};
+
+void options_print_help(void) {
+        printf("kevd [OPTION...]\n\n"
+               "Hands kernel events to every program that subscribes.\n\n"
+               "  --listen=PATH              a socket to serve; can be given again\n"
+               "  --mode=MODE                system, user, or private (one connection, on standard input)\n"
+               "  --mux=NAME                 the multiplexer to run on:");
+        for (unsigned i = 0; mux_backend_name_at(i); i++)
+                printf(" %s", mux_backend_name_at(i));
+        printf("\n"
+               "  --file-mechanism=NAME      auto or inotify\n"
+               "  --process-feed=NAME        auto or pidfd\n"
+               "  --config=FILE              read this file instead of the default ones\n"
+               "  --check-config             read the configuration, say what is wrong, and end\n"
+               "  --log-level=LEVEL          debug, info, notice, warning, err\n"
+               "  --version                  print the version\n"
+               "  --help                     print this\n\n"
+               "See kevd(8).\n");
+}
+
+static int set_option(struct options *o, int option, const char *value) {
+        switch (option) {
+        case OPTION_CONFIG:
+                free(o->config);
+                o->config = strdup(value);
+                return o->config ? 0 : -ENOMEM;
+        case OPTION_CHECK_CONFIG:
+                o->check_config = true;
+                return 0;
+        case OPTION_VERSION:
+                o->version = true;
+                return 0;
+        case OPTION_HELP:
+                o->help = true;
+                return 0;
+        default:
+                if (option < 0 || (size_t)option >= ARRAY_SIZE(keys))
+                        return -EINVAL; /* getopt has said why */
+                return keys[option].set(o, value, (struct origin){ 0 });
+        }
+}
+
+static int read_command_line(struct options *o, int argc, char **argv) {
+        int option, r = 0;
+
+        optind = 0;
+        while (r == 0 && (option = getopt_long(argc, argv, "", long_options, NULL)) >= 0)
+                r = set_option(o, option == '?' ? -1 : option, optarg);
+        if (r == 0 && optind < argc) {
+                (void)fprintf(stderr, "kevd: unexpected argument \"%s\"\n", argv[optind]);
+                r = -EINVAL;
+        }
+        if (r == -EINVAL)
+                (void)fprintf(stderr, "Try 'kevd --help'.\n");
+        return r;
+}
+
+int options_read(struct options *o, int argc, char **argv) {
+        struct options first;
+        int r;
+
+        /* Once to learn which files to read, once more to go before them. */
+        options_init(&first);
+        r = read_command_line(&first, argc, argv);
+        if (r < 0 || first.help || first.version) {
+                *o = first;
+                return r;
+        }
+        o->mode = first.mode;
+        o->config = take_pointer(&first.config);
+        r = read_configuration(o);
+        if (r == 0 && first.n_listen > 0) {
+                for (size_t i = 0; i < o->n_listen; i++)
+                        free(o->listen[i]);
+                o->n_listen = 0;
+        }
+        options_free(&first);
+        return r < 0 ? r : read_command_line(o, argc, argv);
+}

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * kevd's options: on the command line as --KEY=VALUE, in configuration files as
+ * KEY = VALUE. The command line goes before the files, a later file before an
+ * earlier one.
+ */
+
+#include "server.h"
+
+
+struct options {
+        char *listen[LISTENERS_MAX];
+        size_t n_listen;
+        enum mode mode;
+        bool mode_given;
+        char *mux; /* NULL: the best */
+        int log_level;
+        char *config; /* NULL: the default ones */
+        bool check_config, help, version;
+};
+
+void options_init(struct options *options);
+void options_free(struct options *options);
+
+/* Reads the command line and the configuration. -EINVAL, or the error of a file:
+ * what is wrong was said on standard error. */
+int options_read(struct options *options, int argc, char **argv);
+void options_print_help(void);

@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * A message becomes a call of a method: the Varlink part that is the same for
+ * all interfaces, and org.varlink.service.
+ */
+
+#include <errno.h>
+#include <json-c/json.h>
+#include <string.h>
+
+#include "config.h"
+#include "connection.h"
+#include "interfaces.h"
+
+static const struct {
+        const char *name;
+        const char *text;
+} interfaces[] = {
+        { "org.varlink.service", interface_service },
+        { "org.kevd.events", interface_events },
+        { "org.kevd.manager", interface_manager },
+};
+
+/* ---- org.varlink.service ------------------------------------------------------------------ */
+
+static void get_info(struct connection *c, struct json_object *parameters) {
+        struct buffer *b;
+
+        if (!call_read(c, parameters, NULL, 0, NULL))
+                return;
+        b = reply_begin(c);
+        if (!b)
+                return;
+        buffer_put_literal(b, "\"vendor\":\"kevd\",\"product\":\"kevd\",\"version\":\"" KEVD_VERSION
+                              "\",\"url\":\"https://kevd.org/\",\"interfaces\":[");
+        for (size_t i = 0; i < ARRAY_SIZE(interfaces); i++) {
+                if (i > 0)
+                        buffer_put_literal(b, ",");
+                json_put_string(b, interfaces[i].name, strlen(interfaces[i].name));
+        }
+        buffer_put_literal(b, "]");
+        reply_end(c, false);
+}
+
+static void get_interface_description(struct connection *c, struct json_object *parameters) {
+        static const struct field fields[] = { { "interface", FIELD_STRING, 0, true } };
+        const char *name = NULL;
+        struct buffer *b;
+
+        if (!call_read(c, parameters, fields, ARRAY_SIZE(fields), &name))
+                return;
+        for (size_t i = 0; i < ARRAY_SIZE(interfaces); i++) {
+                if (strcmp(interfaces[i].name, name) != 0)
+                        continue;
+                b = reply_begin(c);
+                if (!b)
+                        return;
+                buffer_put_literal(b, "\"description\":");
+                json_put_string(b, interfaces[i].text, strlen(interfaces[i].text));
+                reply_end(c, false);
+                return;
+        }
+        reply_error(c, "org.varlink.service.InterfaceNotFound", "interface", name);
+}
+
+static const struct method methods_service[] = {
+        { "org.varlink.service.GetInfo", get_info },
+        { "org.varlink.service.GetInterfaceDescription", get_interface_description },
+        { NULL, NULL },
+};
+
+/* ---- dispatch ------------------------------------------------------------------------------ */
+
+static const struct method *const methods[] = { methods_service, methods_events, methods_manager };
+
+bool call_read(struct connection *c, struct json_object *parameters, const struct field *fields, size_t n_fields,
+               void *target) {
+        struct buffer where _cleanup_(buffer_free) = BUFFER_INIT;
+        struct json_object *empty = NULL;
+        int r;
+
+        if (!parameters) {
+                empty = json_object_new_object();
+                if (!empty) {
+                        connection_doom(c);
+                        return false;
+                }
+        }
+        r = fields_read(parameters ? parameters : empty, fields, n_fields, target, &where);
+        json_object_put(empty);
+        if (r < 0)
+                reply_invalid(c, where.size > 0 ? where.data : "");
+        return r == 0;
+}
+
+static void not_found(struct connection *c, const char *method) {
+        const char *dot = strrchr(method, '.');
+        size_t size = dot ? (size_t)(dot - method) : 0;
+        char *interface _cleanup_(freep) = strndup(method, size);
+
+        if (!interface) {
+                connection_doom(c);
+                return;
+        }
+        if (!dot || size == 0 || !dot[1]) {
+                reply_invalid(c, "method");
+                return;
+        }
+        for (size_t i = 0; i < ARRAY_SIZE(interfaces); i++)
+                if (strcmp(interfaces[i].name, interface) == 0) {
+                        reply_error(c, "org.varlink.service.MethodNotFound", "method", method);
+                        return;
+                }
+        reply_error(c, "org.varlink.service.InterfaceNotFound", "interface", interface);
+}
+
+struct header {
+        const char *method;
+        struct json_object *parameters;
+        bool oneway, more, upgrade;
+};
+
+static const struct field header_fields[] = {
+        { "method", FIELD_STRING, offsetof(struct header, method), true },
+        { "parameters", FIELD_OBJECT, offsetof(struct header, parameters), false },
+        { "oneway", FIELD_BOOL, offsetof(struct header, oneway), false },
+        { "more", FIELD_BOOL, offsetof(struct header, more), false },
+        { "upgrade", FIELD_BOOL, offsetof(struct header, upgrade), false },
+};
+
+/* Members of other vendors have a dot in their names, and are theirs. */
+static void remove_extensions(struct json_object *call) {
+        for (bool found = true; found;) {
+                found = false;
+                json_object_object_foreach(call, key, value) {
+                        (void)value;
+                        if (!strchr(key, '.'))
+                                continue;
+                        json_object_object_del(call, key);
+                        found = true;
+                        break;
+                }
+        }
+}
+
+static bool dispatch(struct connection *c, struct json_object *call) {
+        struct buffer where _cleanup_(buffer_free) = BUFFER_INIT;
+        struct header h = { 0 };
+        int r;
+
+        c->oneway = c->more = false;
+        remove_extensions(call);
+        r = fields_read(call, header_fields, ARRAY_SIZE(header_fields), &h, &where);
+        if (r < 0 && (!h.method || where.error))
+                return false;
+        if (h.oneway && h.more)
+                return false;
+        c->oneway = h.oneway;
+        c->more = h.more;
+        if (r < 0 || h.upgrade) {
+                reply_invalid(c, r < 0 ? where.data : "upgrade");
+                return true;
+        }
+        for (size_t i = 0; i < ARRAY_SIZE(methods); i++)
+                for (const struct method *m = methods[i]; m->name; m++)
+                        if (strcmp(m->name, h.method) == 0) {
+                                m->fn(c, h.parameters);
+                                return true;
+                        }
+        not_found(c, h.method);
+        return true;
+}
+
+bool call_dispatch(struct connection *c, const char *message, size_t size) {
+        struct json_object *call = NULL;
+        bool is_call;
+        int r = message_parse(message, size, &call);
+
+        if (r == -ENOMEM)
+                connection_doom(c);
+        if (r < 0)
+                return r == -ENOMEM;
+        is_call = dispatch(c, call);
+        json_object_put(call);
+        return is_call;
+}

@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "connection.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "log.h"
+#include "peer.h"
+
+static void on_flush(struct mux_deferred *deferred);
+static void on_io(struct mux_io *io, unsigned events);
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+int connection_new(struct server *server, int fd, struct connection **ret_connection) {
+        struct connection *c = calloc(1, sizeof(*c));
+        int r;
+
+        if (!c)
+                return -ENOMEM;
+        c->server = server;
+        c->fd = -1;
+        c->io = MUX_IO_INIT;
+        list_init(&c->link);
+        mux_deferred_init(&c->flush, on_flush);
+        r = peer_identify(fd, &c->asker);
+        if (r == 0) {
+                c->account = account_get(&server->accounts, c->asker.uid);
+                r = c->account ? account_charge(c->account, RESOURCE_CONNECTIONS, 1) : -ENOMEM;
+        }
+        if (r == 0) {
+                r = mux_add(server->mux, &c->io, fd, MUX_IN, on_io);
+                if (r < 0)
+                        account_return(c->account, RESOURCE_CONNECTIONS, 1);
+        }
+        if (r < 0) {
+                account_unref(c->account);
+                free(c);
+                return r;
+        }
+        c->fd = fd;
+        wait_init(c);
+        queue_init(&c->queue, &server->queues, &connection_listener, c->account, &c->asker,
+                   account_limit(c->account, RESOURCE_QUEUE_BYTES) / 4);
+        c->connected_usec = realtime_nsec() / NSEC_PER_USEC;
+        list_append(&server->connections, &c->link);
+        server->n_connections++;
+        *ret_connection = c;
+        return 0;
+}
+
+struct connection *connection_free(struct connection *c) {
+        struct server *server = c->server;
+
+        wait_cancel(c);
+        mux_deferred_cancel(&c->flush);
+        mux_remove(server->mux, &c->io);
+        queue_close(&c->queue);
+        for (size_t i = 0; i < c->n_fds; i++)
+                (void)close(c->fds[i].fd);
+        (void)close(c->fd);
+        buffer_free(&c->in);
+        buffer_free(&c->out);
+        buffer_free(&c->refused);
+        account_return(c->account, RESOURCE_OUTPUT_BYTES, c->charged);
+        account_return(c->account, RESOURCE_CONNECTIONS, 1);
+        account_unref(c->account);
+        list_remove(&c->link);
+        server->n_connections--;
+        if (server->mode == MODE_PRIVATE)
+                server->stop = true;
+        free(c);
+        return NULL;
+}
+
+void connection_doom(struct connection *c) {
+        c->doomed = true;
+        mux_defer(c->server->mux, &c->flush);
+}
+
+static void protocol_error(struct connection *c, const char *what) {
+        c->server->protocol_errors++;
+        log_info("connection of pid %d, user %u, ended: %s", c->asker.pid, c->asker.uid, what);
+        connection_doom(c);
+}
+
+/* ---- output ------------------------------------------------------------------------------------ */
+
+struct buffer *reply_begin(struct connection *c) {
+        if (c->oneway)
+                return NULL;
+        buffer_put_literal(&c->out, "{\"parameters\":{");
+        return &c->out;
+}
+
+void reply_end(struct connection *c, bool continues) {
+        if (c->oneway)
+                return;
+        buffer_put_literal(&c->out, "}");
+        if (continues)
+                buffer_put_literal(&c->out, ",\"continues\":true");
+        buffer_put(&c->out, "}", 2); /* with the NUL that ends a message */
+        mux_defer(c->server->mux, &c->flush);
+}
+
+void reply_error(struct connection *c, const char *error, const char *member, const char *value) {
+        if (c->oneway)
+                return;
+        buffer_put_literal(&c->out, "{\"error\":");
+        json_put_string(&c->out, error, strlen(error));
+        buffer_put_literal(&c->out, ",\"parameters\":{");
+        if (member) {
+                json_put_string(&c->out, member, strlen(member));
+                buffer_put_literal(&c->out, ":");
+                json_put_string(&c->out, value, strlen(value));
+        }
+        reply_end(c, false);
+}
+
+void reply_invalid(struct connection *c, const char *parameter) {
+        reply_error(c, "org.varlink.service.InvalidParameter", "parameter", parameter);
+}
+
+static size_t unwritten(const struct connection *c) {
+        return c->out.size - c->written;
+}
+
+/* What waits to be written is the user's. */
+static int charge_output(struct connection *c) {
+        size_t size = unwritten(c) > 0 ? c->out.capacity : 0;
+
+        if (size > c->charged) {
+                if (account_charge(c->account, RESOURCE_OUTPUT_BYTES, size - c->charged) < 0)
+                        return -EDQUOT;
+        } else
+                account_return(c->account, RESOURCE_OUTPUT_BYTES, c->charged - size);
+        c->charged = size;
+        return 0;
+}
+
+static int write_out(struct connection *c) {
+        while (unwritten(c) > 0) {
+                ssize_t n = send(c->fd, c->out.data + c->written, unwritten(c), MSG_NOSIGNAL | MSG_DONTWAIT);
+
+                if (n < 0 && errno == EAGAIN)
+                        break;
+                if (n < 0 && errno != EINTR)
+                        return -errno;
+                c->written += (size_t)MAX(n, 0);
+        }
+        if (unwritten(c) > 0)
+                return charge_output(c);
+        c->written = 0;
+        buffer_reset(&c->out);
+        if (c->out.capacity > 4096) /* an idle connection holds little */
+                buffer_free(&c->out);
+        return charge_output(c);
+}
+
+/* ---- input ------------------------------------------------------------------------------------- */
+
+/*
+ * Which message descriptors belong to: they came with the last piece that was
+ * sent of what was just read (unix(7): one read never joins what lies behind
+ * descriptors), and a message with descriptors is sent by itself, so they are
+ * the last message's that has begun here.
+ */
+static bool keep_fds(struct connection *c, const struct msghdr *header, size_t start, size_t size) {
+        const char *data = c->in.data + start;
+        uint64_t message = c->messages_received;
+        bool room = !(header->msg_flags & MSG_CTRUNC);
+
+        for (size_t i = 0; i + 1 < size; i++)
+                message += data[i] == 0;
+        for (struct cmsghdr *h = CMSG_FIRSTHDR(header); h; h = CMSG_NXTHDR((struct msghdr *)header, h)) {
+                size_t n;
+
+                if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
+                        continue;
+                n = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+                for (size_t i = 0; i < n; i++) {
+                        int fd;
+
+                        memcpy(&fd, CMSG_DATA(h) + i * sizeof(int), sizeof(int));
+                        if (c->n_fds < ARRAY_SIZE(c->fds))
+                                c->fds[c->n_fds++] = (struct passed_fd){ message, fd };
+                        else {
+                                (void)close(fd);
+                                room = false;
+                        }
+                }
+        }
+        return room;
+}
+
+/* One read. 0: there was nothing; a negative errno: the end. */
+static int read_in(struct connection *c) {
+        union {
+                struct cmsghdr align;
+                char space[CMSG_SPACE(FDS_MAX * sizeof(int))];
+        } control;
+        struct iovec piece;
+        struct msghdr header = {
+                .msg_iov = &piece, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control),
+        };
+        size_t start = c->in.size;
+        ssize_t n;
+
+        piece.iov_len = MIN(MESSAGE_BYTES_MAX - MIN(start, (size_t)MESSAGE_BYTES_MAX - 1), start ? 65536u : 4096u);
+        piece.iov_base = buffer_reserve(&c->in, piece.iov_len);
+        if (!piece.iov_base)
+                return -ENOMEM;
+        n = recvmsg(c->fd, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        if (n < 0)
+                return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+        if (n == 0) {
+                c->end_of_input = true;
+                return 0;
+        }
+        c->in.size += (size_t)n;
+        if (header.msg_controllen > 0 && !keep_fds(c, &header, start, (size_t)n))
+                return -EMSGSIZE;
+        for (size_t i = start; i < c->in.size; i++)
+                c->messages_received += c->in.data[i] == 0;
+        return 1;
+}
+
+static bool has_message(const struct connection *c) {
+        return c->messages_received > c->messages_taken;
+}
+
+/* Descriptors that came with calls before this one have had their use. */
+static void drop_old_fds(struct connection *c) {
+        size_t n = 0;
+
+        for (size_t i = 0; i < c->n_fds; i++)
+                if (c->fds[i].message < c->messages_taken)
+                        (void)close(c->fds[i].fd);
+                else
+                        c->fds[n++] = c->fds[i];
+        c->n_fds = n;
+}
+
+static void handle_messages(struct connection *c) {
+        size_t done = 0;
+        unsigned n = 0;
+
+        while (has_message(c) && !c->doomed && unwritten(c) < OUTPUT_HIGH) {
+                const char *message = c->in.data + done;
+                size_t size;
+
+                if (c->call == CALL_BARRIER || c->call == CALL_WAIT)
+                        wait_interrupt(c);
+                if (c->call != CALL_NONE || ++n > CALLS_A_TURN)
+                        break;
+                size = strlen(message);
+                if (!call_dispatch(c, message, size))
+                        protocol_error(c, "not a Varlink call");
+                c->messages_taken++;
+                done += size + 1;
+                drop_old_fds(c);
+        }
+        buffer_consume(&c->in, done);
+        if (c->in.size == 0 && c->in.capacity > 4096)
+                buffer_free(&c->in);
+        if (!has_message(c) && c->in.size >= MESSAGE_BYTES_MAX)
+                protocol_error(c, "a message of more than 64 KiB");
+}
+
+/* ---- the turn ---------------------------------------------------------------------------------------- */
+
+/* Reading stops while a call that can't be cut short is under way and enough has
+ * been read, or too little was written. */
+static bool wants_input(const struct connection *c) {
+        return !c->end_of_input && !(has_message(c) && (c->call == CALL_CHANGE || unwritten(c) >= OUTPUT_HIGH));
+}
+
+static void on_io(struct mux_io *io, unsigned events) {
+        struct connection *c = container_of(io, struct connection, io);
+        int r = 1;
+
+        if (events & MUX_IN && wants_input(c))
+                r = read_in(c);
+        if (r < 0) {
+                protocol_error(c, r == -EMSGSIZE ? "too many descriptors" : strerror(-r));
+                return;
+        }
+        if (events & (MUX_ERR | MUX_HUP) && (r == 0 || !(events & MUX_IN))) {
+                connection_doom(c); /* all that came before was read */
+                return;
+        }
+        mux_defer(c->server->mux, &c->flush);
+}
+
+static bool is_finished(const struct connection *c) {
+        return c->end_of_input && !has_message(c) && c->call == CALL_NONE && unwritten(c) == 0;
+}
+
+/* The end of every turn in which something happened here. */
+static void on_flush(struct mux_deferred *deferred) {
+        struct connection *c = container_of(deferred, struct connection, flush);
+        unsigned events;
+        int r;
+
+        if (!c->doomed)
+                handle_messages(c);
+        if (!c->doomed && unwritten(c) == 0)
+                wait_flush(c);
+        r = c->out.error ? c->out.error : write_out(c);
+        if (r < 0 || c->doomed || is_finished(c)) {
+                connection_free(c);
+                return;
+        }
+        events = (wants_input(c) ? MUX_IN : 0u) | (unwritten(c) > 0 ? MUX_OUT : 0u);
+        if (mux_modify(c->server->mux, &c->io, events) < 0) {
+                connection_free(c);
+                return;
+        }
+        /* More calls, or more events, than this turn had room for. */
+        if (unwritten(c) == 0 && ((has_message(c) && c->call == CALL_NONE) || wait_has_more(c)))
+                mux_defer(c->server->mux, &c->flush);
+}

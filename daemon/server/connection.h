@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * One connection: bytes in, calls one after another, replies in their order,
+ * bytes out.
+ *
+ * One call is under way at a time; what comes behind it waits in the input, and
+ * in the socket once that is full. Only a Wait is ended by what comes behind it.
+ *
+ * A call to Wait runs through: barrier (everything that the kernel had queued
+ * before the call is reported) -> waiting -> reply. With "more" it stays
+ * waiting. Events are taken from the queue only when all output before them was
+ * written: a client that doesn't read leaves them in its queue, where they are
+ * bounded.
+ *
+ * Nothing frees a connection but its own deferred work (`flush`) and the server:
+ * whoever finds that it has to end calls connection_doom().
+ */
+
+#include "message.h"
+#include "server.h"
+
+enum call_state {
+        CALL_NONE,
+        CALL_CHANGE,  /* watches are being made */
+        CALL_BARRIER, /* Wait: the kernel's queues are being drained */
+        CALL_WAIT,    /* Wait: for events */
+};
+
+enum {
+        FDS_MAX = 253,                 /* of one message: SCM_MAX_FD */
+        OUTPUT_HIGH = 128 * 1024,      /* with so much unwritten no further call is answered */
+        EVENTS_BYTES_MAX = 64 * 1024,  /* of one reply, about */
+        EVENTS_MAX = 1024,             /* of one reply where the call doesn't say */
+        CALLS_A_TURN = 64,
+        SILENCE_SEC = 30,              /* the longest of a stream */
+};
+
+struct passed_fd {
+        uint64_t message; /* the number of the message that it came with */
+        int fd;
+};
+
+struct barrier_of_source {
+        struct source_barrier barrier;
+        struct connection *connection;
+};
+
+struct connection {
+        struct list link;
+        struct server *server;
+        struct mux_io io;
+        int fd;
+        struct asker asker;
+        struct account *account;
+        struct queue queue;
+        uint64_t connected_usec; /* CLOCK_REALTIME */
+
+        struct buffer in;
+        size_t scanned; /* of `in`: holds no end of a message */
+        uint64_t messages_received, messages_taken;
+        struct passed_fd fds[2 * FDS_MAX];
+        size_t n_fds;
+        bool end_of_input, doomed;
+
+        struct buffer out;
+        size_t written;  /* of `out` */
+        size_t charged;  /* for `out` */
+        struct mux_deferred flush;
+
+        enum call_state call;
+        bool more, oneway;
+        bool monitor;   /* the call is Monitor: Change, then Wait */
+        bool interrupted; /* a further call has come */
+        bool timed_out;
+        size_t n_starting; /* CALL_CHANGE: watches that are under way */
+        struct buffer refused; /* CALL_CHANGE: Refusal objects */
+        int64_t max_events, timeout_msec;
+        struct mux_timer timer;
+        uint64_t last_reply_nsec;
+        struct mux_barrier mux_barrier;
+        struct barrier_of_source barriers[SOURCES_MAX];
+        size_t n_barriers;
+};
+
+int connection_new(struct server *server, int fd, struct connection **ret_connection);
+struct connection *connection_free(struct connection *connection);
+/* It ends at the end of this turn. */
+void connection_doom(struct connection *connection);
+
+/* ---- replies -------------------------------------------------------------------------- */
+
+/* A reply's parts: begin, parameters (JSON members), end. A call that is oneway
+ * gets none: begin returns NULL. */
+struct buffer *reply_begin(struct connection *connection);
+void reply_end(struct connection *connection, bool continues);
+void reply_error(struct connection *connection, const char *error, const char *member, const char *value);
+/* org.varlink.service.InvalidParameter */
+void reply_invalid(struct connection *connection, const char *parameter);
+
+/* ---- methods ---------------------------------------------------------------------------- */
+
+struct json_object;
+
+/* One call, of which `parameters` may be NULL. */
+typedef void method_fn(struct connection *connection, struct json_object *parameters);
+
+struct method {
+        const char *name; /* with its interface */
+        method_fn *fn;
+};
+
+extern const struct method methods_events[];
+extern const struct method methods_manager[];
+
+/* Reads the parameters; false: they are wrong, and that was replied. */
+bool call_read(struct connection *connection, struct json_object *parameters, const struct field *fields,
+               size_t n_fields, void *target);
+/* The call in this message; false: it is none, and the connection has to end. */
+bool call_dispatch(struct connection *connection, const char *message, size_t size);
+
+/* ---- Wait (events.c) ---------------------------------------------------------------------- */
+
+void wait_init(struct connection *connection);
+void wait_cancel(struct connection *connection);
+/* There are more events than went into the last reply. */
+bool wait_has_more(const struct connection *connection);
+/* A further call has come. */
+void wait_interrupt(struct connection *connection);
+/* Answers if there is something to answer with. */
+void wait_flush(struct connection *connection);
+extern const struct queue_listener connection_listener;

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * org.kevd.manager: what the daemon does just now. The same figures go out on
+ * D-Bus (bus/bus.c).
+ */
+
+#include <string.h>
+
+#include "config.h"
+#include "connection.h"
+#include "log.h"
+
+/* Members of the object at hand, comma and all. */
+static void put_key(struct buffer *b, const char *name) {
+        char last = b->size > 0 ? b->data[b->size - 1] : '{';
+
+        if (last != '{' && last != '[')
+                buffer_put_literal(b, ",");
+        json_put_string(b, name, strlen(name));
+        buffer_put_literal(b, ":");
+}
+
+static void put_number(struct buffer *b, const char *name, uint64_t value) {
+        put_key(b, name);
+        buffer_put_u64(b, value);
+}
+
+static void put_string(struct buffer *b, const char *name, const char *value) {
+        put_key(b, name);
+        json_put_string(b, value, strlen(value));
+}
+
+static void put_filters(struct buffer *b, unsigned filters) {
+        put_key(b, "filters");
+        buffer_put_literal(b, "[");
+        for (int f = 0; f < FILTER_COUNT; f++) {
+                const char *name = kev_filter_name((enum kev_filter)f);
+
+                if (!(filters & 1u << f))
+                        continue;
+                if (b->data[b->size - 1] != '[')
+                        buffer_put_literal(b, ",");
+                json_put_string(b, name, strlen(name));
+        }
+        buffer_put_literal(b, "]");
+}
+
+static void put_source(struct buffer *b, const struct source_class *class, const struct source *source, int error) {
+        if (b->data[b->size - 1] != '[')
+                buffer_put_literal(b, ",");
+        buffer_put_literal(b, "{");
+        put_string(b, "name", class->name);
+        put_filters(b, class->filters);
+        put_string(b, "mechanism", source ? class->mechanism(source) : "none");
+        if (!source)
+                put_string(b, "reason", strerror(error));
+        else if (class->reason)
+                put_string(b, "reason", class->reason);
+        put_number(b, "watches", source ? source->n_subscriptions : 0);
+        put_number(b, "registrations", source ? class->registrations(source) : 0);
+        buffer_put_literal(b, "}");
+}
+
+static void put_counters(struct server *s, struct buffer *b) {
+        put_key(b, "counters");
+        buffer_put_literal(b, "{");
+        put_number(b, "eventsIn", s->queues.events_in);
+        put_number(b, "delivered", s->queues.delivered);
+        put_number(b, "merged", s->queues.merged);
+        put_number(b, "rescans", s->queues.rescans);
+        put_number(b, "kernelOverflows", s->sources.context.kernel_overflows);
+        put_number(b, "refused", s->queues.refused);
+        put_number(b, "protocolErrors", s->protocol_errors);
+        put_number(b, "connectionsAccepted", s->accepted);
+        put_number(b, "connectionsRefused", s->turned_away);
+        buffer_put_literal(b, "}");
+}
+
+void manager_put_status(struct server *s, struct buffer *b) {
+        size_t queue_bytes = 0;
+
+        list_for_each(entry, &s->connections)
+                queue_bytes += list_entry(entry, struct connection, link)->queue.bytes;
+        put_string(b, "version", KEVD_VERSION);
+        put_number(b, "pid", (uint64_t)getpid());
+        put_string(b, "mode", mode_name(s->mode));
+        put_number(b, "uptimeUsec", monotonic_nsec() / NSEC_PER_USEC - s->start_usec);
+        put_string(b, "mux", mux_backend_name(s->mux));
+        put_string(b, "logLevel", log_level_name(log_level()));
+        put_number(b, "connections", s->n_connections);
+        put_number(b, "watches", s->queues.n_watches);
+        put_number(b, "queueBytes", queue_bytes);
+        put_key(b, "sources");
+        buffer_put_literal(b, "[");
+        for (size_t i = 0; i < s->sources.n; i++)
+                put_source(b, s->sources.list[i] ? s->sources.list[i]->class : s->sources.failed[i],
+                           s->sources.list[i], s->sources.errors[i]);
+        buffer_put_literal(b, "]");
+        put_counters(s, b);
+}
+
+void manager_put_queues(struct server *s, struct buffer *b) {
+        put_key(b, "queues");
+        buffer_put_literal(b, "[");
+        list_for_each(entry, &s->connections) {
+                const struct connection *c = list_entry(entry, struct connection, link);
+
+                if (b->data && b->data[b->size - 1] != '[')
+                        buffer_put_literal(b, ",");
+                buffer_put_literal(b, "{");
+                put_number(b, "peerPid", (uint64_t)c->asker.pid);
+                put_number(b, "user", c->asker.uid);
+                put_number(b, "watches", c->queue.watches.n_nodes);
+                put_number(b, "pendingEvents", c->queue.n_entries);
+                put_number(b, "pendingBytes", c->queue.bytes);
+                put_number(b, "delivered", c->queue.delivered);
+                put_number(b, "merged", c->queue.merged);
+                put_number(b, "connectedUsec", c->connected_usec);
+                buffer_put_literal(b, "}");
+        }
+        buffer_put_literal(b, "]");
+}
+
+/* For root, and the user that the daemon runs as. */
+static bool may_ask(struct connection *c) {
+        if (c->asker.uid == 0 || c->asker.uid == geteuid())
+                return true;
+        reply_error(c, "org.varlink.service.PermissionDenied", NULL, NULL);
+        return false;
+}
+
+static void answer(struct connection *c, struct json_object *parameters,
+                   void (*put)(struct server *s, struct buffer *b)) {
+        struct buffer *b;
+
+        if (!may_ask(c) || !call_read(c, parameters, NULL, 0, NULL))
+                return;
+        b = reply_begin(c);
+        if (!b)
+                return;
+        put(c->server, b);
+        reply_end(c, false);
+}
+
+static void get_status(struct connection *c, struct json_object *parameters) {
+        answer(c, parameters, manager_put_status);
+}
+
+static void list_queues(struct connection *c, struct json_object *parameters) {
+        answer(c, parameters, manager_put_queues);
+}
+
+const struct method methods_manager[] = {
+        { "org.kevd.manager.GetStatus", get_status },
+        { "org.kevd.manager.ListQueues", list_queues },
+        { NULL, NULL },
+};

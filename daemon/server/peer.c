@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "peer.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "kernel.h"
+
+static bool read_link(pid_t pid, const char *name, char *ret, size_t size) {
+        char path[64];
+        ssize_t n;
+
+        if (pid > 0)
+                (void)snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
+        else
+                (void)snprintf(path, sizeof(path), "/proc/self/%s", name);
+        n = readlink(path, ret, size - 1);
+        if (n < 0)
+                return false;
+        ret[n] = 0;
+        return true;
+}
+
+/* Namespaces read "mnt:[4026531841]"; root is "/" for who has not changed it
+ * within the namespace. */
+static bool is_same(pid_t pid, const char *name) {
+        char theirs[PATH_MAX], ours[PATH_MAX];
+
+        return read_link(pid, name, theirs, sizeof(theirs)) && read_link(0, name, ours, sizeof(ours)) &&
+               strcmp(theirs, ours) == 0;
+}
+
+/* Whether the process that we looked at in /proc can't have been the peer: its
+ * pid was free for another before we were done. */
+static bool has_ended(int pidfd) {
+        struct pollfd p = { .fd = pidfd, .events = POLLIN };
+
+        return poll(&p, 1, 0) > 0 && (p.revents & POLLHUP);
+}
+
+int peer_identify(int fd, struct asker *ret_asker) {
+        struct ucred credentials;
+        socklen_t size = sizeof(credentials);
+        int pidfd _cleanup_(closep) = -1;
+
+        if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &size) < 0)
+                return -errno;
+        size = sizeof(pidfd);
+        if (getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &size) < 0)
+                pidfd = -1; /* before Linux 6.5, or the peer has gone */
+        *ret_asker = (struct asker){ .uid = credentials.uid, .pid = credentials.pid };
+        if (credentials.pid <= 0) { /* of a pid namespace that can't be seen from here */
+                ret_asker->other_mounts = ret_asker->other_pids = ret_asker->other_network = true;
+                return 0;
+        }
+        ret_asker->other_mounts = !is_same(credentials.pid, "ns/mnt") || !is_same(credentials.pid, "root");
+        ret_asker->other_pids = !is_same(credentials.pid, "ns/pid");
+        ret_asker->other_network = !is_same(credentials.pid, "ns/net");
+        if (pidfd >= 0 && has_ended(pidfd))
+                ret_asker->other_mounts = ret_asker->other_pids = ret_asker->other_network = true;
+        return 0;
+}

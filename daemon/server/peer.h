@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * Who is at the other end of a socket, as the kernel says (unix(7)).
+ */
+
+#include "source.h"
+
+/* SO_PEERCRED, and whether the peer lives in the daemon's namespaces and root
+ * directory: as it was when it connected. What can't be told counts as "other".
+ * Returns a negative errno where there is no peer. */
+int peer_identify(int fd, struct asker *ret_asker);

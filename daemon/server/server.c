@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "server.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "connection.h"
+#include "log.h"
+#include "workers.h"
+
+enum {
+        ACCEPTS_A_TURN = 64,
+        ACCEPT_AGAIN_MSEC = 100, /* after the daemon ran out of descriptors */
+};
+
+static const char *const mode_names[] = {
+        [MODE_SYSTEM] = "system",
+        [MODE_USER] = "user",
+        [MODE_PRIVATE] = "private",
+};
+
+const char *mode_name(enum mode mode) {
+        return mode_names[mode];
+}
+
+int mode_from_name(const char *name, enum mode *ret_mode) {
+        for (size_t i = 0; i < ARRAY_SIZE(mode_names); i++)
+                if (strcmp(mode_names[i], name) == 0) {
+                        *ret_mode = (enum mode)i;
+                        return 0;
+                }
+        return -EINVAL;
+}
+
+/* The last connection of a user has gone: so may its threads. */
+static void on_user_gone(struct accounts *accounts, uid_t uid) {
+        struct server *s = container_of(accounts, struct server, accounts);
+
+        workers_release(s->workers, uid);
+}
+
+void server_open(struct server *s, struct mux *mux, struct workers *workers, enum mode mode) {
+        *s = (struct server){
+                .mux = mux,
+                .workers = workers,
+                .mode = mode,
+                .start_usec = monotonic_nsec() / NSEC_PER_USEC,
+        };
+        list_init(&s->connections);
+        accounts_init(&s->accounts, &limits_default, on_user_gone);
+        sources_open(&s->sources, mux, workers, &queue_sink);
+        queue_context_init(&s->queues, &s->sources);
+}
+
+void server_close(struct server *s) {
+        mux_timer_clear(s->mux, &s->accept_again);
+        for (size_t i = 0; i < s->n_listeners; i++) {
+                mux_remove(s->mux, &s->listeners[i].io);
+                (void)close(s->listeners[i].fd);
+        }
+        s->n_listeners = 0;
+        while (!list_empty(&s->connections))
+                connection_free(list_entry(s->connections.next, struct connection, link));
+        queue_context_free(&s->queues);
+        accounts_free(&s->accounts);
+}
+
+int server_serve(struct server *s, int fd) {
+        struct connection *c;
+        int r = connection_new(s, fd, &c);
+
+        if (r < 0) {
+                (void)close(fd);
+                s->turned_away++;
+        } else
+                s->accepted++;
+        return r;
+}
+
+static void listen_again(struct mux_timer *timer) {
+        struct server *s = container_of(timer, struct server, accept_again);
+
+        for (size_t i = 0; i < s->n_listeners; i++)
+                (void)mux_modify(s->mux, &s->listeners[i].io, MUX_IN);
+}
+
+/* Out of descriptors or memory: what waits in the backlog goes on waiting. */
+static void pause_accepting(struct server *s, int error) {
+        log_warning("connections are not accepted for a moment: %s", strerror(error));
+        for (size_t i = 0; i < s->n_listeners; i++)
+                (void)mux_modify(s->mux, &s->listeners[i].io, 0);
+        (void)mux_timer_set(s->mux, &s->accept_again, monotonic_nsec() + ACCEPT_AGAIN_MSEC * NSEC_PER_MSEC,
+                            listen_again);
+}
+
+static void on_connect(struct mux_io *io, unsigned events _unused_) {
+        struct listener *l = container_of(io, struct listener, io);
+
+        for (int i = 0; i < ACCEPTS_A_TURN; i++) {
+                int fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK), r;
+
+                if (fd < 0) {
+                        if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+                                pause_accepting(l->server, errno);
+                        return;
+                }
+                r = server_serve(l->server, fd);
+                if (r < 0)
+                        log_info("a connection was turned away: %s", strerror(-r));
+        }
+}
+
+int server_listen(struct server *s, int fd) {
+        struct listener *l = &s->listeners[s->n_listeners];
+        int r = s->n_listeners < LISTENERS_MAX ? mux_add(s->mux, &l->io, fd, MUX_IN, on_connect) : -E2BIG;
+
+        if (r < 0) {
+                (void)close(fd);
+                return r;
+        }
+        l->server = s;
+        l->fd = fd;
+        s->n_listeners++;
+        return 0;
+}

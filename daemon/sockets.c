@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "sockets.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <systemd/sd-daemon.h>
+
+#include "config.h"
+#include "log.h"
+
+static int fill_address(const char *path, struct sockaddr_un *ret) {
+        *ret = (struct sockaddr_un){ .sun_family = AF_UNIX };
+        if (strlen(path) >= sizeof(ret->sun_path))
+                return -ENAMETOOLONG;
+        memcpy(ret->sun_path, path, strlen(path));
+        return 0;
+}
+
+/* A socket of a daemon that has gone; one that somebody serves is left alone. */
+static bool is_stale(const struct sockaddr_un *address) {
+        int fd _cleanup_(closep) = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+        return fd >= 0 && connect(fd, (const void *)address, sizeof(*address)) < 0 && errno == ECONNREFUSED;
+}
+
+/* Everybody may connect to the system's; who it is decides what is answered. */
+static int bind_path(int fd, const struct sockaddr_un *address, enum mode mode) {
+        int r = bind(fd, (const void *)address, sizeof(*address));
+
+        if (r < 0 && errno == EADDRINUSE && is_stale(address)) {
+                (void)unlink(address->sun_path);
+                r = bind(fd, (const void *)address, sizeof(*address));
+        }
+        if (r < 0 || chmod(address->sun_path, mode == MODE_SYSTEM ? 0666 : 0600) < 0 || listen(fd, SOMAXCONN) < 0)
+                return -errno;
+        return 0;
+}
+
+static int listen_at(struct sockets *sockets, const char *path, enum mode mode, struct server *server) {
+        struct sockaddr_un address;
+        int fd _cleanup_(closep) = -1;
+        int r = fill_address(path, &address);
+
+        if (r == 0) {
+                fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+                r = fd < 0 ? -errno : bind_path(fd, &address, mode);
+        }
+        if (r == 0) {
+                sockets->made[sockets->n_made] = strdup(path);
+                sockets->n_made += sockets->made[sockets->n_made] != NULL;
+                r = server_listen(server, take_fd(&fd));
+        }
+        if (r < 0)
+                log_error("can't listen on %s: %s", path, r == -EADDRINUSE ? "another daemon does" : strerror(-r));
+        return r;
+}
+
+static int listen_at_default(struct sockets *sockets, enum mode mode, struct server *server) {
+        const char *directory = getenv("XDG_RUNTIME_DIR");
+        char path[512];
+        char *slash;
+
+        if (mode == MODE_SYSTEM)
+                (void)snprintf(path, sizeof(path), "%s", KEVD_SYSTEM_SOCKET);
+        else if (directory && directory[0] == '/')
+                (void)snprintf(path, sizeof(path), "%s/%s", directory, KEVD_USER_SOCKET);
+        else {
+                log_error("nowhere to listen: neither --listen nor XDG_RUNTIME_DIR is given");
+                return -ENOENT;
+        }
+        slash = strrchr(path, '/');
+        *slash = 0;
+        (void)mkdir(path, mode == MODE_SYSTEM ? 0755 : 0700); /* if it can't be made, the socket can't either */
+        *slash = '/';
+        return listen_at(sockets, path, mode, server);
+}
+
+static int serve_standard_input(struct server *server) {
+        int fd = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3), null, r;
+
+        if (fd < 0)
+                return -errno;
+        null = open("/dev/null", O_RDWR | O_CLOEXEC);
+        if (null >= 0) {
+                (void)dup2(null, STDIN_FILENO);
+                (void)close(null);
+        }
+        r = fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) < 0 ? -errno : 0;
+        if (r < 0)
+                (void)close(fd);
+        else
+                r = server_serve(server, fd);
+        if (r < 0)
+                log_error("private mode serves a socket on standard input, which has none: %s", strerror(-r));
+        return r;
+}
+
+int sockets_open(struct sockets *sockets, const struct options *options, struct server *server) {
+        int n, r = 0;
+
+        *sockets = (struct sockets){ 0 };
+        if (options->mode == MODE_PRIVATE)
+                return serve_standard_input(server);
+        n = sd_listen_fds(true);
+        for (int fd = SD_LISTEN_FDS_START; r == 0 && fd < SD_LISTEN_FDS_START + n; fd++) {
+                (void)fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+                r = sd_is_socket_unix(fd, SOCK_STREAM, 1, NULL, 0) > 0 ? server_listen(server, fd) : -ENOTSOCK;
+                if (r < 0)
+                        log_error("descriptor %d from the service manager can't be served: %s", fd, strerror(-r));
+        }
+        if (r < 0 || n > 0)
+                return r;
+        for (size_t i = 0; r == 0 && i < options->n_listen; i++)
+                r = listen_at(sockets, options->listen[i], options->mode, server);
+        if (options->n_listen == 0)
+                r = listen_at_default(sockets, options->mode, server);
+        return r;
+}
+
+void sockets_close(struct sockets *sockets) {
+        for (size_t i = 0; i < sockets->n_made; i++) {
+                (void)unlink(sockets->made[i]);
+                free(sockets->made[i]);
+        }
+        sockets->n_made = 0;
+}
