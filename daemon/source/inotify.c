@@ -401,6 +401,7 @@ static void after_handling(struct inotify *s) {
                         (void)mux_timer_set(s->mux, &s->move_timer, monotonic_nsec() + MOVE_WAIT_USEC * NSEC_PER_USEC,
                                             on_move_timer);
         }
+        tree_decide_unfound(s);
         if (s->in_doubt && list_empty(&s->chunks)) {
                 s->in_doubt = false;
                 tree_recheck_all(s);
@@ -486,6 +487,7 @@ void lookup_ended(struct inotify *s, struct lookup *lookup) {
                 remove_orphans(s);
                 tree_forget_touched(s);
         }
+        tree_check_starting(s);
 }
 
 static void on_message(struct inotify *s, struct lookup_message *message) {
@@ -501,7 +503,8 @@ static void on_message(struct inotify *s, struct lookup_message *message) {
                 tree_on_resolved(s, lookup);
                 break;
         case LOOKUP_CRAWL:
-                tree_on_crawled(s, lookup);
+                if (!tree_on_crawled(s, lookup))
+                        return;
                 break;
         case LOOKUP_VNODE:
                 vnode_on_watched(s, lookup);
@@ -511,7 +514,6 @@ static void on_message(struct inotify *s, struct lookup_message *message) {
                 break;
         }
         lookup_ended(s, lookup);
-        tree_check_starting(s);
 }
 
 static void on_messages(struct mailbox *mailbox) {

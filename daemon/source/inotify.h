@@ -22,7 +22,9 @@
  * on its way). An answer counts only if no event about the directory's place
  * was handled between the question and the answer (`again`): otherwise it is
  * asked once more. Two places that claim one inode on one mount can't both be
- * right: the older is asked again. So every doubt leads to a question that was
+ * right: the older is asked again. A directory that was not found may have moved
+ * with one above it: that is decided when the events from before the answer are
+ * handled, by whether it is still where it was looked for. So every doubt leads to a question that was
  * put later than what gave rise to the doubt, and all settles.
  *
  * What a crawl lists in a new directory is told as created. A name that was told
@@ -155,7 +157,9 @@ void report_to(struct inotify *s, struct file_watch *watch, struct report *repor
 
 void tree_on_resolved(struct inotify *s, struct lookup *lookup);
 void tree_on_found(struct inotify *s, struct found *found);
-void tree_on_crawled(struct inotify *s, struct lookup *lookup);
+/* False: it has not ended, tree_decide_unfound() will end it. */
+bool tree_on_crawled(struct inotify *s, struct lookup *lookup);
+void tree_decide_unfound(struct inotify *s);
 void tree_on_entry(struct inotify *s, struct dir *dir, uint32_t mask, const char *name, uint64_t realtime_usec);
 void tree_on_self(struct inotify *s, struct dir *dir, uint32_t mask, uint64_t realtime_usec);
 /* `from` or `to` is NULL where the other end is out of sight. */

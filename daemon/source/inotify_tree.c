@@ -583,11 +583,22 @@ static struct dir *take_index(struct inotify *s, struct lookup *lookup, uint32_t
         return is_in_tree(s, dir) ? dir : NULL;
 }
 
+static bool is_absence(int error) {
+        return error == ENOENT || error == ENOTDIR || error == ELOOP;
+}
+
 void tree_on_found(struct inotify *s, struct found *f) {
         struct lookup *lookup = f->message.lookup;
-        struct dir *dir = take_index(s, lookup, f->index);
         struct mark *mark;
+        struct dir *dir;
         bool late = f->wd >= 0 && mark_was_late(s, f->wd);
+
+        if (f->index == 0 && f->wd < 0 && is_absence(f->error)) {
+                lookup->unfound = f->error;
+                lookup->tick = ++s->tick;
+                return;
+        }
+        dir = take_index(s, lookup, f->index);
 
         if (!dir) { /* of no interest any more, nor what is below it */
                 if (f->wd >= 0)
@@ -621,7 +632,40 @@ void tree_on_found(struct inotify *s, struct found *f) {
                 crawl(s, dir, PURPOSE_RECHECK, 0, lookup->user, NULL);
 }
 
-void tree_on_crawled(struct inotify *s, struct lookup *lookup) {
+/* Where it was looked for is where it still is: it is gone from there. */
+static void decide(struct inotify *s, struct lookup *lookup) {
+        struct buffer path _cleanup_(buffer_free) = BUFFER_INIT;
+        struct dir *dir = take_index(s, lookup, 0);
+
+        if (!dir)
+                return;
+        tree_path(dir, &path);
+        if (!dir->again && !path.error && strcmp(path.data, lookup->path) == 0) {
+                on_unfound(s, lookup, dir, lookup->unfound);
+                return;
+        }
+        dir->again = false;
+        crawl(s, dir, lookup->purpose, lookup->serial, lookup->user, lookup->stop);
+}
+
+void tree_decide_unfound(struct inotify *s) {
+        list_for_each(entry, &s->lookups) {
+                struct lookup *lookup = list_entry(entry, struct lookup, link);
+
+                if (!lookup->unfound || s->drained_tick < lookup->tick)
+                        continue;
+                if (lookup->position == 0)
+                        lookup->position = s->bytes_read;
+                if (s->bytes_handled < lookup->position)
+                        continue;
+                decide(s, lookup);
+                lookup_ended(s, lookup);
+        }
+}
+
+bool tree_on_crawled(struct inotify *s, struct lookup *lookup) {
+        if (lookup->unfound)
+                return false;
         /* Of those that the thread did not come to. */
         for (uint32_t i = 0; i < lookup->n_dirs; i++) {
                 struct dir *dir = take_index(s, lookup, i);
@@ -634,6 +678,7 @@ void tree_on_crawled(struct inotify *s, struct lookup *lookup) {
         }
         if (lookup->purpose == PURPOSE_RECHECK && lookup->root && lookup->error != ECANCELED)
                 report_rescan(s, lookup->root);
+        return true;
 }
 
 void tree_recheck_all(struct inotify *s) {

@@ -101,6 +101,8 @@ struct lookup {
         uint64_t first_new_id; /* directories from this id on are younger */
         struct file_watch *watch;
         int watched_wd; /* LOOKUP_STAT: the mark it is about */
+        int unfound;    /* the root was not there: to be decided once the events up to `position` are handled */
+        uint64_t tick, position;
 };
 
 /* The error of a directory that lies too deep for one walk: ask for it again. */
