@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * What the files of libkev share: struct kev and its parts. None of it is seen
+ * outside: programs know <kev.h> only.
+ *
+ * From the bottom up: error (sentences), inbox (events that wait to be handed
+ * out), handlers (who gets them), connection (bytes, and the calls in flight)
+ * with reply (what comes back), and on these the public calls: kev, change,
+ * dispatch, call. address and private give kev_open() its socket. watch and
+ * event stand for themselves.
+ */
+
+#include <kev.h>
+#include <stdarg.h>
+
+#include "buffer.h"
+#include "event.h"
+#include "macro.h"
+#include "watch_spec.h"
+
+struct json_object;
+
+/* ---- error.c ------------------------------------------------------------- */
+
+enum { ERROR_MESSAGE_MAX = 512 }; /* a sentence with its NUL */
+
+/* Keeps the sentence for kev_error_message(), and returns `error`. Without
+ * `kev`: for a kev_open() of this thread. On a connection that is over, the
+ * sentence that says why stays. */
+int error_set(struct kev *kev, int error, const char *format, ...) _printf_(3, 4);
+/* Writes a sentence; what is too long is cut, and marked as that. */
+void sentence_put(char *sentence, const char *format, ...) _printf_(2, 3);
+void sentence_put_list(char *sentence, const char *format, va_list arguments) _printf_(2, 0);
+/* What strerror() says, without its buffer: `error` may be negative. */
+const char *error_text(int error);
+
+/* ---- inbox.c ------------------------------------------------------------- */
+
+/* An event, and who was to have it when it arrived. */
+struct arrival {
+        struct event *event; /* NULL: taken or dropped */
+        kev_handler *handler;
+        void *userdata;
+};
+
+/*
+ * The events that arrived and were not handed out, in their order. An event is
+ * known by its place, which never changes and is never given again: handlers
+ * may drop and add events while somebody walks through the inbox.
+ */
+struct inbox {
+        struct arrival *slots; /* a ring: place p is slots[p % capacity] */
+        size_t capacity;       /* 0 or a power of two */
+        uint64_t start, end;   /* there is an event at start, unless start == end */
+        uint64_t passed;       /* kev_dispatch() left the ones before it for kev_wait() */
+};
+
+void inbox_free(struct inbox *inbox);
+/* Takes over the reference to the event, but not on failure. */
+int inbox_put(struct inbox *inbox, struct event *event, kev_handler *handler, void *userdata);
+bool inbox_is_empty(const struct inbox *inbox);
+/* Whether there is an event that kev_dispatch() has not seen. */
+bool inbox_has_news(const struct inbox *inbox);
+/* The first place from `from` on, and before `end`, that has an event with a
+ * handler; `end` if there is none. */
+uint64_t inbox_find(const struct inbox *inbox, uint64_t from, uint64_t end);
+/* The event, with its reference, out of the inbox. */
+struct arrival inbox_take(struct inbox *inbox, uint64_t place);
+/* Drops all events of a watch; returns how many. */
+size_t inbox_drop(struct inbox *inbox, int64_t id);
+
+/* ---- handlers.c ---------------------------------------------------------- */
+
+struct handler_entry {
+        int64_t id;
+        kev_handler *handler; /* NULL: the slot is free */
+        void *userdata;
+        bool oneshot;
+};
+
+/* The watches that have a handler, by id: open addressing, linear probing. */
+struct handlers {
+        struct handler_entry *slots;
+        size_t capacity; /* 0 or a power of two */
+        size_t used;
+};
+
+void handlers_free(struct handlers *handlers);
+/* Room for `n` more, so that handlers_set() can't fail. */
+int handlers_reserve(struct handlers *handlers, size_t n);
+/* Makes or replaces the entry; without a handler takes it away. */
+void handlers_set(struct handlers *handlers, const struct handler_entry *entry);
+struct handler_entry *handlers_find(const struct handlers *handlers, int64_t id);
+void handlers_remove(struct handlers *handlers, int64_t id);
+
+/* ---- connection.c -------------------------------------------------------- */
+
+struct kev {
+        int fd;     /* the socket; -1 once the connection is over */
+        int wake;   /* an eventfd, raised while there is something to find without reading */
+        int epoll;  /* what kev_get_fd() gives: both of these */
+        int error;  /* why the connection is over: 0, or what every call answers */
+        char *address;
+        char message[ERROR_MESSAGE_MAX];
+
+        struct buffer in;
+        size_t scanned; /* bytes at the front of `in` that hold no NUL */
+        struct buffer out;
+        const int *fds; /* they go with the first byte of `out` */
+        size_t n_fds;
+
+        struct buffer calls;     /* of struct call *, in the order of their replies; NULL: a Wait */
+        uint64_t sent, answered; /* how many calls, ever */
+        size_t waits;            /* Waits among the calls in flight */
+
+        struct inbox inbox;
+        struct handlers handlers;
+        struct event *handed_out; /* by kev_wait(), until the next call */
+        int64_t highest_id;       /* of all ids used; -1: none was */
+        bool watching;            /* there was a watch: keep a Wait in flight */
+        bool dispatching;         /* a handler runs */
+        bool woken, writing;      /* `wake` is raised; `epoll` waits for room to write, too */
+};
+
+/* A call in flight. It lives where its caller has it, until it was answered or
+ * the connection is over. */
+struct call {
+        bool answered;
+        struct json_object *reply;      /* the whole of it, owned */
+        const char *error;              /* the error's name, or NULL */
+        struct json_object *parameters; /* NULL: none */
+};
+
+enum { CALL_FDS_MAX = 253 }; /* SCM_MAX_FD; see unix(7) */
+
+/* Ends the connection: from here on every call answers `error`. */
+int connection_fail(struct kev *kev, int error, const char *format, ...) _printf_(3, 4);
+int connection_fail_memory(struct kev *kev);
+
+/* Reads what has come, without waiting. 1: something had; 0: nothing. */
+int connection_read(struct kev *kev);
+
+/* Waits until the socket can be read, or written if there is something to be
+ * written, and does that. 1, or 0 when the time was up; -EINTR; else the
+ * connection is over. */
+int connection_step(struct kev *kev, int timeout_msec);
+
+/* Sends a Wait, without waiting for anything; negative: without a timeout. */
+int connection_send_wait(struct kev *kev, int timeout_msec);
+/* The same, if there are watches but no Wait is in flight. */
+int connection_keep_waiting(struct kev *kev);
+
+/* Sends a message, which ends in NUL. -EMSGSIZE, -ENOMEM and what sendmsg(2)
+ * says about the descriptors leave the connection as it was. */
+int call_send(struct kev *kev, struct call *call, const struct buffer *message, const int *fds, size_t n_fds);
+/* Waits for its reply, whatever signals come: 0, also for an error reply. */
+int call_wait(struct kev *kev, struct call *call);
+/* Sends it and waits. An error reply is a negative errno here. */
+int call_run(struct kev *kev, struct call *call, const struct buffer *message);
+
+/* ---- reply.c -------------------------------------------------------------- */
+
+/* One message of kevd's, without its NUL. */
+int reply_take(struct kev *kev, const char *data, size_t size);
+/* The errno, and the sentence, for an error reply; 0 for any other. */
+int call_error(struct kev *kev, const struct call *call);
+/* The reply's parameters as JSON; NULL without memory. */
+const char *call_parameters(const struct call *call);
+void call_free(struct call *call);
+
+/* ---- kev.c ----------------------------------------------------------------- */
+
+/* The frame of each public call: the event that kev_wait() handed out ends with
+ * the first; the second sees to the next Wait and to kev_get_fd(), and returns
+ * `r`. */
+int call_enter(struct kev *kev);
+int call_leave(struct kev *kev, int r);
+
+/* ---- address.c, private.c ------------------------------------------------ */
+
+/* The socket, and an allocated text for kev_address(). Sentences go to
+ * kev_error_message(NULL). */
+int address_open(const char *address, int *ret_fd, char **ret_address);
+int private_open(int *ret_fd);
+
+/* ---- watch.c ------------------------------------------------------------- */
+
+struct kev_watch {
+        struct watch_spec spec; /* without descriptor: its number is the call's */
+        int fd;                 /* -1: none */
+};
