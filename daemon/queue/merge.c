@@ -12,7 +12,9 @@
  *     alone for what is gone, `create` beside it for what was replaced.
  * If that isn't enough, the tree watch that holds the most is folded: all that
  * it has becomes `rescan` for the smallest directories that cover it, at most
- * FOLDS_MAX of them. An event that comes later and lies within one of them is
+ * FOLDS_MAX of them (directories that came or went stay by themselves as long as
+ * there is room, for they would be covered by little less than everything). An
+ * event that comes later and lies within one of them is
  * only counted there.
  *
  * A directory's move changes the paths of what comes after it, but not of a
@@ -22,6 +24,7 @@
  * Counts are exact: those of what is merged are added.
  */
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "queue.h"
@@ -32,6 +35,16 @@ enum { FOLDS_MAX = 64 };
 #define NOTES_OF_PLACE (KEV_NOTE_CREATE | KEV_NOTE_DELETE | KEV_NOTE_MOVEDIN | KEV_NOTE_MOVEDOUT | KEV_NOTE_RENAME)
 /* Told as they are, whatever happens. */
 #define NOTES_KEPT (KEV_NOTE_GONE | KEV_NOTE_BACK | KEV_NOTE_LISTED)
+
+/* Whether folding leaves an event as it is. Directories that came or went are
+ * left at first, since the directory that they came to covers all that happened
+ * in them: their events precede the rescans, and hold whatever those find. */
+static bool is_kept(const struct event *e, bool keep_directories) {
+        if (e->notes & NOTES_KEPT)
+                return true;
+        return keep_directories && e->kind == KEV_KIND_DIRECTORY && !e->from_path.bytes &&
+               (e->notes & (NOTES_OF_PLACE | KEV_NOTE_MOVEDIN | KEV_NOTE_MOVEDOUT)) && !(e->notes & NOTES_UNASKED);
+}
 
 bool merge_is_single(enum kev_filter filter) {
         return filter != KEV_FILTER_TREE && filter != KEV_FILTER_PROC;
@@ -189,40 +202,6 @@ static struct entry *find_cover(const struct watch *watch, const char *path, siz
         }
 }
 
-/* Makes the rescan of a directory, or counts it where there is one. */
-static bool fold_at(struct watch *watch, const struct event *like, size_t size, uint64_t notes, uint64_t count) {
-        struct event template = {
-                .filter = watch->filter,
-                .kind = KEV_KIND_DIRECTORY,
-                .notes = KEV_NOTE_RESCAN | (notes & KEV_NOTE_DEGRADED),
-                .count = count,
-                .realtime_usec = like->realtime_usec,
-                .data = ABSENT,
-        }, *event;
-        const char *path = like->path.bytes ? like->path.bytes : "";
-        struct entry *entry = find_cover(watch, path, size);
-        char *copy _cleanup_(freep) = NULL;
-
-        if (entry && !(notes & KEV_NOTE_DEGRADED & ~entry->event->notes)) {
-                entry->more += count;
-                return true;
-        }
-        if (like->path.bytes) {
-                copy = strndup(path, size);
-                if (!copy)
-                        return false;
-                template.path = (struct event_path){ copy, size };
-        }
-        if (event_new(&template, &event) < 0)
-                return false;
-        entry = queue_append(watch->queue, watch, event);
-        if (!entry)
-                return false;
-        entry->is_folded = hash_add(watch->folded, &entry->node, hash_bytes(path, size, 0)) == 0;
-        watch->queue->context->rescans++;
-        return true;
-}
-
 static size_t depth_of(const char *path, size_t size) {
         size_t depth = 0;
 
@@ -238,76 +217,128 @@ static size_t cut_to_depth(const struct watch *watch, const char *path, size_t s
         return size;
 }
 
-/* How deep the rescans may lie so that there are FOLDS_MAX at most. */
-static size_t choose_depth(struct watch *watch) {
-        size_t deepest = 0, lowest = watch->prefix ? depth_of(watch->prefix->text, watch->prefix->size) : 0;
+/* A directory that is to be told as in doubt. */
+struct fold {
+        const char *path; /* of an event, which has to live as long */
+        size_t size;
+        uint64_t hash;
+        uint64_t notes;
+        uint64_t realtime_usec;
+};
+
+/* Makes the rescan of a directory, or counts it where there is one. */
+static bool fold_at(struct watch *watch, const struct fold *fold, uint64_t count) {
+        struct event template = {
+                .filter = watch->filter,
+                .kind = KEV_KIND_DIRECTORY,
+                .notes = KEV_NOTE_RESCAN | fold->notes,
+                .count = count,
+                .realtime_usec = fold->realtime_usec,
+                .data = ABSENT,
+        }, *event;
+        struct entry *entry = find_cover(watch, fold->path, fold->size);
+        char *path _cleanup_(freep) = strndup(fold->path, fold->size);
+
+        if (entry && !(fold->notes & ~entry->event->notes)) {
+                entry->more += count;
+                return true;
+        }
+        if (!path)
+                return false;
+        if (fold->size > 0)
+                template.path = (struct event_path){ path, fold->size };
+        if (event_new(&template, &event) < 0)
+                return false;
+        entry = queue_append(watch->queue, watch, event);
+        if (!entry)
+                return false;
+        entry->is_folded = hash_add(watch->folded, &entry->node, hash_bytes(fold->path, fold->size, 0)) == 0;
+        watch->queue->context->rescans++;
+        return entry->is_folded;
+}
+
+/* The directories, no deeper than `depth` slashes, that cover all the watch has.
+ * Returns how many; FOLDS_MAX + 1: more than there may be. */
+static size_t gather(const struct watch *watch, bool keep_directories, size_t depth, struct fold *folds) {
+        size_t n = 0;
+
+        list_for_each(link, &watch->entries) {
+                const struct event *e = list_entry(link, struct entry, in_watch)->event;
+                const char *path = e->path.bytes ? e->path.bytes : "";
+                size_t size = cut_to_depth(watch, path, cover_size(watch, e), depth), i = 0;
+                uint64_t hash = hash_bytes(path, size, 0);
+
+                if (is_kept(e, keep_directories))
+                        continue;
+                while (i < n && (folds[i].hash != hash || folds[i].size != size))
+                        i++;
+                if (i == FOLDS_MAX)
+                        return FOLDS_MAX + 1;
+                if (i == n)
+                        folds[n++] = (struct fold){ path, size, hash, 0, e->realtime_usec };
+                folds[i].notes |= e->notes & KEV_NOTE_DEGRADED;
+        }
+        return n;
+}
+
+static size_t deepest(const struct watch *watch) {
+        size_t depth = 0;
 
         list_for_each(link, &watch->entries) {
                 const struct event *e = list_entry(link, struct entry, in_watch)->event;
 
-                deepest = MAX(deepest, depth_of(e->path.bytes ? e->path.bytes : "", cover_size(watch, e)));
+                depth = MAX(depth, e->path.bytes ? depth_of(e->path.bytes, cover_size(watch, e)) : 0);
         }
-        for (size_t depth = deepest; depth > lowest; depth--) {
-                uint64_t seen[FOLDS_MAX + 1];
-                size_t n = 0;
-
-                list_for_each(link, &watch->entries) {
-                        const struct event *e = list_entry(link, struct entry, in_watch)->event;
-                        const char *path = e->path.bytes ? e->path.bytes : "";
-                        uint64_t hash = hash_bytes(path, cut_to_depth(watch, path, cover_size(watch, e), depth), 0);
-                        size_t i = 0;
-
-                        while (i < n && seen[i] != hash)
-                                i++;
-                        if (i == n)
-                                seen[n++] = hash;
-                        if (n > FOLDS_MAX)
-                                break;
-                }
-                if (n <= FOLDS_MAX)
-                        return depth;
-        }
-        return lowest;
+        return depth;
 }
 
-/* Everything that the watch has becomes rescans. */
-static bool fold_all(struct watch *watch) {
+static int by_size(const void *a, const void *b) {
+        const struct fold *x = a, *y = b;
+
+        return (x->size > y->size) - (x->size < y->size);
+}
+
+/* Everything that the watch has becomes rescans. False: no memory; what could
+ * not be folded is still there. */
+static bool fold_all(struct watch *watch, bool keep_directories) {
+        struct fold folds[FOLDS_MAX];
         struct list entries;
-        size_t depth;
-        bool done = true;
+        size_t depth = deepest(watch), n;
 
         if (!watch->folded) {
                 watch->folded = calloc(1, sizeof(*watch->folded));
                 if (!watch->folded)
                         return false;
         }
-        depth = choose_depth(watch);
+        while ((n = gather(watch, keep_directories, depth, folds)) > FOLDS_MAX)
+                depth--; /* at the watched directory itself there is one */
+        /* The old rescans are folded anew with the rest. */
+        list_for_each(link, &watch->entries)
+                list_entry(link, struct entry, in_watch)->is_folded = false;
+        hash_free(watch->folded);
         list_init(&entries);
         list_splice(&entries, &watch->entries);
-        /* The old rescans are folded anew with the rest. */
-        hash_free(watch->folded);
-        /* From the shallow to the deep, so that one covers the next. */
-        for (size_t d = 0; d <= depth && !list_empty(&entries); d++)
-                list_for_each(link, &entries) {
-                        struct entry *entry = list_entry(link, struct entry, in_watch);
-                        const struct event *e = entry->event;
-                        const char *path = e->path.bytes ? e->path.bytes : "";
-                        size_t size = cut_to_depth(watch, path, cover_size(watch, e), depth);
-
-                        if (depth_of(path, size) > d)
-                                continue;
-                        entry->is_folded = false;
-                        list_remove(&entry->in_watch);
-                        if (e->notes & NOTES_KEPT || !fold_at(watch, e, size, e->notes, e->count + entry->more)) {
-                                list_append(&watch->entries, &entry->in_watch);
-                                done = done && e->notes & NOTES_KEPT;
-                                continue;
-                        }
-                        count_merged(watch->queue, 1);
-                        entry_free(entry);
+        qsort(folds, n, sizeof(folds[0]), by_size); /* the wide ones first: they cover others */
+        for (size_t i = 0; i < n; i++)
+                if (!fold_at(watch, &folds[i], 0)) {
+                        list_splice(&watch->entries, &entries);
+                        return false;
                 }
-        list_splice(&watch->entries, &entries);
-        return done;
+        list_for_each(link, &entries) {
+                struct entry *entry = list_entry(link, struct entry, in_watch);
+                const struct event *e = entry->event;
+                const char *path = e->path.bytes ? e->path.bytes : "";
+
+                list_remove(&entry->in_watch);
+                if (is_kept(e, keep_directories)) {
+                        list_append(&watch->entries, &entry->in_watch);
+                        continue;
+                }
+                find_cover(watch, path, cover_size(watch, e))->more += e->count + entry->more;
+                count_merged(watch->queue, 1);
+                entry_free(entry);
+        }
+        return true;
 }
 
 static bool is_within(const struct watch *watch, const struct entry *cover, struct event_path path) {
@@ -320,7 +351,8 @@ static bool is_within(const struct watch *watch, const struct entry *cover, stru
 bool merge_into_folded(struct watch *watch, const struct event *event) {
         size_t size = cover_size(watch, event);
         struct entry *entry;
-        bool moves_directory = is_about_place(event) && event->kind == KEV_KIND_DIRECTORY && event->from_path.bytes;
+        bool moves_directory = event->kind == KEV_KIND_DIRECTORY && event->from_path.bytes;
+        struct fold fold;
 
         if (event->notes & (NOTES_KEPT | KEV_NOTE_DEGRADED) || !event->path.bytes)
                 return false;
@@ -332,7 +364,8 @@ bool merge_into_folded(struct watch *watch, const struct event *event) {
         }
         if (!moves_directory)
                 return false;
-        if (!fold_at(watch, event, size, 0, event->count))
+        fold = (struct fold){ event->path.bytes, size, 0, 0, event->realtime_usec };
+        if (!fold_at(watch, &fold, event->count))
                 return false;
         count_merged(watch->queue, 1);
         return true;
@@ -340,7 +373,8 @@ bool merge_into_folded(struct watch *watch, const struct event *event) {
 
 /* ---- the bound ------------------------------------------------------------------------------------- */
 
-static struct watch *largest_tree(struct queue *queue) {
+/* The tree watch that has the most that folding would make smaller. */
+static struct watch *largest_tree(struct queue *queue, bool keep_directories) {
         struct watch *largest = NULL;
         size_t most = 0;
 
@@ -353,7 +387,7 @@ static struct watch *largest_tree(struct queue *queue) {
                 list_for_each(link, &watch->entries) {
                         struct entry *entry = list_entry(link, struct entry, in_watch);
 
-                        if (!entry->is_folded && !(entry->event->notes & NOTES_KEPT))
+                        if (!entry->is_folded && !is_kept(entry->event, keep_directories))
                                 bytes += entry->charge;
                 }
                 if (bytes > most) {
@@ -366,6 +400,7 @@ static struct watch *largest_tree(struct queue *queue) {
 
 static void compact(struct queue *queue) {
         struct watch *watch;
+        bool keep_directories = true;
 
         hash_for_each(node, &queue->watches) {
                 watch = container_of(node, struct watch, node);
@@ -374,9 +409,12 @@ static void compact(struct queue *queue) {
                 else if (watch->filter == KEV_FILTER_TREE && !(watch->folded && watch->folded->n_nodes > 0))
                         compact_paths(watch);
         }
-        while (queue->bytes > queue->bytes_max / 2 && (watch = largest_tree(queue)))
-                if (!fold_all(watch))
+        while (queue->bytes > queue->bytes_max / 2) {
+                watch = largest_tree(queue, keep_directories);
+                if (watch ? !fold_all(watch, keep_directories) : !keep_directories)
                         break;
+                keep_directories = keep_directories && watch;
+        }
 }
 
 bool merge_event(struct queue *queue, struct watch *watch, struct event *event) {
