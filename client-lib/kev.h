@@ -130,7 +130,7 @@ enum kev_filter {
 #define KEV_FLAG_LEVEL     (UINT32_C(1) << 3) /* reported as long as it holds */
 #define KEV_FLAG_EDGE      (UINT32_C(1) << 4)
 #define KEV_FLAG_EXCLUSIVE (UINT32_C(1) << 5)
-#define KEV_FLAG_EOF       (UINT32_C(1) << 6) /* in an event: nothing more will come of this watch */
+#define KEV_FLAG_EOF       (UINT32_C(1) << 6) /* in an event: nothing more will come of this watch; it still is to be removed */
 
 /* What an event's path is. */
 enum kev_kind {
@@ -184,7 +184,7 @@ int kev_watch_set_id(struct kev_watch *watch, int64_t id);
 
 /* vnode, tree. A relative path is taken from the current directory, now; events
  * then carry the absolute path. Symbolic links in the path are followed, those
- * below it are not. */
+ * below it are not. Errors also those of getcwd(3). */
 int kev_watch_set_path(struct kev_watch *watch, const char *path);
 
 /* proc. The process that has the pid when kev_add() runs; a pid that is given
@@ -192,7 +192,8 @@ int kev_watch_set_path(struct kev_watch *watch, const char *path);
 int kev_watch_set_pid(struct kev_watch *watch, pid_t pid);
 
 /* vnode and tree: an open file or directory; proc: a pidfd. The descriptor is
- * duplicated now, sent by kev_add(), and the duplicate closed with the watch. */
+ * duplicated now, sent by kev_add(), and the duplicate closed with the watch.
+ * Errors also those of fcntl(2), F_DUPFD_CLOEXEC. */
 int kev_watch_set_fd(struct kev_watch *watch, int fd);
 
 /* netdev: the device's name; without it all devices. user: the event's name. */

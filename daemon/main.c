@@ -71,15 +71,17 @@ static int run(struct daemon *d, const struct options *options) {
 
         if (r < 0)
                 return r;
-        if (options->mode != MODE_PRIVATE)
+        if (options->mode != MODE_PRIVATE) { /* whose environment is its client's */
                 (void)bus_open(&d->server, &d->bus);
-        (void)sd_notify(false, "READY=1\nSTATUS=Serving");
+                (void)sd_notify(false, "READY=1\nSTATUS=Serving");
+        }
         log_info("%s: mode %s, mux %s", KEVD_VERSION, mode_name(options->mode), mux_backend_name(d->mux));
         while (r == 0 && !d->server.stop)
                 r = mux_wait(d->mux, -1);
         if (r < 0)
                 log_error("the multiplexer failed: %s", strerror(-r));
-        (void)sd_notify(false, "STOPPING=1");
+        if (options->mode != MODE_PRIVATE)
+                (void)sd_notify(false, "STOPPING=1");
         return r;
 }
 

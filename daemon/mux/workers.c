@@ -8,15 +8,18 @@
 
 #include "mux.h"
 
+enum { SLOT_IDLE = 1 };
+
 /* One user's threads. Everything is under the lock of the whole. */
 struct pool {
         struct list link;
         struct workers *workers;
         uid_t user;
         struct list queue;
+        unsigned n_queued;
         pthread_cond_t wake;
         unsigned n_threads, n_idle;
-        uint64_t busy_since[WORKERS_PER_USER]; /* monotonic; 0: idle or not there */
+        uint64_t busy_since[WORKERS_PER_USER]; /* CLOCK_MONOTONIC; 0: no such thread; or SLOT_IDLE */
         bool closing;
 };
 
@@ -57,17 +60,19 @@ static void *thread_main(void *argument) {
         (void)pthread_mutex_lock(&w->lock);
         while (pool->busy_since[slot] != 0)
                 slot++;
+        pool->busy_since[slot] = SLOT_IDLE;
         for (;;) {
                 struct list *entry = list_pop(&pool->queue);
 
                 if (entry) {
                         struct work *work = list_entry(entry, struct work, link);
 
+                        pool->n_queued--;
                         pool->busy_since[slot] = monotonic_nsec();
                         (void)pthread_mutex_unlock(&w->lock);
                         work->run(work);
                         (void)pthread_mutex_lock(&w->lock);
-                        pool->busy_since[slot] = 1; /* claimed, not busy */
+                        pool->busy_since[slot] = SLOT_IDLE;
                         continue;
                 }
                 if (pool->closing)
@@ -134,7 +139,7 @@ static bool is_stuck(const struct pool *pool) {
         if (pool->n_threads < WORKERS_PER_USER)
                 return false;
         for (unsigned i = 0; i < WORKERS_PER_USER; i++)
-                if (pool->busy_since[i] <= 1 || pool->busy_since[i] > long_ago)
+                if (pool->busy_since[i] <= SLOT_IDLE || pool->busy_since[i] > long_ago)
                         return false;
         return true;
 }
@@ -152,15 +157,17 @@ int workers_submit(struct workers *w, uid_t user, struct work *work, bool must) 
         else if (!must && is_stuck(pool))
                 r = -EDQUOT;
         else {
-                if (pool->n_idle > 0)
+                /* A thread that was woken counts as idle until it runs. */
+                if (pool->n_queued < pool->n_idle)
                         (void)pthread_cond_signal(&pool->wake);
                 else if (pool->n_threads < WORKERS_PER_USER)
                         r = start_thread(pool);
                 if (r < 0 && pool->n_threads > 0)
                         r = 0; /* one that is there will come to it */
-                if (r == 0)
+                if (r == 0) {
                         list_append(&pool->queue, &work->link);
-                else
+                        pool->n_queued++;
+                } else
                         pool_free(pool);
         }
         (void)pthread_mutex_unlock(&w->lock);

@@ -205,7 +205,8 @@ static int check_ids(struct json_object *array, const char *name, struct buffer 
         for (size_t i = 0; array && i < json_object_array_length(array); i++) {
                 struct json_object *id = json_object_array_get_idx(array, i);
 
-                if (json_object_is_type(id, json_type_int))
+                /* json-c clamps what is past 64 bits: no id is the largest. */
+                if (json_object_is_type(id, json_type_int) && json_object_get_int64(id) != INT64_MAX)
                         continue;
                 where_put_name(where, name);
                 where_put_index(where, i);
