@@ -317,7 +317,7 @@ static void on_flush(struct mux_deferred *deferred) {
                 connection_free(c);
                 return;
         }
-        /* More calls, or more events, than this turn had room for. */
-        if (unwritten(c) == 0 && ((has_message(c) && c->call == CALL_NONE) || wait_has_more(c)))
+        /* More calls, or more to answer with, than this turn had room for. */
+        if (unwritten(c) == 0 && ((has_message(c) && c->call == CALL_NONE) || wait_is_due(c)))
                 mux_defer(c->server->mux, &c->flush);
 }

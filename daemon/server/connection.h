@@ -124,8 +124,8 @@ bool call_dispatch(struct connection *connection, const char *message, size_t si
 
 void wait_init(struct connection *connection);
 void wait_cancel(struct connection *connection);
-/* There are more events than went into the last reply. */
-bool wait_has_more(const struct connection *connection);
+/* There is something to answer a Wait with. */
+bool wait_is_due(const struct connection *connection);
 /* A further call has come. */
 void wait_interrupt(struct connection *connection);
 /* Answers if there is something to answer with. */

@@ -460,10 +460,14 @@ static void put_events(struct connection *c, struct buffer *b) {
         buffer_put_literal(b, "]");
 }
 
+bool wait_is_due(const struct connection *c) {
+        return c->call == CALL_WAIT && (queue_has_events(&c->queue) || c->interrupted || c->timed_out);
+}
+
 void wait_flush(struct connection *c) {
         bool last;
 
-        if (c->call != CALL_WAIT || !(queue_has_events(&c->queue) || c->interrupted || c->timed_out))
+        if (!wait_is_due(c))
                 return;
         last = !c->more || c->interrupted;
         put_events(c, reply_begin(c));
@@ -477,9 +481,6 @@ void wait_flush(struct connection *c) {
                 set_timer(c, end_of_silence(c));
 }
 
-bool wait_has_more(const struct connection *c) {
-        return c->call == CALL_WAIT && queue_has_events(&c->queue);
-}
 
 void wait_interrupt(struct connection *c) {
         c->interrupted = true;
