@@ -18,7 +18,7 @@ struct origin {
 };
 
 void options_init(struct options *o) {
-        *o = (struct options){ .mode = geteuid() == 0 ? MODE_SYSTEM : MODE_USER, .log_level = LOG_INFO };
+        *o = (struct options){ .mode = geteuid() == 0 ? MODE_SYSTEM : MODE_USER, .log_level = -1 };
 }
 
 void options_free(struct options *o) {
@@ -311,5 +311,9 @@ int options_read(struct options *o, int argc, char **argv) {
                 o->n_listen = 0;
         }
         options_free(&first);
-        return r < 0 ? r : read_command_line(o, argc, argv);
+        if (r == 0)
+                r = read_command_line(o, argc, argv);
+        if (o->log_level < 0) /* a private daemon shares its client's terminal */
+                o->log_level = o->mode == MODE_PRIVATE ? LOG_WARNING : LOG_INFO;
+        return r;
 }

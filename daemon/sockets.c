@@ -100,21 +100,45 @@ static int serve_standard_input(struct server *server) {
         return r;
 }
 
+static int serve_one_handed_over(struct server *server, int fd, const char *name) {
+        size_t size = strlen(name);
+        bool ours = strcmp(name, "org.kevd.events") == 0 || strcmp(name, "unknown") == 0 ||
+                    (size > 7 && strcmp(name + size - 7, ".socket") == 0); /* the unit's, where it has no other */
+        int r = -ENOTSOCK;
+
+        if (ours && sd_is_socket_unix(fd, SOCK_STREAM, 1, NULL, 0) > 0) {
+                (void)fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+                r = server_listen(server, fd);
+        }
+        if (r < 0)
+                log_error("the service manager's descriptor \"%s\" can't be served: %s", name,
+                          ours ? strerror(-r) : "only \"org.kevd.events\" is known");
+        return r;
+}
+
+/* sd_listen_fds(3). Returns how many there were. */
+static int serve_handed_over(struct server *server) {
+        char **names = NULL;
+        int n = sd_listen_fds_with_names(true, &names), r = 0;
+
+        for (int i = 0; i < n; i++) {
+                if (r == 0)
+                        r = serve_one_handed_over(server, SD_LISTEN_FDS_START + i, names[i]);
+                free(names[i]);
+        }
+        free(names);
+        return r < 0 ? r : MAX(n, 0);
+}
+
 int sockets_open(struct sockets *sockets, const struct options *options, struct server *server) {
-        int n, r = 0;
+        int r = 0;
 
         *sockets = (struct sockets){ 0 };
         if (options->mode == MODE_PRIVATE)
                 return serve_standard_input(server);
-        n = sd_listen_fds(true);
-        for (int fd = SD_LISTEN_FDS_START; r == 0 && fd < SD_LISTEN_FDS_START + n; fd++) {
-                (void)fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
-                r = sd_is_socket_unix(fd, SOCK_STREAM, 1, NULL, 0) > 0 ? server_listen(server, fd) : -ENOTSOCK;
-                if (r < 0)
-                        log_error("descriptor %d from the service manager can't be served: %s", fd, strerror(-r));
-        }
-        if (r < 0 || n > 0)
-                return r;
+        r = serve_handed_over(server);
+        if (r != 0)
+                return MIN(r, 0);
         for (size_t i = 0; r == 0 && i < options->n_listen; i++)
                 r = listen_at(sockets, options->listen[i], options->mode, server);
         if (options->n_listen == 0)

@@ -334,6 +334,17 @@ static void drop(struct inotify *s, struct dir *dir, uint64_t realtime_usec) {
         throw_away(s, dir);
 }
 
+/* The directories on the way from `dir` down to others that are watched. */
+static void set_keep(struct inotify *s, struct dir *dir, bool keep) {
+        list_for_each(entry, &s->trees) {
+                struct file_watch *watch = list_entry(entry, struct file_watch, link);
+
+                if (tree_is_below(watch->dir, dir))
+                        for (struct dir *d = watch->dir; d != dir; d = d->parent)
+                                d->keep = keep;
+        }
+}
+
 /* A watch of `dir` has ended: what nobody else watches goes. */
 static void release(struct inotify *s, struct dir *dir) {
         struct dir *d = dir;
@@ -342,13 +353,7 @@ static void release(struct inotify *s, struct dir *dir) {
         if (is_covered(dir))
                 return;
         disturbed = forget_lookups_below(s, dir);
-        list_for_each(entry, &s->trees) {
-                struct file_watch *watch = list_entry(entry, struct file_watch, link);
-
-                if (tree_is_below(watch->dir, dir))
-                        for (struct dir *k = watch->dir; k != dir && !k->keep; k = k->parent)
-                                k->keep = true;
-        }
+        set_keep(s, dir, true);
         /* Down through what is kept because something below it is watched. */
         for (;;) {
                 bool covered = d != dir && is_covered(d);
@@ -370,7 +375,6 @@ static void release(struct inotify *s, struct dir *dir) {
                 while (d != dir) {
                         struct dir *next = d->next;
 
-                        d->keep = false;
                         while (next && !next->keep) {
                                 struct dir *after = next->next;
 
@@ -386,6 +390,7 @@ static void release(struct inotify *s, struct dir *dir) {
                 if (d == dir)
                         break;
         }
+        set_keep(s, dir, false);
         if (disturbed)
                 ask_again_below(s, dir);
         tree_prune(&s->tree, dir);
