@@ -61,6 +61,7 @@ struct mark *mark_get(struct inotify *s, int wd) {
         return mark;
 }
 
+/* It is out of the table now, and freed before the next event. */
 static void mark_free(struct inotify *s, struct mark *mark) {
         list_for_each(entry, &s->moves) {
                 struct move *move = list_entry(entry, struct move, link);
@@ -70,15 +71,27 @@ static void mark_free(struct inotify *s, struct mark *mark) {
                 list_remove(&move->link);
                 free(move);
         }
+        mark->dying = true;
         hash_remove(&s->marks, &mark->node);
-        free(mark);
+        mark->node.next = s->dead_marks;
+        s->dead_marks = &mark->node;
+}
+
+/* Marks may end while an event of theirs is being handled. */
+static void bury_marks(struct inotify *s) {
+        while (s->dead_marks) {
+                struct mark *mark = container_of(s->dead_marks, struct mark, node);
+
+                s->dead_marks = mark->node.next;
+                free(mark);
+        }
 }
 
 void mark_release(struct inotify *s, struct mark *mark) {
         if (mark->dirs || mark->vnode || mark->dying)
                 return;
         if (inotify_rm_watch(s->fd, mark->wd) < 0)
-                mark_free(s, mark); /* the kernel had dropped it by itself */
+                mark_free(s, mark); /* the kernel has dropped it by itself */
         else
                 mark->dying = true;
 }
@@ -324,6 +337,7 @@ static bool must_wait_for(struct inotify *s, int wd) {
 static bool handle(struct inotify *s, const struct inotify_event *event, uint64_t now) {
         struct mark *mark;
 
+        bury_marks(s);
         if (event->mask & IN_Q_OVERFLOW) {
                 s->source.context->kernel_overflows++;
                 s->in_doubt = true;
@@ -803,6 +817,7 @@ static void inotify_close(struct source *source) {
                         mark = container_of(node, struct mark, node);
                 mark_free(s, mark);
         }
+        bury_marks(s);
         free_lone(&s->late);
         free_lone(&s->orphans);
         tree_free(&s->tree);

@@ -94,6 +94,7 @@ struct inotify {
         bool in_doubt; /* events were dropped: everything is to be looked at again */
 
         struct hash marks;
+        struct hash_node *dead_marks; /* to be freed */
         struct list late; /* wds whose events were passed over */
         int unknown_wd; /* that the reading waits for, or -1 */
         uint64_t unknown_since;

@@ -511,6 +511,7 @@ static bool refuse_starting(struct inotify *s, struct dir *dir, int error) {
 
 static void on_unfound(struct inotify *s, struct lookup *lookup, struct dir *dir, int error) {
         uint64_t now = realtime_nsec() / NSEC_PER_USEC;
+        struct dir *parent = dir->parent;
 
         switch (error) {
         case ERROR_TOO_DEEP:
@@ -520,14 +521,17 @@ static void on_unfound(struct inotify *s, struct lookup *lookup, struct dir *dir
         case ENOTDIR:
         case ELOOP:
                 drop(s, dir, now); /* the parent's events tell */
+                tree_prune(&s->tree, parent);
                 return;
         case EXDEV:   /* another file system is mounted there */
         case EACCES:  /* nobody who asked may look into it */
         case EPERM:
                 if (dir == lookup->root)
                         (void)refuse_starting(s, dir, error);
-                if (list_empty(&dir->subscriptions) && !dir->first_child && !dir->mark)
+                if (list_empty(&dir->subscriptions) && !dir->first_child && !dir->mark) {
                         throw_away(s, dir);
+                        tree_prune(&s->tree, parent);
+                }
                 return;
         default:
                 if (dir != lookup->root || !refuse_starting(s, dir, error))
@@ -657,7 +661,7 @@ void tree_decide_unfound(struct inotify *s) {
         list_for_each(entry, &s->lookups) {
                 struct lookup *lookup = list_entry(entry, struct lookup, link);
 
-                if (!lookup->unfound || s->drained_tick < lookup->tick)
+                if (!lookup->unfound || !lookup->ended || s->drained_tick < lookup->tick)
                         continue;
                 if (lookup->position == 0)
                         lookup->position = s->bytes_read;
@@ -669,6 +673,7 @@ void tree_decide_unfound(struct inotify *s) {
 }
 
 bool tree_on_crawled(struct inotify *s, struct lookup *lookup) {
+        lookup->ended = true;
         if (lookup->unfound)
                 return false;
         /* Of those that the thread did not come to. */

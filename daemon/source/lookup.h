@@ -101,6 +101,7 @@ struct lookup {
         uint64_t first_new_id; /* directories from this id on are younger */
         struct file_watch *watch;
         int watched_wd; /* LOOKUP_STAT: the mark it is about */
+        bool ended;     /* the end message has come */
         int unfound;    /* the root was not there: to be decided once the events up to `position` are handled */
         uint64_t tick, position;
 };
