@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * kev: kernel events on the command line. The table of commands, and what is the
+ * same for all of them before they run and after.
+ */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <kev.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "commands.h"
+#include "config.h"
+#include "report.h"
+#include "signals.h"
+
+static const struct command commands[] = {
+        {
+                .name = "watch",
+                .arguments = "[PATH...]",
+                .summary = "changes of files, and of directories with all below them",
+                .description =
+                        "Prints what changes in each directory PATH and everything below it, and what\n"
+                        "happens to each PATH that is a file. Without PATH: the current directory.\n"
+                        "\n"
+                        "Globs are matched against the path below the directory: * and ? stay within one\n"
+                        "name, ** spans directories, and a leading ! takes back an earlier glob.\n"
+                        "\n"
+                        "COMMAND is run by /bin/sh with the paths that changed on its standard input, one a\n"
+                        "line; {} in it is replaced by them, quoted. It never runs twice at once: what\n"
+                        "changes meanwhile is for the next run.\n"
+                        "\n"
+                        "Notes of directories: create delete write closewrite attrib rename replace movedin\n"
+                        "movedout. Of files: delete write extend attrib link rename revoke closewrite and,\n"
+                        "only when asked for, open close read. Notes that come unasked: rescan (look again\n"
+                        "at this path and below), gone, back, degraded.\n"
+                        "\n"
+                        "  kev watch\n"
+                        "  kev watch --exclude '.git/**' --notes create,closewrite,rename src include\n"
+                        "  kev watch --exec 'make -s' --exclude 'build/**'",
+                .options = OPTIONS_EVENTS | OPTIONS_TREE | OPTION_NOTES | OPTION_EXEC,
+                .run = watch_run,
+        },
+        {
+                .name = "wait",
+                .arguments = "PID...",
+                .summary = "wait for processes, and end as they did",
+                .description =
+                        "Waits until all of the processes have ended, whosever children they are, and prints\n"
+                        "how each of them did. The exit status is that of the last one to end, 128 and the\n"
+                        "signal's number if a signal killed it, or 1 if its status can't be known.\n"
+                        "\n"
+                        "  kev wait 1234 && echo it went well\n"
+                        "  kev wait --count 1 1234 1235      # the first of them",
+                .options = OPTIONS_EVENTS,
+                .arguments_required = true,
+                .run = wait_run,
+        },
+        {
+                .name = "proc",
+                .arguments = "[PID...]",
+                .summary = "how processes end",
+                .description =
+                        "Prints the exit and the reap of each process PID, and ends when all of them have\n"
+                        "ended. Without PID: of all processes that you may see or, where the daemon can't\n"
+                        "tell of those, of your processes that run now.",
+                .options = OPTIONS_EVENTS,
+                .run = proc_run,
+        },
+        {
+                .name = "netdev",
+                .arguments = "[NAME...]",
+                .summary = "network devices: carrier, state, addresses, names",
+                .description =
+                        "Prints what happens to each network device NAME. Without NAME: to all devices, those\n"
+                        "to come too. linkup and linkdown are the carrier; flags is what ip link sets.",
+                .options = OPTIONS_EVENTS,
+                .run = netdev_run,
+        },
+        {
+                .name = "timer",
+                .arguments = "PERIOD",
+                .summary = "a line each time a period is over",
+                .description =
+                        "Prints a line each time PERIOD is over: so many milliseconds, or with a unit ns, us,\n"
+                        "ms, s, m or h.\n"
+                        "\n"
+                        "  kev timer --count 3 250ms",
+                .options = OPTIONS_EVENTS | OPTION_ONCE,
+                .arguments_required = true,
+                .run = timer_run,
+        },
+        {
+                .name = "monitor",
+                .arguments = "WATCH...",
+                .summary = "any watches, in JSON",
+                .description =
+                        "Each WATCH is one object of the type Watch in the interface org.kevd.events; its id\n"
+                        "may be left out.\n"
+                        "\n"
+                        "  kev monitor '{\"filter\":\"user\",\"name\":\"reload\"}'\n"
+                        "  kev monitor '{\"filter\":\"tree\",\"path\":\"/etc\",\"tree\":{\"settleMsec\":200}}'",
+                .options = OPTIONS_EVENTS,
+                .arguments_required = true,
+                .run = monitor_run,
+        },
+        {
+                .name = "status",
+                .arguments = "",
+                .summary = "what the daemon does just now",
+                .description =
+                        "Prints the daemon's version and mode, the kernel interfaces it uses and why none\n"
+                        "better, what it has counted, and who is connected. For root and the user that the\n"
+                        "daemon runs as.",
+                .options = OPTIONS_ANY,
+                .run = status_run,
+        },
+};
+
+enum { N_COMMANDS = sizeof(commands) / sizeof(commands[0]) };
+
+static void print_help(FILE *file) {
+        (void)fputs("Usage: kev COMMAND [OPTION...] [ARGUMENT...]\n\nKernel events from kevd.\n\n", file);
+        for (int i = 0; i < N_COMMANDS; i++) {
+                char left[40];
+
+                (void)snprintf(left, sizeof(left), "%s %s", commands[i].name, commands[i].arguments);
+                (void)fprintf(file, "  kev %-18s %s\n", left, commands[i].summary);
+        }
+        (void)fprintf(file, "  kev %-18s %s\n", "help COMMAND", "what a command does, and its options");
+        (void)fputs("\nExit status: 0 done, 1 the daemon refused or is not there, 2 wrong usage, 124 the time\n"
+                    "was up. See kev(1).\n", file);
+}
+
+static const struct command *find_command(const char *name) {
+        for (int i = 0; i < N_COMMANDS; i++)
+                if (strcmp(commands[i].name, name) == 0)
+                        return &commands[i];
+        usage_error(NULL, "no command '%s'", name);
+        return NULL;
+}
+
+static int help_run(char *const *arguments) {
+        const struct command *command = arguments[0] ? find_command(arguments[0]) : NULL;
+
+        if (command)
+                options_print_help(command);
+        else if (arguments[0])
+                return STATUS_USAGE;
+        else
+                print_help(stdout);
+        return STATUS_DONE;
+}
+
+static int run_command(struct options *o, int argc, char **argv) {
+        const struct command *command = find_command(argv[0]);
+
+        if (!command || options_read(o, command, argc, argv) < 0)
+                return STATUS_USAGE;
+        if (o->given & OPTION_HELP) {
+                options_print_help(command);
+                return STATUS_DONE;
+        }
+        if (command->arguments_required && o->n_arguments == 0)
+                return usage_error(command, "%s is missing", command->arguments);
+        return command->run(command, o);
+}
+
+static int run(struct options *o, int argc, char **argv) {
+        int n;
+
+        if (options_read(o, NULL, argc, argv) < 0)
+                return STATUS_USAGE;
+        n = o->n_arguments;
+        argv = o->arguments;
+        if (o->given & OPTION_VERSION) {
+                (void)printf("kev %s, libkev %s\n", KEVD_VERSION, kev_version());
+                return STATUS_DONE;
+        }
+        if ((o->given & OPTION_HELP) || (n > 0 && strcmp(argv[0], "help") == 0))
+                return help_run(n > 0 && strcmp(argv[0], "help") == 0 ? argv + 1 : argv);
+        if (n == 0) {
+                print_help(stderr);
+                return STATUS_USAGE;
+        }
+        return run_command(o, n, argv);
+}
+
+/* A descriptor that was closed for us would be given to a socket, and written to as if it were a terminal. These
+ * stand-ins fail when they are used. */
+static int open_standard_descriptors(void) {
+        for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+                if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+                        return -1;
+        return 0;
+}
+
+int main(int argc, char **argv) {
+        struct options o = { 0 };
+        int status;
+
+        if (open_standard_descriptors() < 0)
+                return STATUS_FAILED;
+        (void)signal(SIGPIPE, SIG_IGN);
+        status = run(&o, argc, argv);
+        options_free(&o);
+        if ((fflush(stdout) != 0 || ferror(stdout)) && errno != EPIPE) {
+                report(NULL, "can't write to standard output", strerror(errno));
+                status = STATUS_FAILED;
+        }
+        signals_reraise();
+        return status;
+}

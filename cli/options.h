@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * The command line: what a command is, the options that the commands share, and
+ * the help that is made from both.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Exit statuses; kev wait has those of processes too. */
+enum {
+        STATUS_DONE = 0,
+        STATUS_FAILED = 1, /* the daemon refused, or there is none, or it has gone */
+        STATUS_USAGE = 2,
+        STATUS_TIMEOUT = 124,
+};
+
+/* One bit an option. */
+enum option_bit {
+        OPTION_JSON = 1 << 0,
+        OPTION_COUNT = 1 << 1,
+        OPTION_TIMEOUT = 1 << 2,
+        OPTION_ADDRESS = 1 << 3,
+        OPTION_QUIET = 1 << 4,
+        OPTION_HELP = 1 << 5,
+        OPTION_VERSION = 1 << 6,
+        OPTION_NOTES = 1 << 7,
+        OPTION_INCLUDE = 1 << 8,
+        OPTION_EXCLUDE = 1 << 9,
+        OPTION_DEPTH = 1 << 10,
+        OPTION_EXEC = 1 << 11,
+        OPTION_ONCE = 1 << 12,
+};
+
+#define OPTIONS_ANY (OPTION_JSON | OPTION_ADDRESS | OPTION_QUIET | OPTION_HELP)
+#define OPTIONS_EVENTS (OPTIONS_ANY | OPTION_COUNT | OPTION_TIMEOUT)
+#define OPTIONS_TREE (OPTION_INCLUDE | OPTION_EXCLUDE | OPTION_DEPTH)
+
+struct glob {
+        bool exclude;
+        const char *pattern;
+};
+
+struct options {
+        unsigned given; /* of enum option_bit */
+        uint64_t count; /* 0: no bound */
+        int64_t timeout_nsec;
+        const char *address;
+        uint64_t notes;
+        struct glob *globs; /* in the order given */
+        size_t n_globs;
+        int depth;
+        const char *exec;
+        char **arguments; /* NULL-terminated */
+        int n_arguments;
+};
+
+struct command {
+        const char *name;
+        const char *arguments; /* as the help shows them */
+        const char *summary;
+        const char *description;
+        unsigned options; /* of enum option_bit */
+        bool arguments_required;
+        int (*run)(const struct command *command, const struct options *options);
+};
+
+/*
+ * Reads the options and arguments of `command`, or, with NULL, the options that
+ * stand before a command: arguments then begin with the command's name. -EINVAL
+ * after a message.
+ */
+int options_read(struct options *o, const struct command *command, int argc, char **argv);
+void options_free(struct options *o);
+
+void options_print_help(const struct command *command);
+
+/* Says what is wrong and where help is; returns STATUS_USAGE. */
+__attribute__((__format__(__printf__, 2, 3))) int usage_error(const struct command *command, const char *format, ...);
+
+/* A whole number from `min` to `max`, digits only. */
+int number_read(const char *text, uint64_t min, uint64_t max, uint64_t *ret_number);
+/* "2", "2.5", "500ms" (ns, us, ms, s, m, h), in nanoseconds and above 0; without a unit it is so many `unit`. */
+int duration_read(const char *text, int64_t unit, int64_t *ret_nsec);
+
+#define NSEC_PER_USEC INT64_C(1000)
+#define NSEC_PER_MSEC INT64_C(1000000)
+#define NSEC_PER_SEC INT64_C(1000000000)

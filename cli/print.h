@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * Events as people read them: when, what, where, one a line.
+ */
+
+#include <kev.h>
+
+#include "subject.h"
+
+/* Appends the line. `subject` is what the event's watch is about. */
+void print_event(struct text *out, const struct subject *subject, const struct kev_event *event, bool colour);
+
+/* How a process ended: "exit code 7", "killed by SIGSEGV (core dumped)" or, where the event can't tell,
+ * "status not known". */
+void print_outcome(struct text *out, const struct kev_event *event);
+
+/* True if colours may be used on that descriptor. */
+bool print_in_colour(int fd);
