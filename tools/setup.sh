@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# shellcheck shell=bash disable=SC2034 # the lists are for those who source it
+#
+# What the commands here share: installing what is missing, and building. To be sourced with
+# `set -euo pipefail` in force. Everything it has to say goes to stderr.
+
+root=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/.." && pwd -P)
+
+# One package a line: Debian's name, and how to tell that it need not be installed - a command,
+# a pkg-config module, or a file or directory that is there.
+build_packages='
+meson           command  meson
+ninja-build     command  ninja
+gcc             command  cc
+libc6-dev       file     /usr/include/stdio.h
+pkg-config      command  pkg-config
+libsystemd-dev  module   libsystemd
+libjson-c-dev   module   json-c
+libmnl-dev      module   libmnl
+'
+# systemd is for systemd-analyze and busctl; no manager is started.
+test_packages='
+check                         module   check
+dbus-daemon                   command  dbus-daemon
+golang-go                     command  go
+golang-github-varlink-go-dev  file     /usr/share/gocode/src/github.com/varlink/go
+iproute2                      command  ip
+python3                       command  python3
+systemd                       command  systemd-analyze
+varlink-go                    command  varlink-go-interface-generator
+'
+
+say() {
+        printf 'tools/%s: %s\n' "${0##*/}" "$*" >&2
+}
+
+# Runs a command, and shows what it wrote only if it failed.
+quietly() {
+        local log status=0
+
+        log=$(mktemp)
+        "$@" >"$log" 2>&1 </dev/null || status=$?
+        [ "$status" -eq 0 ] || cat -- "$log" >&2
+        rm -f -- "$log"
+        return "$status"
+}
+
+is_present() {
+        local kind=$1 what=$2
+
+        case $kind in
+        # Users other than root often have no sbin directory in PATH, where Debian keeps ip.
+        command) PATH=$PATH:/usr/sbin:/sbin command -v "$what" >/dev/null ;;
+        module) command -v pkg-config >/dev/null && pkg-config --exists "$what" ;;
+        file) [ -e "$what" ] ;;
+        esac
+}
+
+# Prints the names of the packages of the given lists that are missing, one a line.
+missing_packages() {
+        local package kind what
+
+        printf '%s\n' "$@" | while read -r package kind what; do
+                [ -z "$package" ] || is_present "$kind" "$what" || printf '%s\n' "$package"
+        done
+}
+
+apt() {
+        local as_root=()
+
+        [ "$(id -u)" -eq 0 ] || as_root=(sudo)
+        quietly "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y \
+                -o DPkg::Lock::Timeout=300 -o APT::Install-Recommends=false "$@"
+}
+
+# Sees to it that the packages of the given lists are there.
+need_packages() {
+        local missing
+
+        mapfile -t missing < <(missing_packages "$@")
+        [ "${#missing[@]}" -gt 0 ] || return 0
+
+        if ! command -v apt-get >/dev/null; then
+                say "missing, by their names in Debian: ${missing[*]}"
+                exit 1
+        fi
+        if [ "$(id -u)" -ne 0 ] && ! command -v sudo >/dev/null; then
+                say "missing, and neither root nor sudo to install them: ${missing[*]}"
+                exit 1
+        fi
+
+        say "installing ${missing[*]}"
+        # A source that can't be reached need not be one that these packages come from.
+        apt update || say "apt-get update failed; going on with the lists that are there"
+        if ! apt install "${missing[@]}"; then
+                say "could not install ${missing[*]}"
+                exit 1
+        fi
+}
+
+# build FOLDER [OPTIONS FOR MESON]: sets up the build folder, below the root, unless it is there,
+# and builds. A folder that came along with a copied tree belongs to the tree's old place, and is
+# set up anew.
+build() {
+        local folder=$root/$1
+        shift
+
+        if [ ! -e "$folder/build.ninja" ]; then
+                quietly meson setup "$folder" "$root" "$@" || return
+        elif ! grep -qF "\"source\": \"$root\"" "$folder/meson-info/meson-info.json"; then
+                quietly meson setup --wipe "$folder" "$root" "$@" || return
+        fi
+        quietly ninja -C "$folder" --quiet
+}
