@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * The harness: running the real daemon, and talking to it without the library. Every wait has a
+ * bound; what exceeds it fails the test.
+ */
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/pidfd.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <json-c/json.h>
+
+#include "harness.h"
+#include "macro.h"
+
+enum {
+        SEND_FDS_MAX = 16,
+        DAEMON_MSEC = 20000, /* for its start, and for its end */
+};
+
+static int remaining_msec(int64_t deadline) {
+        return (int)MAX(deadline - now_msec(), 0);
+}
+
+/* Whether the descriptor became readable, or was hung up, in time. */
+static bool wait_readable(int fd, int64_t deadline) {
+        struct pollfd p = { .fd = fd, .events = POLLIN };
+        int r;
+
+        do
+                r = poll(&p, 1, remaining_msec(deadline));
+        while (r < 0 && errno == EINTR);
+        assert_system(r >= 0, "poll");
+        return r > 0;
+}
+
+/* ---- the daemon ------------------------------------------------------------ */
+
+static unsigned n_daemons; /* that this test has started */
+
+static char *format(const char *text, ...) __attribute__((format(printf, 1, 2)));
+static char *format(const char *text, ...) {
+        char *result;
+        va_list args;
+
+        va_start(args, text);
+        ck_assert_int_ge(vasprintf(&result, text, args), 0);
+        va_end(args);
+        return result;
+}
+
+static void address_of(const char *path, struct sockaddr_un *ret_address) {
+        *ret_address = (struct sockaddr_un){ .sun_family = AF_UNIX };
+        ck_assert_msg(strlen(path) < sizeof(ret_address->sun_path), "%s: too long for a socket", path);
+        memcpy(ret_address->sun_path, path, strlen(path) + 1);
+}
+
+/* In the child: becomes kevd. */
+static void daemon_exec(char **argv, const char *log_path, const char *notify_path, pid_t parent)
+        __attribute__((noreturn));
+static void daemon_exec(char **argv, const char *log_path, const char *notify_path, pid_t parent) {
+        int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+        int log = open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+
+        if (null < 0 || log < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(log, STDOUT_FILENO) < 0 ||
+            dup2(log, STDERR_FILENO) < 0 || close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC) < 0 ||
+            prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || setenv("NOTIFY_SOCKET", notify_path, 1) < 0)
+                _exit(126);
+        /* The parent may have gone before the death signal was set. */
+        if (getppid() != parent)
+                _exit(126);
+        (void)execv(argv[0], argv);
+        fprintf(stderr, "%s: %s\n", argv[0], strerror(errno));
+        _exit(127);
+}
+
+/* Whether the datagram, lines of NAME=VALUE, says that the daemon is ready. */
+static bool says_ready(char *datagram) {
+        char *state = NULL;
+
+        for (char *line = strtok_r(datagram, "\n", &state); line; line = strtok_r(NULL, "\n", &state))
+                if (strcmp(line, "READY=1") == 0)
+                        return true;
+        return false;
+}
+
+static void daemon_wait_ready(struct daemon *daemon) {
+        int64_t deadline = now_msec() + DAEMON_MSEC;
+
+        for (;;) {
+                struct pollfd p[] = {
+                        { .fd = daemon->notify_fd, .events = POLLIN },
+                        { .fd = daemon->pidfd, .events = POLLIN },
+                };
+                char datagram[4096];
+                ssize_t size;
+                int r = poll(p, ARRAY_SIZE(p), remaining_msec(deadline));
+
+                assert_system(r >= 0 || errno == EINTR, "poll");
+                ck_assert_msg(r != 0, "kevd was not ready after %d ms", DAEMON_MSEC);
+                if (r < 0)
+                        continue;
+                if (p[0].revents) {
+                        size = recv(daemon->notify_fd, datagram, sizeof(datagram) - 1, 0);
+                        assert_system(size >= 0, "recv");
+                        datagram[size] = '\0';
+                        if (says_ready(datagram))
+                                return;
+                } else {
+                        ck_assert_msg(!p[1].revents, "kevd ended before it was ready");
+                }
+        }
+}
+
+struct daemon *daemon_start_with(const char *const *options) {
+        unsigned number = ++n_daemons;
+        _cleanup_(freep) char *log_path = format("%s/kevd-%u.log", harness_tempdir(), number);
+        _cleanup_(freep) char *notify_path = format("%s/notify-%u", harness_tempdir(), number);
+        _cleanup_(freep) char *listen_option = NULL;
+        _cleanup_(freep) char **argv = NULL;
+        const char *path = getenv("KEVD");
+        struct daemon *daemon = calloc(1, sizeof(*daemon));
+        pid_t parent = getpid();
+        struct sockaddr_un address;
+        size_t n = 0;
+
+        ck_assert_msg(path, "KEVD, the path of the daemon, is not in the environment");
+        ck_assert_ptr_nonnull(daemon);
+        daemon->socket = format("%s/socket-%u", harness_tempdir(), number);
+        listen_option = format("--listen=%s", daemon->socket);
+
+        while (options[n])
+                n++;
+        argv = calloc(n + 4, sizeof(*argv));
+        ck_assert_ptr_nonnull(argv);
+        argv[0] = (char *)path;
+        argv[1] = listen_option;
+        argv[2] = (char *)"--mode=user";
+        memcpy(&argv[3], options, n * sizeof(*argv));
+
+        address_of(notify_path, &address);
+        daemon->notify_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        assert_system(daemon->notify_fd >= 0, "socket");
+        assert_system(bind(daemon->notify_fd, (struct sockaddr *)&address, sizeof(address)) == 0, "bind");
+
+        daemon->pid = fork();
+        assert_system(daemon->pid >= 0, "fork");
+        if (daemon->pid == 0)
+                daemon_exec(argv, log_path, notify_path, parent);
+        daemon->pidfd = pidfd_open(daemon->pid, 0);
+        assert_system(daemon->pidfd >= 0, "pidfd_open");
+        daemon_wait_ready(daemon);
+        return daemon;
+}
+
+void daemon_stop(struct daemon *daemon) {
+        bool in_time;
+        int status;
+
+        /* It is not waited for yet: the pid can't be another process's. */
+        assert_system(kill(daemon->pid, SIGTERM) == 0, "kill");
+        in_time = wait_readable(daemon->pidfd, now_msec() + DAEMON_MSEC);
+        if (!in_time)
+                (void)kill(daemon->pid, SIGKILL);
+        ck_assert_int_eq(waitpid(daemon->pid, &status, 0), daemon->pid);
+
+        ck_assert_msg(in_time, "kevd still ran %d ms after SIGTERM", DAEMON_MSEC);
+        ck_assert_msg(!WIFSIGNALED(status), "kevd was ended by signal %d", WTERMSIG(status));
+        ck_assert_msg(WEXITSTATUS(status) == 0, "kevd's exit status was %d", WEXITSTATUS(status));
+
+        (void)close(daemon->pidfd);
+        (void)close(daemon->notify_fd);
+        free(daemon->socket);
+        free(daemon);
+}
+
+static size_t count_lines(FILE *file, const char *start) {
+        _cleanup_(freep) char *line = NULL;
+        size_t capacity = 0, n = 0;
+
+        while (getline(&line, &capacity, file) >= 0)
+                n += strncmp(line, start, strlen(start)) == 0;
+        return n;
+}
+
+size_t daemon_fdinfo_inotify_watches(pid_t pid) {
+        _cleanup_(freep) char *path = format("/proc/%d/fdinfo", (int)pid);
+        DIR *directory = opendir(path);
+        struct dirent *entry;
+        size_t n = 0;
+
+        assert_system(directory, path);
+        while ((entry = readdir(directory))) {
+                int fd = openat(dirfd(directory), entry->d_name, O_RDONLY | O_CLOEXEC);
+                FILE *file;
+
+                /* The descriptor may have been closed meanwhile. */
+                if (fd < 0)
+                        continue;
+                file = fdopen(fd, "r");
+                ck_assert_ptr_nonnull(file);
+                n += count_lines(file, "inotify wd:");
+                (void)fclose(file);
+        }
+        (void)closedir(directory);
+        return n;
+}
+
+/* ---- a client without the library ------------------------------------------ */
+
+int client_connect(const char *socket_path) {
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        struct sockaddr_un address;
+
+        assert_system(fd >= 0, "socket");
+        address_of(socket_path, &address);
+        assert_system(connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0, socket_path);
+        return fd;
+}
+
+void client_send_with_fds(int fd, const void *data, size_t size, const int *fds, size_t n_fds) {
+        union {
+                struct cmsghdr header;
+                char bytes[CMSG_SPACE(SEND_FDS_MAX * sizeof(int))];
+        } control = { 0 };
+        const char *p = data;
+
+        ck_assert_uint_le(n_fds, SEND_FDS_MAX);
+        control.header = (struct cmsghdr){
+                .cmsg_level = SOL_SOCKET,
+                .cmsg_type = SCM_RIGHTS,
+                .cmsg_len = CMSG_LEN(n_fds * sizeof(int)),
+        };
+        if (n_fds > 0)
+                memcpy(CMSG_DATA(&control.header), fds, n_fds * sizeof(int));
+
+        while (size > 0) {
+                struct iovec part = { .iov_base = (char *)p, .iov_len = size };
+                struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
+                ssize_t sent;
+
+                if (n_fds > 0) {
+                        message.msg_control = control.bytes;
+                        message.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
+                }
+                sent = sendmsg(fd, &message, MSG_NOSIGNAL);
+                assert_system(sent >= 0, "sendmsg");
+                p += sent;
+                size -= (size_t)sent;
+                n_fds = 0;
+        }
+}
+
+void client_send(int fd, const void *data, size_t size) {
+        client_send_with_fds(fd, data, size, NULL, 0);
+}
+
+void client_send_message(int fd, const char *text) {
+        client_send(fd, text, strlen(text) + 1);
+}
+
+static struct json_object *parse(const char *text, size_t size) {
+        struct json_tokener *tokener = json_tokener_new();
+        struct json_object *object;
+
+        ck_assert_ptr_nonnull(tokener);
+        json_tokener_set_flags(tokener, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
+        object = json_tokener_parse_ex(tokener, text, (int)size);
+        ck_assert_msg(json_object_is_type(object, json_type_object), "not a JSON object: %.500s", text);
+        json_tokener_free(tokener);
+        return object;
+}
+
+struct json_object *client_receive(int fd, int timeout_msec) {
+        int64_t deadline = now_msec() + timeout_msec;
+        _cleanup_(freep) char *message = NULL;
+        size_t size = 0;
+
+        for (;;) {
+                char part[65536], *end;
+                ssize_t n;
+
+                if (!wait_readable(fd, deadline)) {
+                        ck_assert_msg(size == 0, "only part of a message came: %.*s", (int)MIN(size, 500U), message);
+                        return NULL;
+                }
+                n = recv(fd, part, sizeof(part), MSG_PEEK);
+                assert_system(n >= 0, "recv");
+                ck_assert_msg(n > 0, "the daemon closed the connection");
+
+                /* What stands behind the message's end is the next one's, and stays in the socket. */
+                end = memchr(part, '\0', (size_t)n);
+                if (end)
+                        n = end + 1 - part;
+                ck_assert_int_eq(recv(fd, part, (size_t)n, 0), n);
+
+                message = realloc(message, size + (size_t)n);
+                ck_assert_ptr_nonnull(message);
+                memcpy(message + size, part, (size_t)n);
+                size += (size_t)n;
+                if (end)
+                        return parse(message, size);
+        }
+}
+
+struct json_object *client_call(int fd, const char *method, const char *parameters) {
+        _cleanup_(freep) char *text = NULL;
+        struct json_object *reply;
+
+        text = format("{\"method\":\"%s\",\"parameters\":%s}", method, parameters ? parameters : "{}");
+        client_send_message(fd, text);
+        reply = client_receive(fd, HARNESS_REPLY_MSEC);
+        ck_assert_msg(reply, "no reply to %s", method);
+        return reply;
+}
+
+void client_expect_close(int fd, int timeout_msec) {
+        int64_t deadline = now_msec() + timeout_msec;
+
+        for (;;) {
+                char part[4096];
+                ssize_t n;
+
+                ck_assert_msg(wait_readable(fd, deadline), "the daemon kept the connection for %d ms", timeout_msec);
+                n = recv(fd, part, sizeof(part), 0);
+                if (n == 0 || (n < 0 && errno == ECONNRESET))
+                        return;
+                assert_system(n > 0, "recv");
+        }
+}

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * What every test program is built on: Check (libcheck), with results as TAP, skipping, and a look
+ * at what a test leaves behind.
+ *
+ * A program makes suites with harness_suite(), cases in them with harness_case(), adds its tests
+ * with Check's tcase_add_test(), and ends in harness_main(). Each test runs in a process of its
+ * own, so that a crash fails one test. A test fails, too, if it ends with other descriptors open
+ * than it began with, or with a child process: fixtures of the case's own have cleaned up by then.
+ *
+ * Everything below may be called within a test or a checked fixture only, but for the first three.
+ * What goes wrong in it fails the test, so that callers need not look. A daemon's log is shown with
+ * the message when a test fails.
+ */
+
+#include <check.h>
+#include <errno.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/types.h>
+
+struct json_object;
+
+enum {
+        HARNESS_CASE_SECONDS = 30,  /* for one test, unless tcase_set_timeout() says otherwise */
+        HARNESS_REPLY_MSEC = 10000, /* bound for what comes at once on an idle machine */
+};
+
+/* For system calls: says what failed, and errno's text. */
+#define assert_system(expression, what) ck_assert_msg((expression), "%s: %s", (what), strerror(errno))
+
+/* Suites run in the order in which they were made. The names appear in TAP as "suite:case:test",
+ * and hold no colon. */
+Suite *harness_suite(const char *name);
+TCase *harness_case(Suite *suite, const char *name);
+
+/* Runs all suites, or what the command line names as SUITE or SUITE:CASE. Returns main()'s value: 0 if
+ * no test failed. Frees the suites. */
+int harness_main(int argc, char *argv[]);
+
+/* Ends the test as skipped; the case's own teardown does not run. The reason is one line. */
+void harness_skip(const char *reason) __attribute__((noreturn));
+
+/* Adds to the test's name what a loop test is about: a file of a corpus, say. */
+void harness_label(const char *label);
+
+/* A directory of this test's own, mode 0700, absolute, the same on each call, short enough for a
+ * socket's address. It is removed after the test with all that is in it. */
+const char *harness_tempdir(void);
+
+/* CLOCK_MONOTONIC. */
+int64_t now_msec(void);
+
+/* Whether `predicate` became true in time; it is asked every millisecond or so. */
+bool wait_until(bool (*predicate)(void *userdata), void *userdata, int timeout_msec);
+
+/* ---- the daemon ------------------------------------------------------------ */
+
+struct daemon {
+        pid_t pid;
+        char *socket; /* where it listens */
+        int pidfd;
+        int notify_fd; /* what it tells the service manager: one datagram a message */
+};
+
+/*
+ * Runs kevd ($KEVD) with the given options (up to a NULL) behind --listen=SOCKET and --mode=user. On
+ * return it has reported that it is ready. It finds no configuration of the user's, and no bus but one
+ * that the test has put into the environment. It ends with the test at the latest.
+ */
+struct daemon *daemon_start_with(const char *const *options);
+
+/* daemon_start(NULL), daemon_start("--mux=poll", "--log-level=debug") */
+#define daemon_start(...) daemon_start_with((const char *const[]){ __VA_ARGS__, NULL })
+
+/* Ends it with SIGTERM, frees it, and fails the test unless its exit status was 0. */
+void daemon_stop(struct daemon *daemon);
+
+/* How many inotify watches the process holds, on all its instances. */
+size_t daemon_fdinfo_inotify_watches(pid_t pid);
+
+/* ---- a client without the library ------------------------------------------ */
+
+/* Connected to the socket; the caller closes it. */
+int client_connect(const char *socket_path);
+
+/* All of the bytes, with up to 16 descriptors beside the first of them. */
+void client_send(int fd, const void *data, size_t size);
+void client_send_with_fds(int fd, const void *data, size_t size, const int *fds, size_t n_fds);
+
+/* The text and its NUL byte. */
+void client_send_message(int fd, const char *text);
+
+/* One message, which the caller frees with json_object_put(), or NULL if none came in time. A part of
+ * one, anything but a JSON object, or the connection's end fails the test. */
+struct json_object *client_receive(int fd, int timeout_msec);
+
+/* Sends a call (parameters: a JSON object as text, or NULL) and returns its reply, which the caller
+ * frees: parameters and, for an error, error. */
+struct json_object *client_call(int fd, const char *method, const char *parameters);
+
+/* Waits for the daemon to close the connection; what it sends before that is thrown away. */
+void client_expect_close(int fd, int timeout_msec);

@@ -1,0 +1,824 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * netdev watches against the real daemon, in a network namespace of each test's own: what is done
+ * to the devices with ip(8) must come out as exactly the events that stand for it, and after a loss
+ * of messages the state that the events build up must be the kernel's.
+ */
+
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <json-c/json.h>
+
+#include "harness.h"
+#include "macro.h"
+
+/* ---- the namespace ------------------------------------------------------------------------------- */
+
+static void write_file(const char *path, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void write_file(const char *path, const char *format, ...) {
+        FILE *file = fopen(path, "we");
+        va_list args;
+
+        assert_system(file, path);
+        va_start(args, format);
+        (void)vfprintf(file, format, args);
+        va_end(args);
+        assert_system(fclose(file) == 0, path);
+}
+
+/* The test's process, and all that it starts, see an empty set of devices from here on. */
+static void enter_namespace(void) {
+        uid_t uid = geteuid();
+        gid_t gid = getegid();
+
+        if (system("ip -V >/dev/null 2>&1") != 0)
+                harness_skip("there is no ip(8)");
+        if (uid != 0) {
+                if (unshare(CLONE_NEWUSER) < 0)
+                        harness_skip("neither root nor user namespaces");
+                write_file("/proc/self/setgroups", "deny");
+                write_file("/proc/self/uid_map", "0 %u 1", uid);
+                write_file("/proc/self/gid_map", "0 %u 1", gid);
+        }
+        if (unshare(CLONE_NEWNET) < 0)
+                harness_skip("no network namespace can be made");
+        /* No address of its own making comes in between. */
+        write_file("/proc/sys/net/ipv6/conf/default/addr_gen_mode", "1");
+        write_file("/proc/sys/net/ipv6/conf/all/addr_gen_mode", "1");
+}
+
+static int ip_quietly(const char *format, va_list args) {
+        char command[512] = "ip ";
+
+        (void)vsnprintf(command + 3, sizeof(command) - 3, format, args);
+        return system(command);
+}
+
+static void ip(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static void ip(const char *format, ...) {
+        va_list args;
+        int r;
+
+        va_start(args, format);
+        r = ip_quietly(format, args);
+        va_end(args);
+        ck_assert_msg(r == 0, "ip %s", format);
+}
+
+/* A device is one end of a pair, as every kernel has them: its other end has a "p" behind the name, and is
+ * not looked at. */
+static void add_device(const char *name) {
+        ip("link add %s type veth peer name %sp", name, name);
+}
+
+static bool is_other_end(const char *name) {
+        return name[0] && name[strlen(name) - 1] == 'p';
+}
+
+/* Many commands in one process. They must all do well: it stops at the first that doesn't. */
+static FILE *ip_batch(void) {
+        FILE *pipe = popen("ip -batch -", "we");
+
+        ck_assert_ptr_nonnull(pipe);
+        return pipe;
+}
+
+static void ip_batch_end(FILE *pipe) {
+        ck_assert_int_eq(pclose(pipe), 0);
+}
+
+static struct json_object *ip_json(const char *what) {
+        char command[128], *text = NULL;
+        struct json_object *object;
+        size_t size = 0;
+        FILE *pipe;
+
+        (void)snprintf(command, sizeof(command), "ip -j %s", what);
+        pipe = popen(command, "re");
+        ck_assert_ptr_nonnull(pipe);
+        (void)getdelim(&text, &size, 0, pipe);
+        ck_assert_int_eq(pclose(pipe), 0);
+        object = json_tokener_parse(text);
+        ck_assert_msg(json_object_is_type(object, json_type_array), "%s", text);
+        free(text);
+        return object;
+}
+
+/* ---- the protocol ---------------------------------------------------------------------------------- */
+
+static struct json_object *at(struct json_object *object, const char *pointer) {
+        struct json_object *found;
+
+        return json_pointer_get(object, pointer, &found) == 0 ? found : NULL;
+}
+
+static const char *text_at(struct json_object *object, const char *pointer) {
+        const char *text = json_object_get_string(at(object, pointer));
+
+        return text ? text : "";
+}
+
+/* How often the device's carrier has changed: the kernel's own count. */
+static int64_t carrier_changes(const char *device) {
+        struct json_object *links, *changes;
+        char command[64];
+        int64_t n;
+
+        (void)snprintf(command, sizeof(command), "-s -s link show %s", device);
+        links = ip_json(command);
+        changes = at(links, "/0/stats64/tx/carrier_changes");
+        ck_assert_msg(changes, "%s", json_object_to_json_string(links));
+        n = json_object_get_int64(changes);
+        json_object_put(links);
+        return n;
+}
+
+static void watch(int fd, const char *members) {
+        struct json_object *reply;
+        char parameters[256];
+
+        (void)snprintf(parameters, sizeof(parameters), "{\"add\":[{\"id\":1,\"filter\":\"netdev\"%s}]}", members);
+        reply = client_call(fd, "org.kevd.events.Change", parameters);
+        ck_assert_msg(at(reply, "/parameters/refused") && !at(reply, "/parameters/refused/0"), "%s",
+                      json_object_to_json_string(reply));
+        json_object_put(reply);
+}
+
+/* An event in one line: "v0 linkdown+flags", "v1<v0 rename", with "eof" behind its notes. */
+static void describe(struct json_object *event, char *text, size_t size) {
+        struct json_object *notes = at(event, "/notes");
+        size_t n;
+
+        n = (size_t)snprintf(text, size, "%s%s%s ", text_at(event, "/link/name"), at(event, "/link/oldName") ? "<" : "",
+                             text_at(event, "/link/oldName"));
+        for (size_t i = 0; i < json_object_array_length(notes); i++)
+                n += (size_t)snprintf(text + n, size - n, "%s%s", i ? "+" : "",
+                                      json_object_get_string(json_object_array_get_idx(notes, i)));
+        if (at(event, "/flags/0"))
+                (void)snprintf(text + n, size - n, " %s", text_at(event, "/flags/0"));
+}
+
+/* What comes of `device` ("": of all), in the order in which it came, until a marker that is set off here:
+ * a device of a name that nothing else has. */
+static void collect(int fd, const char *device, char *lines, size_t size) {
+        static unsigned serial;
+        char marker[16];
+        bool found = false;
+        size_t used = 0;
+
+        lines[0] = 0;
+        (void)snprintf(marker, sizeof(marker), "end%u", serial++);
+        add_device(marker);
+        while (!found) {
+                struct json_object *reply = client_call(fd, "org.kevd.events.Wait", "{\"timeoutMsec\":9000}");
+                struct json_object *events = at(reply, "/parameters/events");
+
+                ck_assert_msg(json_object_array_length(events) > 0, "the marker did not come, but %s", lines);
+                for (size_t i = 0; i < json_object_array_length(events); i++) {
+                        struct json_object *event = json_object_array_get_idx(events, i);
+                        char line[256];
+
+                        if (strcmp(text_at(event, "/link/name"), marker) == 0)
+                                found = true;
+                        else if (strncmp(text_at(event, "/link/name"), "end", 3) == 0)
+                                continue;
+                        else if (device[0] ? strcmp(text_at(event, "/link/name"), device) == 0
+                                           : !is_other_end(text_at(event, "/link/name"))) {
+                                describe(event, line, sizeof(line));
+                                used += (size_t)snprintf(lines + used, size - used, "%s\n", line);
+                        }
+                }
+                json_object_put(reply);
+        }
+}
+
+static void expect(int fd, const char *device, const char *expected) {
+        char lines[4096];
+
+        collect(fd, device, lines, sizeof(lines));
+        ck_assert_str_eq(lines, expected);
+}
+
+static struct json_object *next_event(int fd) {
+        struct json_object *reply = client_call(fd, "org.kevd.events.Wait", "{\"maxEvents\":1,\"timeoutMsec\":9000}");
+        struct json_object *event = json_object_get(at(reply, "/parameters/events/0"));
+
+        ck_assert_msg(event, "no event");
+        json_object_put(reply);
+        return event;
+}
+
+/* What is due just now, or NULL. */
+static struct json_object *due_event(int fd) {
+        struct json_object *reply = client_call(fd, "org.kevd.events.Wait", "{\"maxEvents\":1,\"timeoutMsec\":0}");
+        struct json_object *event = json_object_get(at(reply, "/parameters/events/0"));
+
+        json_object_put(reply);
+        return event;
+}
+
+static bool has_note(struct json_object *event, const char *note) {
+        struct json_object *notes = at(event, "/notes");
+
+        for (size_t i = 0; i < json_object_array_length(notes); i++)
+                if (strcmp(json_object_get_string(json_object_array_get_idx(notes, i)), note) == 0)
+                        return true;
+        return false;
+}
+
+/* ---- what is done, and what is told ------------------------------------------------------------------ */
+
+/* Acceptance point 5. */
+START_TEST(test_veth) {
+        struct daemon *daemon;
+        int fd;
+
+        enter_namespace();
+        daemon = daemon_start(NULL);
+        fd = client_connect(daemon->socket);
+        watch(fd, "");
+        expect(fd, "", "");
+
+        ip("link add v0 type veth peer name v1");
+        expect(fd, "v0", "v0 add\n");
+        ip("link set v0 up");
+        expect(fd, "v0", "v0 flags\n");
+        ip("link set v1 up");
+        expect(fd, "v0", "v0 linkup\n");
+        ip("link set v1 down");
+        expect(fd, "v0", "v0 linkdown\n");
+        ip("link set v1 up");
+        expect(fd, "v0", "v0 linkup\n");
+        ip("link set v0 mtu 1400");
+        expect(fd, "v0", "v0 mtu\n");
+        ip("link set v0 down");
+        expect(fd, "v0", "v0 linkdown+flags\n");
+        ip("link set v0 name w0");
+        expect(fd, "w0", "w0<v0 rename\n");
+        ip("link set w0 address 02:00:00:00:00:01");
+        expect(fd, "w0", "w0 address\n");
+        ip("link del w0");
+        expect(fd, "w0", "w0 linkinv\n");
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
+/* All in one go: none too many, none in the wrong order, and a name that comes back. */
+START_TEST(test_sequence) {
+        struct daemon *daemon;
+        int fd;
+
+        enter_namespace();
+        add_device("d0");
+        daemon = daemon_start(NULL);
+        fd = client_connect(daemon->socket);
+        watch(fd, "");
+        ip("link set d0 up");
+        ip("link set d0 down");
+        ip("link set d0 name e0");
+        ip("link set e0 name f0");
+        ip("link del f0");
+        add_device("d0");
+        ip("link del d0");
+        expect(fd, "", "d0 flags\nd0 flags\ne0<d0 rename\nf0<e0 rename\nf0 linkinv\nd0 add\nd0 linkinv\n");
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
+START_TEST(test_fields) {
+        struct daemon *daemon;
+        struct json_object *event;
+        int fd;
+
+        enter_namespace();
+        daemon = daemon_start(NULL);
+        fd = client_connect(daemon->socket);
+        watch(fd, "");
+        ip("link add v0 index 77 mtu 1300 address 02:00:00:00:00:aa type veth peer name v1");
+        do
+                event = next_event(fd);
+        while (strcmp(text_at(event, "/link/name"), "v0") != 0);
+        ck_assert_int_eq(json_object_get_int64(at(event, "/link/index")), 77);
+        ck_assert_int_eq(json_object_get_int64(at(event, "/link/mtu")), 1300);
+        ck_assert_str_eq(text_at(event, "/link/address"), "02:00:00:00:00:aa");
+        ck_assert_str_eq(text_at(event, "/link/operState"), "down");
+        ck_assert(!json_object_get_boolean(at(event, "/link/up")));
+        ck_assert(!json_object_get_boolean(at(event, "/link/carrier")));
+        ck_assert_int_eq(json_object_get_int64(at(event, "/data")), 0);
+        ck_assert_int_eq(json_object_get_int64(at(event, "/count")), 1);
+        ck_assert_uint_eq(json_object_array_length(at(event, "/link/addresses")), 0);
+        json_object_put(event);
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
+START_TEST(test_addresses) {
+        static const char *const addresses[] = { "192.0.2.1/24", "192.0.2.77/32", "2001:db8::1/64" };
+        struct daemon *daemon;
+        struct json_object *event;
+        int fd;
+
+        enter_namespace();
+        add_device("d0");
+        ip("link set d0 up");
+        ip("addr add 198.51.100.1/24 dev d0"); /* there before */
+        daemon = daemon_start(NULL);
+        fd = client_connect(daemon->socket);
+        watch(fd, ",\"name\":\"d0\",\"notes\":[\"address\"]");
+        ck_assert_ptr_null(due_event(fd));
+        for (size_t i = 0; i < ARRAY_SIZE(addresses); i++) {
+                ip("addr add %s dev d0%s", addresses[i], strchr(addresses[i], ':') ? " nodad" : "");
+                event = next_event(fd);
+                ck_assert_str_eq(text_at(event, "/notes/0"), "address");
+                ck_assert_uint_eq(json_object_array_length(at(event, "/link/addresses")), i + 2);
+                ck_assert_str_eq(text_at(event, "/link/addresses/0"), "198.51.100.1/24");
+                ck_assert_str_eq(json_object_get_string(json_object_array_get_idx(at(event, "/link/addresses"), i + 1)),
+                                 addresses[i]);
+                json_object_put(event);
+        }
+        for (size_t i = 0; i < ARRAY_SIZE(addresses); i++) {
+                ip("addr del %s dev d0", addresses[i]);
+                event = next_event(fd);
+                ck_assert_uint_eq(json_object_array_length(at(event, "/link/addresses")), ARRAY_SIZE(addresses) - i);
+                json_object_put(event);
+        }
+        /* A new life time is no news. */
+        ip("addr change 198.51.100.1/24 dev d0 valid_lft 1000 preferred_lft 1000");
+        ck_assert_ptr_null(due_event(fd));
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
+/* In each answer is what was done right before: 200 times. */
+START_TEST(test_barrier) {
+        struct daemon *daemon;
+        int fd;
+
+        enter_namespace();
+        add_device("d0");
+        daemon = daemon_start(NULL);
+        fd = client_connect(daemon->socket);
+        watch(fd, ",\"name\":\"d0\"");
+        for (int i = 0; i < 200; i++) {
+                struct json_object *event;
+
+                ip("link set d0 mtu %d", 1200 + i);
+                event = due_event(fd);
+                ck_assert_msg(event, "round %d", i);
+                ck_assert_int_eq(json_object_get_int64(at(event, "/link/mtu")), 1200 + i);
+                json_object_put(event);
+        }
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
+START_TEST(test_by_name) {
+        struct daemon *daemon;
+        struct json_object *reply;
+        int fd, second;
+
+        enter_namespace();
+        add_device("d0");
+        add_device("d1");
+        daemon = daemon_start(NULL);
+        fd = client_connect(daemon->socket);
+        second = client_connect(daemon->socket);
+        /* The first watch waits for the state, the second finds it: both refuse. */
+        for (int i = 0; i < 2; i++) {
+                reply = client_call(fd, "org.kevd.events.Change",
+                                    "{\"add\":[{\"id\":9,\"filter\":\"netdev\",\"name\":\"nosuch0\"}]}");
+                ck_assert_str_eq(text_at(reply, "/parameters/refused/0/errno"), "ENODEV");
+                json_object_put(reply);
+                if (i == 0)
+                        watch(fd, ",\"name\":\"d0\"");
+        }
+        watch(second, ",\"name\":\"d1\"");
+        ip("link set d0 up");
+        ip("link set d1 mtu 1400");
+        /* By name it was found, and it is followed by what it is. */
+        ip("link set d0 name e0");
+        ip("link set e0 down");
+        /* Another one of the name is another device. */
+        ip("link add d0 type veth peer name xp");
+        ip("link set d0 mtu 1000");
+        ip("link del e0");
+        for (int i = 0; i < 4; i++) {
+                static const char *const expected[] = { "d0 flags", "e0<d0 rename", "e0 flags", "e0 linkinv eof" };
+                struct json_object *event = next_event(fd);
+                char line[256];
+
+                describe(event, line, sizeof(line));
+                ck_assert_str_eq(line, expected[i]);
+                json_object_put(event);
+        }
+        /* It is over, but the watch is there until it is removed. */
+        add_device("e0");
+        ck_assert_ptr_null(due_event(fd));
+        reply = client_call(fd, "org.kevd.events.Change", "{\"remove\":[1]}");
+        ck_assert_ptr_null(at(reply, "/parameters/refused/0"));
+        json_object_put(reply);
+        watch(fd, ",\"name\":\"e0\"");
+        reply = next_event(second);
+        ck_assert_str_eq(text_at(reply, "/notes/0"), "mtu");
+        json_object_put(reply);
+        ck_assert_ptr_null(due_event(second));
+        (void)close(fd);
+        (void)close(second);
+        daemon_stop(daemon);
+}
+END_TEST
+
+/* linkinv comes unasked: nothing else will. */
+START_TEST(test_gone_unasked) {
+        struct daemon *daemon;
+        struct json_object *event;
+        int fd;
+
+        enter_namespace();
+        add_device("d0");
+        daemon = daemon_start(NULL);
+        fd = client_connect(daemon->socket);
+        watch(fd, ",\"name\":\"d0\",\"notes\":[\"mtu\"]");
+        ip("link set d0 up");
+        ip("link del d0");
+        event = next_event(fd);
+        ck_assert(has_note(event, "linkinv"));
+        ck_assert(!has_note(event, "linkdown"));
+        ck_assert_str_eq(text_at(event, "/flags/0"), "eof");
+        json_object_put(event);
+        ck_assert_ptr_null(due_event(fd));
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
+/* A device that moves away is gone from here. */
+START_TEST(test_moved_away) {
+        struct daemon *daemon;
+        struct json_object *event;
+        int fd, fds[2];
+        pid_t pid;
+        char byte;
+
+        enter_namespace();
+        add_device("d0");
+        daemon = daemon_start(NULL);
+        fd = client_connect(daemon->socket);
+        watch(fd, ",\"name\":\"d0\"");
+        ck_assert_int_eq(pipe2(fds, O_CLOEXEC), 0);
+        pid = fork();
+        assert_system(pid >= 0, "fork");
+        if (pid == 0) {
+                if (unshare(CLONE_NEWNET) < 0)
+                        _exit(1);
+                (void)!write(fds[1], "x", 1);
+                for (;;)
+                        (void)pause();
+        }
+        ck_assert_int_eq(read(fds[0], &byte, 1), 1);
+        ip("link set d0 netns %d", (int)pid);
+        do
+                event = next_event(fd);
+        while (!has_note(event, "linkinv") && (json_object_put(event), true));
+        ck_assert_str_eq(text_at(event, "/flags/0"), "eof");
+        json_object_put(event);
+        ck_assert_int_eq(kill(pid, SIGKILL), 0);
+        ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+        (void)close(fds[0]);
+        (void)close(fds[1]);
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
+/* ---- none is missed ---------------------------------------------------------------------------------- */
+
+struct turns {
+        int64_t ups, downs, flaps, events;
+};
+
+/* How often the carrier turned, by an event: once where it says which way alone; `flaps` is what there
+ * was besides, or all of it where it is back where it was. */
+static void count_turns(struct json_object *event, struct turns *t) {
+        bool up = has_note(event, "linkup"), down = has_note(event, "linkdown");
+
+        t->events++;
+        t->ups += up && !down;
+        t->downs += down && !up;
+        t->flaps += json_object_get_int64(at(event, "/link/flaps"));
+}
+
+static void expect_turns(int fd, const char *device, int64_t changes_before) {
+        int64_t changes = carrier_changes(device) - changes_before;
+        struct turns t = { 0 };
+        int64_t deadline = now_msec() + HARNESS_REPLY_MSEC;
+
+        ck_assert_int_gt(changes, 0);
+        while (t.ups + t.downs + t.flaps < changes && now_msec() < deadline) {
+                struct json_object *event, *reply;
+
+                reply = client_call(fd, "org.kevd.events.Wait", "{\"timeoutMsec\":500}");
+                for (size_t i = 0; i < json_object_array_length(at(reply, "/parameters/events")); i++) {
+                        event = json_object_array_get_idx(at(reply, "/parameters/events"), i);
+                        if (strcmp(text_at(event, "/link/name"), device) == 0)
+                                count_turns(event, &t);
+                }
+                json_object_put(reply);
+        }
+        ck_assert_msg(t.ups + t.downs + t.flaps == changes,
+                      "%lld ups, %lld downs, %lld flaps in %lld events, but the carrier changed %lld times",
+                      (long long)t.ups, (long long)t.downs, (long long)t.flaps, (long long)t.events, (long long)changes);
+}
+
+START_TEST(test_flaps) {
+        struct daemon *daemon;
+        int64_t before;
+        FILE *batch;
+        int fd;
+
+        enter_namespace();
+        ip("link add v0 type veth peer name v1");
+        ip("link set v0 up");
+        ip("link set v1 up");
+        daemon = daemon_start(NULL);
+        fd = client_connect(daemon->socket);
+        before = carrier_changes("v0");
+        watch(fd, ",\"name\":\"v0\",\"notes\":[\"linkup\",\"linkdown\"]");
+        batch = ip_batch();
+        for (int i = 0; i < 200; i++)
+                (void)fprintf(batch, "link set v1 down\nlink set v1 up\n");
+        ip_batch_end(batch);
+        expect_turns(fd, "v0", before);
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
+/* The same with a client that takes nothing until so much came that its events are merged. */
+START_TEST(test_flaps_merged) {
+        struct daemon *daemon;
+        struct json_object *status;
+        int64_t before, merged = 0;
+        int fd, other;
+
+        enter_namespace();
+        ip("link add v0 type veth peer name v1");
+        ip("link set v0 up");
+        ip("link set v1 up");
+        for (int i = 0; i < 120; i++) /* makes events large */
+                ip("addr add 2001:db8:1111:2222:3333:4444:5555:%x/128 dev v0 nodad", 0x1000 + i);
+        daemon = daemon_start(NULL);
+        fd = client_connect(daemon->socket);
+        other = client_connect(daemon->socket);
+        before = carrier_changes("v0");
+        watch(fd, ",\"name\":\"v0\"");
+        for (int round = 0; merged < 2000; round++) {
+                FILE *batch = ip_batch();
+
+                ck_assert_int_lt(round, 60);
+                for (int i = 0; i < 1000; i++)
+                        (void)fprintf(batch, "link set v0 mtu %d\n", 1300 + i % 2);
+                (void)fprintf(batch, "link set v1 down\nlink set v1 up\nlink set v1 down\nlink set v1 up\n");
+                ip_batch_end(batch);
+                status = client_call(other, "org.kevd.manager.GetStatus", NULL);
+                merged = json_object_get_int64(at(status, "/parameters/counters/merged"));
+                json_object_put(status);
+        }
+        expect_turns(fd, "v0", before);
+        (void)close(fd);
+        (void)close(other);
+        daemon_stop(daemon);
+}
+END_TEST
+
+/* ---- after a loss ---------------------------------------------------------------------------------------- */
+
+/* The devices as events have them. */
+struct replay {
+        struct json_object *links; /* Link by index, as text */
+};
+
+static void replay_event(struct replay *r, struct json_object *event) {
+        struct json_object *link = at(event, "/link"), *known;
+        char index[32];
+
+        (void)snprintf(index, sizeof(index), "%s", text_at(link, "/index"));
+        if (has_note(event, "linkinv")) {
+                json_object_object_del(r->links, index);
+                return;
+        }
+        if (json_object_object_get_ex(r->links, index, &known) && at(link, "/oldName"))
+                ck_assert_str_eq(text_at(link, "/oldName"), text_at(known, "/name"));
+        json_object_object_add(r->links, index, json_object_get(link));
+}
+
+static bool is_up(struct json_object *link) {
+        struct json_object *flags = at(link, "/flags");
+
+        for (size_t i = 0; i < json_object_array_length(flags); i++)
+                if (strcmp(json_object_get_string(json_object_array_get_idx(flags, i)), "UP") == 0)
+                        return true;
+        return false;
+}
+
+/* "" or what is different. */
+static const char *replay_compare(const struct replay *r) {
+        static char difference[512];
+        struct json_object *links = ip_json("link");
+        size_t n = json_object_array_length(links), known = (size_t)json_object_object_length(r->links);
+
+        difference[0] = 0;
+        for (size_t i = 0; i < n && !difference[0]; i++) {
+                struct json_object *link = json_object_array_get_idx(links, i), *replayed;
+                const char *index = text_at(link, "/ifindex");
+
+                if (strcmp(text_at(link, "/ifname"), "lo") == 0) {
+                        known++; /* nothing happened to it */
+                        continue;
+                }
+                if (!json_object_object_get_ex(r->links, index, &replayed))
+                        (void)snprintf(difference, sizeof(difference), "no event of %s", text_at(link, "/ifname"));
+                else if (strcmp(text_at(replayed, "/name"), text_at(link, "/ifname")) != 0 ||
+                         strcmp(text_at(replayed, "/mtu"), text_at(link, "/mtu")) != 0 ||
+                         strcmp(text_at(replayed, "/address"), text_at(link, "/address")) != 0 ||
+                         json_object_get_boolean(at(replayed, "/up")) != is_up(link))
+                        (void)snprintf(difference, sizeof(difference), "%s replayed, but %s",
+                                       json_object_to_json_string(replayed), json_object_to_json_string(link));
+        }
+        if (!difference[0] && known != n)
+                (void)snprintf(difference, sizeof(difference), "%zu devices replayed, but %zu are there", known, n);
+        json_object_put(links);
+        return difference;
+}
+
+START_TEST(test_loss) {
+        enum { DEVICES = 600 };
+        struct daemon *daemon;
+        struct json_object *status;
+        struct replay replay = { json_object_new_object() };
+        int fd, other;
+        FILE *batch;
+        int64_t overflows, deadline;
+        const char *difference = "";
+
+        enter_namespace();
+        batch = ip_batch();
+        for (int i = 0; i < 50; i++)
+                (void)fprintf(batch, "link add old%d type veth peer name old%dp\n", i, i);
+        ip_batch_end(batch);
+        daemon = daemon_start(NULL);
+        fd = client_connect(daemon->socket);
+        other = client_connect(daemon->socket);
+
+        /* The state before, for the replay. */
+        watch(fd, "");
+        {
+                struct json_object *links = ip_json("link");
+
+                for (size_t i = 0; i < json_object_array_length(links); i++) {
+                        struct json_object *link = json_object_array_get_idx(links, i), *known;
+
+                        if (strcmp(text_at(link, "/ifname"), "lo") == 0)
+                                continue;
+                        known = json_object_new_object();
+                        json_object_object_add(known, "name", json_object_new_string(text_at(link, "/ifname")));
+                        json_object_object_add(known, "mtu", json_object_new_int64(json_object_get_int64(at(link, "/mtu"))));
+                        json_object_object_add(known, "address", json_object_new_string(text_at(link, "/address")));
+                        json_object_object_add(known, "up", json_object_new_boolean(is_up(link)));
+                        json_object_object_add(replay.links, text_at(link, "/ifindex"), known);
+                }
+                json_object_put(links);
+        }
+        ck_assert_str_eq(replay_compare(&replay), "");
+
+        ck_assert_int_eq(kill(daemon->pid, SIGSTOP), 0);
+        batch = ip_batch();
+        for (int i = 0; i < DEVICES; i++) {
+                (void)fprintf(batch, "link add n%d type veth peer name n%dp\nlink set n%d mtu %d\nlink set n%d up\n", i, i, i,
+                              1000 + i % 500, i);
+                for (int j = 0; i == DEVICES / 2 && j < 10000; j++) /* from about here on all is lost */
+                        (void)fprintf(batch, "link set n0 mtu %d\n", 1000 + j % 2);
+        }
+        for (int i = 0; i < DEVICES; i += 3)
+                (void)fprintf(batch, "link del n%d\n", i);
+        for (int i = 0; i < 50; i++)
+                switch (i % 5) {
+                case 0:
+                        (void)fprintf(batch, "link set old%d name new%d\n", i, i);
+                        break;
+                case 1:
+                        (void)fprintf(batch, "link del old%d\n", i);
+                        break;
+                case 2:
+                        (void)fprintf(batch, "link set old%d mtu 999\n", i);
+                        break;
+                case 3: /* another device under an old name */
+                        (void)fprintf(batch, "link del old%d\nlink add old%d type veth peer name old%dp\n", i, i, i);
+                        break;
+                default:
+                        break;
+                }
+        ip_batch_end(batch);
+        ck_assert_int_eq(kill(daemon->pid, SIGCONT), 0);
+
+        /* The Wait goes on until the re-reading is done: what it answers is all. */
+        deadline = now_msec() + 20000;
+        do {
+                struct json_object *reply = client_call(fd, "org.kevd.events.Wait", "{\"timeoutMsec\":0}");
+                struct json_object *events = at(reply, "/parameters/events");
+                size_t n = json_object_array_length(events);
+
+                for (size_t i = 0; i < n; i++)
+                        replay_event(&replay, json_object_array_get_idx(events, i));
+                json_object_put(reply);
+                if (n == 0)
+                        break;
+        } while (now_msec() < deadline);
+        difference = replay_compare(&replay);
+        status = client_call(other, "org.kevd.manager.GetStatus", NULL);
+        overflows = json_object_get_int64(at(status, "/parameters/counters/kernelOverflows"));
+        json_object_put(status);
+        ck_assert_msg(!difference[0], "%s (%lld overflows)", difference, (long long)overflows);
+        ck_assert_msg(overflows > 0, "there was no loss: the test is to be made larger");
+
+        /* And it goes on from there. */
+        ip("link set old4 mtu 888");
+        {
+                struct json_object *event = next_event(fd);
+                char line[256];
+
+                describe(event, line, sizeof(line));
+                ck_assert_str_eq(line, "old4 mtu");
+                json_object_put(event);
+        }
+        json_object_put(replay.links);
+        (void)close(fd);
+        (void)close(other);
+        daemon_stop(daemon);
+}
+END_TEST
+
+/* The last watch gone, the daemon lets go of the kernel's; a new one starts again. */
+START_TEST(test_again) {
+        struct daemon *daemon;
+        int fd;
+
+        enter_namespace();
+        daemon = daemon_start(NULL);
+        fd = client_connect(daemon->socket);
+        for (int i = 0; i < 20; i++) {
+                struct json_object *reply;
+
+                watch(fd, "");
+                add_device("d0");
+                ip("link del d0");
+                reply = next_event(fd);
+                ck_assert(has_note(reply, "add"));
+                json_object_put(reply);
+                reply = client_call(fd, "org.kevd.events.Change", "{\"remove\":[1]}");
+                ck_assert_ptr_null(at(reply, "/parameters/refused/0"));
+                json_object_put(reply);
+                ck_assert_ptr_null(due_event(fd));
+        }
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
+int main(int argc, char *argv[]) {
+        Suite *suite = harness_suite("netdev");
+        TCase *c;
+
+        c = harness_case(suite, "events");
+        tcase_add_test(c, test_veth);
+        tcase_add_test(c, test_sequence);
+        tcase_add_test(c, test_fields);
+        tcase_add_test(c, test_addresses);
+        tcase_add_test(c, test_barrier);
+        tcase_add_test(c, test_by_name);
+        tcase_add_test(c, test_gone_unasked);
+        tcase_add_test(c, test_moved_away);
+        tcase_add_test(c, test_again);
+
+        c = harness_case(suite, "losses");
+        tcase_set_timeout(c, 120);
+        tcase_add_test(c, test_flaps);
+        tcase_add_test(c, test_flaps_merged);
+        tcase_add_test(c, test_loss);
+        return harness_main(argc, argv);
+}

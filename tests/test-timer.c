@@ -1,0 +1,639 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * timer watches, user watches and Trigger against the real daemon. Nothing here relies on a machine
+ * that is quick: an event must not come before its time, must come in the end, and its figures must
+ * lie between what the clock says before and after.
+ */
+
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <json-c/json.h>
+
+#include "harness.h"
+#include "macro.h"
+
+/* ---- helpers --------------------------------------------------------------------------------------- */
+
+static struct json_object *at(struct json_object *object, const char *pointer) {
+        struct json_object *found;
+
+        return json_pointer_get(object, pointer, &found) == 0 ? found : NULL;
+}
+
+static int64_t number_at(struct json_object *object, const char *pointer) {
+        struct json_object *found = at(object, pointer);
+
+        ck_assert_msg(json_object_is_type(found, json_type_int), "no number %s in %s", pointer,
+                      json_object_to_json_string(object));
+        return json_object_get_int64(found);
+}
+
+static const char *text_at(struct json_object *object, const char *pointer) {
+        const char *text = json_object_get_string(at(object, pointer));
+
+        return text ? text : "";
+}
+
+static char *format_list(const char *format, va_list args) {
+        char *text;
+
+        ck_assert_int_ge(vasprintf(&text, format, args), 0);
+        return text;
+}
+
+__attribute__((format(printf, 2, 3))) static void change(int fd, const char *format, ...) {
+        _cleanup_(freep) char *parameters = NULL;
+        struct json_object *reply;
+        va_list args;
+
+        va_start(args, format);
+        parameters = format_list(format, args);
+        va_end(args);
+        reply = client_call(fd, "org.kevd.events.Change", parameters);
+        ck_assert_msg(at(reply, "/parameters/refused") && !at(reply, "/parameters/refused/0"), "%s: %s", parameters,
+                      json_object_to_json_string(reply));
+        json_object_put(reply);
+}
+
+static void refused(int fd, const char *parameters, const char *error) {
+        struct json_object *reply = client_call(fd, "org.kevd.events.Change", parameters);
+
+        ck_assert_msg(strcmp(text_at(reply, "/parameters/refused/0/errno"), error) == 0, "%s: %s", parameters,
+                      json_object_to_json_string(reply));
+        json_object_put(reply);
+}
+
+static struct json_object *next_event(int fd) {
+        struct json_object *reply, *event;
+
+        reply = client_call(fd, "org.kevd.events.Wait", "{\"maxEvents\":1,\"timeoutMsec\":9000}");
+        event = json_object_get(at(reply, "/parameters/events/0"));
+        ck_assert_msg(event, "no event");
+        json_object_put(reply);
+        return event;
+}
+
+/* What is due just now, or NULL. */
+static struct json_object *due_event(int fd) {
+        struct json_object *reply = client_call(fd, "org.kevd.events.Wait", "{\"maxEvents\":1,\"timeoutMsec\":0}");
+        struct json_object *event = json_object_get(at(reply, "/parameters/events/0"));
+
+        json_object_put(reply);
+        return event;
+}
+
+static void drain(int fd) {
+        struct json_object *event;
+
+        while ((event = due_event(fd)))
+                json_object_put(event);
+}
+
+static void expect_nothing(int fd) {
+        struct json_object *event = due_event(fd);
+
+        ck_assert_msg(!event, "%s", json_object_to_json_string(event));
+}
+
+static int64_t clock_usec(clockid_t clock) {
+        struct timespec t;
+
+        ck_assert_int_eq(clock_gettime(clock, &t), 0);
+        return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+static int64_t now_usec(void) {
+        return clock_usec(CLOCK_MONOTONIC);
+}
+
+static void let_pass(int64_t msec) {
+        (void)poll(NULL, 0, (int)msec);
+}
+
+/* ---- periods ------------------------------------------------------------------------------------------ */
+
+/* All expiries up to now. */
+static int64_t expiries_due(int fd) {
+        struct json_object *event;
+        int64_t n = 0;
+
+        while ((event = due_event(fd))) {
+                ck_assert_int_ge(number_at(event, "/data"), 1);
+                ck_assert_int_eq(number_at(event, "/count"), 1);
+                n += number_at(event, "/data");
+                json_object_put(event);
+        }
+        return n;
+}
+
+static const struct {
+        const char *notes;
+        int64_t data, period_usec;
+} periods[] = {
+        { "[]", 7, 7000 },         { "[\"msec\"]", 10, 10000 }, { "[\"usec\"]", 7500, 7500 },
+        { "[\"nsec\"]", 5000000, 5000 }, { "[\"msec\"]", 0, 1000 }, { "[]", 0, 1000 },
+};
+
+/* A timer of 7 ms has expired as often as 7 ms fit into the time since it was made. */
+START_TEST(test_period) {
+        struct daemon *daemon = daemon_start("--mux", _i % 2 ? "poll" : "epoll");
+        int fd = client_connect(daemon->socket);
+        int64_t before, made, end, least, most, found;
+        struct json_object *event;
+
+        harness_label(periods[_i].notes);
+        before = now_usec();
+        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":%lld,\"notes\":%s}]}", (long long)periods[_i].data,
+               periods[_i].notes);
+        made = now_usec();
+        event = next_event(fd);
+        ck_assert_str_eq(text_at(event, "/filter"), "timer");
+        ck_assert_ptr_null(at(event, "/flags"));
+        found = number_at(event, "/data");
+        json_object_put(event);
+        ck_assert_int_ge(now_usec() - before, periods[_i].period_usec);
+
+        let_pass(150);
+        end = now_usec();
+        found += expiries_due(fd);
+        least = (end - made) / periods[_i].period_usec;
+        most = (now_usec() - before) / periods[_i].period_usec;
+        ck_assert_msg(found >= least && found <= most, "%lld expiries, not from %lld to %lld", (long long)found,
+                      (long long)least, (long long)most);
+        change(fd, "{\"remove\":[1]}");
+        expect_nothing(fd);
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
+/* Seconds: not before one has passed, for 1 and for 0. */
+START_TEST(test_seconds) {
+        struct daemon *daemon = daemon_start(NULL);
+        int fd = client_connect(daemon->socket);
+        int64_t before = now_usec();
+        struct json_object *event;
+
+        change(fd, "{\"add\":[{\"id\":0,\"filter\":\"timer\",\"data\":0,\"notes\":[\"sec\"]},"
+                   "{\"id\":1,\"filter\":\"timer\",\"data\":1,\"notes\":[\"sec\"]}]}");
+        for (int i = 0; i < 2; i++) {
+                event = next_event(fd);
+                ck_assert_int_ge(now_usec() - before, 1000000);
+                ck_assert_int_eq(number_at(event, "/data"), 1);
+                ck_assert_str_eq(text_at(event, "/notes/0"), "sec");
+                json_object_put(event);
+        }
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
+/* What passes while the daemon does not run is counted. */
+START_TEST(test_missed) {
+        struct daemon *daemon = daemon_start(NULL);
+        int fd = client_connect(daemon->socket);
+        int64_t before, made, end, found;
+        struct json_object *event;
+
+        before = now_usec();
+        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":5}]}");
+        made = now_usec();
+        ck_assert_int_eq(kill(daemon->pid, SIGSTOP), 0);
+        let_pass(100);
+        ck_assert_int_eq(kill(daemon->pid, SIGCONT), 0);
+        end = now_usec();
+        event = due_event(fd);
+        ck_assert_ptr_nonnull(event);
+        found = number_at(event, "/data");
+        json_object_put(event);
+        found += expiries_due(fd);
+        ck_assert_int_ge(found, (end - made) / 5000);
+        ck_assert_int_le(found, (now_usec() - before) / 5000);
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
+static int64_t pending_bytes(int fd) {
+        struct json_object *reply = client_call(fd, "org.kevd.manager.GetStatus", NULL);
+        int64_t bytes = number_at(reply, "/parameters/queueBytes");
+
+        json_object_put(reply);
+        return bytes;
+}
+
+/* At the queue's bound its events are merged into one: which has all the expiries. */
+START_TEST(test_merged) {
+        struct daemon *daemon = daemon_start(NULL);
+        int fd = client_connect(daemon->socket), other = client_connect(daemon->socket);
+        int64_t before, made, end, found = 0, bound, bytes;
+        struct json_object *reply, *event;
+
+        reply = client_call(fd, "org.kevd.events.GetLimits", NULL);
+        bound = number_at(reply, "/parameters/queueBytes");
+        json_object_put(reply);
+        before = now_usec();
+        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":5},{\"id\":2,\"filter\":\"user\",\"name\":\"n\"}]}");
+        made = now_usec();
+        /* Other events fill the queue up to where the timer's meet its bound. */
+        while ((bytes = pending_bytes(other)) < bound - 4096)
+                for (int i = 0; i < (bound - bytes > 1024 * 1024 ? 500 : 3); i++)
+                        client_send_message(other, "{\"method\":\"org.kevd.events.Trigger\",\"oneway\":true,"
+                                                   "\"parameters\":{\"name\":\"n\"}}");
+        do {
+                let_pass(20);
+                reply = client_call(other, "org.kevd.manager.GetStatus", NULL);
+                bytes = number_at(reply, "/parameters/counters/merged");
+                json_object_put(reply);
+        } while (bytes == 0);
+        end = now_usec();
+        change(fd, "{\"remove\":[2]}"); /* with its events */
+        while ((event = due_event(fd))) {
+                found += number_at(event, "/data");
+                json_object_put(event);
+        }
+        ck_assert_msg(found >= (end - made) / 5000 && found <= (now_usec() - before) / 5000,
+                      "%lld expiries, not from %lld to %lld", (long long)found, (long long)(end - made) / 5000,
+                      (long long)(now_usec() - before) / 5000);
+        (void)close(fd);
+        (void)close(other);
+        daemon_stop(daemon);
+}
+END_TEST
+
+/* It delivers once: all that was due by then. */
+START_TEST(test_oneshot) {
+        struct daemon *daemon = daemon_start(NULL);
+        int fd = client_connect(daemon->socket);
+        struct json_object *event;
+        int64_t before = now_usec();
+
+        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":5,\"flags\":[\"oneshot\"]}]}");
+        let_pass(30);
+        event = next_event(fd);
+        /* One expiry, as kqueue has it, or all: but none of what it stands for may be missing. */
+        ck_assert_int_ge(number_at(event, "/data"), number_at(event, "/count"));
+        ck_assert_int_le(number_at(event, "/data"), (now_usec() - before) / 5000);
+        json_object_put(event);
+        refused(fd, "{\"remove\":[1]}", "ENOENT");
+        expect_nothing(fd);
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
+START_TEST(test_dispatch) {
+        struct daemon *daemon = daemon_start(NULL);
+        int fd = client_connect(daemon->socket);
+
+        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":5,\"flags\":[\"dispatch\"]}]}");
+        for (int i = 0; i < 5; i++) {
+                json_object_put(next_event(fd));
+                let_pass(12);
+                expect_nothing(fd);
+                change(fd, "{\"enable\":[1]}");
+        }
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
+/* ---- moments --------------------------------------------------------------------------------------------- */
+
+static const struct {
+        const char *note;
+        int64_t usec; /* of one */
+} units[] = {
+        { "sec", 1000000 }, { "msec", 1000 }, { "usec", 1 }, { "nsec", 0 },
+};
+
+static int64_t in_units(size_t unit, int64_t usec) {
+        return units[unit].usec ? usec / units[unit].usec : usec * 1000;
+}
+
+START_TEST(test_past) {
+        struct daemon *daemon = daemon_start(NULL);
+        int fd = client_connect(daemon->socket);
+        const int64_t moments[] = { 0, 1, in_units((size_t)_i, clock_usec(CLOCK_REALTIME)) };
+
+        harness_label(units[_i].note);
+        for (size_t i = 0; i < ARRAY_SIZE(moments); i++) {
+                struct json_object *event;
+
+                change(fd, "{\"add\":[{\"id\":%zu,\"filter\":\"timer\",\"data\":%lld,\"notes\":[\"abstime\",\"%s\"]}]}", i,
+                       (long long)moments[i], units[_i].note);
+                event = due_event(fd); /* at once: in the very next answer */
+                ck_assert_msg(event, "a moment that is past did not fire");
+                ck_assert_int_eq(number_at(event, "/id"), (int64_t)i);
+                ck_assert_int_eq(number_at(event, "/data"), 1);
+                ck_assert_str_eq(text_at(event, "/flags/0"), "eof");
+                json_object_put(event);
+                expect_nothing(fd); /* once */
+        }
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
+START_TEST(test_future) {
+        struct daemon *daemon = daemon_start(NULL);
+        int fd = client_connect(daemon->socket);
+        struct json_object *event;
+        int64_t moment;
+
+        harness_label(units[_i].note);
+        moment = clock_usec(CLOCK_REALTIME) + (_i == 0 ? 1500000 : 60000);
+        if (units[_i].usec)
+                moment -= moment % units[_i].usec;
+        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":%lld,\"notes\":[\"%s\",\"abstime\"]}]}",
+               (long long)in_units((size_t)_i, moment), units[_i].note);
+        event = next_event(fd);
+        ck_assert_int_ge(clock_usec(CLOCK_REALTIME), moment);
+        ck_assert_int_ge(number_at(event, "/realtimeUsec"), moment);
+        ck_assert_int_eq(number_at(event, "/data"), 1);
+        json_object_put(event);
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
+/* Many moments, the same and different ones, in no order; some are taken back. */
+START_TEST(test_moments) {
+        enum { N = 200 };
+        struct daemon *daemon = daemon_start(NULL);
+        int fd = client_connect(daemon->socket);
+        int64_t now = clock_usec(CLOCK_REALTIME) / 1000, moments[N];
+        bool fired[N] = { false };
+        size_t left = N;
+
+        for (int i = 0; i < N; i++) {
+                moments[i] = now + 150 + i * 37 % 50;
+                change(fd, "{\"add\":[{\"id\":%d,\"filter\":\"timer\",\"data\":%lld,\"notes\":[\"abstime\"]}]}", i,
+                       (long long)(i % 10 == 0 ? now + 3600 * 1000 : moments[i]));
+        }
+        for (int i = 0; i < N; i += 10) {
+                change(fd, "{\"remove\":[%d]}", i);
+                left--;
+        }
+        while (left > 0) {
+                struct json_object *event = next_event(fd);
+                int64_t id = number_at(event, "/id");
+
+                ck_assert_int_ne(id % 10, 0);
+                ck_assert(!fired[id]);
+                fired[id] = true;
+                ck_assert_int_ge(number_at(event, "/realtimeUsec"), moments[id] * 1000);
+                json_object_put(event);
+                left--;
+        }
+        expect_nothing(fd);
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
+/* ---- what can't be, and what is changed ---------------------------------------------------------------------- */
+
+static const char *const impossible[] = {
+        "{\"add\":[{\"id\":2,\"filter\":\"timer\"}]}",
+        "{\"add\":[{\"id\":2,\"filter\":\"timer\",\"data\":-1}]}",
+        "{\"add\":[{\"id\":2,\"filter\":\"timer\",\"data\":-9223372036854775807}]}",
+        "{\"add\":[{\"id\":2,\"filter\":\"timer\",\"data\":9223372036854775807}]}",
+        "{\"add\":[{\"id\":2,\"filter\":\"timer\",\"data\":9223372036854775807,\"notes\":[\"nsec\"]}]}",
+        "{\"add\":[{\"id\":2,\"filter\":\"timer\",\"data\":9223372036854775807,\"notes\":[\"abstime\",\"nsec\"]}]}",
+        "{\"add\":[{\"id\":2,\"filter\":\"timer\",\"data\":1000000000000,\"notes\":[\"sec\"]}]}",
+        "{\"add\":[{\"id\":2,\"filter\":\"timer\",\"data\":1,\"notes\":[\"sec\",\"nsec\"]}]}",
+        "{\"add\":[{\"id\":2,\"filter\":\"timer\",\"data\":1,\"notes\":[\"sec\",\"abstime\",\"usec\"]}]}",
+        "{\"add\":[{\"id\":2,\"filter\":\"timer\",\"data\":1,\"notes\":[\"trigger\"]}]}",
+        "{\"add\":[{\"id\":2,\"filter\":\"timer\",\"data\":1,\"name\":\"n\"}]}",
+        "{\"modify\":[{\"id\":1,\"filter\":\"timer\",\"data\":-1}]}",
+        "{\"modify\":[{\"id\":1,\"filter\":\"timer\",\"data\":1,\"notes\":[\"sec\",\"msec\"]}]}",
+        "{\"modify\":[{\"id\":1,\"filter\":\"timer\",\"notes\":[\"sec\"]}]}",
+        "{\"modify\":[{\"id\":1,\"filter\":\"timer\",\"notes\":[\"abstime\"]}]}",
+        "{\"modify\":[{\"id\":1,\"filter\":\"timer\",\"data\":1,\"pid\":1}]}",
+        "{\"modify\":[{\"id\":1,\"filter\":\"timer\",\"data\":9223372036854775807,\"notes\":[\"sec\"]}]}",
+        "{\"modify\":[{\"id\":1,\"filter\":\"timer\",\"data\":9223372036854775807,\"notes\":[\"abstime\",\"sec\"]}]}",
+};
+
+/* What is refused changes nothing: the timer that is there goes on as it was. */
+START_TEST(test_refused) {
+        struct daemon *daemon = daemon_start(NULL);
+        int fd = client_connect(daemon->socket);
+        struct json_object *event;
+
+        harness_label(impossible[_i]);
+        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":20}]}");
+        refused(fd, impossible[_i], "EINVAL");
+        for (int i = 0; i < 3; i++) {
+                drain(fd);
+                event = next_event(fd);
+                ck_assert_int_eq(number_at(event, "/id"), 1);
+                ck_assert_str_eq(text_at(event, "/notes/0"), "msec");
+                json_object_put(event);
+        }
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
+START_TEST(test_modify_restarts) {
+        struct daemon *daemon = daemon_start(NULL);
+        int fd = client_connect(daemon->socket);
+
+        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":100}]}");
+        for (int i = 0; i < 3; i++) {
+                int64_t before;
+                struct json_object *event;
+
+                let_pass(60);
+                before = now_usec();
+                change(fd, "{\"modify\":[{\"id\":1,\"filter\":\"timer\",\"data\":100}]}");
+                drain(fd); /* of the time before, on a slow machine */
+                if (now_usec() - before >= 100000)
+                        continue;
+                event = next_event(fd);
+                ck_assert_int_ge(now_usec() - before, 100000);
+                ck_assert_int_ge(number_at(event, "/data"), 1);
+                json_object_put(event);
+        }
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
+/* From a period to another unit, to a moment, and back. */
+START_TEST(test_modify_kind) {
+        struct daemon *daemon = daemon_start(NULL);
+        int fd = client_connect(daemon->socket);
+        struct json_object *event;
+        int64_t before;
+
+        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":3600,\"notes\":[\"sec\"]}]}");
+        before = now_usec();
+        change(fd, "{\"modify\":[{\"id\":1,\"filter\":\"timer\",\"data\":20,\"notes\":[\"msec\"]}]}");
+        event = next_event(fd);
+        ck_assert_int_ge(now_usec() - before, 20000);
+        ck_assert_str_eq(text_at(event, "/notes/0"), "msec");
+        json_object_put(event);
+
+        change(fd, "{\"modify\":[{\"id\":1,\"filter\":\"timer\",\"data\":1,\"notes\":[\"sec\",\"abstime\"]}]}");
+        do /* events of the period may stand before it */
+                event = due_event(fd);
+        while (event && strcmp(text_at(event, "/flags/0"), "eof") != 0 && (json_object_put(event), true));
+        ck_assert_msg(event, "the moment did not fire");
+        json_object_put(event);
+        expect_nothing(fd);
+
+        change(fd, "{\"modify\":[{\"id\":1,\"filter\":\"timer\",\"data\":20,\"notes\":[\"msec\"]}]}");
+        for (int i = 0; i < 2; i++) {
+                event = next_event(fd);
+                ck_assert_ptr_null(at(event, "/flags"));
+                json_object_put(event);
+        }
+        /* Without a new period it runs on. */
+        change(fd, "{\"modify\":[{\"id\":1,\"filter\":\"timer\"}]}");
+        drain(fd);
+        json_object_put(next_event(fd));
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
+/* ---- user watches ------------------------------------------------------------------------------------------- */
+
+static int64_t trigger(int fd, const char *parameters) {
+        struct json_object *reply = client_call(fd, "org.kevd.events.Trigger", parameters);
+        int64_t reached = number_at(reply, "/parameters/reached");
+
+        json_object_put(reply);
+        return reached;
+}
+
+START_TEST(test_trigger) {
+        static const int64_t data[] = { 0, 1, -1, INT64_MAX, -INT64_MAX };
+        struct daemon *daemon = daemon_start(NULL);
+        int fd = client_connect(daemon->socket), second = client_connect(daemon->socket);
+        struct json_object *event;
+        char parameters[128];
+
+        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\"},{\"id\":2,\"filter\":\"user\",\"name\":\"n\"},"
+                   "{\"id\":3,\"filter\":\"user\",\"name\":\"nn\"},{\"id\":4,\"filter\":\"user\",\"name\":\"N\"}]}");
+        change(second, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\",\"flags\":[\"disabled\"]}]}");
+        for (size_t i = 0; i < ARRAY_SIZE(data); i++) {
+                (void)snprintf(parameters, sizeof(parameters), "{\"name\":\"n\",\"data\":%lld}", (long long)data[i]);
+                ck_assert_int_eq(trigger(second, parameters), 3);
+                for (int64_t id = 1; id <= 2; id++) {
+                        event = due_event(fd);
+                        ck_assert_ptr_nonnull(event);
+                        ck_assert_int_eq(number_at(event, "/id"), id);
+                        ck_assert_int_eq(number_at(event, "/data"), data[i]);
+                        ck_assert_int_eq(number_at(event, "/count"), 1);
+                        ck_assert_str_eq(text_at(event, "/notes/0"), "trigger");
+                        json_object_put(event);
+                }
+                expect_nothing(fd);
+                expect_nothing(second);
+        }
+        ck_assert_int_eq(trigger(fd, "{\"name\":\"n\"}"), 3);
+        event = due_event(fd);
+        ck_assert_ptr_null(at(event, "/data")); /* none was given */
+        json_object_put(event);
+
+        /* What goes is not reached any more. */
+        change(fd, "{\"remove\":[1]}");
+        ck_assert_int_eq(trigger(fd, "{\"name\":\"n\"}"), 2);
+        (void)close(second);
+        while (trigger(fd, "{\"name\":\"n\"}") > 1)
+                ;
+        change(fd, "{\"remove\":[2]}");
+        ck_assert_int_eq(trigger(fd, "{\"name\":\"n\"}"), 0);
+        ck_assert_int_eq(trigger(fd, "{\"name\":\"nn\"}"), 1);
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
+START_TEST(test_names) {
+        struct daemon *daemon = daemon_start(NULL);
+        int fd = client_connect(daemon->socket);
+        char longest[256], parameters[400];
+        const char *names[] = { " ", "/", "a.b", "\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80", "\\\"", "\\n\\t", longest };
+
+        memset(longest, 'x', 255);
+        longest[255] = 0;
+        for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+                change(fd, "{\"add\":[{\"id\":%zu,\"filter\":\"user\",\"name\":\"%s\"}]}", i, names[i]);
+                (void)snprintf(parameters, sizeof(parameters), "{\"name\":\"%s\"}", names[i]);
+                ck_assert_int_eq(trigger(fd, parameters), 1);
+        }
+        for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+                struct json_object *event = due_event(fd);
+
+                ck_assert_int_eq(number_at(event, "/id"), (int64_t)i);
+                json_object_put(event);
+        }
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
+/* A watch that is set off by the connection that waits for it, in a stream and ended by the call itself. */
+START_TEST(test_trigger_by_itself) {
+        struct daemon *daemon = daemon_start(NULL);
+        int fd = client_connect(daemon->socket);
+        struct json_object *reply;
+
+        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\",\"flags\":[\"oneshot\"]}]}");
+        client_send_message(fd, "{\"method\":\"org.kevd.events.Wait\",\"more\":true}");
+        client_send_message(fd, "{\"method\":\"org.kevd.events.Trigger\",\"parameters\":{\"name\":\"n\"}}");
+        client_send_message(fd, "{\"method\":\"org.kevd.events.Wait\",\"more\":true}");
+        reply = client_receive(fd, HARNESS_REPLY_MSEC);
+        ck_assert_uint_eq(json_object_array_length(at(reply, "/parameters/events")), 0);
+        json_object_put(reply);
+        reply = client_receive(fd, HARNESS_REPLY_MSEC);
+        ck_assert_int_eq(number_at(reply, "/parameters/reached"), 1);
+        json_object_put(reply);
+        reply = client_receive(fd, HARNESS_REPLY_MSEC);
+        ck_assert_uint_eq(json_object_array_length(at(reply, "/parameters/events")), 1);
+        ck_assert(json_object_get_boolean(at(reply, "/continues")));
+        json_object_put(reply);
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
+int main(int argc, char *argv[]) {
+        Suite *suite = harness_suite("timer");
+        TCase *c;
+
+        c = harness_case(suite, "periods");
+        tcase_add_loop_test(c, test_period, 0, ARRAY_SIZE(periods));
+        tcase_add_test(c, test_seconds);
+        tcase_add_test(c, test_missed);
+        tcase_add_test(c, test_merged);
+        tcase_add_test(c, test_oneshot);
+        tcase_add_test(c, test_dispatch);
+
+        c = harness_case(suite, "moments");
+        tcase_add_loop_test(c, test_past, 0, ARRAY_SIZE(units));
+        tcase_add_loop_test(c, test_future, 0, ARRAY_SIZE(units));
+        tcase_add_test(c, test_moments);
+
+        c = harness_case(suite, "changes");
+        tcase_add_loop_test(c, test_refused, 0, ARRAY_SIZE(impossible));
+        tcase_add_test(c, test_modify_restarts);
+        tcase_add_test(c, test_modify_kind);
+
+        c = harness_case(suite, "user");
+        tcase_add_test(c, test_trigger);
+        tcase_add_test(c, test_names);
+        tcase_add_test(c, test_trigger_by_itself);
+        return harness_main(argc, argv);
+}

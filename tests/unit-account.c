@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * queue/account: charges against an array of what each user holds.
+ */
+
+#include "account.h"
+#include "harness.h"
+#include "unit.h"
+
+enum { USERS = 40 };
+
+static const struct limits limits = {
+        .values = { [RESOURCE_CONNECTIONS] = 3,
+                    [RESOURCE_WATCHES] = 100,
+                    [RESOURCE_QUEUE_BYTES] = 1000000,
+                    [RESOURCE_OUTPUT_BYTES] = 0 },
+};
+
+static struct accounts accounts;
+static uid_t last_gone;
+static size_t n_gone;
+
+static void gone(struct accounts *a, uid_t uid) {
+        ck_assert_ptr_eq(a, &accounts);
+        last_gone = uid;
+        n_gone++;
+}
+
+static void setup(void) {
+        accounts_init(&accounts, &limits, gone);
+}
+
+START_TEST(one_a_user) {
+        struct account *a = account_get(&accounts, 1000), *b = account_get(&accounts, 1001);
+
+        ck_assert_ptr_nonnull(a);
+        ck_assert_ptr_ne(a, b);
+        ck_assert_ptr_eq(account_get(&accounts, 1000), a);
+        ck_assert_ptr_eq(account_ref(a), a);
+        ck_assert_uint_eq(accounts.table.n_nodes, 2);
+
+        ck_assert_ptr_null(account_unref(a));
+        ck_assert_ptr_null(account_unref(a));
+        ck_assert_uint_eq(n_gone, 0);
+        ck_assert_ptr_null(account_unref(a));
+        ck_assert_uint_eq(n_gone, 1);
+        ck_assert_uint_eq(last_gone, 1000);
+        ck_assert_ptr_null(account_unref(b));
+        ck_assert_uint_eq(n_gone, 2);
+        ck_assert_uint_eq(accounts.table.n_nodes, 0);
+        ck_assert_ptr_null(account_unref(NULL));
+        accounts_free(&accounts);
+}
+END_TEST
+
+START_TEST(limit_is_the_last_that_fits) {
+        struct account *a = account_get(&accounts, 0), *b = account_get(&accounts, (uid_t)-2);
+
+        ck_assert_uint_eq(account_limit(a, RESOURCE_WATCHES), 100);
+        ck_assert_int_eq(account_charge(a, RESOURCE_WATCHES, 101), -EDQUOT);
+        ck_assert_uint_eq(a->used[RESOURCE_WATCHES], 0);
+        ck_assert_int_eq(account_charge(a, RESOURCE_WATCHES, 99), 0);
+        ck_assert_int_eq(account_charge(a, RESOURCE_WATCHES, 2), -EDQUOT);
+        ck_assert_int_eq(account_charge(a, RESOURCE_WATCHES, 1), 0);
+        ck_assert_int_eq(account_charge(a, RESOURCE_WATCHES, 1), -EDQUOT);
+        ck_assert_int_eq(account_charge(a, RESOURCE_WATCHES, 0), 0);
+        ck_assert_uint_eq(a->used[RESOURCE_WATCHES], 100);
+        /* Another user, another resource. */
+        ck_assert_int_eq(account_charge(b, RESOURCE_WATCHES, 100), 0);
+        ck_assert_int_eq(account_charge(a, RESOURCE_CONNECTIONS, 3), 0);
+        account_return(a, RESOURCE_WATCHES, 1);
+        ck_assert_int_eq(account_charge(a, RESOURCE_WATCHES, 1), 0);
+        ck_assert_int_eq(account_charge(a, RESOURCE_OUTPUT_BYTES, 1), -EDQUOT);
+        account_unref(a);
+        account_unref(b);
+        accounts_free(&accounts);
+}
+END_TEST
+
+START_TEST(amounts_do_not_wrap) {
+        struct account *a = account_get(&accounts, 5);
+
+        ck_assert_int_eq(account_charge(a, RESOURCE_QUEUE_BYTES, 10), 0);
+        ck_assert_int_eq(account_charge(a, RESOURCE_QUEUE_BYTES, SIZE_MAX), -EDQUOT);
+        ck_assert_int_eq(account_charge(a, RESOURCE_QUEUE_BYTES, SIZE_MAX - 9), -EDQUOT);
+        ck_assert_uint_eq(a->used[RESOURCE_QUEUE_BYTES], 10);
+        /* Past the limit nothing more fits, nothing at all included. */
+        account_charge_anyway(a, RESOURCE_QUEUE_BYTES, 2000000);
+        ck_assert_int_eq(account_charge(a, RESOURCE_QUEUE_BYTES, 1), -EDQUOT);
+        ck_assert_uint_eq(a->used[RESOURCE_QUEUE_BYTES], 2000010);
+        account_return(a, RESOURCE_QUEUE_BYTES, 2000010);
+        ck_assert_int_eq(account_charge(a, RESOURCE_QUEUE_BYTES, 1000000), 0);
+        account_unref(a);
+        accounts_free(&accounts);
+}
+END_TEST
+
+struct holder {
+        struct account *account;
+        unsigned refs;
+        size_t used[RESOURCE_COUNT];
+};
+
+static void step(struct random *r, struct holder *h, uid_t uid) {
+        enum resource resource = (enum resource)random_below(r, RESOURCE_COUNT);
+        size_t limit = limits.values[resource], amount = random_below(r, limit / 2 + 2);
+
+        switch (random_below(r, 5)) {
+        case 0:
+                ck_assert(!h->account || account_get(&accounts, uid) == h->account);
+                if (!h->account)
+                        h->account = account_get(&accounts, uid);
+                h->refs++;
+                break;
+        case 1:
+                if (!h->account)
+                        break;
+                account_unref(h->account);
+                if (--h->refs == 0) {
+                        ck_assert_uint_eq(last_gone, uid);
+                        *h = (struct holder){ 0 };
+                }
+                break;
+        case 2:
+                if (!h->account)
+                        break;
+                amount = random_below(r, h->used[resource] + 1);
+                account_return(h->account, resource, amount);
+                h->used[resource] -= amount;
+                break;
+        default:
+                if (!h->account)
+                        break;
+                ck_assert_int_eq(account_charge(h->account, resource, amount),
+                                 h->used[resource] + amount > limit ? -EDQUOT : 0);
+                if (h->used[resource] + amount <= limit)
+                        h->used[resource] += amount;
+                break;
+        }
+}
+
+START_TEST(random_operations) {
+        static struct holder holders[USERS];
+        struct random r = { 11 };
+
+        for (unsigned i = 0; i < 200000; i++) {
+                size_t user = random_below(&r, USERS), n_held = 0;
+                struct holder *h = &holders[user];
+
+                step(&r, h, (uid_t)user);
+                for (size_t j = 0; h->account && j < RESOURCE_COUNT; j++)
+                        ck_assert_uint_eq(h->account->used[j], h->used[j]);
+                for (size_t j = 0; j < USERS; j++)
+                        n_held += holders[j].account != NULL;
+                ck_assert_uint_eq(accounts.table.n_nodes, n_held);
+        }
+        for (size_t i = 0; i < USERS; i++)
+                for (; holders[i].refs > 0; holders[i].refs--)
+                        account_unref(holders[i].account);
+        ck_assert_uint_eq(accounts.table.n_nodes, 0);
+        accounts_free(&accounts);
+}
+END_TEST
+
+int main(int argc, char *argv[]) {
+        TCase *c = harness_case(harness_suite("account"), "account");
+
+        tcase_add_checked_fixture(c, setup, NULL);
+        tcase_add_test(c, one_a_user);
+        tcase_add_test(c, limit_is_the_last_that_fits);
+        tcase_add_test(c, amounts_do_not_wrap);
+        tcase_add_test(c, random_operations);
+        return harness_main(argc, argv);
+}
