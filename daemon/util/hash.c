@@ -60,9 +60,11 @@ static int resize(struct hash *table, size_t n_buckets) {
 int hash_add(struct hash *table, struct hash_node *node, uint64_t hash) {
         struct hash_node **bucket;
 
-        if (table->n_nodes >= table->n_buckets && resize(table, table->n_buckets ? table->n_buckets * 2 : 8) < 0 &&
-            table->n_buckets == 0)
-                return -ENOMEM;
+        if (table->n_nodes >= table->n_buckets) {
+                if (resize(table, table->n_buckets ? table->n_buckets * 2 : 8) < 0 && table->n_buckets == 0)
+                        return -ENOMEM;
+        } else if (table->n_buckets > 64 && table->n_nodes < table->n_buckets / 8)
+                (void)resize(table, table->n_buckets / 4); /* it goes on as it is if there is no memory */
         node->hash = hash;
         bucket = &table->buckets[hash & (table->n_buckets - 1)];
         node->next = *bucket;
@@ -84,8 +86,6 @@ void hash_remove(struct hash *table, struct hash_node *node) {
                 }
         if (table->n_nodes == 0)
                 hash_free(table);
-        else if (table->n_buckets > 64 && table->n_nodes < table->n_buckets / 8)
-                (void)resize(table, table->n_buckets / 4); /* it goes on as it is if there is no memory */
 }
 
 void hash_free(struct hash *table) {

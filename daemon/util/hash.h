@@ -31,7 +31,8 @@ uint64_t hash_u64(uint64_t value);
 
 /* -ENOMEM: the node is not in the table. */
 int hash_add(struct hash *table, struct hash_node *node, uint64_t hash);
-/* A node that is not in the table is passed over. */
+/* A node that is not in the table is passed over. The buckets stay where they are (so that nodes can be removed on a
+ * walk) until the last node is gone; hash_add() takes fewer when few are used. */
 void hash_remove(struct hash *table, struct hash_node *node);
 /* Frees the table, not the nodes. */
 void hash_free(struct hash *table);
@@ -53,7 +54,7 @@ static inline struct hash_node *hash_next(const struct hash_node *node) {
         return n;
 }
 
-/* All nodes; the body may remove the node at hand. */
+/* All nodes; the body may remove the node at hand, and must not add any. */
 #define hash_for_each(node, table)                                                                \
         for (size_t node##_i = 0; node##_i < (table)->n_buckets; node##_i++)                      \
                 for (struct hash_node *node = (table)->buckets[node##_i], *node##_next;           \
