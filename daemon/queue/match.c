@@ -35,13 +35,12 @@ struct glob {
         struct token *tokens;
         uint64_t (*sets)[4];
         size_t n_sets;
+        uint8_t *states, *next_states; /* n_tokens + 1 each; match_path() is not reentrant */
 };
 
 struct match {
         struct glob *include, *exclude;
         int64_t depth;
-        size_t longest;   /* tokens of the longest glob */
-        uint8_t *states;  /* two sets of longest + 1 each; match_path() is not reentrant */
 };
 
 /* ---- compiling --------------------------------------------------------------------------- */
@@ -75,7 +74,13 @@ static const char *compile_set(const char *p, uint64_t *set) {
         return p + 1;
 }
 
+static void set_fill(uint64_t *set) {
+        memset(set, 0xff, 4 * sizeof(*set));
+        set['/' >> 6] &= ~(UINT64_C(1) << ('/' & 63));
+}
+
 static struct glob *glob_free(struct glob *g) {
+        free(MIN(g->states, g->next_states)); /* one piece */
         free(g->tokens);
         free(g->sets);
         free(g);
@@ -92,10 +97,19 @@ static void add_token(struct glob *g, enum token_type type, unsigned char byte) 
         g->tokens[g->n_tokens++] = (struct token){ .type = (uint8_t)type, .byte = byte };
 }
 
+/* At most. */
+static size_t count_sets(const char *p) {
+        size_t n = 0;
+
+        for (; *p; p++)
+                n += *p == '?' || *p == '[';
+        return n;
+}
+
 /* -EINVAL: not a glob. */
 static int compile(struct glob *g, const char *p) {
         g->tokens = calloc(strlen(p) + 2, sizeof(*g->tokens));
-        g->sets = calloc(strlen(p) / 2 + 1, sizeof(*g->sets));
+        g->sets = calloc(count_sets(p) + 1, sizeof(*g->sets));
         if (!g->tokens || !g->sets)
                 return -ENOMEM;
         while (*p) {
@@ -115,7 +129,9 @@ static int compile(struct glob *g, const char *p) {
 
                         add_token(g, TOKEN_SET, 0);
                         g->tokens[g->n_tokens - 1].set = (uint16_t)g->n_sets++;
-                        p = *p == '?' ? compile_set("!]]", set), p + 1 : compile_set(p + 1, set);
+                        if (*p == '?')
+                                set_fill(set);
+                        p = *p == '?' ? p + 1 : compile_set(p + 1, set);
                         if (!p)
                                 return -EINVAL;
                 } else {
@@ -124,10 +140,14 @@ static int compile(struct glob *g, const char *p) {
                         add_token(g, TOKEN_BYTE, (unsigned char)*p++);
                 }
         }
+        g->states = malloc(2 * (g->n_tokens + 1));
+        if (!g->states)
+                return -ENOMEM;
+        g->next_states = g->states + g->n_tokens + 1;
         return 0;
 }
 
-static int compile_all(struct match *m, char **globs, struct glob **ret, const char **ret_glob) {
+static int compile_all(char **globs, struct glob **ret, const char **ret_glob) {
         struct glob **end = ret;
         int r;
 
@@ -143,7 +163,6 @@ static int compile_all(struct match *m, char **globs, struct glob **ret, const c
                         *ret_glob = globs[i];
                         return r;
                 }
-                m->longest = MAX(m->longest, g->n_tokens);
                 *end = g;
                 end = &g->next;
         }
@@ -161,7 +180,6 @@ struct match *match_free(struct match *m) {
                 next = g->next;
                 glob_free(g);
         }
-        free(m->states);
         free(m);
         return NULL;
 }
@@ -177,13 +195,9 @@ int match_new(const struct tree_options *options, struct match **ret_match, cons
         if (!m)
                 return -ENOMEM;
         m->depth = options->depth;
-        r = compile_all(m, options->include, &m->include, ret_glob);
+        r = compile_all(options->include, &m->include, ret_glob);
         if (r == 0)
-                r = compile_all(m, options->exclude, &m->exclude, ret_glob);
-        if (r == 0) {
-                m->states = malloc(2 * (m->longest + 1));
-                r = m->states ? 0 : -ENOMEM;
-        }
+                r = compile_all(options->exclude, &m->exclude, ret_glob);
         if (r < 0)
                 match_free(m);
         else
@@ -209,8 +223,16 @@ static void pass_on(const struct glob *g, uint8_t *states) {
         }
 }
 
+static void start(struct glob *g) {
+        memset(g->states, 0, g->n_tokens + 1);
+        g->states[0] = 1;
+        pass_on(g, g->states);
+}
+
 /* Returns whether any state is left. */
-static bool step(const struct glob *g, const uint8_t *states, uint8_t *next, unsigned char byte) {
+static bool step(struct glob *g, unsigned char byte) {
+        const uint8_t *states = g->states;
+        uint8_t *next = g->next_states;
         bool any = false;
 
         memset(next, 0, g->n_tokens + 1);
@@ -243,36 +265,36 @@ static bool step(const struct glob *g, const uint8_t *states, uint8_t *next, uns
                 }
         }
         pass_on(g, next);
+        g->next_states = g->states;
+        g->states = next;
         return any;
 }
 
-/* `above`: a directory on the way to the path will do. */
-static bool glob_matches(const struct match *m, const struct glob *g, struct event_path path, bool above) {
-        uint8_t *states = m->states, *next = m->states + m->longest + 1;
-
-        memset(states, 0, g->n_tokens + 1);
-        states[0] = 1;
-        pass_on(g, states);
-        for (size_t i = 0; i < path.size; i++) {
-                uint8_t *swap = states;
-
-                if (above && path.bytes[i] == '/' && states[g->n_tokens])
-                        return true;
-                if (!step(g, states, next, (unsigned char)path.bytes[i]))
-                        return false;
-                states = next;
-                next = swap;
-        }
-        return states[g->n_tokens];
-}
-
-static bool any_matches(const struct match *m, const struct glob *globs, struct event_path path, bool above) {
+/* What the globs say of the path up to here: the last one that matches decides. */
+static bool verdict(const struct glob *globs) {
         bool matches = false;
 
         for (const struct glob *g = globs; g; g = g->next)
-                if (matches == g->negated && glob_matches(m, g, path, above))
+                if (g->states[g->n_tokens])
                         matches = !g->negated;
         return matches;
+}
+
+/* `above`: a directory on the way to the path will do. */
+static bool any_matches(struct glob *globs, struct event_path path, bool above) {
+        for (struct glob *g = globs; g; g = g->next)
+                start(g);
+        for (size_t i = 0; i < path.size; i++) {
+                bool any = false;
+
+                if (above && path.bytes[i] == '/' && verdict(globs))
+                        return true;
+                for (struct glob *g = globs; g; g = g->next)
+                        any |= step(g, (unsigned char)path.bytes[i]);
+                if (!any)
+                        return false;
+        }
+        return verdict(globs);
 }
 
 bool match_path(const struct match *m, struct event_path path) {
@@ -284,7 +306,7 @@ bool match_path(const struct match *m, struct event_path path) {
                 depth += path.bytes[i] == '/';
         if (m->depth != ABSENT && depth > m->depth)
                 return false;
-        if (m->include && !any_matches(m, m->include, path, false))
+        if (m->include && !any_matches(m->include, path, false))
                 return false;
-        return !any_matches(m, m->exclude, path, true);
+        return !any_matches(m->exclude, path, true);
 }
