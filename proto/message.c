@@ -61,43 +61,92 @@ bool utf8_is_valid(const char *data, size_t size) {
         return true;
 }
 
-/* Whether the text holds an escape that json-c would not keep whole: \u0000,
- * at which it cuts keys, or half a surrogate pair, which it replaces. */
-static bool has_bad_escape(const char *data, size_t size) {
+/* The four digits of "\uXXXX" at `p`; -1: that isn't what stands there. */
+static int read_escape(const char *p, const char *end) {
+        int value = 0;
+
+        if (end - p < 6 || p[0] != '\\' || p[1] != 'u')
+                return -1;
+        for (size_t i = 2; i < 6; i++) {
+                char c = p[i];
+                int digit = c >= '0' && c <= '9' ? c - '0' :
+                            c >= 'a' && c <= 'f' ? c - 'a' + 10 :
+                            c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+
+                if (digit < 0)
+                        return -1;
+                value = value << 4 | digit;
+        }
+        return value;
+}
+
+/* What stands behind the escape at `p`; NULL: json-c would not keep it whole, \u0000 at which it cuts keys, or half
+ * of a surrogate pair, which it replaces. */
+static const char *skip_escape(const char *p, const char *end) {
+        int value, low;
+
+        if (end - p < 2)
+                return NULL;
+        if (p[1] != 'u')
+                return p + 2;
+        value = read_escape(p, end);
+        if (value <= 0 || (value >= 0xdc00 && value <= 0xdfff))
+                return NULL;
+        if (value < 0xd800 || value > 0xdbff)
+                return p + 6;
+        low = read_escape(p + 6, end);
+        return low >= 0xdc00 && low <= 0xdfff ? p + 12 : NULL;
+}
+
+/* What stands behind the string that begins at `p`; NULL: it is none by RFC 8259, section 7. */
+static const char *skip_string(const char *p, const char *end) {
+        for (p++; p && p < end && *p != '"';)
+                if (*p == '\\')
+                        p = skip_escape(p, end);
+                else
+                        p = (unsigned char)*p < 0x20 ? NULL : p + 1;
+        return p && p < end ? p + 1 : NULL;
+}
+
+static const char *skip_digits(const char *p, const char *end) {
+        while (p < end && *p >= '0' && *p <= '9')
+                p++;
+        return p;
+}
+
+/* The same for a number, section 6. */
+static const char *skip_number(const char *p, const char *end) {
+        const char *first = p + (*p == '-'), *behind = skip_digits(first, end);
+
+        if (behind == first || (*first == '0' && behind > first + 1))
+                return NULL;
+        if (behind < end && *behind == '.') {
+                first = behind + 1;
+                behind = skip_digits(first, end);
+                if (behind == first)
+                        return NULL;
+        }
+        if (behind == end || (*behind != 'e' && *behind != 'E'))
+                return behind;
+        first = behind + 1;
+        first += first < end && (*first == '+' || *first == '-');
+        behind = skip_digits(first, end);
+        return behind > first ? behind : NULL;
+}
+
+/* Whether all of the text is tokens of JSON, written so that json-c keeps them whole: its strict tokener takes more
+ * than JSON in strings and numbers. What stands where is left to it. */
+static bool is_plain(const char *data, size_t size) {
         const char *p = data, *end = data + size;
 
-        while ((p = memchr(p, '\\', (size_t)(end - p)))) {
-                unsigned value[2] = { 0 };
-
-                if (end - p < 2)
-                        return false; /* the parser refuses it */
-                if (p[1] != 'u') {
-                        p += 2;
-                        continue;
-                }
-                for (size_t half = 0; half < 2; half++) {
-                        if (end - p < 6 || p[0] != '\\' || p[1] != 'u')
-                                return half == 1; /* a high surrogate alone; else the parser refuses it */
-                        for (size_t i = 2; i < 6; i++) {
-                                char c = p[i];
-                                int digit = c >= '0' && c <= '9' ? c - '0' :
-                                            c >= 'a' && c <= 'f' ? c - 'a' + 10 :
-                                            c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-
-                                if (digit < 0)
-                                        return true;
-                                value[half] = value[half] << 4 | (unsigned)digit;
-                        }
-                        p += 6;
-                        if (half == 0 && (value[0] < 0xd800 || value[0] > 0xdbff))
-                                break;
-                }
-                if (value[0] == 0 || (value[0] >= 0xdc00 && value[0] <= 0xdfff))
-                        return true;
-                if (value[0] >= 0xd800 && value[0] <= 0xdbff && (value[1] < 0xdc00 || value[1] > 0xdfff))
-                        return true;
-        }
-        return false;
+        while (p && p < end)
+                if (*p == '"')
+                        p = skip_string(p, end);
+                else if (*p == '-' || (*p >= '0' && *p <= '9'))
+                        p = skip_number(p, end);
+                else
+                        p = strchr("\t\n\r ,:[]{}truefalsn", *p) ? p + 1 : NULL;
+        return p;
 }
 
 int message_parse(const char *data, size_t size, struct json_object **ret_object) {
@@ -107,7 +156,7 @@ int message_parse(const char *data, size_t size, struct json_object **ret_object
         size_t end;
         int r = 0;
 
-        if (size > INT32_MAX || !utf8_is_valid(data, size) || has_bad_escape(data, size))
+        if (size > INT32_MAX || !utf8_is_valid(data, size) || !is_plain(data, size))
                 return -EBADMSG;
         tokener = json_tokener_new_ex(MESSAGE_DEPTH_MAX);
         if (!tokener)
@@ -148,9 +197,7 @@ void where_put_index(struct buffer *where, size_t index) {
         where_end(where);
 }
 
-/* json-c holds integers up to 2^64-1 and clamps what is larger still: an int is
- * what fits in 63 bits. */
-static bool is_int(struct json_object *value, int64_t *ret) {
+bool int_read(struct json_object *value, int64_t *ret) {
         int64_t v;
 
         if (!json_object_is_type(value, json_type_int))
@@ -165,7 +212,7 @@ static bool is_int(struct json_object *value, int64_t *ret) {
 static bool read_value(struct json_object *value, enum field_type type, void *target) {
         switch (type) {
         case FIELD_INT:
-                return is_int(value, target);
+                return int_read(value, target);
         case FIELD_BOOL:
                 if (!json_object_is_type(value, json_type_boolean))
                         return false;
@@ -196,8 +243,11 @@ static bool read_value(struct json_object *value, enum field_type type, void *ta
 
 int fields_read(struct json_object *object, const struct field *fields, size_t n_fields, void *target,
                 struct buffer *where) {
+        const char *wrong = NULL;
         uint64_t seen = 0;
 
+        if (!json_object_is_type(object, json_type_object))
+                return -EINVAL;
         json_object_object_foreach(object, key, value) {
                 size_t i = 0;
 
@@ -205,19 +255,15 @@ int fields_read(struct json_object *object, const struct field *fields, size_t n
                         i++;
                 if (i == n_fields && !where)
                         continue;
-                if (i == n_fields || (value && !read_value(value, fields[i].type, (char *)target + fields[i].offset))) {
-                        if (where)
-                                where_put_name(where, key);
-                        return -EINVAL;
-                }
-                if (value)
+                if (i == n_fields || (value && !read_value(value, fields[i].type, (char *)target + fields[i].offset)))
+                        wrong = wrong ? wrong : key;
+                else if (value)
                         seen |= UINT64_C(1) << i;
         }
-        for (size_t i = 0; i < n_fields; i++)
-                if (fields[i].required && !(seen & UINT64_C(1) << i)) {
-                        if (where)
-                                where_put_name(where, fields[i].name);
-                        return -EINVAL;
-                }
-        return 0;
+        for (size_t i = 0; !wrong && i < n_fields; i++)
+                if (fields[i].required && !(seen & UINT64_C(1) << i))
+                        wrong = fields[i].name;
+        if (wrong && where)
+                where_put_name(where, wrong);
+        return wrong ? -EINVAL : 0;
 }

@@ -52,13 +52,17 @@ struct field {
 };
 
 /*
- * Fills `target`, leaving absent members as they are. -EINVAL: the member that
- * was wrong is appended to `where` ("add[2].path"). Without `where` (a client,
+ * Fills `target`, leaving absent and wrong members as they are. -EINVAL: the
+ * first member that was wrong is appended to `where` ("add[2].path"). Without `where` (a client,
  * which a newer daemon may tell more than it knows) members that are not in the
  * table are passed over.
  */
 int fields_read(struct json_object *object, const struct field *fields, size_t n_fields, void *target,
                 struct buffer *where);
+
+/* A true integer of the interface's int. json-c holds integers up to 2^64-1 and clamps what is larger still, so that
+ * -2^63 is not told from what lies below it, and is none. */
+bool int_read(struct json_object *value, int64_t *ret_value);
 
 /* Appends ".NAME" (without the dot if `where` is empty), "[INDEX]" and a NUL
  * behind them that isn't counted. */

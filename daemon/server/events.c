@@ -203,10 +203,9 @@ static int read_specs(struct json_object *array, const char *name, bool modify, 
 
 static int check_ids(struct json_object *array, const char *name, struct buffer *where) {
         for (size_t i = 0; array && i < json_object_array_length(array); i++) {
-                struct json_object *id = json_object_array_get_idx(array, i);
+                int64_t id;
 
-                /* json-c clamps what is past 64 bits: no id is the largest. */
-                if (json_object_is_type(id, json_type_int) && json_object_get_int64(id) != INT64_MAX)
+                if (int_read(json_object_array_get_idx(array, i), &id))
                         continue;
                 where_put_name(where, name);
                 where_put_index(where, i);
@@ -249,10 +248,10 @@ static int disable(struct queue *queue, int64_t id, struct refusal *refusal) {
 
 static void for_ids(struct connection *c, struct json_object *ids, by_id_fn *fn) {
         for (size_t i = 0; ids && i < json_object_array_length(ids); i++) {
-                int64_t id = json_object_get_int64(json_object_array_get_idx(ids, i));
                 struct refusal refusal;
+                int64_t id;
 
-                if (fn(&c->queue, id, &refusal) < 0)
+                if (int_read(json_object_array_get_idx(ids, i), &id) && fn(&c->queue, id, &refusal) < 0)
                         put_refusal(c, id, &refusal);
         }
 }
