@@ -8,7 +8,10 @@
 
 #include "backend.h"
 
-enum { READY_MAX = 256 };
+enum {
+        READY_MAX = 256,
+        TIMERS_A_TURN = 256,
+};
 
 struct mux {
         const struct mux_backend *backend;
@@ -186,15 +189,15 @@ void mux_timer_clear(struct mux *mux, struct mux_timer *timer) {
         heap_down(mux, last->heap_index);
 }
 
-/* Those that were due when the turn began: one that sets itself again for now
- * waits for the next turn. */
+/* Those that were due when the turn began, the earliest first: one that sets
+ * itself again for now waits for the next turn, as do those there are too many of. */
 static void run_timers(struct mux *mux) {
         uint64_t now;
 
         if (mux->heap_size == 0)
                 return;
         now = monotonic_nsec();
-        while (mux->heap_size > 0 && mux->heap[1]->deadline_nsec <= now) {
+        for (unsigned n = 0; n < TIMERS_A_TURN && mux->heap_size > 0 && mux->heap[1]->deadline_nsec <= now; n++) {
                 struct mux_timer *timer = mux->heap[1];
 
                 mux_timer_clear(mux, timer);

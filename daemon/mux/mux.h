@@ -6,7 +6,8 @@
  * work, barriers. One thread uses a mux; what other threads have to say comes
  * through a mailbox (mailbox.h).
  *
- * One turn (mux_wait) is: wait for the kernel; run the timers that are due; run
+ * One turn (mux_wait) is: wait for the kernel; run the timers that are due (so
+ * many at most; the rest in the next turn, which doesn't wait); run
  * the callbacks of what is ready; run what was deferred, before or during the
  * turn; release barriers.
  *

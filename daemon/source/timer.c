@@ -10,6 +10,9 @@
  * TFD_TIMER_CANCEL_ON_SET). A moment that has passed fires at once.
  *
  * kqueue's meanings: data is the number of expiries; a period of 0 is one unit.
+ *
+ * No timer is told more often than every PAUSE_NSEC: a shorter period has its
+ * expiries counted together.
  */
 
 #include <errno.h>
@@ -17,6 +20,8 @@
 #include <sys/timerfd.h>
 
 #include "source.h"
+
+enum { PAUSE_NSEC = 100 * 1000 };
 
 struct timer_source {
         struct source source;
@@ -79,11 +84,12 @@ static void tell(struct timer *t, uint64_t expiries) {
 
 static void on_period(struct mux_timer *mux_timer) {
         struct timer *t = container_of(mux_timer, struct timer, timer);
-        uint64_t total = (monotonic_nsec() - t->start_nsec) / t->period_nsec, expiries = total - t->expiries;
+        uint64_t now = monotonic_nsec(), total = (now - t->start_nsec) / t->period_nsec;
+        uint64_t expiries = total - t->expiries, next = t->start_nsec + (total + 1) * t->period_nsec;
 
         t->expiries = total;
         /* The heap had room for it a moment ago. */
-        (void)mux_timer_set(t->owner->mux, &t->timer, t->start_nsec + (total + 1) * t->period_nsec, on_period);
+        (void)mux_timer_set(t->owner->mux, &t->timer, MAX(next, now + PAUSE_NSEC), on_period);
         tell(t, expiries);
 }
 
