@@ -75,8 +75,8 @@ struct stat_line {
 };
 
 /* proc_pid_stat(5). The name is in parentheses and may hold anything. Field 52
- * is 0 for whoever may not see it, as it is for a zombie that ended well: the
- * caller has to know whether access was allowed. */
+ * is 0 for whoever may not see it, as it is for a zombie that ended well: see
+ * may_see_status(). */
 static int read_stat(pid_t pid, struct stat_line *ret) {
         char path[32], line[1024], *p, *end;
         int fd;
@@ -108,6 +108,15 @@ static int read_stat(pid_t pid, struct stat_line *ret) {
                 p += strcspn(p, " \n");
         }
         return 0;
+}
+
+/* Whether the ptrace access that field 52 takes (PTRACE_MODE_READ_FSCREDS) is granted: the same is asked of who reads
+ * this link. The ids alone don't say (a program that was set-user-ID, another group, capabilities). */
+static bool may_see_status(pid_t pid) {
+        char path[32], target;
+
+        (void)snprintf(path, sizeof(path), "/proc/%d/ns/pid", pid);
+        return readlink(path, &target, 1) == 1;
 }
 
 static bool has_hung_up(int pidfd) {
@@ -221,25 +230,28 @@ static void tell_all(struct pidfd_source *s, struct process *p, bool reap) {
 
 /* ---- the end of a process ------------------------------------------------------------ */
 
-static void learn_status(struct pidfd_source *s, struct process *p, bool reaped) {
-        struct stat_line line = { .parent = ABSENT };
+static void learn_from_reaped(struct pidfd_source *s, struct process *p) {
         struct pidfd_info info;
 
-        if (!p->status_known && reaped && s->info_exit && get_info(s, p->pidfd, PIDFD_INFO_EXIT, &info) &&
-            (info.mask & PIDFD_INFO_EXIT)) {
-                p->status = info.exit_code;
-                p->status_known = true;
-        }
-        if (reaped || read_stat(p->pid, &line) < 0)
+        if (p->status_known || !s->info_exit || !get_info(s, p->pidfd, PIDFD_INFO_EXIT, &info) ||
+            !(info.mask & PIDFD_INFO_EXIT))
                 return;
-        if (has_hung_up(p->pidfd)) {
-                learn_status(s, p, true);
+        p->status = info.exit_code;
+        p->status_known = true;
+}
+
+/* It may be reaped any moment. */
+static void learn_from_zombie(struct pidfd_source *s, struct process *p) {
+        struct stat_line line = { .parent = ABSENT };
+        bool read = read_stat(p->pid, &line) == 0, certain = read && (line.status != 0 || may_see_status(p->pid));
+
+        if (!read || has_hung_up(p->pidfd)) {
+                learn_from_reaped(s, p);
                 return;
         }
         p->parent = line.parent;
         memcpy(p->comm, line.comm, sizeof(p->comm));
-        /* 0 may mean "not for you": believe it only where access is certain. */
-        if (line.status != 0 || geteuid() == 0 || p->uid == (int64_t)geteuid()) {
+        if (certain) {
                 p->status = line.status;
                 p->status_known = true;
         }
@@ -252,11 +264,14 @@ static void on_process(struct pidfd_source *s, struct process *p, uint32_t event
         if (p->state == PROCESS_RUNNING) {
                 p->state = PROCESS_ZOMBIE;
                 p->exit_usec = now;
-                learn_status(s, p, reaped);
+                if (reaped)
+                        learn_from_reaped(s, p);
+                else
+                        learn_from_zombie(s, p);
                 tell_all(s, p, false);
         }
         if (p->state == PROCESS_ZOMBIE && reaped) {
-                learn_status(s, p, true);
+                learn_from_reaped(s, p);
                 p->state = PROCESS_REAPED;
                 p->reap_usec = now;
                 p->pidfd = safe_close(p->pidfd); /* out of the epoll set too */
@@ -377,15 +392,14 @@ static int open_by_pid(struct pidfd_source *s, const struct subject *subject, in
 static int open_passed(struct pidfd_source *s, const struct subject *subject, int *ret_pidfd, pid_t *ret_pid,
                        int64_t *ret_uid, struct refusal *refusal) {
         struct pidfd_info info;
-        int pidfd = fcntl(subject->fd, F_DUPFD_CLOEXEC, 3), r;
+        int pidfd;
 
+        /* What it is comes first: the last close of anything else might block. */
+        if (pidfd_pid(subject->fd, ret_pid) < 0)
+                return refuse(refusal, EINVAL, "descriptor: not a pidfd");
+        pidfd = fcntl(subject->fd, F_DUPFD_CLOEXEC, 3);
         if (pidfd < 0)
                 return refuse(refusal, EMFILE, "descriptor: the daemon has no descriptor left");
-        r = pidfd_pid(pidfd, ret_pid);
-        if (r < 0) {
-                (void)close(pidfd);
-                return refuse(refusal, EINVAL, "descriptor: not a pidfd");
-        }
         *ret_uid = ABSENT;
         if (get_info(s, pidfd, PIDFD_INFO_PID | PIDFD_INFO_CREDS, &info) && (info.mask & PIDFD_INFO_CREDS))
                 *ret_uid = info.ruid;
