@@ -19,6 +19,7 @@ struct mux {
         size_t n_ios;
         struct mux_timer **heap; /* from index 1 on, the earliest first */
         size_t heap_size, heap_capacity;
+        uint64_t timers_nsec; /* while timers run: those due by then do */
         struct list deferred;
         struct list barriers;
         struct mux_ready ready[READY_MAX]; /* tokens are struct mux_io, NULL once removed */
@@ -168,7 +169,7 @@ int mux_timer_set(struct mux *mux, struct mux_timer *timer, uint64_t deadline_ns
                 mux->heap_capacity = capacity;
         }
         timer->fn = fn;
-        timer->deadline_nsec = deadline_nsec;
+        timer->deadline_nsec = MAX(deadline_nsec, mux->timers_nsec + 1);
         heap_place(mux, ++mux->heap_size, timer);
         heap_up(mux, mux->heap_size);
         return 0;
@@ -192,17 +193,18 @@ void mux_timer_clear(struct mux *mux, struct mux_timer *timer) {
 /* Those that were due when the turn began, the earliest first: one that sets
  * itself again for now waits for the next turn, as do those there are too many of. */
 static void run_timers(struct mux *mux) {
-        uint64_t now;
-
         if (mux->heap_size == 0)
                 return;
-        now = monotonic_nsec();
-        for (unsigned n = 0; n < TIMERS_A_TURN && mux->heap_size > 0 && mux->heap[1]->deadline_nsec <= now; n++) {
+        mux->timers_nsec = monotonic_nsec();
+        for (unsigned n = 0; n < TIMERS_A_TURN && mux->heap_size > 0; n++) {
                 struct mux_timer *timer = mux->heap[1];
 
+                if (timer->deadline_nsec > mux->timers_nsec)
+                        break;
                 mux_timer_clear(mux, timer);
                 timer->fn(timer);
         }
+        mux->timers_nsec = 0;
 }
 
 /* ---- deferred work and barriers ------------------------------------------------ */
@@ -239,16 +241,16 @@ void mux_barrier_init(struct mux_barrier *barrier, mux_deferred_fn *fn) {
         mux_deferred_init(&barrier->deferred, fn);
 }
 
-void mux_barrier_add(struct mux *mux, struct mux_barrier *barrier) {
-        /* The kernel's list of what is ready goes round: so many passes see all of it. */
-        barrier->passes = (unsigned)(mux->n_ios / READY_MAX + 1);
-        list_remove(&barrier->link);
-        list_append(&mux->barriers, &barrier->link);
-}
-
 void mux_barrier_cancel(struct mux_barrier *barrier) {
         list_remove(&barrier->link);
         mux_deferred_cancel(&barrier->deferred);
+}
+
+void mux_barrier_add(struct mux *mux, struct mux_barrier *barrier) {
+        /* The kernel's list of what is ready goes round: so many passes see all of it. */
+        barrier->passes = (unsigned)(mux->n_ios / READY_MAX + 1);
+        mux_barrier_cancel(barrier);
+        list_append(&mux->barriers, &barrier->link);
 }
 
 /* `now`: the barriers that were there before this turn's look at the kernel. */
@@ -284,8 +286,6 @@ static int64_t time_to_wait(const struct mux *mux, int64_t timeout_nsec) {
 }
 
 static void run_ready(struct mux *mux, int n) {
-        for (int i = 0; i < n; i++)
-                ((struct mux_io *)mux->ready[i].token)->ready_slot = i;
         for (int i = 0; i < n; i++) {
                 struct mux_io *io = mux->ready[i].token;
 
@@ -303,6 +303,8 @@ int mux_wait(struct mux *mux, int64_t timeout_nsec) {
         n = mux->backend->wait(mux->state, mux->ready, READY_MAX, time_to_wait(mux, timeout_nsec));
         if (n < 0)
                 return n;
+        for (int i = 0; i < n; i++)
+                ((struct mux_io *)mux->ready[i].token)->ready_slot = i;
         list_init(&barriers);
         list_splice(&barriers, &mux->barriers);
         run_timers(mux);

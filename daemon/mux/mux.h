@@ -62,8 +62,8 @@ struct mux_io {
 #define MUX_IO_INIT ((struct mux_io){ .fd = -1, .ready_slot = -1 })
 
 /* The descriptor stays the caller's, and must be removed before it is closed.
- * Errors: those of epoll_ctl(2), on every backend (EPERM for a regular file,
- * EEXIST); EMFILE where the backend can't hold so high a number. */
+ * Errors: those of epoll_ctl(2), on every backend (EPERM for a regular file or a
+ * directory, EEXIST); EMFILE where the backend can't hold so high a number. */
 int mux_add(struct mux *mux, struct mux_io *io, int fd, unsigned events, mux_io_fn *fn);
 int mux_modify(struct mux *mux, struct mux_io *io, unsigned events);
 void mux_remove(struct mux *mux, struct mux_io *io);

@@ -21,7 +21,7 @@ struct poll_set {
         size_t n, capacity;
         size_t *places; /* by descriptor: place in `fds` plus one */
         size_t n_places;
-        size_t start; /* where the next look at the answers begins, so that none starves */
+        size_t start; /* the next look at the answers begins here, so that none starves: those before had their turn */
 };
 
 static int poll_open(void **ret_state) {
@@ -77,14 +77,17 @@ static int make_room(struct poll_set *s, size_t fd) {
 }
 
 static int poll_add(void *state, int fd, unsigned events, void *token) {
+        struct pollfd probe = { .fd = fd };
         struct poll_set *s = state;
         struct stat st;
         int r;
 
         if (fstat(fd, &st) < 0)
                 return -errno;
+        if (poll(&probe, 1, 0) > 0 && (probe.revents & POLLNVAL))
+                return -EBADF;
         if (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode))
-                return -EPERM; /* poll calls them always ready; the other backends refuse them */
+                return -EPERM; /* poll calls them always ready; epoll refuses them */
         r = make_room(s, (size_t)fd);
         if (r < 0)
                 return r;
@@ -108,6 +111,12 @@ static int poll_modify(void *state, int fd, unsigned events, void *token) {
         return 0;
 }
 
+static void move(struct poll_set *s, size_t from, size_t to) {
+        s->fds[to] = s->fds[from];
+        s->tokens[to] = s->tokens[from];
+        s->places[s->fds[to].fd] = to + 1;
+}
+
 static void poll_remove(void *state, int fd) {
         struct poll_set *s = state;
         size_t place;
@@ -115,13 +124,12 @@ static void poll_remove(void *state, int fd) {
         if ((size_t)fd >= s->n_places || s->places[fd] == 0)
                 return;
         place = s->places[fd] - 1;
+        if (place < s->start) { /* the gap is filled from its own side, and the last from the other */
+                move(s, --s->start, place);
+                place = s->start;
+        }
+        move(s, --s->n, place);
         s->places[fd] = 0;
-        s->n--;
-        if (place == s->n)
-                return;
-        s->fds[place] = s->fds[s->n];
-        s->tokens[place] = s->tokens[s->n];
-        s->places[s->fds[place].fd] = place + 1;
 }
 
 static int poll_wait(void *state, struct mux_ready *ready, size_t n_ready, int64_t timeout_nsec) {
@@ -135,8 +143,10 @@ static int poll_wait(void *state, struct mux_ready *ready, size_t n_ready, int64
 
         if (r < 0)
                 return errno == EINTR ? 0 : -errno;
-        for (size_t i = 0; i < s->n && (int)n < r && n < n_ready; i++) {
-                size_t place = (s->start + i) % s->n;
+        if (s->start >= s->n)
+                s->start = 0;
+        for (size_t i = 0, first = s->start; i < s->n && (int)n < r && n < n_ready; i++) {
+                size_t place = (first + i) % s->n;
 
                 if (s->fds[place].revents == 0)
                         continue;

@@ -144,7 +144,7 @@ static bool is_stuck(const struct pool *pool) {
         return true;
 }
 
-int workers_submit(struct workers *w, uid_t user, struct work *work, bool must) {
+int workers_submit(struct workers *w, uid_t user, struct work *work) {
         struct pool *pool;
         int r = 0;
 
@@ -154,8 +154,6 @@ int workers_submit(struct workers *w, uid_t user, struct work *work, bool must) 
                 pool = make_pool(w, user);
         if (!pool)
                 r = -ENOMEM;
-        else if (!must && is_stuck(pool))
-                r = -EDQUOT;
         else {
                 /* A thread that was woken counts as idle until it runs. */
                 if (pool->n_queued < pool->n_idle)
@@ -172,6 +170,17 @@ int workers_submit(struct workers *w, uid_t user, struct work *work, bool must) 
         }
         (void)pthread_mutex_unlock(&w->lock);
         return r;
+}
+
+bool workers_are_stuck(struct workers *w, uid_t user) {
+        const struct pool *pool;
+        bool stuck;
+
+        (void)pthread_mutex_lock(&w->lock);
+        pool = find_pool(w, user);
+        stuck = pool && is_stuck(pool);
+        (void)pthread_mutex_unlock(&w->lock);
+        return stuck;
 }
 
 static void close_pool(struct pool *pool) {

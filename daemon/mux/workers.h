@@ -32,9 +32,10 @@ int workers_new(struct workers **ret_workers);
  * use can be freed. */
 bool workers_free(struct workers *workers);
 
-/* -EDQUOT: the user's threads are all stuck. -EAGAIN, -ENOMEM: no thread could
- * be started. `must`: not refused for being stuck. */
-int workers_submit(struct workers *workers, uid_t user, struct work *work, bool must);
+/* -EAGAIN, -ENOMEM: no thread could be started. */
+int workers_submit(struct workers *workers, uid_t user, struct work *work);
+/* Whether all of the user's threads are: what is submitted now may wait for ever. */
+bool workers_are_stuck(struct workers *workers, uid_t user);
 
 /* The user's idle threads end, the others when they are done. */
 void workers_release(struct workers *workers, uid_t user);
