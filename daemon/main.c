@@ -93,12 +93,12 @@ static int serve(const struct options *options) {
         r = mux_open(options->mux, &d.mux);
         if (r == 0)
                 r = workers_new(&d.workers);
+        if (r == 0)
+                r = server_open(&d.server, d.mux, d.workers, options->mode);
         if (r < 0) {
                 log_error("can't start: %s", strerror(-r));
-                mux_close(d.mux);
                 return r;
         }
-        server_open(&d.server, d.mux, d.workers, options->mode);
         r = open_signals(&d);
         if (r == 0)
                 r = run(&d, options);
@@ -107,7 +107,7 @@ static int serve(const struct options *options) {
         sockets_close(&d.sockets);
         if (!workers_free(d.workers))
                 return r; /* a thread hangs in a file system, and will until the process ends */
-        sources_close(&d.server.sources);
+        server_free(&d.server);
         mux_remove(d.mux, &d.signals);
         (void)safe_close(d.signal_fd);
         mux_close(d.mux);

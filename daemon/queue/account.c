@@ -12,6 +12,7 @@ const struct limits limits_default = {
                 [RESOURCE_WATCHES] = 256 * 1024,
                 [RESOURCE_QUEUE_BYTES] = 64 * 1024 * 1024,
                 [RESOURCE_OUTPUT_BYTES] = 64 * 1024 * 1024,
+                [RESOURCE_DESCRIPTORS] = 4096,
         },
 };
 
@@ -62,10 +63,14 @@ size_t account_limit(const struct account *account, enum resource resource) {
         return account->accounts->limits.values[resource];
 }
 
-int account_charge(struct account *account, enum resource resource, size_t amount) {
+bool account_has_room(const struct account *account, enum resource resource, size_t amount) {
         size_t limit = account_limit(account, resource);
 
-        if (account->used[resource] > limit || amount > limit - account->used[resource])
+        return account->used[resource] <= limit && amount <= limit - account->used[resource];
+}
+
+int account_charge(struct account *account, enum resource resource, size_t amount) {
+        if (!account_has_room(account, resource, amount))
                 return -EDQUOT;
         account->used[resource] += amount;
         return 0;

@@ -16,6 +16,7 @@ enum resource {
         RESOURCE_WATCHES,
         RESOURCE_QUEUE_BYTES,
         RESOURCE_OUTPUT_BYTES,
+        RESOURCE_DESCRIPTORS, /* connections, and what was passed over them */
         RESOURCE_COUNT,
 };
 
@@ -52,6 +53,7 @@ struct account *account_unref(struct account *account);
 
 /* -EDQUOT: it would be more than the limit. */
 int account_charge(struct account *account, enum resource resource, size_t amount);
+bool account_has_room(const struct account *account, enum resource resource, size_t amount);
 /* For what is bounded by something else that was charged. */
 void account_charge_anyway(struct account *account, enum resource resource, size_t amount);
 void account_return(struct account *account, enum resource resource, size_t amount);

@@ -13,12 +13,41 @@ static void on_io(struct mux_io *io, unsigned events);
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
+/* The peer needn't wait for the close. */
+static void close_socket(struct server *server, struct account *account, int fd) {
+        (void)shutdown(fd, SHUT_RDWR);
+        closer_add(&server->closer, account, &fd, 1);
+}
+
+/* Takes the descriptor over, also when it fails. */
+static int take_socket(struct connection *c, int fd) {
+        int r = account_charge(c->account, RESOURCE_DESCRIPTORS, 1);
+
+        if (r < 0) {
+                (void)close(fd);
+                return r;
+        }
+        r = account_charge(c->account, RESOURCE_CONNECTIONS, 1);
+        if (r == 0) {
+                r = mux_add(c->server->mux, &c->io, fd, MUX_IN, on_io);
+                if (r < 0)
+                        account_return(c->account, RESOURCE_CONNECTIONS, 1);
+        }
+        if (r < 0)
+                close_socket(c->server, c->account, fd);
+        else
+                c->fd = fd;
+        return r;
+}
+
 int connection_new(struct server *server, int fd, struct connection **ret_connection) {
         struct connection *c = calloc(1, sizeof(*c));
         int r;
 
-        if (!c)
+        if (!c) {
+                (void)close(fd);
                 return -ENOMEM;
+        }
         c->server = server;
         c->fd = -1;
         c->io = MUX_IO_INIT;
@@ -27,19 +56,17 @@ int connection_new(struct server *server, int fd, struct connection **ret_connec
         r = peer_identify(fd, &c->asker);
         if (r == 0) {
                 c->account = account_get(&server->accounts, c->asker.uid);
-                r = c->account ? account_charge(c->account, RESOURCE_CONNECTIONS, 1) : -ENOMEM;
+                r = c->account ? 0 : -ENOMEM;
         }
-        if (r == 0) {
-                r = mux_add(server->mux, &c->io, fd, MUX_IN, on_io);
-                if (r < 0)
-                        account_return(c->account, RESOURCE_CONNECTIONS, 1);
-        }
+        if (r == 0)
+                r = take_socket(c, fd);
+        else
+                (void)close(fd);
         if (r < 0) {
                 account_unref(c->account);
                 free(c);
                 return r;
         }
-        c->fd = fd;
         wait_init(c);
         queue_init(&c->queue, &server->queues, &connection_listener, c->account, &c->asker,
                    account_limit(c->account, RESOURCE_QUEUE_BYTES) / 4);
@@ -50,6 +77,20 @@ int connection_new(struct server *server, int fd, struct connection **ret_connec
         return 0;
 }
 
+/* Those that came with messages before that one. */
+static void drop_fds(struct connection *c, uint64_t message) {
+        int fds[ARRAY_SIZE(c->fds)];
+        size_t n = 0, kept = 0;
+
+        for (size_t i = 0; i < c->n_fds; i++)
+                if (c->fds[i].message < message)
+                        fds[n++] = c->fds[i].fd;
+                else
+                        c->fds[kept++] = c->fds[i];
+        c->n_fds = kept;
+        closer_add(&c->server->closer, c->account, fds, n);
+}
+
 struct connection *connection_free(struct connection *c) {
         struct server *server = c->server;
 
@@ -57,9 +98,8 @@ struct connection *connection_free(struct connection *c) {
         mux_deferred_cancel(&c->flush);
         mux_remove(server->mux, &c->io);
         queue_close(&c->queue);
-        for (size_t i = 0; i < c->n_fds; i++)
-                (void)close(c->fds[i].fd);
-        (void)close(c->fd);
+        drop_fds(c, UINT64_MAX);
+        close_socket(server, c->account, c->fd);
         buffer_free(&c->in);
         buffer_free(&c->out);
         buffer_free(&c->refused);
@@ -170,6 +210,8 @@ static bool keep_fds(struct connection *c, const struct msghdr *header, size_t s
         const char *data = c->in.data + start;
         uint64_t message = c->messages_received;
         bool room = !(header->msg_flags & MSG_CTRUNC);
+        int too_many[FDS_MAX];
+        size_t n_too_many = 0;
 
         for (size_t i = 0; i + 1 < size; i++)
                 message += data[i] == 0;
@@ -185,13 +227,13 @@ static bool keep_fds(struct connection *c, const struct msghdr *header, size_t s
                         memcpy(&fd, CMSG_DATA(h) + i * sizeof(int), sizeof(int));
                         if (c->n_fds < ARRAY_SIZE(c->fds))
                                 c->fds[c->n_fds++] = (struct passed_fd){ message, fd };
-                        else {
-                                (void)close(fd);
-                                room = false;
-                        }
+                        else
+                                too_many[n_too_many++] = fd;
                 }
+                account_charge_anyway(c->account, RESOURCE_DESCRIPTORS, n); /* there was room for a message's */
         }
-        return room;
+        closer_add(&c->server->closer, c->account, too_many, n_too_many);
+        return room && n_too_many == 0;
 }
 
 /* One read. 0: there was nothing; a negative errno: the end. */
@@ -207,6 +249,8 @@ static int read_in(struct connection *c) {
         size_t start = c->in.size;
         ssize_t n;
 
+        if (!account_has_room(c->account, RESOURCE_DESCRIPTORS, FDS_MAX))
+                return -EDQUOT;
         piece.iov_len = MIN(MESSAGE_BYTES_MAX - MIN(start, (size_t)MESSAGE_BYTES_MAX - 1), start ? 65536u : 4096u);
         piece.iov_base = buffer_reserve(&c->in, piece.iov_len);
         if (!piece.iov_base)
@@ -230,18 +274,6 @@ static bool has_message(const struct connection *c) {
         return c->messages_received > c->messages_taken;
 }
 
-/* Descriptors that came with calls before this one have had their use. */
-static void drop_old_fds(struct connection *c) {
-        size_t n = 0;
-
-        for (size_t i = 0; i < c->n_fds; i++)
-                if (c->fds[i].message < c->messages_taken)
-                        (void)close(c->fds[i].fd);
-                else
-                        c->fds[n++] = c->fds[i];
-        c->n_fds = n;
-}
-
 static void handle_messages(struct connection *c) {
         size_t done = 0;
         unsigned n = 0;
@@ -259,7 +291,7 @@ static void handle_messages(struct connection *c) {
                         protocol_error(c, "not a Varlink call");
                 c->messages_taken++;
                 done += size + 1;
-                drop_old_fds(c);
+                drop_fds(c, c->messages_taken);
         }
         buffer_consume(&c->in, done);
         if (c->in.size == 0 && c->in.capacity > 4096)

@@ -84,6 +84,7 @@ struct connection {
         size_t n_barriers;
 };
 
+/* Takes the socket over, also when it fails. */
 int connection_new(struct server *server, int fd, struct connection **ret_connection);
 struct connection *connection_free(struct connection *connection);
 /* It ends at the end of this turn. */

@@ -40,7 +40,9 @@ static void on_user_gone(struct accounts *accounts, uid_t uid) {
         workers_release(s->workers, uid);
 }
 
-void server_open(struct server *s, struct mux *mux, struct workers *workers, enum mode mode) {
+int server_open(struct server *s, struct mux *mux, struct workers *workers, enum mode mode) {
+        int r;
+
         *s = (struct server){
                 .mux = mux,
                 .workers = workers,
@@ -49,8 +51,12 @@ void server_open(struct server *s, struct mux *mux, struct workers *workers, enu
         };
         list_init(&s->connections);
         accounts_init(&s->accounts, &limits_default, on_user_gone);
+        r = closer_open(&s->closer, mux, workers);
+        if (r < 0)
+                return r;
         sources_open(&s->sources, mux, workers, &queue_sink);
         queue_context_init(&s->queues, &s->sources);
+        return 0;
 }
 
 void server_close(struct server *s) {
@@ -62,18 +68,23 @@ void server_close(struct server *s) {
         s->n_listeners = 0;
         while (!list_empty(&s->connections))
                 connection_free(list_entry(s->connections.next, struct connection, link));
-        queue_context_free(&s->queues);
+}
+
+void server_free(struct server *s) {
+        s->accounts.gone = NULL; /* the threads have ended */
+        closer_close(&s->closer);
         accounts_free(&s->accounts);
+        queue_context_free(&s->queues);
+        sources_close(&s->sources);
 }
 
 int server_serve(struct server *s, int fd) {
         struct connection *c;
         int r = connection_new(s, fd, &c);
 
-        if (r < 0) {
-                (void)close(fd);
+        if (r < 0)
                 s->turned_away++;
-        } else
+        else
                 s->accepted++;
         return r;
 }

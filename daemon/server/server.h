@@ -6,6 +6,7 @@
  */
 
 #include "account.h"
+#include "closer.h"
 #include "queue.h"
 
 struct connection;
@@ -33,6 +34,7 @@ struct server {
         struct sources sources;
         struct queue_context queues;
         struct accounts accounts;
+        struct closer closer;
         enum mode mode;
         uint64_t start_usec; /* CLOCK_MONOTONIC */
         struct list connections;
@@ -44,9 +46,10 @@ struct server {
         bool stop; /* the loop is to end */
 };
 
-/* `workers` and `mux` outlive it. */
-void server_open(struct server *server, struct mux *mux, struct workers *workers, enum mode mode);
+int server_open(struct server *server, struct mux *mux, struct workers *workers, enum mode mode);
+/* Ends all connections. The workers are ended next, then it is freed, then the mux closed. */
 void server_close(struct server *server);
+void server_free(struct server *server);
 
 /* Takes a listening socket over, also when it fails. */
 int server_listen(struct server *server, int fd);

@@ -478,7 +478,7 @@ static void on_move_timer(struct mux_timer *timer) {
 
 /* ---- lookups ---------------------------------------------------------------------------------------- */
 
-int submit(struct inotify *s, struct lookup *lookup, uid_t user, bool must) {
+int submit(struct inotify *s, struct lookup *lookup, uid_t user) {
         int r;
 
         lookup->inotify_fd = s->fd;
@@ -488,7 +488,7 @@ int submit(struct inotify *s, struct lookup *lookup, uid_t user, bool must) {
         lookup->first_new_id = s->tree.next_id;
         if (lookup->serial == 0)
                 lookup->serial = ++s->serial;
-        r = lookup_submit(s->source.context->workers, lookup, must);
+        r = lookup_submit(s->source.context->workers, lookup);
         if (r == 0)
                 list_append(&s->lookups, &lookup->link);
         return r;
@@ -664,6 +664,8 @@ static int inotify_attach(struct source *source, struct subscription *subscripti
 
         if (r < 0)
                 return r;
+        if (workers_are_stuck(source->context->workers, subject->asker->uid))
+                return refuse(refusal, EDQUOT, "path: all of your look-ups wait for file systems that don't answer");
         watch = calloc(1, sizeof(*watch));
         lookup = lookup_new(tree ? LOOKUP_RESOLVE : LOOKUP_VNODE, subject->path);
         if (!watch || !lookup) {
@@ -681,13 +683,11 @@ static int inotify_attach(struct source *source, struct subscription *subscripti
         lookup->mask = watch->mask;
         if (subject->fd >= 0)
                 lookup->fd = fcntl(subject->fd, F_DUPFD_CLOEXEC, 3);
-        r = subject->fd >= 0 && lookup->fd < 0 ? -errno : submit(s, lookup, watch->user, false);
+        r = subject->fd >= 0 && lookup->fd < 0 ? -errno : submit(s, lookup, watch->user);
         if (r < 0) {
                 free(watch);
                 lookup_free(lookup);
-                return r == -EDQUOT ? refuse(refusal, EDQUOT, "path: all of your look-ups wait for file systems "
-                                                              "that don't answer") :
-                                      refuse(refusal, -r, "path: %s", strerror(-r));
+                return refuse(refusal, -r, "path: %s", strerror(-r));
         }
         subscription->object = watch;
         return 1;

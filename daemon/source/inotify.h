@@ -147,7 +147,7 @@ void mark_orphan(struct inotify *s, int wd);
 /* Whether events of this wd were passed over before it was known; forgets it. */
 bool mark_was_late(struct inotify *s, int wd);
 
-int submit(struct inotify *s, struct lookup *lookup, uid_t user, bool must);
+int submit(struct inotify *s, struct lookup *lookup, uid_t user);
 void lookup_ended(struct inotify *s, struct lookup *lookup);
 void watch_attached(struct inotify *s, struct file_watch *watch, int error, const char *message);
 /* What a lookup's error means to whoever asked. */

@@ -485,7 +485,7 @@ static void crawl(struct inotify *s, struct dir *dir, enum lookup_purpose purpos
         lookup->serial = serial;
         lookup->root = dir;
         lookup->stop = stop;
-        r = submit(s, lookup, serial || user ? user : user_of(dir), true);
+        r = submit(s, lookup, serial || user ? user : user_of(dir));
         if (r < 0) {
                 dir->lookup = NULL;
                 lookup_free(lookup);

@@ -74,7 +74,7 @@ static void look(struct inotify *s, struct mark *mark) {
         lookup = v->path ? lookup_new(LOOKUP_STAT, v->path) : NULL;
         if (lookup) {
                 lookup->watched_wd = mark->wd;
-                if (submit(s, lookup, watch->user, true) == 0) {
+                if (submit(s, lookup, watch->user) == 0) {
                         v->asked = true;
                         return;
                 }
@@ -267,7 +267,7 @@ void vnode_on_watched(struct inotify *s, struct lookup *lookup) {
                         again->mask = lookup->mask;
                         again->fd = take_fd(&lookup->fd);
                         watch->lookup = again;
-                        if (submit(s, again, watch->user, true) == 0)
+                        if (submit(s, again, watch->user) == 0)
                                 return;
                         watch->lookup = NULL;
                         lookup_free(again);

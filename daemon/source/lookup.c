@@ -350,13 +350,29 @@ static int run_crawl(struct lookup *l) {
         return r;
 }
 
+/* The last close of a descriptor may take its time: here, not on the loop. */
+static int replace_fd(struct lookup *l) {
+        int passed = l->fd, r;
+        char link[32];
+
+        if (passed < 0)
+                return 0;
+        (void)snprintf(link, sizeof(link), "/proc/self/fd/%d", passed);
+        l->fd = open(link, O_PATH | O_CLOEXEC);
+        r = l->fd < 0 ? -errno : 0;
+        (void)close(passed);
+        return r;
+}
+
 static void run(struct work *work) {
         struct lookup *l = container_of(work, struct lookup, work);
         atomic_uint *adding = l->adding;
         bool added;
-        int r = -ECANCELED;
+        int r = replace_fd(l);
 
-        if (!atomic_load(&l->cancelled))
+        if (atomic_load(&l->cancelled))
+                r = -ECANCELED;
+        if (r == 0)
                 r = l->kind == LOOKUP_RESOLVE ? run_resolve(l) :
                     l->kind == LOOKUP_VNODE   ? run_vnode(l) :
                     l->kind == LOOKUP_STAT    ? run_stat(l) :
@@ -368,7 +384,7 @@ static void run(struct work *work) {
                 (void)atomic_fetch_sub(adding, 1);
 }
 
-int lookup_submit(struct workers *workers, struct lookup *l, bool must) {
+int lookup_submit(struct workers *workers, struct lookup *l) {
         l->work.run = run;
-        return workers_submit(workers, l->user, &l->work, must);
+        return workers_submit(workers, l->user, &l->work);
 }

@@ -73,7 +73,7 @@ struct lookup {
         struct mailbox *mailbox;
         atomic_uint *adding; /* threads that are in inotify_add_watch(2) just now */
         char *path;
-        int fd; /* a passed descriptor, closed by lookup_free(), or -1 */
+        int fd; /* a passed descriptor, or -1; the thread puts an O_PATH one in its place, which can be closed anywhere */
         uint32_t mask;
         bool list_files;
         atomic_bool cancelled;
@@ -111,4 +111,4 @@ enum { LOOKUP_DEPTH_MAX = 128, ERROR_TOO_DEEP = 4096 };
 
 struct lookup *lookup_new(enum lookup_kind kind, const char *path);
 struct lookup *lookup_free(struct lookup *lookup);
-int lookup_submit(struct workers *workers, struct lookup *lookup, bool must);
+int lookup_submit(struct workers *workers, struct lookup *lookup);

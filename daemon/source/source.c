@@ -56,29 +56,44 @@ void sources_close(struct sources *sources) {
         sources->n = 0;
 }
 
+static int attach_to(struct source *source, struct subscription *subscription, const struct subject *subject,
+                     struct refusal *refusal) {
+        int r;
+
+        subscription->source = source;
+        subscription->notes = subject->notes;
+        r = source->class->attach(source, subscription, subject, refusal);
+        if (r < 0)
+                subscription->source = NULL;
+        else
+                source->n_subscriptions++;
+        return r;
+}
+
 int sources_attach(struct sources *sources, struct subscription *subscription, const struct subject *subject,
                    struct refusal *refusal) {
-        for (size_t i = 0; i < sources->n; i++) {
+        struct refusal next;
+        int refused = 0;
+
+        for (size_t i = 0; i < sources->n && (refused == 0 || refused == -EOPNOTSUPP); i++) {
                 struct source *source = sources->list[i];
                 const struct source_class *class = source ? source->class : sources->failed[i];
                 int r;
 
                 if (!(class->filters & 1u << subject->filter))
                         continue;
-                if (!source)
-                        return refuse(refusal, EOPNOTSUPP, "filter: %s is not to be had here: %s", class->name,
-                                      strerror(sources->errors[i]));
-                subscription->source = source;
-                subscription->notes = subject->notes;
-                r = class->attach(source, subscription, subject, refusal);
-                if (r < 0)
-                        subscription->source = NULL;
+                if (source)
+                        r = attach_to(source, subscription, subject, &next);
                 else
-                        source->n_subscriptions++;
-                return r;
+                        r = refuse(&next, EOPNOTSUPP, "filter: %s is not to be had here: %s", class->name,
+                                   strerror(sources->errors[i]));
+                if (r >= 0)
+                        return r;
+                refused = r;
+                *refusal = next;
         }
-        return refuse(refusal, EOPNOTSUPP, "filter: %s is not served by this version",
-                      kev_filter_name(subject->filter));
+        return refused < 0 ? refused : refuse(refusal, EOPNOTSUPP, "filter: %s is not served by this version",
+                                              kev_filter_name(subject->filter));
 }
 
 int source_modify(struct subscription *subscription, const struct subject *subject, struct refusal *refusal) {

@@ -163,7 +163,8 @@ struct sources {
 void sources_open(struct sources *sources, struct mux *mux, struct workers *workers, const struct sink *sink);
 void sources_close(struct sources *sources);
 
-/* As in the class. */
+/* As in the class, by the first source of the filter that doesn't answer
+ * EOPNOTSUPP; the refusal is the last one's. */
 int sources_attach(struct sources *sources, struct subscription *subscription, const struct subject *subject,
                    struct refusal *refusal);
 int source_modify(struct subscription *subscription, const struct subject *subject, struct refusal *refusal);
