@@ -1593,6 +1593,19 @@ static void apply_rescan(const char *path) {
                         put_item(&replica, truth.items[i].path, truth.items[i].is_dir, truth.items[i].version);
 }
 
+/* What was gone from its path when its event came, since a directory above it had moved, is read at its new one. */
+static void read_unread(const char *dir) {
+        for (size_t i = 0; i < ITEMS; i++) {
+                struct item *item = &replica.items[i], *now;
+
+                if (!item->used || item->is_dir || item->version != 0 || !within(dir, item->path))
+                        continue;
+                now = find_item(&truth, item->path);
+                if (now && !now->is_dir)
+                        item->version = now->version;
+        }
+}
+
 static void apply_dir(uint64_t notes, const char *path, const char *from) {
         struct item *item = find_item(&replica, path);
 
@@ -1602,6 +1615,7 @@ static void apply_dir(uint64_t notes, const char *path, const char *from) {
                 if (find_item(&replica, from)) {
                         drop_item(&replica, path);
                         move_item(&replica, from, path);
+                        read_unread(path);
                         return;
                 }
         } else if (!(notes & (KEV_NOTE_CREATE | KEV_NOTE_MOVEDIN)))
@@ -1631,6 +1645,8 @@ static void apply_file(uint64_t notes, const char *path, const char *from) {
         item = find_item(&replica, path);
         if (now && !now->is_dir && ((item && !item->is_dir) || notes & KEV_NOTE_WRITE))
                 put_item(&replica, path, false, now->version);
+        else if (item && !item->is_dir)
+                item->version = 0;
 }
 
 /* False: there is no event. */

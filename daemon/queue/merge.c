@@ -12,14 +12,17 @@
  *     alone for what is gone, `create` beside it for what was replaced.
  * If that isn't enough, the tree watch that holds the most is folded: all that
  * it has becomes `rescan` for the smallest directories that cover it, at most
- * FOLDS_MAX of them (directories that came or went stay by themselves as long as
- * there is room, for they would be covered by little less than everything). An
- * event that comes later and lies within one of them is
- * only counted there.
+ * FOLDS_MAX of them. Directories that came or went stay by themselves as long as
+ * there is room, for they would be covered by little less than everything. If
+ * there is still no room, one rescan a watch is left. An event that comes later
+ * and lies within a directory that is to be told so is only counted there.
  *
  * A directory's move changes the paths of what comes after it, but not of a
  * rescan that waits: while a watch has such, moves of directories are folded
- * into them.
+ * into them. What else comes later and changes what a rescan covers (its
+ * directory is removed and made anew, a file is moved into it) is told before
+ * it: the rescan goes back to the queue's end, since it holds whenever it is
+ * read.
  *
  * Counts are exact: those of what is merged are added.
  */
@@ -36,13 +39,21 @@ enum { FOLDS_MAX = 64 };
 /* Told as they are, whatever happens. */
 #define NOTES_KEPT (KEV_NOTE_GONE | KEV_NOTE_BACK | KEV_NOTE_LISTED)
 
+/* How much is given up, one step after another. */
+struct degree {
+        bool keep_directories;
+        size_t n_folds; /* of a watch, at most */
+};
+
+static const struct degree degrees[] = { { true, FOLDS_MAX }, { false, FOLDS_MAX }, { false, 1 } };
+
 /* Whether folding leaves an event as it is. Directories that came or went are
  * left at first, since the directory that they came to covers all that happened
  * in them: their events precede the rescans, and hold whatever those find. */
-static bool is_kept(const struct event *e, bool keep_directories) {
+static bool is_kept(const struct event *e, const struct degree *degree) {
         if (e->notes & NOTES_KEPT)
                 return true;
-        return keep_directories && e->kind == KEV_KIND_DIRECTORY && !e->from_path.bytes &&
+        return degree->keep_directories && e->kind == KEV_KIND_DIRECTORY && !e->from_path.bytes &&
                (e->notes & (NOTES_OF_PLACE | KEV_NOTE_MOVEDIN | KEV_NOTE_MOVEDOUT)) && !(e->notes & NOTES_UNASKED);
 }
 
@@ -179,6 +190,13 @@ static size_t cover_size(const struct watch *watch, const struct event *e) {
                            parent_size(watch, e->from_path.bytes, e->from_path.size));
 }
 
+static bool is_within(const struct watch *watch, struct event_path directory, struct event_path path) {
+        size_t size = directory.size;
+
+        return path.size >= size && (size == 0 || memcmp(path.bytes, directory.bytes, size) == 0) &&
+               (path.size == size || size <= root_size(watch) || path.bytes[size] == '/');
+}
+
 static struct entry *find_folded(const struct watch *watch, const char *path, size_t size) {
         for (struct hash_node *n = hash_first(watch->folded, hash_bytes(path, size, 0)); n; n = hash_next(n)) {
                 struct entry *entry = container_of(n, struct entry, node);
@@ -258,8 +276,8 @@ static bool fold_at(struct watch *watch, const struct fold *fold, uint64_t count
 }
 
 /* The directories, no deeper than `depth` slashes, that cover all the watch has.
- * Returns how many; FOLDS_MAX + 1: more than there may be. */
-static size_t gather(const struct watch *watch, bool keep_directories, size_t depth, struct fold *folds) {
+ * Returns how many; one more than there may be if there are more. */
+static size_t gather(const struct watch *watch, const struct degree *degree, size_t depth, struct fold *folds) {
         size_t n = 0;
 
         list_for_each(link, &watch->entries) {
@@ -268,12 +286,12 @@ static size_t gather(const struct watch *watch, bool keep_directories, size_t de
                 size_t size = cut_to_depth(watch, path, cover_size(watch, e), depth), i = 0;
                 uint64_t hash = hash_bytes(path, size, 0);
 
-                if (is_kept(e, keep_directories))
+                if (is_kept(e, degree))
                         continue;
                 while (i < n && (folds[i].hash != hash || folds[i].size != size))
                         i++;
-                if (i == FOLDS_MAX)
-                        return FOLDS_MAX + 1;
+                if (i == degree->n_folds)
+                        return degree->n_folds + 1;
                 if (i == n)
                         folds[n++] = (struct fold){ path, size, hash, 0, e->realtime_usec };
                 folds[i].notes |= e->notes & KEV_NOTE_DEGRADED;
@@ -298,9 +316,21 @@ static int by_size(const void *a, const void *b) {
         return (x->size > y->size) - (x->size < y->size);
 }
 
+static struct event_path fold_path(const struct fold *fold) {
+        return (struct event_path){ fold->path, fold->size };
+}
+
+/* What covers others has the time of the first of them. */
+static void pass_times_up(const struct watch *watch, struct fold *folds, size_t n) {
+        for (size_t i = 0; i < n; i++)
+                for (size_t j = i + 1; j < n; j++)
+                        if (is_within(watch, fold_path(&folds[i]), fold_path(&folds[j])))
+                                folds[i].realtime_usec = MIN(folds[i].realtime_usec, folds[j].realtime_usec);
+}
+
 /* Everything that the watch has becomes rescans. False: no memory; what could
  * not be folded is still there. */
-static bool fold_all(struct watch *watch, bool keep_directories) {
+static bool fold_all(struct watch *watch, const struct degree *degree) {
         struct fold folds[FOLDS_MAX];
         struct list entries;
         size_t depth = deepest(watch), n;
@@ -310,7 +340,7 @@ static bool fold_all(struct watch *watch, bool keep_directories) {
                 if (!watch->folded)
                         return false;
         }
-        while ((n = gather(watch, keep_directories, depth, folds)) > FOLDS_MAX)
+        while ((n = gather(watch, degree, depth, folds)) > degree->n_folds)
                 depth--; /* at the watched directory itself there is one */
         /* The old rescans are folded anew with the rest. */
         list_for_each(link, &watch->entries)
@@ -319,6 +349,7 @@ static bool fold_all(struct watch *watch, bool keep_directories) {
         list_init(&entries);
         list_splice(&entries, &watch->entries);
         qsort(folds, n, sizeof(folds[0]), by_size); /* the wide ones first: they cover others */
+        pass_times_up(watch, folds, n);
         for (size_t i = 0; i < n; i++)
                 if (!fold_at(watch, &folds[i], 0)) {
                         list_splice(&watch->entries, &entries);
@@ -330,7 +361,7 @@ static bool fold_all(struct watch *watch, bool keep_directories) {
                 const char *path = e->path.bytes ? e->path.bytes : "";
 
                 list_remove(&entry->in_watch);
-                if (is_kept(e, keep_directories)) {
+                if (is_kept(e, degree)) {
                         list_append(&watch->entries, &entry->in_watch);
                         continue;
                 }
@@ -341,12 +372,6 @@ static bool fold_all(struct watch *watch, bool keep_directories) {
         return true;
 }
 
-static bool is_within(const struct watch *watch, const struct entry *cover, struct event_path path) {
-        size_t size = cover->event->path.size;
-
-        return path.size >= size && (size == 0 || memcmp(path.bytes, cover->event->path.bytes, size) == 0) &&
-               (path.size == size || size <= root_size(watch) || path.bytes[size] == '/');
-}
 
 bool merge_into_folded(struct watch *watch, const struct event *event) {
         size_t size = cover_size(watch, event);
@@ -357,7 +382,7 @@ bool merge_into_folded(struct watch *watch, const struct event *event) {
         if (event->notes & (NOTES_KEPT | KEV_NOTE_DEGRADED) || !event->path.bytes)
                 return false;
         entry = find_cover(watch, event->path.bytes, size);
-        if (entry && (!event->from_path.bytes || is_within(watch, entry, event->from_path))) {
+        if (entry && (!event->from_path.bytes || is_within(watch, entry->event->path, event->from_path))) {
                 entry->more += event->count;
                 count_merged(watch->queue, 1);
                 return true;
@@ -371,25 +396,48 @@ bool merge_into_folded(struct watch *watch, const struct event *event) {
         return true;
 }
 
+static bool concerns(const struct watch *watch, const struct event *e, struct event_path cover) {
+        if (e->from_path.bytes && (is_within(watch, cover, e->path) || is_within(watch, cover, e->from_path)))
+                return true;
+        return e->kind != KEV_KIND_FILE && (e->notes & NOTES_OF_PLACE) && is_within(watch, e->path, cover);
+}
+
+void merge_put_folded_last(struct watch *watch, const struct event *event) {
+        if (!watch->folded || !event->path.bytes)
+                return;
+        hash_for_each(node, watch->folded) {
+                struct entry *entry = container_of(node, struct entry, node);
+
+                if (concerns(watch, event, entry->event->path))
+                        entry_put_last(entry);
+        }
+}
+
 /* ---- the bound ------------------------------------------------------------------------------------- */
 
-/* The tree watch that has the most that folding would make smaller. */
-static struct watch *largest_tree(struct queue *queue, bool keep_directories) {
+/* The bytes that folding would make smaller. */
+static size_t bytes_to_fold(const struct watch *watch, const struct degree *degree) {
+        bool fold_again = watch->folded && watch->folded->n_nodes > degree->n_folds;
+        size_t bytes = 0;
+
+        list_for_each(link, &watch->entries) {
+                const struct entry *entry = list_entry(link, struct entry, in_watch);
+
+                if ((fold_again || !entry->is_folded) && !is_kept(entry->event, degree))
+                        bytes += entry->charge;
+        }
+        return bytes;
+}
+
+/* The tree watch that has the most of them. */
+static struct watch *largest_tree(struct queue *queue, const struct degree *degree) {
         struct watch *largest = NULL;
         size_t most = 0;
 
         hash_for_each(node, &queue->watches) {
                 struct watch *watch = container_of(node, struct watch, node);
-                size_t bytes = 0;
+                size_t bytes = watch->filter == KEV_FILTER_TREE ? bytes_to_fold(watch, degree) : 0;
 
-                if (watch->filter != KEV_FILTER_TREE)
-                        continue;
-                list_for_each(link, &watch->entries) {
-                        struct entry *entry = list_entry(link, struct entry, in_watch);
-
-                        if (!entry->is_folded && !is_kept(entry->event, keep_directories))
-                                bytes += entry->charge;
-                }
                 if (bytes > most) {
                         most = bytes;
                         largest = watch;
@@ -400,7 +448,6 @@ static struct watch *largest_tree(struct queue *queue, bool keep_directories) {
 
 static void compact(struct queue *queue) {
         struct watch *watch;
-        bool keep_directories = true;
 
         hash_for_each(node, &queue->watches) {
                 watch = container_of(node, struct watch, node);
@@ -409,12 +456,10 @@ static void compact(struct queue *queue) {
                 else if (watch->filter == KEV_FILTER_TREE && !(watch->folded && watch->folded->n_nodes > 0))
                         compact_paths(watch);
         }
-        while (queue->bytes > queue->bytes_max / 2) {
-                watch = largest_tree(queue, keep_directories);
-                if (watch ? !fold_all(watch, keep_directories) : !keep_directories)
-                        break;
-                keep_directories = keep_directories && watch;
-        }
+        for (size_t i = 0; i < ARRAY_SIZE(degrees); i++)
+                while (queue->bytes > queue->bytes_max / 2 && (watch = largest_tree(queue, &degrees[i])))
+                        if (!fold_all(watch, &degrees[i]))
+                                return;
 }
 
 bool merge_event(struct queue *queue, struct watch *watch, struct event *event) {

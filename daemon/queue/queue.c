@@ -72,6 +72,16 @@ void entry_free(struct entry *entry) {
         free(entry);
 }
 
+void entry_put_last(struct entry *entry) {
+        bool pending = !list_empty(&entry->in_queue);
+
+        list_remove(&entry->in_queue);
+        list_remove(&entry->in_watch);
+        list_append(&entry->watch->entries, &entry->in_watch);
+        if (pending)
+                list_append(&entry->watch->queue->pending, &entry->in_queue);
+}
+
 void entry_replace(struct entry *entry, struct event *event) {
         struct queue *queue = entry->watch->queue;
         size_t charge = event_charge(event);
@@ -107,7 +117,9 @@ void queue_push(struct queue *queue, struct watch *watch, struct event *event) {
         }
         if ((once || !has_room(queue, event)) && merge_event(queue, watch, event))
                 return;
-        if (!queue_append(queue, watch, event))
+        if (queue_append(queue, watch, event))
+                merge_put_folded_last(watch, event);
+        else
                 queue_lose(queue, watch);
 }
 

@@ -134,6 +134,8 @@ void queue_lose(struct queue *queue, struct watch *watch);
 void queue_hold(struct queue *queue, struct watch *watch, bool hold);
 struct entry *queue_append(struct queue *queue, struct watch *watch, struct event *event);
 void entry_free(struct entry *entry);
+/* To the end of its queue. */
+void entry_put_last(struct entry *entry);
 /* Puts another event in the place of an entry's. Takes the event over. */
 void entry_replace(struct entry *entry, struct event *event);
 size_t event_charge(const struct event *event);
@@ -145,3 +147,5 @@ bool merge_is_single(enum kev_filter filter);
 bool merge_event(struct queue *queue, struct watch *watch, struct event *event);
 /* Whether a pending rescan stands for the event; it is counted there. */
 bool merge_into_folded(struct watch *watch, const struct event *event);
+/* The event was appended: pending rescans of what it changes come after it. */
+void merge_put_folded_last(struct watch *watch, const struct event *event);
