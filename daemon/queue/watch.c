@@ -110,7 +110,7 @@ static void on_report(struct subscription *subscription, struct report *report) 
         struct watch *watch = container_of(subscription, struct watch, subscription);
         uint64_t notes = report->notes & (subscription->notes | NOTES_UNASKED);
 
-        if (!notes || !is_wanted(watch, report))
+        if ((!notes && report->notes) || !is_wanted(watch, report))
                 return;
         watch->queue->context->events_in++;
         if (!report->event || report->event_key != watch->prefix || report->event->notes != notes ||

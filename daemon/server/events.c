@@ -337,7 +337,7 @@ void wait_init(struct connection *c) {
         for (size_t i = 0; i < ARRAY_SIZE(c->barriers); i++) {
                 list_init(&c->barriers[i].barrier.link);
                 c->barriers[i].barrier.fn = on_source_barrier;
-                c->barriers[i].barrier.user = c->asker.uid;
+                c->barriers[i].barrier.asker = &c->asker;
                 c->barriers[i].connection = c;
         }
 }

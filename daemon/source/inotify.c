@@ -16,7 +16,7 @@ enum {
         EVENTS_A_TURN = 1024,
         TRASH_A_TURN = 256,
         MESSAGES_A_TURN = 256,
-        MOVE_WAIT_USEC = 2000,     /* for the second half, once the queue is empty */
+        MOVE_WAIT_USEC = 2000,     /* for the second half: who renames may be preempted in between */
         UNKNOWN_RETRY_USEC = 200,
         UNKNOWN_MAX_MSEC = 50,
         BARRIER_MAX_MSEC = 1000,
@@ -163,19 +163,32 @@ static void move_out(struct inotify *s, struct move *move) {
         free(move);
 }
 
-/* Those that left what is watched: of one mark, or all. */
-static void move_out_all(struct inotify *s, const struct mark *mark) {
+/* Those of one mark. */
+static void move_out_of(struct inotify *s, const struct mark *mark) {
         for (bool found = true; found;) {
                 found = false;
                 list_for_each(entry, &s->moves) {
                         struct move *move = list_entry(entry, struct move, link);
 
-                        if (mark && move->mark != mark)
+                        if (move->mark != mark)
                                 continue;
                         move_out(s, move);
                         found = true;
                         break;
                 }
+        }
+}
+
+/* Those that have waited long enough. */
+static void move_out_late(struct inotify *s) {
+        uint64_t now = monotonic_nsec();
+
+        while (!list_empty(&s->moves)) {
+                struct move *first = list_entry(s->moves.next, struct move, link);
+
+                if (first->deadline_nsec > now)
+                        break;
+                move_out(s, first);
         }
 }
 
@@ -192,6 +205,8 @@ static void on_moved_from(struct inotify *s, struct mark *mark, const struct ino
         move->mark = mark;
         move->is_dir = event->mask & IN_ISDIR;
         move->realtime_usec = now;
+        move->deadline_nsec = monotonic_nsec() + MOVE_WAIT_USEC * NSEC_PER_USEC;
+        move->position = s->bytes_handled;
         (void)snprintf(move->name, sizeof(move->name), "%s", event->name);
         list_append(&s->moves, &move->link);
 }
@@ -254,7 +269,7 @@ static void on_moved_to(struct inotify *s, struct mark *mark, const struct inoti
 
 static void on_ignored(struct inotify *s, struct mark *mark) {
         mark->dying = true; /* nothing to be removed from the kernel */
-        move_out_all(s, mark);
+        move_out_of(s, mark);
         while (mark->dirs) {
                 struct dir *d = mark->dirs;
 
@@ -412,8 +427,8 @@ static void after_handling(struct inotify *s) {
                 if (s->drained_tick > s->listed_tick)
                         tree_forget_listed(s);
                 if (!list_empty(&s->moves) && s->move_timer.heap_index == 0)
-                        (void)mux_timer_set(s->mux, &s->move_timer, monotonic_nsec() + MOVE_WAIT_USEC * NSEC_PER_USEC,
-                                            on_move_timer);
+                        (void)mux_timer_set(s->mux, &s->move_timer,
+                                            list_entry(s->moves.next, struct move, link)->deadline_nsec, on_move_timer);
         }
         tree_decide_unfound(s);
         if (s->in_doubt && list_empty(&s->chunks)) {
@@ -450,6 +465,11 @@ static void handle_some(struct inotify *s) {
         }
 }
 
+uint64_t inotify_read_position(struct inotify *s) {
+        read_kernel(s);
+        return s->bytes_read;
+}
+
 static void on_readable(struct mux_io *io, unsigned events _unused_) {
         struct inotify *s = container_of(io, struct inotify, io);
 
@@ -472,7 +492,7 @@ static void on_move_timer(struct mux_timer *timer) {
         read_kernel(s);
         handle_some(s);
         if (list_empty(&s->chunks))
-                move_out_all(s, NULL);
+                move_out_late(s);
         after_handling(s);
 }
 
@@ -548,15 +568,35 @@ static void on_messages(struct mailbox *mailbox) {
 
 /* ---- barriers ------------------------------------------------------------------------------------------ */
 
+/* Whether its answer may be an event for a watch of the asker that is in force. */
+static bool concerns(const struct inotify *s, const struct lookup *lookup, const struct asker *asker) {
+        const struct mark *mark;
+
+        switch (lookup->kind) {
+        case LOOKUP_RESOLVE:
+        case LOOKUP_VNODE:
+                return false;
+        case LOOKUP_CRAWL:
+                return lookup->root && (lookup->purpose != PURPOSE_INITIAL || lookup->doubted) &&
+                       tree_is_watched_by(s, lookup->root, asker);
+        case LOOKUP_STAT:
+                mark = mark_find(s, lookup->watched_wd);
+                return mark && mark->vnode && vnode_is_watched_by(mark, asker);
+        }
+        return false;
+}
+
 static bool is_past(struct inotify *s, struct source_barrier *barrier) {
         if (s->bytes_handled < barrier->position)
+                return false;
+        if (!list_empty(&s->moves) && list_entry(s->moves.next, struct move, link)->position < barrier->position)
                 return false;
         if (barrier->serial == 0)
                 barrier->serial = s->serial; /* what the events up to here have asked */
         list_for_each(entry, &s->lookups) {
                 const struct lookup *lookup = list_entry(entry, struct lookup, link);
 
-                if (lookup->serial <= barrier->serial && lookup->user == barrier->user)
+                if (lookup->serial <= barrier->serial && concerns(s, lookup, barrier->asker))
                         return false;
         }
         return true;
@@ -589,8 +629,6 @@ static bool inotify_barrier(struct source *source, struct source_barrier *barrie
 
         read_kernel(s);
         handle_some(s);
-        if (list_empty(&s->chunks))
-                move_out_all(s, NULL); /* the second half of what was done before would have come */
         after_handling(s);
         barrier->position = s->bytes_read;
         barrier->serial = 0;
@@ -676,14 +714,14 @@ static int inotify_attach(struct source *source, struct subscription *subscripti
         watch->subscription = subscription;
         watch->filter = subject->filter;
         watch->lookup = lookup;
-        watch->user = subject->asker->uid;
+        watch->asker = subject->asker;
         watch->mask = tree ? 0 : vnode_mask(subject->notes);
         list_init(&watch->link);
         lookup->watch = watch;
         lookup->mask = watch->mask;
         if (subject->fd >= 0)
                 lookup->fd = fcntl(subject->fd, F_DUPFD_CLOEXEC, 3);
-        r = subject->fd >= 0 && lookup->fd < 0 ? -errno : submit(s, lookup, watch->user);
+        r = subject->fd >= 0 && lookup->fd < 0 ? -errno : submit(s, lookup, watch->asker->uid);
         if (r < 0) {
                 free(watch);
                 lookup_free(lookup);

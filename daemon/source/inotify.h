@@ -57,7 +57,7 @@ struct file_watch {
         struct dir *dir;       /* tree */
         struct mark *mark;     /* vnode */
         uint32_t mask;         /* vnode */
-        uid_t user;
+        const struct asker *asker; /* as identity, too; outlives the watch */
 };
 
 /* The kernel's watch of one inode. */
@@ -76,6 +76,8 @@ struct move {
         struct mark *mark;
         bool is_dir;
         uint64_t realtime_usec;
+        uint64_t deadline_nsec; /* CLOCK_MONOTONIC: then it went where nobody looks */
+        uint64_t position;      /* in what was read */
         char name[256];
 };
 
@@ -150,6 +152,8 @@ bool mark_was_late(struct inotify *s, int wd);
 int submit(struct inotify *s, struct lookup *lookup, uid_t user);
 void lookup_ended(struct inotify *s, struct lookup *lookup);
 void watch_attached(struct inotify *s, struct file_watch *watch, int error, const char *message);
+/* Reads what the kernel holds; all of it is handled once bytes_handled has reached this. */
+uint64_t inotify_read_position(struct inotify *s);
 /* What a lookup's error means to whoever asked. */
 const char *lookup_message_text(int error);
 void report_to(struct inotify *s, struct file_watch *watch, struct report *report);
@@ -174,6 +178,8 @@ void tree_on_unmarked(struct inotify *s, struct dir *dir);
 /* Everything is asked again. */
 void tree_recheck_all(struct inotify *s);
 void tree_detach(struct inotify *s, struct file_watch *watch);
+/* Whether what is found in or below `dir` may be told to a watch of the asker. */
+bool tree_is_watched_by(const struct inotify *s, const struct dir *dir, const struct asker *asker);
 /* Watches whose lookups are all done are in force. */
 void tree_check_starting(struct inotify *s);
 void tree_empty_trash(struct inotify *s, unsigned budget);
@@ -191,4 +197,5 @@ void vnode_on_move(struct inotify *s, struct mark *mark, bool is_dir, bool withi
 void vnode_on_unmarked(struct inotify *s, struct mark *mark);
 void vnode_on_stat(struct inotify *s, struct lookup *lookup);
 void vnode_recheck_all(struct inotify *s);
+bool vnode_is_watched_by(const struct mark *mark, const struct asker *asker);
 void vnode_detach(struct inotify *s, struct file_watch *watch);

@@ -257,7 +257,7 @@ static void ask_again_below(struct inotify *s, struct dir *dir) {
                 if (!tree_is_below(watch->dir, dir))
                         continue;
                 crawl(s, watch->dir, watch->state == WATCH_STARTING ? PURPOSE_INITIAL : PURPOSE_RECHECK, 0,
-                      watch->user, NULL);
+                      watch->asker->uid, NULL);
                 watch->serial = s->serial;
         }
 }
@@ -444,13 +444,30 @@ static void degrade(struct inotify *s, struct dir *dir, int error) {
         report_entry(s, dir, "", KEV_NOTE_DEGRADED, KEV_KIND_DIRECTORY, realtime_nsec() / NSEC_PER_USEC, NULL);
 }
 
+bool tree_is_watched_by(const struct inotify *s, const struct dir *dir, const struct asker *asker) {
+        for (const struct dir *d = dir; d; d = d->parent)
+                list_for_each(entry, &d->subscriptions) {
+                        const struct file_watch *watch = list_entry(entry, struct subscription, link)->object;
+
+                        if (watch->asker == asker)
+                                return true;
+                }
+        list_for_each(entry, &s->trees) {
+                const struct file_watch *watch = list_entry(entry, struct file_watch, link);
+
+                if (watch->asker == asker && watch->dir && tree_is_below(watch->dir, dir))
+                        return true;
+        }
+        return false;
+}
+
 static uid_t user_of(const struct dir *dir) {
         for (; dir; dir = dir->parent)
                 if (!list_empty(&dir->subscriptions)) {
                         struct file_watch *watch =
                                 list_entry(dir->subscriptions.next, struct subscription, link)->object;
 
-                        return watch->user;
+                        return watch->asker->uid;
                 }
         return 0;
 }
@@ -466,6 +483,7 @@ static void crawl(struct inotify *s, struct dir *dir, enum lookup_purpose purpos
         if (dir->lookup) {
                 dir->again_purpose = (uint8_t)MAX((int)purpose, dir->again ? dir->again_purpose : 0);
                 dir->again = true;
+                dir->lookup->doubted = true;
                 return;
         }
         tree_path(dir, &path);
@@ -696,7 +714,7 @@ void tree_recheck_all(struct inotify *s) {
                 struct file_watch *watch = list_entry(entry, struct file_watch, link);
 
                 if (!is_covered(watch->dir->parent))
-                        crawl(s, watch->dir, PURPOSE_RECHECK, 0, watch->user, NULL);
+                        crawl(s, watch->dir, PURPOSE_RECHECK, 0, watch->asker->uid, NULL);
         }
 }
 
@@ -726,7 +744,7 @@ void tree_on_resolved(struct inotify *s, struct lookup *lookup) {
         list_append(&dir->subscriptions, &watch->subscription->link);
         list_append(&s->trees, &watch->link);
         if (!covered) /* what is being watched for others is not asked again */
-                crawl(s, dir, PURPOSE_INITIAL, 0, watch->user, NULL);
+                crawl(s, dir, PURPOSE_INITIAL, 0, watch->asker->uid, NULL);
         watch->serial = s->serial;
 }
 

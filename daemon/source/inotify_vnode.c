@@ -6,9 +6,15 @@
  * inotify doesn't say whether a write made the file longer, nor whether its
  * inode changed by chmod, link or unlink: the file is looked at again (on a
  * worker, by its path, since a descriptor held would keep the file system from
- * being unmounted) and compared. What happens while that is under way is told
- * with it, as one event. A file that was renamed can't be looked at any more:
- * then a write is told without extend, and every change of the inode as attrib.
+ * being unmounted) and compared. What happens until the answer comes is told
+ * with it, or asked once more if it needs a look of its own: so a file that is
+ * written all the time is told of as often as it can be looked at.
+ *
+ * A name that isn't there any more means that the file was unlinked if the
+ * directory is still the one that it was, and if no rename was on its way. Where
+ * that can't be known (the file or a directory above it was renamed) a write is
+ * told without extend, every change of the inode as attrib, and delete with the
+ * last close.
  */
 
 #include <errno.h>
@@ -17,16 +23,25 @@
 
 #include "inotify.h"
 
+/* What happened, and what a look is to tell about it. */
+struct changes {
+        bool modified, changed; /* contents, inode */
+        bool recheck;           /* events were lost */
+        uint64_t notes, count, realtime_usec;
+};
+
 /* What the vnode watches of one mark share. */
 struct vnode {
         struct list subscriptions;
         struct file_state state;
-        char *path; /* NULL: can't be looked at again */
-        bool asked; /* a look is under way */
-        bool modified, changed; /* what the look is for */
-        bool again;
-        bool recheck; /* events were lost */
-        uint64_t notes, count, realtime_usec; /* told with the answer */
+        dev_t parent_device;
+        ino_t parent_inode;
+        char *path;                /* NULL: can't be looked at again */
+        struct changes now, later; /* before and after the question */
+        bool asked;
+        uint64_t later_serial;     /* of the question about `later` */
+        uint64_t sure_position;    /* the name was not there: believed once the events up to here are handled */
+        bool deleted;              /* has been told */
 };
 
 uint32_t vnode_mask(uint64_t notes) {
@@ -44,47 +59,56 @@ uint32_t vnode_mask(uint64_t notes) {
 
 /* ---- telling -------------------------------------------------------------------------------- */
 
-static void tell(struct inotify *s, struct vnode *v, uint64_t notes, uint64_t count, uint64_t realtime_usec) {
+static void tell(struct inotify *s, struct vnode *v, const struct changes *changes, uint64_t notes, bool end) {
         struct report report = REPORT_INIT;
 
-        if (notes == 0)
+        notes |= changes->notes;
+        if (v->deleted)
+                notes &= ~KEV_NOTE_DELETE;
+        v->deleted |= notes & KEV_NOTE_DELETE;
+        if (notes == 0 && !end)
                 return;
-        report.notes = notes;
-        report.count = count;
+        report.flags = end ? KEV_FLAG_EOF : 0;
+        report.count = MAX(changes->count, 1u);
         report.kind = S_ISDIR(v->state.mode) ? KEV_KIND_DIRECTORY : S_ISREG(v->state.mode) ? KEV_KIND_FILE :
                                                                                              KEV_KIND_UNKNOWN;
-        report.realtime_usec = realtime_usec;
+        report.realtime_usec = changes->realtime_usec;
         report.below = (struct event_path){ "", 0 };
-        list_for_each(entry, &v->subscriptions)
-                report_to(s, list_entry(entry, struct subscription, link)->object, &report);
+        list_for_each(entry, &v->subscriptions) {
+                struct subscription *subscription = list_entry(entry, struct subscription, link);
+
+                /* The end is for those, too, who asked for none of the notes. */
+                report.notes = end && !(notes & subscription->notes) ? 0 : notes;
+                report_to(s, subscription->object, &report);
+        }
         report_done(&report);
+}
+
+/* As far as it can be told without a look. */
+static uint64_t blunt_notes(const struct changes *changes) {
+        return (changes->modified || changes->recheck ? KEV_NOTE_WRITE : 0) |
+               (changes->changed || changes->recheck ? KEV_NOTE_ATTRIB : 0);
 }
 
 /* ---- looking again ----------------------------------------------------------------------------- */
 
-static void look(struct inotify *s, struct mark *mark) {
+/* `serial` 0: a new question. */
+static void look(struct inotify *s, struct mark *mark, uint64_t serial) {
         struct vnode *v = mark->vnode;
         struct file_watch *watch = list_entry(v->subscriptions.next, struct subscription, link)->object;
-        struct lookup *lookup;
+        struct lookup *lookup = v->path ? lookup_new(LOOKUP_STAT, v->path) : NULL;
 
-        if (v->asked) {
-                v->again = true;
-                return;
-        }
-        lookup = v->path ? lookup_new(LOOKUP_STAT, v->path) : NULL;
         if (lookup) {
                 lookup->watched_wd = mark->wd;
-                if (submit(s, lookup, watch->user) == 0) {
+                lookup->serial = serial;
+                if (submit(s, lookup, watch->asker->uid) == 0) {
                         v->asked = true;
                         return;
                 }
                 lookup_free(lookup);
         }
-        /* It can't be told more exactly. */
-        tell(s, v, v->notes | (v->modified ? KEV_NOTE_WRITE : 0) | (v->changed ? KEV_NOTE_ATTRIB : 0), MAX(v->count, 1u),
-             v->realtime_usec);
-        v->notes = v->count = 0;
-        v->modified = v->changed = false;
+        tell(s, v, &v->now, blunt_notes(&v->now), false);
+        v->now = (struct changes){ 0 };
 }
 
 static bool same_time(struct timespec a, struct timespec b) {
@@ -92,73 +116,101 @@ static bool same_time(struct timespec a, struct timespec b) {
 }
 
 /* What the difference between two looks, and the events that led to them, mean. */
-static uint64_t compare(const struct vnode *v, const struct lookup *lookup) {
-        const struct file_state *before = &v->state, *now = &lookup->state;
-        bool there = !lookup->error && now->device == before->device && now->inode == before->inode;
-        bool modified = v->modified, changed = v->changed;
+static uint64_t compare(const struct vnode *v, const struct file_state *now) {
+        const struct file_state *before = &v->state;
+        bool modified = v->now.modified, changed = v->now.changed;
         uint64_t notes = 0;
 
-        if (v->recheck && there) {
+        if (v->now.recheck) {
                 modified |= !same_time(before->modified, now->modified);
                 changed |= !same_time(before->changed, now->changed) && !modified;
         }
         if (modified)
-                notes |= KEV_NOTE_WRITE | (there && now->size > before->size ? KEV_NOTE_EXTEND : 0);
-        if (!there && (changed || v->recheck))
-                notes |= before->links <= 1 ? KEV_NOTE_DELETE : KEV_NOTE_LINK;
-        else if (there && now->links != before->links)
+                notes |= KEV_NOTE_WRITE | (now->size > before->size ? KEV_NOTE_EXTEND : 0);
+        if (now->links != before->links)
                 notes |= KEV_NOTE_LINK;
         else if (changed)
                 notes |= KEV_NOTE_ATTRIB;
         return notes;
 }
 
+/* Its name is not there, or is another file's. */
+static uint64_t on_gone(struct vnode *v, const struct lookup *lookup) {
+        bool known = v->path && lookup->parent_inode == v->parent_inode && lookup->parent_device == v->parent_device;
+
+        free(take_pointer(&v->path));
+        if (!known || !(v->now.changed || v->now.recheck))
+                return blunt_notes(&v->now);
+        v->state.links -= v->state.links > 0;
+        return (v->now.modified ? KEV_NOTE_WRITE : 0) | (v->state.links == 0 ? KEV_NOTE_DELETE : KEV_NOTE_LINK);
+}
+
+/* Whether it has to be looked at once more, since a rename may be on its way. */
+static bool ask_again(struct inotify *s, struct mark *mark, const struct lookup *lookup) {
+        struct vnode *v = mark->vnode;
+
+        if (!v->path || (v->sure_position > 0 && s->bytes_handled >= v->sure_position))
+                return false;
+        if (v->sure_position == 0)
+                v->sure_position = inotify_read_position(s);
+        look(s, mark, lookup->serial);
+        return v->asked;
+}
+
 void vnode_on_stat(struct inotify *s, struct lookup *lookup) {
         struct mark *mark = mark_find(s, lookup->watched_wd);
         struct vnode *v = mark ? mark->vnode : NULL;
+        bool there;
         uint64_t notes;
 
         if (!v || !v->asked)
                 return;
         v->asked = false;
-        if (v->again) { /* something happened since: the look may have been too early */
-                v->again = false;
-                look(s, mark);
+        there = !lookup->error && lookup->state.device == v->state.device && lookup->state.inode == v->state.inode;
+        if (!there && ask_again(s, mark, lookup))
                 return;
-        }
-        notes = v->notes | compare(v, lookup);
-        if (!lookup->error && lookup->state.device == v->state.device && lookup->state.inode == v->state.inode)
+        v->sure_position = 0;
+        notes = there ? compare(v, &lookup->state) : on_gone(v, lookup);
+        if (there)
                 v->state = lookup->state;
-        else {
-                free(take_pointer(&v->path)); /* the name leads elsewhere now */
-                v->state.links -= v->state.links > 0;
-        }
-        tell(s, v, notes, MAX(v->count, 1u), v->realtime_usec);
-        v->notes = v->count = 0;
-        v->modified = v->changed = v->recheck = false;
+        tell(s, v, &v->now, notes, false);
+        v->now = v->later;
+        v->later = (struct changes){ 0 };
+        if (v->now.count > 0)
+                look(s, mark, v->later_serial);
 }
 
 /* ---- events --------------------------------------------------------------------------------------- */
 
-/* Now, or with the answer that is awaited. */
-static void add(struct inotify *s, struct vnode *v, uint64_t notes, uint64_t realtime_usec) {
-        if (!v->asked) {
-                tell(s, v, notes, 1, realtime_usec);
-                return;
-        }
-        v->notes |= notes;
-        v->count++;
+static void count(struct changes *changes, uint64_t realtime_usec) {
+        if (changes->count++ == 0)
+                changes->realtime_usec = realtime_usec;
 }
 
-static void add_with_look(struct inotify *s, struct mark *mark, bool modified, bool changed, uint64_t realtime_usec) {
-        struct vnode *v = mark->vnode;
+/* Now, or with the answer that is awaited. */
+static void add(struct inotify *s, struct vnode *v, uint64_t notes, uint64_t realtime_usec) {
+        struct changes *changes = v->later.count > 0 ? &v->later : &v->now;
 
+        changes->notes |= notes;
+        count(changes, realtime_usec);
+        if (v->asked)
+                return;
+        tell(s, v, &v->now, 0, false);
+        v->now = (struct changes){ 0 };
+}
+
+static void add_with_look(struct inotify *s, struct mark *mark, struct changes what, uint64_t realtime_usec) {
+        struct vnode *v = mark->vnode;
+        struct changes *changes = v->asked ? &v->later : &v->now;
+
+        if (v->asked && v->later.count == 0)
+                v->later_serial = ++s->serial;
+        changes->modified |= what.modified;
+        changes->changed |= what.changed;
+        changes->recheck |= what.recheck;
+        count(changes, realtime_usec);
         if (!v->asked)
-                v->realtime_usec = realtime_usec;
-        v->modified |= modified;
-        v->changed |= changed;
-        v->count++;
-        look(s, mark);
+                look(s, mark, 0);
 }
 
 static void on_self(struct inotify *s, struct mark *mark, uint32_t mask, uint64_t realtime_usec) {
@@ -166,21 +218,22 @@ static void on_self(struct inotify *s, struct mark *mark, uint32_t mask, uint64_
         bool is_dir = S_ISDIR(v->state.mode);
         uint64_t notes = (mask & IN_CLOSE_WRITE ? KEV_NOTE_CLOSEWRITE : 0) |
                          (mask & IN_CLOSE_NOWRITE ? KEV_NOTE_CLOSE : 0) | (mask & IN_OPEN ? KEV_NOTE_OPEN : 0) |
-                         (mask & IN_ACCESS ? KEV_NOTE_READ : 0) | (mask & IN_MOVE_SELF ? KEV_NOTE_RENAME : 0) |
-                         (mask & IN_UNMOUNT ? KEV_NOTE_REVOKE : 0);
+                         (mask & IN_ACCESS ? KEV_NOTE_READ : 0) | (mask & IN_MOVE_SELF ? KEV_NOTE_RENAME : 0);
 
         if (mask & IN_MOVE_SELF)
                 free(take_pointer(&v->path));
-        if (mask & IN_DELETE_SELF) {
-                /* An unlink that was awaited to be told by a look is this one. */
-                v->changed = false;
-                v->state.links = 0;
-                notes |= KEV_NOTE_DELETE;
+        if (mask & (IN_DELETE_SELF | IN_UNMOUNT)) { /* IN_IGNORED follows, and this is told with it */
+                struct changes *changes = v->later.count > 0 ? &v->later : &v->now;
+
+                changes->notes |= mask & IN_UNMOUNT ? KEV_NOTE_REVOKE : KEV_NOTE_DELETE;
+                count(changes, realtime_usec);
+                return;
         }
         if (is_dir && (mask & IN_ATTRIB))
                 notes |= KEV_NOTE_ATTRIB;
         else if (mask & (IN_MODIFY | IN_ATTRIB))
-                add_with_look(s, mark, mask & IN_MODIFY, mask & IN_ATTRIB, realtime_usec);
+                add_with_look(s, mark, (struct changes){ .modified = mask & IN_MODIFY, .changed = mask & IN_ATTRIB },
+                              realtime_usec);
         if (notes)
                 add(s, v, notes, realtime_usec);
 }
@@ -197,16 +250,21 @@ void vnode_on_move(struct inotify *s, struct mark *mark, bool is_dir, bool withi
             KEV_NOTE_WRITE | (within ? 0 : KEV_NOTE_EXTEND) | (!within && is_dir ? KEV_NOTE_LINK : 0), realtime_usec);
 }
 
+/* The watch is over. What was still to be learned can't be any more. */
 void vnode_on_unmarked(struct inotify *s, struct mark *mark) {
         struct vnode *v = mark->vnode;
+        struct changes all = v->now;
         struct list *entry;
 
-        /* What was still to be learned can't be any more. */
-        if (v->asked) {
-                if (v->changed && v->state.links <= 1)
-                        v->notes |= KEV_NOTE_DELETE;
-                tell(s, v, v->notes | (v->modified ? KEV_NOTE_WRITE : 0), MAX(v->count, 1u), v->realtime_usec);
-        }
+        all.notes |= v->later.notes;
+        all.count += v->later.count;
+        all.modified |= v->later.modified;
+        all.changed |= v->later.changed;
+        if (all.notes & KEV_NOTE_DELETE) /* the change was the unlink */
+                all.changed = false;
+        if (all.count == 0)
+                all.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
+        tell(s, v, &all, blunt_notes(&all), true);
         while ((entry = list_pop(&v->subscriptions))) {
                 struct file_watch *watch = list_entry(entry, struct subscription, link)->object;
 
@@ -219,14 +277,13 @@ void vnode_on_unmarked(struct inotify *s, struct mark *mark) {
 }
 
 void vnode_recheck_all(struct inotify *s) {
+        uint64_t now = realtime_nsec() / NSEC_PER_USEC;
+
         hash_for_each(node, &s->marks) {
                 struct mark *mark = container_of(node, struct mark, node);
 
-                if (!mark->vnode || !mark->vnode->path)
-                        continue;
-                mark->vnode->recheck = true;
-                mark->vnode->realtime_usec = realtime_nsec() / NSEC_PER_USEC;
-                look(s, mark);
+                if (mark->vnode)
+                        add_with_look(s, mark, (struct changes){ .recheck = true }, now);
         }
 }
 
@@ -234,13 +291,14 @@ void vnode_recheck_all(struct inotify *s) {
 
 static struct vnode *make_vnode(const struct lookup *lookup) {
         struct vnode *v = calloc(1, sizeof(*v));
-        const char *path = lookup->path ? lookup->path : lookup->canonical;
 
         if (!v)
                 return NULL;
         list_init(&v->subscriptions);
         v->state = lookup->state;
-        v->path = path ? strdup(path) : NULL;
+        v->parent_device = lookup->parent_device;
+        v->parent_inode = lookup->parent_inode;
+        v->path = lookup->canonical ? strdup(lookup->canonical) : NULL;
         return v;
 }
 
@@ -267,7 +325,7 @@ void vnode_on_watched(struct inotify *s, struct lookup *lookup) {
                         again->mask = lookup->mask;
                         again->fd = take_fd(&lookup->fd);
                         watch->lookup = again;
-                        if (submit(s, again, watch->user) == 0)
+                        if (submit(s, again, watch->asker->uid) == 0)
                                 return;
                         watch->lookup = NULL;
                         lookup_free(again);
@@ -283,6 +341,16 @@ void vnode_on_watched(struct inotify *s, struct lookup *lookup) {
         watch->mark = mark;
         list_append(&mark->vnode->subscriptions, &watch->subscription->link);
         watch_attached(s, watch, 0, NULL);
+}
+
+bool vnode_is_watched_by(const struct mark *mark, const struct asker *asker) {
+        list_for_each(entry, &mark->vnode->subscriptions) {
+                const struct file_watch *watch = list_entry(entry, struct subscription, link)->object;
+
+                if (watch->asker == asker)
+                        return true;
+        }
+        return false;
 }
 
 void vnode_detach(struct inotify *s, struct file_watch *watch) {

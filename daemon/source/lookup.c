@@ -148,14 +148,38 @@ static int run_resolve(struct lookup *l) {
         return r < 0 ? r : get_mount(fd, &l->mount);
 }
 
+/* Opens the directory that holds `path`, and says which it is. */
+static int open_parent(struct lookup *l, const char *path, const char **ret_name) {
+        const char *slash = strrchr(path, '/');
+        char *parent _cleanup_(freep) = slash ? strndup(path, (size_t)(slash - path) + 1) : NULL;
+        struct stat st;
+        int fd;
+
+        if (!parent)
+                return slash ? -ENOMEM : -ENOENT;
+        fd = open_path(parent, O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
+        if (fd >= 0 && fstat(fd, &st) == 0) {
+                l->parent_device = st.st_dev;
+                l->parent_inode = st.st_ino;
+        }
+        *ret_name = slash[1] ? slash + 1 : ".";
+        return fd;
+}
+
 static int run_vnode(struct lookup *l) {
-        int fd _cleanup_(closep) = open_subject(l, O_PATH), r;
+        int fd _cleanup_(closep) = open_subject(l, O_PATH), parent _cleanup_(closep) = -1, r;
+        const char *name;
 
         if (fd < 0)
                 return fd;
         r = get_state(fd, &l->state);
-        if (r == 0 && l->fd >= 0)
+        if (r == 0) {
                 r = get_canonical(l, fd);
+                if (r == 0)
+                        parent = open_parent(l, l->canonical, &name);
+                else if (l->fd < 0)
+                        r = 0; /* it can't be looked at again */
+        }
         if (r < 0)
                 return r;
         (void)atomic_fetch_add(l->adding, 1);
@@ -165,8 +189,12 @@ static int run_vnode(struct lookup *l) {
 }
 
 static int run_stat(struct lookup *l) {
-        int fd _cleanup_(closep) = open_path(l->path, O_PATH, 0);
+        const char *name;
+        int parent _cleanup_(closep) = open_parent(l, l->path, &name), fd _cleanup_(closep) = -1;
 
+        if (parent < 0)
+                return parent;
+        fd = open_at(parent, name, O_PATH | O_NOFOLLOW, 0);
         return fd < 0 ? fd : get_state(fd, &l->state);
 }
 

@@ -85,6 +85,8 @@ struct lookup {
         int wd;
         bool added; /* counted in `adding` */
         struct file_state state;
+        dev_t parent_device; /* LOOKUP_VNODE, LOOKUP_STAT: of the directory that the path leads through */
+        ino_t parent_inode;
         uint32_t next_index;
         char *listing; /* space for getdents64(2) */
         struct lookup_message end;
@@ -97,6 +99,7 @@ struct lookup {
         struct dir **dirs; /* by index; NULL: of no interest any more */
         size_t n_dirs, dirs_capacity;
         struct dir *root;
+        bool doubted;     /* something happened meanwhile: part of it will be asked again */
         struct dir *stop; /* told no higher than below this one */
         uint64_t first_new_id; /* directories from this id on are younger */
         struct file_watch *watch;

@@ -107,7 +107,7 @@ struct source_context {
 struct source_barrier {
         struct list link;
         void (*fn)(struct source_barrier *barrier);
-        uid_t user; /* whose questions it waits for */
+        const struct asker *asker; /* what its watches need to know is waited for */
         uint64_t position, serial; /* the source's own */
 };
 
