@@ -54,6 +54,7 @@ struct mark *mark_get(struct inotify *s, int wd) {
         if (!mark)
                 return NULL;
         mark->wd = wd;
+        list_init(&mark->ghost);
         if (hash_add(&s->marks, &mark->node, hash_u64((uint64_t)wd)) < 0) {
                 free(mark);
                 return NULL;
@@ -72,6 +73,8 @@ static void mark_free(struct inotify *s, struct mark *mark) {
                 free(move);
         }
         mark->dying = true;
+        s->n_ghosts -= !list_empty(&mark->ghost);
+        list_remove(&mark->ghost);
         hash_remove(&s->marks, &mark->node);
         mark->node.next = s->dead_marks;
         s->dead_marks = &mark->node;
@@ -87,11 +90,38 @@ static void bury_marks(struct inotify *s) {
         }
 }
 
+/* The kernel has dropped it. Lookups that are under way may still bring its wd: then they are asked again. */
+static void make_ghost(struct inotify *s, struct mark *mark) {
+        mark->dying = true;
+        if (list_empty(&s->lookups)) {
+                mark_free(s, mark);
+                return;
+        }
+        if (!list_empty(&mark->ghost))
+                return;
+        mark->order = s->order;
+        list_append(&s->ghosts, &mark->ghost);
+        s->n_ghosts++;
+}
+
+/* No lookup under way can bring their wds any more. */
+static void lay_ghosts(struct inotify *s) {
+        const struct lookup *first = list_empty(&s->lookups) ? NULL : list_entry(s->lookups.next, struct lookup, link);
+
+        while (!list_empty(&s->ghosts)) {
+                struct mark *mark = list_entry(s->ghosts.next, struct mark, ghost);
+
+                if (first && first->order <= mark->order)
+                        break;
+                mark_free(s, mark);
+        }
+}
+
 void mark_release(struct inotify *s, struct mark *mark) {
         if (mark->dirs || mark->vnode || mark->dying)
                 return;
         if (inotify_rm_watch(s->fd, mark->wd) < 0)
-                mark_free(s, mark); /* the kernel has dropped it by itself */
+                make_ghost(s, mark);
         else
                 mark->dying = true;
 }
@@ -118,7 +148,7 @@ static void remove_orphans(struct inotify *s) {
 
         while ((entry = list_pop(&s->orphans))) {
                 struct lone_wd *orphan = list_entry(entry, struct lone_wd, link);
-                struct mark *mark = mark_get(s, orphan->wd);
+                struct mark *mark = mark_find(s, orphan->wd);
 
                 if (mark)
                         mark_release(s, mark);
@@ -280,7 +310,7 @@ static void on_ignored(struct inotify *s, struct mark *mark) {
         }
         if (mark->vnode)
                 vnode_on_unmarked(s, mark);
-        mark_free(s, mark);
+        make_ghost(s, mark);
 }
 
 static void on_entry(struct inotify *s, struct mark *mark, const struct inotify_event *event, uint64_t now) {
@@ -311,7 +341,25 @@ static void on_entry(struct inotify *s, struct mark *mark, const struct inotify_
                 vnode_on_event(s, mark, event->mask, true, now);
 }
 
+/* The MOVED_TO of a directory precedes its MOVE_SELF: if there was none, it went where nobody looks. */
+static void move_out_self(struct inotify *s, const struct mark *mark) {
+        list_for_each(entry, &s->moves) {
+                struct move *move = list_entry(entry, struct move, link);
+                bool moved = false;
+
+                for (const struct dir *d = mark->dirs; d && !moved; d = d->next_on_mark)
+                        moved = move->is_dir && d->parent && d->parent->mark == move->mark &&
+                                strcmp(d->name, move->name) == 0;
+                if (moved) {
+                        move_out(s, move);
+                        return;
+                }
+        }
+}
+
 static void on_self(struct inotify *s, struct mark *mark, const struct inotify_event *event, uint64_t now) {
+        if (event->mask & IN_MOVE_SELF)
+                move_out_self(s, mark);
         for (struct dir *d = mark->dirs, *next; d; d = next) {
                 next = d->next_on_mark;
                 tree_on_self(s, d, event->mask, now);
@@ -508,6 +556,7 @@ int submit(struct inotify *s, struct lookup *lookup, uid_t user) {
         lookup->first_new_id = s->tree.next_id;
         if (lookup->serial == 0)
                 lookup->serial = ++s->serial;
+        lookup->order = ++s->order;
         r = lookup_submit(s->source.context->workers, lookup);
         if (r == 0)
                 list_append(&s->lookups, &lookup->link);
@@ -517,6 +566,7 @@ int submit(struct inotify *s, struct lookup *lookup, uid_t user) {
 void lookup_ended(struct inotify *s, struct lookup *lookup) {
         list_remove(&lookup->link);
         lookup_free(lookup);
+        lay_ghosts(s);
         if (list_empty(&s->lookups)) {
                 remove_orphans(s);
                 tree_forget_touched(s);
@@ -545,6 +595,12 @@ static void on_message(struct inotify *s, struct lookup_message *message) {
                 break;
         case LOOKUP_STAT:
                 vnode_on_stat(s, lookup);
+                break;
+        case LOOKUP_PLACE:
+                tree_on_place(s, lookup);
+                break;
+        case LOOKUP_NAME:
+                tree_on_name(s, lookup);
                 break;
         }
         lookup_ended(s, lookup);
@@ -576,6 +632,10 @@ static bool concerns(const struct inotify *s, const struct lookup *lookup, const
         case LOOKUP_RESOLVE:
         case LOOKUP_VNODE:
                 return false;
+        case LOOKUP_PLACE:
+                return lookup->watch && lookup->watch->asker == asker;
+        case LOOKUP_NAME:
+                return lookup->root && tree_is_watched_by(s, lookup->root, asker);
         case LOOKUP_CRAWL:
                 return lookup->root && (lookup->purpose != PURPOSE_INITIAL || lookup->doubted) &&
                        tree_is_watched_by(s, lookup->root, asker);
@@ -770,6 +830,7 @@ static void inotify_init_lists(struct inotify *s) {
         list_init(&s->moves);
         list_init(&s->trees);
         list_init(&s->orphans);
+        list_init(&s->ghosts);
         list_init(&s->lookups);
         list_init(&s->barriers);
         mux_deferred_init(&s->go_on, on_go_on);
@@ -866,7 +927,9 @@ static void inotify_close(struct source *source) {
 }
 
 static uint64_t inotify_registrations(const struct source *source) {
-        return container_of(source, const struct inotify, source)->marks.n_nodes;
+        const struct inotify *s = container_of(source, const struct inotify, source);
+
+        return s->marks.n_nodes - s->n_ghosts;
 }
 
 static const char *inotify_mechanism(const struct source *source _unused_) {

@@ -52,9 +52,11 @@ struct file_watch {
         enum kev_filter filter;
         enum watch_state state;
         struct list link;      /* among all tree watches */
-        struct lookup *lookup; /* while resolving */
+        struct lookup *lookup; /* while resolving, or while it is asked whether it is still there */
         uint64_t serial;       /* tree: in force once no lookup up to this is under way */
         struct dir *dir;       /* tree */
+        dev_t device;          /* tree: of the directory */
+        ino_t inode;
         struct mark *mark;     /* vnode */
         uint32_t mask;         /* vnode */
         const struct asker *asker; /* as identity, too; outlives the watch */
@@ -64,7 +66,9 @@ struct file_watch {
 struct mark {
         struct hash_node node; /* by wd */
         int wd;
-        bool dying;        /* removed; IN_IGNORED is to come */
+        bool dying;        /* removed; IN_IGNORED is to come, or has come */
+        struct list ghost; /* among those for which it has come, but a lookup under way may still bring the wd */
+        uint64_t order;    /* of the last lookup that may */
         struct dir *dirs;  /* several where a mount shows one inode in two places */
         struct vnode *vnode;
 };
@@ -97,6 +101,8 @@ struct inotify {
 
         struct hash marks;
         struct hash_node *dead_marks; /* to be freed */
+        struct list ghosts;
+        size_t n_ghosts;
         struct list late; /* wds whose events were passed over */
         int unknown_wd; /* that the reading waits for, or -1 */
         uint64_t unknown_since;
@@ -122,7 +128,7 @@ struct inotify {
         struct mailbox mailbox;
         atomic_uint adding;
         struct list lookups;
-        uint64_t serial;
+        uint64_t serial, order;
         struct list barriers;
         struct mux_timer barrier_timer;
 
@@ -161,6 +167,8 @@ void report_to(struct inotify *s, struct file_watch *watch, struct report *repor
 /* ---- inotify_tree.c ------------------------------------------------------------------- */
 
 void tree_on_resolved(struct inotify *s, struct lookup *lookup);
+void tree_on_place(struct inotify *s, struct lookup *lookup);
+void tree_on_name(struct inotify *s, struct lookup *lookup);
 void tree_on_found(struct inotify *s, struct found *found);
 /* False: it has not ended, tree_decide_unfound() will end it. */
 bool tree_on_crawled(struct inotify *s, struct lookup *lookup);
@@ -170,7 +178,7 @@ void tree_on_self(struct inotify *s, struct dir *dir, uint32_t mask, uint64_t re
 /* `from` or `to` is NULL where the other end is out of sight. */
 void tree_on_move(struct inotify *s, struct dir *from, const char *from_name, struct dir *to, const char *to_name,
                   bool is_dir, uint64_t realtime_usec);
-/* The two names may have changed places. */
+/* The two names may have changed places: then `from_name` is there again. */
 void tree_on_exchange(struct inotify *s, struct dir *from, const char *from_name, struct dir *to, const char *to_name,
                       bool is_dir, uint64_t realtime_usec);
 /* The kernel has dropped the mark. */

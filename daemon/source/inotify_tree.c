@@ -511,6 +511,10 @@ static void crawl(struct inotify *s, struct dir *dir, enum lookup_purpose purpos
         }
 }
 
+static bool is_absence(int error) {
+        return error == ENOENT || error == ENOTDIR || error == ELOOP;
+}
+
 /* Watches that wait for this directory can't be. */
 static bool refuse_starting(struct inotify *s, struct dir *dir, int error) {
         bool any = false;
@@ -527,6 +531,40 @@ static bool refuse_starting(struct inotify *s, struct dir *dir, int error) {
         return any;
 }
 
+/* Those who watch a directory above: if that is not where it was, nothing can be found in it by its path. */
+static void check_places(struct inotify *s, const struct dir *dir) {
+        for (const struct dir *d = dir->parent; d; d = d->parent)
+                list_for_each(entry, &d->subscriptions) {
+                        struct file_watch *watch = list_entry(entry, struct subscription, link)->object;
+                        struct buffer path _cleanup_(buffer_free) = BUFFER_INIT;
+
+                        if (watch->state != WATCH_IN_FORCE || watch->lookup)
+                                continue;
+                        tree_path(d, &path);
+                        watch->lookup = path.error ? NULL : lookup_new(LOOKUP_PLACE, path.data);
+                        if (!watch->lookup)
+                                continue;
+                        watch->lookup->watch = watch;
+                        if (submit(s, watch->lookup, watch->asker->uid) < 0)
+                                watch->lookup = lookup_free(watch->lookup);
+                }
+}
+
+void tree_on_place(struct inotify *s, struct lookup *lookup) {
+        struct file_watch *watch = lookup->watch;
+        struct dir *dir;
+
+        if (!watch)
+                return;
+        watch->lookup = NULL;
+        dir = watch->dir;
+        if (!dir || (lookup->error && !is_absence(lookup->error)) ||
+            (!lookup->error && lookup->state.device == watch->device && lookup->state.inode == watch->inode))
+                return;
+        end_watch(s, watch, realtime_nsec() / NSEC_PER_USEC);
+        release(s, dir);
+}
+
 static void on_unfound(struct inotify *s, struct lookup *lookup, struct dir *dir, int error) {
         uint64_t now = realtime_nsec() / NSEC_PER_USEC;
         struct dir *parent = dir->parent;
@@ -538,6 +576,7 @@ static void on_unfound(struct inotify *s, struct lookup *lookup, struct dir *dir
         case ENOENT:
         case ENOTDIR:
         case ELOOP:
+                check_places(s, dir);
                 drop(s, dir, now); /* the parent's events tell */
                 tree_prune(&s->tree, parent);
                 return;
@@ -608,10 +647,6 @@ static struct dir *take_index(struct inotify *s, struct lookup *lookup, uint32_t
                 return NULL;
         dir->lookup = NULL;
         return is_in_tree(s, dir) ? dir : NULL;
-}
-
-static bool is_absence(int error) {
-        return error == ENOENT || error == ENOTDIR || error == ELOOP;
 }
 
 void tree_on_found(struct inotify *s, struct found *f) {
@@ -739,6 +774,8 @@ void tree_on_resolved(struct inotify *s, struct lookup *lookup) {
         }
         covered = dir->mark && is_covered(dir);
         watch->dir = dir;
+        watch->device = lookup->state.device;
+        watch->inode = lookup->state.inode;
         watch->state = WATCH_STARTING;
         s->n_starting++;
         list_append(&dir->subscriptions, &watch->subscription->link);
@@ -783,21 +820,32 @@ void tree_detach(struct inotify *s, struct file_watch *watch) {
 
 /* ---- events ------------------------------------------------------------------------------------------- */
 
-static void on_create(struct inotify *s, struct dir *dir, const char *name, bool is_dir, uint64_t realtime_usec) {
-        struct dir *child;
+/* A directory that is not known, or not watched yet. */
+static void discover(struct inotify *s, struct dir *dir, const char *name) {
+        struct dir *child = tree_make_child(&s->tree, dir, name);
 
+        if (child)
+                crawl(s, child, PURPOSE_NEW, 0, 0, NULL);
+        else
+                s->in_doubt = true;
+}
+
+static void on_create(struct inotify *s, struct dir *dir, const char *name, bool is_dir, uint64_t realtime_usec) {
         if (take_name(&s->listed, dir, name))
                 return;
         touch(s, dir, name);
         report_entry(s, dir, name, KEV_NOTE_CREATE, is_dir ? KEV_KIND_DIRECTORY : KEV_KIND_UNKNOWN, realtime_usec,
                      NULL);
-        if (!is_dir || !is_covered(dir))
-                return;
-        child = tree_make_child(&s->tree, dir, name);
-        if (child)
-                crawl(s, child, PURPOSE_NEW, 0, 0, NULL);
-        else
-                s->in_doubt = true;
+        if (is_dir && is_covered(dir))
+                discover(s, dir, name);
+}
+
+/* One that could not be read perhaps can be now. */
+static void on_attrib_of_dir(struct inotify *s, struct dir *dir, const char *name) {
+        const struct dir *child = tree_child(&s->tree, dir, name);
+
+        if (!(child && (child->mark || child->lookup)) && is_covered(dir))
+                discover(s, dir, name);
 }
 
 static void on_delete(struct inotify *s, struct dir *dir, const char *name, bool is_dir, uint64_t realtime_usec) {
@@ -823,6 +871,8 @@ void tree_on_entry(struct inotify *s, struct dir *dir, uint32_t mask, const char
         else if (notes)
                 report_entry(s, dir, name, notes, is_dir ? KEV_KIND_DIRECTORY : KEV_KIND_UNKNOWN, realtime_usec,
                              NULL);
+        if (is_dir && (mask & IN_ATTRIB))
+                on_attrib_of_dir(s, dir, name);
 }
 
 void tree_on_self(struct inotify *s, struct dir *dir, uint32_t mask, uint64_t realtime_usec) {
@@ -942,19 +992,56 @@ void tree_on_move(struct inotify *s, struct dir *from, const char *from_name, st
 
                 if (child)
                         drop(s, child, realtime_usec);
-                child = tree_make_child(&s->tree, to, to_name);
-                if (child)
-                        crawl(s, child, PURPOSE_NEW, 0, 0, NULL);
-                else
-                        s->in_doubt = true;
+                discover(s, to, to_name);
         }
+}
+
+static void doubt_both(struct inotify *s, struct dir *a, struct dir *b) {
+        if (a)
+                crawl(s, a, PURPOSE_RECHECK, 0, 0, NULL);
+        if (b && b != a)
+                crawl(s, b, PURPOSE_RECHECK, 0, 0, NULL);
+}
+
+/* Without memory to ask it is taken to be there. */
+static void ask_for_name(struct inotify *s, struct dir *dir, const char *name, struct dir *other) {
+        struct buffer path _cleanup_(buffer_free) = BUFFER_INIT;
+        struct lookup *lookup;
+
+        tree_path(dir, &path);
+        if (path.size > 1)
+                buffer_put_literal(&path, "/");
+        buffer_put(&path, name, strlen(name) + 1);
+        lookup = path.error ? NULL : lookup_new(LOOKUP_NAME, path.data);
+        if (lookup) {
+                lookup->root = dir;
+                lookup->stop = other;
+                if (submit(s, lookup, user_of(dir)) == 0)
+                        return;
+                lookup_free(lookup);
+        }
+        doubt_both(s, dir, other);
+}
+
+/* Something of that name is there: the two were exchanged, or it was made since. */
+void tree_on_name(struct inotify *s, struct lookup *lookup) {
+        struct buffer path _cleanup_(buffer_free) = BUFFER_INIT;
+        const char *name = strrchr(lookup->path, '/');
+        bool moved;
+
+        if (!lookup->root)
+                return;
+        tree_path(lookup->root, &path);
+        moved = path.error || strncmp(path.data, lookup->path, path.size) != 0 ||
+                lookup->path + (path.size > 1 ? path.size : 0) != name;
+        if (moved) /* the directory has another place by now */
+                ask_for_name(s, lookup->root, name + 1, lookup->stop);
+        else if (!is_absence(lookup->error))
+                doubt_both(s, lookup->root, lookup->stop);
 }
 
 void tree_on_exchange(struct inotify *s, struct dir *from, const char *from_name, struct dir *to, const char *to_name,
                       bool is_dir, uint64_t realtime_usec) {
-        /* What the two names are now is known to the file system alone. */
         tree_on_move(s, from, from_name, to, to_name, is_dir, realtime_usec);
-        crawl(s, from, PURPOSE_RECHECK, 0, 0, NULL);
-        if (to != from)
-                crawl(s, to, PURPOSE_RECHECK, 0, 0, NULL);
+        ask_for_name(s, from, from_name, to);
 }

@@ -392,6 +392,22 @@ static int replace_fd(struct lookup *l) {
         return r;
 }
 
+static int run_kind(struct lookup *l) {
+        switch (l->kind) {
+        case LOOKUP_RESOLVE:
+                return run_resolve(l);
+        case LOOKUP_CRAWL:
+                return run_crawl(l);
+        case LOOKUP_VNODE:
+                return run_vnode(l);
+        case LOOKUP_STAT:
+        case LOOKUP_PLACE:
+        case LOOKUP_NAME:
+                return run_stat(l);
+        }
+        return -EINVAL;
+}
+
 static void run(struct work *work) {
         struct lookup *l = container_of(work, struct lookup, work);
         atomic_uint *adding = l->adding;
@@ -401,10 +417,7 @@ static void run(struct work *work) {
         if (atomic_load(&l->cancelled))
                 r = -ECANCELED;
         if (r == 0)
-                r = l->kind == LOOKUP_RESOLVE ? run_resolve(l) :
-                    l->kind == LOOKUP_VNODE   ? run_vnode(l) :
-                    l->kind == LOOKUP_STAT    ? run_stat(l) :
-                                                run_crawl(l);
+                r = run_kind(l);
         l->error = -r;
         added = l->added;
         mailbox_post(l->mailbox, &l->end.link); /* from here on it is the loop's */

@@ -24,6 +24,8 @@ enum lookup_kind {
         LOOKUP_CRAWL,   /* a directory and all below it: watch and list each */
         LOOKUP_VNODE,   /* watch one file or directory */
         LOOKUP_STAT,    /* what is a file like now */
+        LOOKUP_PLACE,   /* the same, of a watched directory: is it still there */
+        LOOKUP_NAME,    /* the same, of a name in a directory: is there anything */
 };
 
 /* What a crawl is for; a stronger purpose has a higher number. */
@@ -94,13 +96,14 @@ struct lookup {
         /* The loop's own. */
         struct list link;
         uint64_t serial;
+        uint64_t order; /* of submission */
         uid_t user;
         enum lookup_purpose purpose;
         struct dir **dirs; /* by index; NULL: of no interest any more */
         size_t n_dirs, dirs_capacity;
-        struct dir *root;
+        struct dir *root; /* CRAWL: what is asked about; NAME: where the name is */
         bool doubted;     /* something happened meanwhile: part of it will be asked again */
-        struct dir *stop; /* told no higher than below this one */
+        struct dir *stop; /* NAME: the other directory; CRAWL: told no higher than below this one */
         uint64_t first_new_id; /* directories from this id on are younger */
         struct file_watch *watch;
         int watched_wd; /* LOOKUP_STAT: the mark it is about */
