@@ -297,16 +297,67 @@ static bool any_matches(struct glob *globs, struct event_path path, bool above) 
         return verdict(globs);
 }
 
-bool match_path(const struct match *m, struct event_path path) {
-        int64_t depth = 1;
+static int64_t depth_of(struct event_path path) {
+        int64_t depth = path.size > 0;
 
+        for (size_t i = 0; i < path.size; i++)
+                depth += path.bytes[i] == '/';
+        return depth;
+}
+
+bool match_path(const struct match *m, struct event_path path) {
         if (!m || path.size == 0)
                 return true;
-        for (size_t i = 0; m->depth != ABSENT && i < path.size; i++)
-                depth += path.bytes[i] == '/';
-        if (m->depth != ABSENT && depth > m->depth)
+        if (m->depth != ABSENT && depth_of(path) > m->depth)
                 return false;
         if (m->include && !any_matches(m->include, path, false))
                 return false;
         return !any_matches(m->exclude, path, true);
+}
+
+/* Follows the glob into the directory; returns whether anything in there may match. */
+static bool enter(struct glob *g, struct event_path directory) {
+        bool any = true;
+
+        start(g);
+        for (size_t i = 0; i < directory.size && any; i++)
+                any = step(g, (unsigned char)directory.bytes[i]);
+        if (directory.size > 0 && any)
+                (void)step(g, '/');
+        return any && memchr(g->states, 1, g->n_tokens);
+}
+
+bool match_below(const struct match *m, struct event_path directory) {
+        bool any = false;
+
+        if (!m || directory.size == 0)
+                return true;
+        if ((m->depth != ABSENT && depth_of(directory) >= m->depth) || any_matches(m->exclude, directory, true))
+                return false;
+        for (struct glob *g = m->include; g; g = g->next)
+                any |= !g->negated && enter(g, directory);
+        return !m->include || any;
+}
+
+static bool same_below(struct glob *globs, struct event_path a, struct event_path b) {
+        for (struct glob *g = globs; g; g = g->next) {
+                uint8_t *states _cleanup_(freep) = malloc(g->n_tokens + 1);
+                bool in_a = enter(g, a), in_b;
+
+                if (!states)
+                        return false;
+                memcpy(states, g->states, g->n_tokens + 1);
+                in_b = enter(g, b);
+                if (in_a != in_b || (in_a && memcmp(states, g->states, g->n_tokens) != 0))
+                        return false;
+        }
+        return true;
+}
+
+bool match_same_below(const struct match *m, struct event_path a, struct event_path b) {
+        if (!m)
+                return true;
+        if (m->depth != ABSENT && depth_of(b) < depth_of(a))
+                return false; /* what was too deep may not be any more */
+        return match_below(m, a) == match_below(m, b) && same_below(m->include, a, b) && same_below(m->exclude, a, b);
 }

@@ -30,3 +30,9 @@ struct match *match_free(struct match *match);
 /* `path`: below the watched directory, without a leading slash. The directory
  * itself (empty) always matches. With NULL for the match, everything does. */
 bool match_path(const struct match *match, struct event_path path);
+/* Whether anything below the directory may match. */
+bool match_below(const struct match *match, struct event_path directory);
+/* Whether all that matches below `b` would have matched below `a`, so that a
+ * directory that moves from there to here brings nothing into sight. False if
+ * that isn't certain. */
+bool match_same_below(const struct match *match, struct event_path a, struct event_path b);

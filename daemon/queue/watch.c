@@ -99,19 +99,27 @@ static struct event *make_event(struct watch *watch, const struct report *report
         return event_new(&template, &event) < 0 ? NULL : event;
 }
 
+/* A directory that moves takes with it what is below: the event is for whoever may know of that, too. */
+static bool is_wanted_at(const struct watch *watch, const struct report *report, struct event_path path) {
+        bool moves = report->kind == KEV_KIND_DIRECTORY && report->notes & (KEV_NOTE_RENAME | KEV_NOTE_MOVEDOUT);
+
+        return path.bytes && (match_path(watch->match, path) || (moves && match_below(watch->match, path)));
+}
+
 static bool is_wanted(const struct watch *watch, const struct report *report) {
         if (!watch->match || report->notes & NOTES_UNASKED)
                 return true;
-        return (report->below.bytes && match_path(watch->match, report->below)) ||
-               (report->from_below.bytes && match_path(watch->match, report->from_below));
+        return is_wanted_at(watch, report, report->below) || is_wanted_at(watch, report, report->from_below);
 }
 
-static void on_report(struct subscription *subscription, struct report *report) {
-        struct watch *watch = container_of(subscription, struct watch, subscription);
-        uint64_t notes = report->notes & (subscription->notes | NOTES_UNASKED);
+/* Whether a directory's rename brings into sight what is below it. */
+static bool brings_into_sight(const struct watch *watch, const struct report *report) {
+        return watch->match && report->kind == KEV_KIND_DIRECTORY && report->notes & KEV_NOTE_RENAME &&
+               report->from_below.bytes && match_below(watch->match, report->below) &&
+               !match_same_below(watch->match, report->from_below, report->below);
+}
 
-        if ((!notes && report->notes) || !is_wanted(watch, report))
-                return;
+static void tell(struct watch *watch, struct report *report, uint64_t notes) {
         watch->queue->context->events_in++;
         if (!report->event || report->event_key != watch->prefix || report->event->notes != notes ||
             report->event->flags != report->flags || report->event->filter != watch->filter) {
@@ -123,6 +131,25 @@ static void on_report(struct subscription *subscription, struct report *report) 
                 queue_push(watch->queue, watch, event_ref(report->event));
         else
                 queue_lose(watch->queue, watch);
+}
+
+static void on_report(struct subscription *subscription, struct report *report) {
+        struct watch *watch = container_of(subscription, struct watch, subscription);
+        uint64_t notes = report->notes & (subscription->notes | NOTES_UNASKED);
+        struct report rescan;
+
+        if ((!notes && report->notes) || !is_wanted(watch, report))
+                return;
+        tell(watch, report, notes);
+        if (!brings_into_sight(watch, report))
+                return;
+        rescan = (struct report){
+                .notes = KEV_NOTE_RESCAN, .kind = KEV_KIND_DIRECTORY, .data = ABSENT, .count = 1,
+                .realtime_usec = report->realtime_usec, .below = report->below,
+        };
+        tell(watch, &rescan, rescan.notes);
+        report_done(&rescan);
+        watch->queue->context->rescans++;
 }
 
 static void on_attached(struct subscription *subscription, const struct refusal *refusal) {
