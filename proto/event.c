@@ -276,9 +276,27 @@ int event_new(const struct event *template, struct event **ret_event) {
         return r;
 }
 
+/* The second, with what it doesn't say any more of the first: the oldest name, and all flaps. */
+static struct event_link merge_links(const struct event_link *first, const struct event_link *second) {
+        struct event_link merged = *second;
+
+        if (first->old_name)
+                merged.old_name = first->old_name;
+        if (first->flaps != ABSENT)
+                merged.flaps = first->flaps + (second->flaps != ABSENT ? second->flaps : 0);
+        return merged;
+}
+
 int event_merge(const struct event *first, const struct event *second, struct event **ret_event) {
         struct event merged = *second;
+        struct event_link link;
 
+        if (first->link && second->link) {
+                link = merge_links(first->link, second->link);
+                merged.link = &link;
+        }
+        if (second->filter == KEV_FILTER_TIMER && first->data != ABSENT && second->data != ABSENT)
+                merged.data = first->data + second->data; /* expiries */
         merged.notes |= first->notes;
         merged.flags |= first->flags;
         merged.count += first->count;

@@ -65,7 +65,7 @@ struct event {
 int event_new(const struct event *template, struct event **ret_event);
 
 /* The two as one that came at the first one's time: notes or'ed, counts added,
- * everything else as `second` has it. */
+ * timers' data too, links keep the oldest name; everything else as `second` has it. */
 int event_merge(const struct event *first, const struct event *second, struct event **ret_event);
 
 struct event *event_ref(struct event *event);

@@ -1180,11 +1180,12 @@ START_TEST(test_quota_connections) {
                 struct json_object *reply;
 
                 for (;;) { /* until the daemon has seen that they went */
+                        static const char call[] = "{\"method\":\"org.kevd.events.GetLimits\"}";
                         char byte;
 
                         fds[i] = client_connect(daemon->socket);
-                        client_send_message(fds[i], "{\"method\":\"org.kevd.events.GetLimits\"}");
-                        if (recv(fds[i], &byte, 1, MSG_PEEK) == 1)
+                        if (send(fds[i], call, sizeof(call), MSG_NOSIGNAL) == sizeof(call) &&
+                            recv(fds[i], &byte, 1, MSG_PEEK) == 1)
                                 break;
                         (void)close(fds[i]);
                 }

@@ -78,12 +78,17 @@ static struct event_path join(struct buffer *b, const struct prefix *prefix, str
         return (struct event_path){ b->data, b->size - 1 };
 }
 
+/* With oneshot the watch ends with the event, with dispatch it is disabled. */
+static uint32_t flags_of(const struct watch *watch, const struct report *report) {
+        return report->flags | (watch->flags & (KEV_FLAG_ONESHOT | KEV_FLAG_DISPATCH));
+}
+
 static struct event *make_event(struct watch *watch, const struct report *report, uint64_t notes) {
         struct queue_context *context = watch->queue->context;
         struct event template = {
                 .filter = watch->filter,
                 .kind = report->kind,
-                .flags = report->flags,
+                .flags = flags_of(watch, report),
                 .notes = notes,
                 .count = report->count,
                 .realtime_usec = report->realtime_usec,
@@ -122,7 +127,7 @@ static bool brings_into_sight(const struct watch *watch, const struct report *re
 static void tell(struct watch *watch, struct report *report, uint64_t notes) {
         watch->queue->context->events_in++;
         if (!report->event || report->event_key != watch->prefix || report->event->notes != notes ||
-            report->event->flags != report->flags || report->event->filter != watch->filter) {
+            report->event->flags != flags_of(watch, report) || report->event->filter != watch->filter) {
                 report_done(report);
                 report->event = make_event(watch, report, notes);
                 report->event_key = watch->prefix;

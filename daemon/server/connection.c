@@ -70,7 +70,7 @@ int connection_new(struct server *server, int fd, struct connection **ret_connec
         wait_init(c);
         queue_init(&c->queue, &server->queues, &connection_listener, c->account, &c->asker,
                    account_limit(c->account, RESOURCE_QUEUE_BYTES) / 4);
-        c->connected_usec = realtime_nsec() / NSEC_PER_USEC;
+        c->connected_usec = monotonic_nsec() / NSEC_PER_USEC;
         list_append(&server->connections, &c->link);
         server->n_connections++;
         *ret_connection = c;
@@ -314,6 +314,10 @@ static void on_io(struct mux_io *io, unsigned events) {
 
         if (events & MUX_IN && wants_input(c))
                 r = read_in(c);
+        if (r == -ECONNRESET) { /* it closed with replies unread */
+                connection_doom(c);
+                return;
+        }
         if (r < 0) {
                 protocol_error(c, r == -EMSGSIZE ? "too many descriptors" : strerror(-r));
                 return;

@@ -55,7 +55,7 @@ struct connection {
         struct asker asker;
         struct account *account;
         struct queue queue;
-        uint64_t connected_usec; /* CLOCK_REALTIME */
+        uint64_t connected_usec; /* CLOCK_MONOTONIC */
 
         struct buffer in;
         size_t scanned; /* of `in`: holds no end of a message */

@@ -116,7 +116,7 @@ void manager_put_queues(struct server *s, struct buffer *b) {
                 put_number(b, "pendingBytes", c->queue.bytes);
                 put_number(b, "delivered", c->queue.delivered);
                 put_number(b, "merged", c->queue.merged);
-                put_number(b, "connectedUsec", c->connected_usec);
+                put_number(b, "connectedUsec", monotonic_nsec() / NSEC_PER_USEC - c->connected_usec);
                 buffer_put_literal(b, "}");
         }
         buffer_put_literal(b, "]");

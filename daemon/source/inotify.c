@@ -14,7 +14,7 @@ enum {
         CHUNK_BYTES = 64 * 1024,
         BACKLOG_MAX = 64 * 1024 * 1024, /* then the kernel's queue may overflow */
         EVENTS_A_TURN = 1024,
-        TRASH_A_TURN = 256,
+        TRASH_A_TURN = 64,
         MESSAGES_A_TURN = 256,
         MOVE_WAIT_USEC = 2000,     /* for the second half: who renames may be preempted in between */
         UNKNOWN_RETRY_USEC = 200,

@@ -937,11 +937,16 @@ static void report_rename(struct inotify *s, struct dir *from, const char *from_
 /* A directory that is known, to its new place. */
 static void move_known(struct inotify *s, struct dir *moved, struct dir *to, const char *to_name, struct dir *common,
                        uint64_t realtime_usec) {
-        struct dir *target = tree_child(&s->tree, to, to_name);
+        struct dir *target = tree_child(&s->tree, to, to_name), *from = moved->parent;
         bool new_to_some = to != common && is_covered(to);
 
         if (target == moved)
                 return;
+        if (tree_is_below(to, moved)) { /* it is elsewhere by now: an exchange that is not understood yet */
+                drop(s, moved, realtime_usec);
+                crawl(s, from, PURPOSE_RECHECK, 0, 0, NULL);
+                return;
+        }
         if (target)
                 drop(s, target, realtime_usec);
         end_watches(s, moved, realtime_usec); /* they are not where they were named */
@@ -1043,5 +1048,10 @@ void tree_on_name(struct inotify *s, struct lookup *lookup) {
 void tree_on_exchange(struct inotify *s, struct dir *from, const char *from_name, struct dir *to, const char *to_name,
                       bool is_dir, uint64_t realtime_usec) {
         tree_on_move(s, from, from_name, to, to_name, is_dir, realtime_usec);
-        ask_for_name(s, from, from_name, to);
+        /* The move itself may have taken one of them out of the tree. */
+        to = is_in_tree(s, to) ? to : NULL;
+        if (is_in_tree(s, from))
+                ask_for_name(s, from, from_name, to);
+        else
+                doubt_both(s, NULL, to);
 }

@@ -54,8 +54,8 @@ struct dir *tree_make_child(struct tree *tree, struct dir *parent, const char *n
 /* The node for an absolute path without ".", ".." and doubled slashes. */
 struct dir *tree_make_path(struct tree *tree, const char *path);
 
-/* Gives it another place and name, which no other node may have. -ENOMEM: it
- * stays where it was. */
+/* Gives it another place and name, which no other node may have, and which is not
+ * below it. -ENOMEM: it stays where it was. */
 int tree_move(struct tree *tree, struct dir *dir, struct dir *parent, const char *name);
 /* Takes it, with all below it, out of the tree; it is not freed. */
 void tree_cut(struct tree *tree, struct dir *dir);
