@@ -276,6 +276,12 @@ int event_new(const struct event *template, struct event **ret_event) {
         return r;
 }
 
+static int64_t sum_of_counts(int64_t a, int64_t b) {
+        int64_t sum;
+
+        return __builtin_add_overflow(a, b, &sum) ? INT64_MAX : sum;
+}
+
 /* The second, with what it doesn't say any more of the first: the oldest name, and all flaps. */
 static struct event_link merge_links(const struct event_link *first, const struct event_link *second) {
         struct event_link merged = *second;
@@ -283,7 +289,7 @@ static struct event_link merge_links(const struct event_link *first, const struc
         if (first->old_name)
                 merged.old_name = first->old_name;
         if (first->flaps != ABSENT)
-                merged.flaps = first->flaps + (second->flaps != ABSENT ? second->flaps : 0);
+                merged.flaps = sum_of_counts(first->flaps, second->flaps != ABSENT ? second->flaps : 0);
         return merged;
 }
 
@@ -296,7 +302,7 @@ int event_merge(const struct event *first, const struct event *second, struct ev
                 merged.link = &link;
         }
         if (second->filter == KEV_FILTER_TIMER && first->data != ABSENT && second->data != ABSENT)
-                merged.data = first->data + second->data; /* expiries */
+                merged.data = sum_of_counts(first->data, second->data); /* expiries */
         merged.notes |= first->notes;
         merged.flags |= first->flags;
         merged.count += first->count;
