@@ -126,6 +126,7 @@ static bool brings_into_sight(const struct watch *watch, const struct report *re
 
 static void tell(struct watch *watch, struct report *report, uint64_t notes) {
         watch->queue->context->events_in++;
+        watch->queue->context->rescans += (notes & KEV_NOTE_RESCAN) != 0;
         if (!report->event || report->event_key != watch->prefix || report->event->notes != notes ||
             report->event->flags != flags_of(watch, report) || report->event->filter != watch->filter) {
                 report_done(report);
@@ -154,7 +155,6 @@ static void on_report(struct subscription *subscription, struct report *report) 
         };
         tell(watch, &rescan, rescan.notes);
         report_done(&rescan);
-        watch->queue->context->rescans++;
 }
 
 static void on_attached(struct subscription *subscription, const struct refusal *refusal) {
