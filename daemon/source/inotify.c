@@ -402,6 +402,9 @@ static bool handle(struct inotify *s, const struct inotify_event *event, uint64_
 
         bury_marks(s);
         if (event->mask & IN_Q_OVERFLOW) {
+                /* Their second halves are lost, and what is found from here on is younger than they. */
+                while (!list_empty(&s->moves))
+                        move_out(s, list_entry(s->moves.next, struct move, link));
                 s->source.context->kernel_overflows++;
                 s->in_doubt = true;
                 return true;
@@ -553,7 +556,7 @@ int submit(struct inotify *s, struct lookup *lookup, uid_t user) {
         lookup->mailbox = &s->mailbox;
         lookup->adding = &s->adding;
         lookup->user = user;
-        lookup->first_new_id = s->tree.next_id;
+        lookup->n_placed = s->tree.n_placed;
         if (lookup->serial == 0)
                 lookup->serial = ++s->serial;
         lookup->order = ++s->order;

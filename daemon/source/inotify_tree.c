@@ -596,14 +596,25 @@ static void on_unfound(struct inotify *s, struct lookup *lookup, struct dir *dir
         }
 }
 
+/* Whether the answer of `other` does for what is asked by `lookup`: a recheck is about what `other` may
+ * have seen before it was in doubt, and an initial crawl tells nobody what it finds. */
+static bool is_enough(const struct lookup *other, const struct lookup *lookup) {
+        return other->order >= lookup->order || lookup->purpose == PURPOSE_INITIAL ||
+               (lookup->purpose == PURPOSE_NEW && other->purpose != PURPOSE_INITIAL);
+}
+
 /* One directory that was listed as a child of `dir`. */
 static void on_child(struct inotify *s, struct lookup *lookup, struct dir *dir, const char *name, uint32_t index) {
         struct dir *child = tree_child(&s->tree, dir, name);
 
         if (!child)
                 child = tree_make_child(&s->tree, dir, name);
-        else if (child->lookup)
-                child = NULL; /* asked about already */
+        else if (child->lookup) { /* asked about already */
+                if (!is_enough(child->lookup, lookup))
+                        crawl(s, child, lookup->purpose, 0, lookup->user, lookup->stop);
+                child = NULL;
+        } else if (child->placed > lookup->n_placed)
+                child = NULL; /* an event has told since: the answer may be about another */
         if (!give_index(lookup, child, index))
                 s->in_doubt = true;
 }
@@ -612,7 +623,7 @@ static void on_child(struct inotify *s, struct lookup *lookup, struct dir *dir, 
 static void drop_unlisted(struct inotify *s, struct lookup *lookup, struct dir *dir) {
         for (struct dir *child = dir->first_child, *next; child; child = next) {
                 next = child->next;
-                if (!child->lookup && child->id < lookup->first_new_id)
+                if (!child->lookup && child->placed <= lookup->n_placed)
                         drop(s, child, realtime_nsec() / NSEC_PER_USEC);
         }
 }

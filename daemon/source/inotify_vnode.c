@@ -86,8 +86,8 @@ static void tell(struct inotify *s, struct vnode *v, const struct changes *chang
 
 /* As far as it can be told without a look. */
 static uint64_t blunt_notes(const struct changes *changes) {
-        return (changes->modified || changes->recheck ? KEV_NOTE_WRITE : 0) |
-               (changes->changed || changes->recheck ? KEV_NOTE_ATTRIB : 0);
+        return (changes->modified ? KEV_NOTE_WRITE : 0) | (changes->changed ? KEV_NOTE_ATTRIB : 0) |
+               (changes->recheck ? KEV_NOTE_RESCAN : 0);
 }
 
 /* ---- looking again ----------------------------------------------------------------------------- */
@@ -118,18 +118,19 @@ static bool same_time(struct timespec a, struct timespec b) {
 /* What the difference between two looks, and the events that led to them, mean. */
 static uint64_t compare(const struct vnode *v, const struct file_state *now) {
         const struct file_state *before = &v->state;
-        bool modified = v->now.modified, changed = v->now.changed;
+        bool modified = v->now.modified, changed = v->now.changed, linked = now->links != before->links;
         uint64_t notes = 0;
 
         if (v->now.recheck) {
+                notes |= KEV_NOTE_RESCAN;
                 modified |= !same_time(before->modified, now->modified);
                 changed |= !same_time(before->changed, now->changed) && !modified;
         }
         if (modified)
                 notes |= KEV_NOTE_WRITE | (now->size > before->size ? KEV_NOTE_EXTEND : 0);
-        if (now->links != before->links)
+        if (linked)
                 notes |= KEV_NOTE_LINK;
-        else if (changed)
+        if ((changed && !linked) || now->mode != before->mode || now->uid != before->uid || now->gid != before->gid)
                 notes |= KEV_NOTE_ATTRIB;
         return notes;
 }
@@ -139,7 +140,7 @@ static uint64_t on_gone(struct vnode *v, const struct lookup *lookup) {
         bool known = v->path && lookup->parent_inode == v->parent_inode && lookup->parent_device == v->parent_device;
 
         free(take_pointer(&v->path));
-        if (!known || !(v->now.changed || v->now.recheck))
+        if (!known || !v->now.changed || v->now.recheck)
                 return blunt_notes(&v->now);
         v->state.links -= v->state.links > 0;
         return (v->now.modified ? KEV_NOTE_WRITE : 0) | (v->state.links == 0 ? KEV_NOTE_DELETE : KEV_NOTE_LINK);

@@ -95,6 +95,8 @@ static int get_state(int fd, struct file_state *ret) {
                 .device = st.st_dev,
                 .inode = st.st_ino,
                 .mode = st.st_mode,
+                .uid = st.st_uid,
+                .gid = st.st_gid,
                 .links = st.st_nlink,
                 .size = st.st_size,
                 .modified = st.st_mtim,

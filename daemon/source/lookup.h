@@ -39,6 +39,8 @@ struct file_state {
         dev_t device;
         ino_t inode;
         mode_t mode;
+        uid_t uid;
+        gid_t gid;
         nlink_t links;
         off_t size;
         struct timespec modified, changed;
@@ -104,7 +106,7 @@ struct lookup {
         struct dir *root; /* CRAWL: what is asked about; NAME: where the name is */
         bool doubted;     /* something happened meanwhile: part of it will be asked again */
         struct dir *stop; /* NAME: the other directory; CRAWL: told no higher than below this one */
-        uint64_t first_new_id; /* directories from this id on are younger */
+        uint64_t n_placed; /* tree.n_placed at submission: what was placed since is younger */
         struct file_watch *watch;
         int watched_wd; /* LOOKUP_STAT: the mark it is about */
         bool ended;     /* the end message has come */

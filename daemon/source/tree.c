@@ -69,6 +69,7 @@ static int link_dir(struct tree *tree, struct dir *dir, struct dir *parent) {
 
         if (r < 0)
                 return r;
+        dir->placed = ++tree->n_placed;
         dir->parent = parent;
         dir->previous = NULL;
         dir->next = parent->first_child;

@@ -24,6 +24,7 @@ struct dir {
         struct dir *first_child, *next, *previous;
         char *name;
         uint64_t id; /* never used again */
+        uint64_t placed; /* when it came to this place, in tree.n_placed */
         /* The file source's own. */
         struct list subscriptions; /* tree watches of this very directory */
         struct mark *mark;         /* the kernel's watch; NULL: none */
@@ -40,6 +41,7 @@ struct tree {
         struct hash names;
         struct dir *root;
         uint64_t next_id;
+        uint64_t n_placed; /* how often a directory was made or moved */
         size_t n_dirs;
 };
 
