@@ -606,6 +606,45 @@ START_TEST(test_flaps_merged) {
 }
 END_TEST
 
+/* The same while the kernel drops the messages: the counters tell, once the state was read again. */
+START_TEST(test_flaps_lost) {
+        struct daemon *daemon;
+        struct json_object *status;
+        int64_t before;
+        FILE *batch;
+        int fd, other;
+
+        enter_namespace();
+        ip("link add v0 type veth peer name v1");
+        ip("link set v0 up");
+        ip("link set v1 up");
+        daemon = daemon_start(NULL);
+        fd = client_connect(daemon->socket);
+        other = client_connect(daemon->socket);
+        before = carrier_changes("v0");
+        watch(fd, ",\"name\":\"v0\",\"notes\":[\"linkup\",\"linkdown\"]");
+        ck_assert_int_eq(kill(daemon->pid, SIGSTOP), 0);
+        batch = ip_batch();
+        for (int i = 0; i < 20; i++)
+                (void)fprintf(batch, "link set v1 down\nlink set v1 up\n");
+        for (int i = 0; i < 20000; i++) /* the socket's buffer is full long before the end */
+                (void)fprintf(batch, "link set v1 mtu %d\n", 1300 + i % 2);
+        for (int i = 0; i < 200; i++)
+                (void)fprintf(batch, "link set v1 down\nlink set v1 up\n");
+        (void)fprintf(batch, "link set v1 down\n");
+        ip_batch_end(batch);
+        ck_assert_int_eq(kill(daemon->pid, SIGCONT), 0);
+        expect_turns(fd, "v0", before);
+        status = client_call(other, "org.kevd.manager.GetStatus", NULL);
+        ck_assert_msg(json_object_get_int64(at(status, "/parameters/counters/kernelOverflows")) > 0,
+                      "there was no loss: the test is to be made larger");
+        json_object_put(status);
+        (void)close(fd);
+        (void)close(other);
+        daemon_stop(daemon);
+}
+END_TEST
+
 /* ---- after a loss ---------------------------------------------------------------------------------------- */
 
 /* The devices as events have them. */
@@ -819,6 +858,7 @@ int main(int argc, char *argv[]) {
         tcase_set_timeout(c, 120);
         tcase_add_test(c, test_flaps);
         tcase_add_test(c, test_flaps_merged);
+        tcase_add_test(c, test_flaps_lost);
         tcase_add_test(c, test_loss);
         return harness_main(argc, argv);
 }

@@ -11,6 +11,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -364,6 +365,34 @@ START_TEST(test_future) {
 }
 END_TEST
 
+/* A moment comes once as it is: with oneshot its watch is gone then, without it stays until it is removed. */
+START_TEST(test_moment_ends) {
+        static const char *const flags[] = { "", ",\"flags\":[\"oneshot\"]" };
+        struct daemon *daemon = daemon_start(NULL);
+        int fd = client_connect(daemon->socket);
+        struct json_object *event;
+
+        for (int i = 0; i < 2; i++) {
+                int64_t moment = clock_usec(CLOCK_REALTIME) / 1000 + 30;
+
+                change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":%lld,\"notes\":[\"abstime\"]%s}]}",
+                       (long long)moment, flags[i]);
+                event = next_event(fd);
+                ck_assert_int_ge(number_at(event, "/realtimeUsec"), moment * 1000);
+                ck_assert_int_eq(number_at(event, "/data"), 1);
+                json_object_put(event);
+                let_pass(60); /* twice the time that it took: a period would come again */
+                expect_nothing(fd);
+                if (i == 0)
+                        change(fd, "{\"remove\":[1]}");
+                else
+                        refused(fd, "{\"remove\":[1]}", "ENOENT");
+        }
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
 /* Many moments, the same and different ones, in no order; some are taken back. */
 START_TEST(test_moments) {
         enum { N = 200 };
@@ -560,6 +589,52 @@ START_TEST(test_trigger) {
 }
 END_TEST
 
+static int connect_as(const char *path, uid_t uid) {
+        int fd;
+
+        ck_assert_int_eq(seteuid(uid), 0);
+        fd = client_connect(path);
+        ck_assert_int_eq(seteuid(0), 0);
+        return fd;
+}
+
+/* A name is its user's own, root's too: nobody else sets its watches off, or learns that there are any. */
+START_TEST(test_other_user) {
+        enum { SOMEBODY = 64001, ANOTHER = 64002 };
+        static const uid_t users[] = { 0, SOMEBODY, ANOTHER };
+        int fds[ARRAY_SIZE(users)];
+        struct daemon *daemon;
+
+        if (geteuid() != 0)
+                harness_skip("only root can be several users");
+        ck_assert_int_eq(chmod(harness_tempdir(), 0711), 0);
+        daemon = daemon_start("--mode=system");
+        for (size_t i = 0; i < ARRAY_SIZE(users); i++) {
+                fds[i] = connect_as(daemon->socket, users[i]);
+                ck_assert_int_eq(trigger(fds[i], "{\"name\":\"n\"}"), 0);
+                change(fds[i], "{\"add\":[{\"id\":%zu,\"filter\":\"user\",\"name\":\"n\"}]}", i + 1);
+        }
+        for (size_t i = 0; i < ARRAY_SIZE(users); i++) {
+                int second = connect_as(daemon->socket, users[i]);
+
+                ck_assert_int_eq(trigger(second, "{\"name\":\"n\",\"data\":7}"), 1);
+                for (size_t j = 0; j < ARRAY_SIZE(users); j++) {
+                        struct json_object *event = due_event(fds[j]);
+
+                        ck_assert_msg((event != NULL) == (i == j), "set off by user %u, user %u got %s", users[i], users[j],
+                                      json_object_to_json_string(event));
+                        if (event)
+                                ck_assert_int_eq(number_at(event, "/id"), (int64_t)j + 1);
+                        json_object_put(event);
+                }
+                (void)close(second);
+        }
+        for (size_t i = 0; i < ARRAY_SIZE(users); i++)
+                (void)close(fds[i]);
+        daemon_stop(daemon);
+}
+END_TEST
+
 START_TEST(test_names) {
         struct daemon *daemon = daemon_start(NULL);
         int fd = client_connect(daemon->socket);
@@ -624,6 +699,7 @@ int main(int argc, char *argv[]) {
         c = harness_case(suite, "moments");
         tcase_add_loop_test(c, test_past, 0, ARRAY_SIZE(units));
         tcase_add_loop_test(c, test_future, 0, ARRAY_SIZE(units));
+        tcase_add_test(c, test_moment_ends);
         tcase_add_test(c, test_moments);
 
         c = harness_case(suite, "changes");
@@ -633,6 +709,7 @@ int main(int argc, char *argv[]) {
 
         c = harness_case(suite, "user");
         tcase_add_test(c, test_trigger);
+        tcase_add_test(c, test_other_user);
         tcase_add_test(c, test_names);
         tcase_add_test(c, test_trigger_by_itself);
         return harness_main(argc, argv);

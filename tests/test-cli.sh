@@ -1,0 +1,905 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# test-cli.sh
+#
+# kev as its users use it, with a real daemon. Prints TAP. KEV and KEVD name the programs.
+#
+# shellcheck disable=SC2317 # the cases are called by result()
+set -euo pipefail
+export LC_ALL=C
+
+: "${KEV:?the path of kev}" "${KEVD:?the path of the daemon}"
+directory=$(mktemp -d)
+socket=$directory/socket
+number=0
+failed=0
+daemon=
+
+# Nothing of the user's is looked at, and no bus.
+unset KEV_ADDRESS NO_COLOR JOURNAL_STREAM NOTIFY_SOCKET
+export HOME=$directory XDG_RUNTIME_DIR=$directory XDG_CONFIG_HOME=$directory KEVD
+export DBUS_SESSION_BUS_ADDRESS=unix:path=$directory/no-bus DBUS_SYSTEM_BUS_ADDRESS=unix:path=$directory/no-bus
+ulimit -c 0
+
+end() {
+        [ -z "$daemon" ] || kill -KILL "$daemon" 2>/dev/null || true
+        rm -rf -- "$directory"
+}
+trap end EXIT
+
+# ---- what the cases are made of ----------------------------------------------------------------------------
+
+# result NAME COMMAND...: the command runs by itself in a directory of its own; it must not fail.
+result() {
+        local name=$1 status
+        shift
+
+        number=$((number + 1))
+        mkdir -- "$directory/$number"
+        set +e
+        (
+                set -e
+                cd -- "$directory/$number"
+                # What a case leaves running ends with it.
+                trap 'jobs -p | xargs -r kill -KILL 2>/dev/null || true' EXIT
+                "$@"
+        ) >"$directory/result" 2>&1
+        status=$?
+        set -e
+        if [ "$status" -eq 0 ]; then
+                echo "ok $number - cli:$name"
+        else
+                failed=1
+                echo "not ok $number - cli:$name"
+                sed 's/^/# /' "$directory/result"
+                (cd -- "$directory/$number" && for file in out err; do
+                        [ ! -s "$file" ] || sed "s/^/# $file: /" "$file" | cat -v
+                done)
+        fi
+        chmod -R u+w -- "${directory:?}/$number"
+        rm -rf -- "${directory:?}/$number"
+}
+
+die() {
+        echo "$*"
+        exit 1
+}
+
+# until COMMAND...: until it succeeds, for 20 seconds at most.
+until_true() {
+        local deadline=$((SECONDS + 20))
+
+        until "$@"; do
+                [ "$SECONDS" -lt "$deadline" ] || die "did not come true in time: $*"
+                sleep 0.01
+        done
+}
+
+# kev COMMAND...: with the daemon; to `out` and `err`; the exit status to `status`.
+kev() {
+        local command=$1
+        shift
+
+        status=0
+        timeout -s KILL 20 "$KEV" "$command" --address "$socket" "$@" >out 2>err </dev/null || status=$?
+}
+
+# The same in the background, from when it says that it watches.
+kev_begin() {
+        local command=$1
+        shift
+
+        rm -f out err
+        "$KEV" "$command" --address "$socket" "$@" >out 2>err </dev/null &
+        pid=$!
+        until_true grep -qxF 'kev: watching' err
+}
+
+is_gone() {
+        ! kill -0 "$1" 2>/dev/null
+}
+
+# Its exit status has to be this.
+kev_end() {
+        local expected=$1
+
+        until_true is_gone "$pid"
+        status=0
+        wait "$pid" || status=$?
+        expect_status "$expected"
+}
+
+expect_status() {
+        [ "$status" -eq "$1" ] || die "exit status $status, not $1"
+}
+
+# expect FILE TEXT: the whole of it.
+expect() {
+        printf '%s' "$2" | cmp -s - "$1" || die "$1 is '$(cat -v "$1")', not '$2'"
+}
+
+# The lines of `out` without the time in front, each space once.
+events() {
+        sed -E 's/^[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}  //; s/ +/ /g' out
+}
+
+expect_events() {
+        [ "$(events)" = "$1" ] || die "events '$(events)', not '$1'"
+}
+
+# One line that begins with kev's name, and holds each of the texts.
+expect_message() {
+        local text
+
+        if [ "$(wc -l <err)" -ne 1 ] || ! grep -q '^kev: ' err; then
+                die "not one line of kev's: $(cat -v err)"
+        fi
+        for text; do
+                grep -qF -- "$text" err || die "err does not say '$text': $(cat -v err)"
+        done
+}
+
+# A process that is not kev's child, and ends with what is written to it: `child`, and its input on 9.
+children=0
+child_begin() {
+        children=$((children + 1))
+        mkfifo "input-$children"
+        # shellcheck disable=SC2016
+        sh -c 'read -r how <"$0"; eval "$how"' "input-$children" 2>/dev/null &
+        child=$!
+        exec 9<>"input-$children"
+}
+
+child_end() {
+        echo "$1" >&9
+        exec 9>&-
+}
+
+# Every line is an Event as the interface has it, of this filter; there are so many.
+expect_json() {
+        python3 - "$@" <<'PYTHON'
+import json
+import sys
+
+kinds = {"id": int, "seq": int, "filter": str, "notes": list, "flags": list, "data": int, "count": int,
+         "realtimeUsec": int, "path": str, "pathBytes": str, "fromPath": str, "fromPathBytes": str, "kind": str,
+         "process": dict, "link": dict}
+always = {"id", "seq", "filter", "notes", "count", "realtimeUsec"}
+with open("out") as file:
+    events = [json.loads(line) for line in file]
+assert len(events) == int(sys.argv[2]), f"{len(events)} events"
+for seq, event in enumerate(events, 1):
+    assert always <= event.keys() <= kinds.keys(), event
+    assert all(type(value) is kinds[key] for key, value in event.items()), event
+    assert event["filter"] == sys.argv[1] and event["seq"] == seq and event["count"] >= 1, event
+PYTHON
+}
+
+# ---- help and usage -------------------------------------------------------------------------------------------
+
+commands=(watch wait proc netdev timer monitor status)
+
+help_of_all() {
+        local option command
+
+        for option in --help -h help; do
+                "$KEV" "$option" >out 2>err
+                expect err ''
+                for command in "${commands[@]}"; do
+                        grep -q "^  kev $command " out || die "$option does not name $command"
+                done
+        done
+        "$KEV" --version >out
+        grep -qE '^kev [0-9.]+, libkev [0-9.]+$' out || die "version"
+}
+
+help_of() {
+        local command=$1 help option
+
+        for help in --help -h; do
+                "$KEV" "$command" "$help" >out 2>err
+                expect err ''
+                [[ $(head -n 1 out) == "Usage: kev $command [OPTION...]"* ]] || die "$(head -n 1 out)"
+                for option in --address --json --quiet --help; do
+                        grep -q "^  $option " out || die "nothing of $option"
+                done
+        done
+        "$KEV" help "$command" | cmp - out
+}
+
+# Wrong usage: nothing is done, one line says what is wrong.
+wrong() {
+        status=0
+        timeout -s KILL 20 "$KEV" "$@" --address "$socket" >out 2>err </dev/null || status=$?
+        expect_status 2
+        expect out ''
+        expect_message "try 'kev "
+}
+
+usage() {
+        touch file
+        wrong nothing
+        wrong watch --bogus
+        wrong watch -x
+        wrong watch --count 0
+        wrong watch --count 1x
+        wrong watch --timeout 0
+        wrong watch --timeout soon
+        wrong watch --depth 0
+        wrong watch --notes create,nonsense
+        wrong watch --notes ''
+        wrong watch --quiet=1
+        wrong watch --exec true --json
+        wrong watch ''
+        wrong watch --include '*.c' file
+        wrong watch --notes open .
+        wrong wait
+        wrong wait x
+        wrong wait 0
+        wrong wait --notes exit 1
+        wrong proc -- -1
+        wrong timer
+        wrong timer 0
+        wrong timer 5x
+        wrong timer 1 2
+        wrong monitor
+        wrong status x
+        wrong status --count 1
+        wrong help nothing
+        # Without a command there is all the help, where errors go.
+        status=0
+        "$KEV" >out 2>err || status=$?
+        expect_status 2
+        expect out ''
+        grep -q '^Usage: kev ' err
+        status=0
+        "$KEV" watch --count >out 2>err || status=$?
+        expect_status 2
+        expect_message "option '--count' needs a value"
+}
+
+# ---- no daemon, nothing to watch ----------------------------------------------------------------------------------
+
+unconnected() {
+        status=0
+        "$KEV" "$@" --address "$PWD/none" >out 2>err || status=$?
+        expect_status 1
+        expect out ''
+        expect_message "can't connect to kevd" "$PWD/none" 'No such file or directory'
+}
+
+no_daemon() {
+        unconnected watch
+        unconnected wait 1
+        unconnected proc 1
+        unconnected netdev
+        unconnected timer 1s
+        unconnected monitor '{"filter":"netdev"}'
+        unconnected status
+        status=0
+        KEV_ADDRESS=$PWD/other "$KEV" status >out 2>err || status=$?
+        expect_status 1
+        expect_message "$PWD/other"
+        status=0
+        "$KEV" status --address nonsense >out 2>err || status=$?
+        expect_status 1
+        expect_message '"nonsense"'
+}
+
+no_private_daemon() {
+        status=0
+        KEVD=$PWD/none "$KEV" status --address private >out 2>err || status=$?
+        expect_status 1
+        expect out ''
+        expect_message "$PWD/none"
+}
+
+no_path() {
+        mkdir there
+        kev watch --count 1 there nothing
+        expect_status 1
+        expect out ''
+        expect_message 'kev: nothing: ' 'no such file or directory'
+        kev wait 2147483646
+        expect_status 1
+        expect_message 'kev: 2147483646: '
+        kev netdev nosuch0
+        expect_status 1
+        expect_message 'kev: nosuch0: '
+}
+
+# ---- kev watch --------------------------------------------------------------------------------------------------------
+
+watch_directory() {
+        mkdir -p d/below
+        echo x >d/a
+        kev_begin watch --count 6 d
+        echo x >d/b
+        mv d/a d/below/c
+        rm d/below/c
+        rmdir d/below
+        kev_end 0
+        expect err $'kev: watching\n'
+        expect_events 'create d/b
+write d/b
+closewrite d/b
+rename d/a -> d/below/c
+delete d/below/c
+delete d/below/'
+}
+
+# Without a path: where it was started. Paths are printed as if typed there.
+watch_here() {
+        mkdir d
+        (cd d && exec "$KEV" watch --address "$socket" --notes create --count 2 >../out 2>../err </dev/null) &
+        pid=$!
+        until_true grep -qxF 'kev: watching' err
+        mkdir d/sub
+        until_true grep -q . out
+        touch d/sub/f
+        kev_end 0
+        expect_events $'create sub/\ncreate sub/f'
+}
+
+watch_file() {
+        echo x >f
+        kev_begin watch --notes write,delete,link f
+        echo y >f
+        rm f
+        # Nothing is left to be watched then.
+        kev_end 0
+        events | sed 's/ x[0-9]*$//' | uniq >without-counts
+        expect without-counts $'write f\ndelete f\n'
+}
+
+watch_notes() {
+        mkdir d
+        kev_begin watch --notes rename,delete --count 3 d
+        echo x >d/a
+        mv d/a d/b
+        rm d/b
+        mkdir d/e
+        rmdir d/e
+        kev_end 0
+        expect_events 'rename d/a -> d/b
+delete d/b
+delete d/e/'
+}
+
+watch_globs() {
+        mkdir -p d/no/deep d/yes/deep
+        kev_begin watch --notes create --include '**/*.c' --include top --exclude 'no/**' --exclude '!no/but.c' --count 4 d
+        touch d/top d/top.h d/no/x.c d/no/but.c d/yes/x.h d/yes/x.c d/yes/deep/x.c
+        kev_end 0
+        expect_events 'create d/top
+create d/no/but.c
+create d/yes/x.c
+create d/yes/deep/x.c'
+}
+
+watch_depth() {
+        mkdir -p d/1/2
+        kev_begin watch --notes create --depth 2 --count 2 d
+        touch d/1/2/x d/1/x d/x
+        kev_end 0
+        expect_events 'create d/1/x
+create d/x'
+}
+
+watch_several() {
+        mkdir d e
+        touch f
+        kev_begin watch --notes create,write --count 3 d e f
+        touch e/1
+        touch d/1
+        echo x >>f
+        kev_end 0
+        events | sort >sorted
+        expect sorted $'create d/1\ncreate e/1\nwrite f\n'
+}
+
+# ---- output ---------------------------------------------------------------------------------------------------------
+
+json() {
+        mkdir d
+        kev_begin watch --json --count 4 d
+        echo x >d/a
+        mv d/a d/b
+        kev_end 0
+        expect_json tree 4
+        python3 -c '
+import json, os
+rename = [json.loads(line) for line in open("out")][3]
+assert rename["notes"] == ["rename"], rename
+assert (rename["fromPath"], rename["path"]) == (os.path.realpath("d/a"), os.path.realpath("d/b")), rename'
+}
+
+json_timer() {
+        kev timer --json --count 3 5ms
+        expect_status 0
+        expect_json timer 3
+}
+
+quiet() {
+        kev timer --count 1 5ms
+        expect_status 0
+        expect err $'kev: watching\n'
+        kev timer --quiet --count 1 5ms
+        expect_status 0
+        expect err ''
+        grep -q . out
+        # Errors are said all the same.
+        kev watch --quiet nothing
+        expect_status 1
+        expect_message 'nothing'
+}
+
+count() {
+        kev timer --count 3 1ms
+        expect_status 0
+        [ "$(wc -l <out)" -eq 3 ] || die "$(wc -l <out) lines"
+}
+
+timeout_124() {
+        local before now
+
+        mkdir d
+        before=$(date +%s%N)
+        kev watch --timeout 0.3 d
+        now=$(date +%s%N)
+        expect_status 124
+        expect out ''
+        [ $((now - before)) -ge 300000000 ] || die "after $((now - before)) ns"
+        kev timer --timeout 1s --count 1 1ms
+        expect_status 0
+}
+
+once() {
+        kev timer --once 20ms
+        expect_status 0
+        expect_events 'timer 20ms 1 expiration'
+}
+
+# Full, or not to be written to: it is said, and no success.
+full_disk() {
+        local arguments
+
+        for arguments in 'timer 1ms' 'timer --json 1ms' 'status' 'status --json' 'watch --help' 'help'; do
+                status=0
+                # shellcheck disable=SC2086
+                KEV_ADDRESS=$socket timeout -s KILL 20 "$KEV" $arguments >/dev/full 2>err </dev/null || status=$?
+                expect_status 1
+                sed -i '/^kev: watching$/d' err
+                expect_message "can't write to standard output" 'No space left on device'
+        done
+        status=0
+        KEV_ADDRESS=$socket timeout -s KILL 20 "$KEV" timer 1ms 2>err >&- || status=$?
+        expect_status 1
+}
+
+# A reader that has had enough ends it, without a word.
+reader_leaves() {
+        local statuses
+
+        set +o pipefail
+        timeout -s KILL 20 "$KEV" timer --address "$socket" 5ms 2>err </dev/null | head -n 1 >out
+        statuses=("${PIPESTATUS[@]}")
+        [ "${statuses[0]}" -eq 0 ] || die "exit status ${statuses[0]}"
+        expect err $'kev: watching\n'
+        [ "$(wc -l <out)" -eq 1 ]
+}
+
+# Nothing in a name can start a line of its own, or command a terminal.
+harmful_names() {
+        local name=$'a\nb\e[31m\x9b2J\r\xe2\x80\xae\tc'
+
+        mkdir "d$name"
+        kev_begin watch --notes create,rename --count 2 "d$name"
+        touch "d$name/$name"
+        mv "d$name/$name" "d$name/$name-"
+        kev_end 0
+        [ "$(wc -l <out)" -eq 2 ] || die "$(wc -l <out) lines"
+        [ "$(tr -d '\n[:print:]' <out | wc -c)" -eq 0 ] || die "raw: $(cat -v out)"
+        grep -qF 'a\x0ab\x1b[31m\x9b2J\x0d\xe2\x80\xae\x09c' out || die "$(cat -v out)"
+        # In messages neither.
+        kev watch "no$name"
+        expect_status 1
+        expect_message 'no such file'
+        [ "$(tr -d '\n[:print:]' <err | wc -c)" -eq 0 ] || die "raw: $(cat -v err)"
+        status=0
+        "$KEV" "$name" >out 2>err || status=$?
+        expect_status 2
+        [ "$(tr -d '\n[:print:]' <err | wc -c)" -eq 0 ] || die "raw: $(cat -v err)"
+        # As JSON they are what they are.
+        kev_begin watch --json --notes delete --count 1 "d$name"
+        rm "d$name/$name-"
+        kev_end 0
+        expect_json tree 1
+}
+
+# On a terminal there are colours, and no other sequences.
+terminal() {
+        mkdir d
+        NO_COLOR='' TERM=xterm python3 - "$KEV" "$socket" <<'PYTHON'
+import os
+import pty
+import re
+import subprocess
+import sys
+
+kev, socket = sys.argv[1:]
+
+
+def run(environment):
+    ours, theirs = pty.openpty()
+    child = subprocess.Popen([kev, "watch", "--address", socket, "--count", "1", "--notes", "create", "d"], stdout=theirs,
+                             stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=dict(os.environ, **environment))
+    os.close(theirs)
+    assert child.stderr.readline() == b"kev: watching\n"
+    name = "d/x\x1b[2J" + str(len(os.listdir("d")))
+    open(name, "w").close()
+    output = b""
+    while not output.endswith(b"\n"):
+        output += os.read(ours, 65536)
+    assert child.wait(20) == 0
+    child.stderr.close()
+    os.close(ours)
+    assert b"x\\x1b[2J" in output, output
+    plain = re.sub(rb"\x1b\[[0-9;]*m", b"", output)
+    assert b"\x1b" not in plain, output
+    return plain != output
+
+
+assert run({}), "no colour"
+assert not run({"NO_COLOR": "1"}), "colour in spite of NO_COLOR"
+assert not run({"TERM": "dumb"}), "colour on a dumb terminal"
+PYTHON
+}
+
+# ---- kev watch --exec -------------------------------------------------------------------------------------------------
+
+run_command() {
+        mkdir d
+        kev_begin watch --notes create --count 1 --exec 'cat >stdin; printf "%s\n" {} >arguments' d
+        touch d/a
+        kev_end 0
+        expect out ''
+        expect stdin $'d/a\n'
+        expect arguments $'d/a\n'
+}
+
+# What a name holds is not for the shell.
+run_with_any_name() {
+        # shellcheck disable=SC2016
+        local name='it'\''s; touch pwned $(touch pwned) `touch pwned` "'
+
+        mkdir d
+        kev_begin watch --notes create --count 1 --exec 'printf "%s\n" {} >arguments' d
+        touch "d/$name"
+        kev_end 0
+        expect arguments "d/$name"$'\n'
+        [ ! -e pwned ] || die "a file's name was run"
+}
+
+# Never twice at once; all that changed meanwhile is in one run, each path once, and nothing is forgotten.
+run_in_turn() {
+        local i
+
+        mkdir d runs
+        mkfifo go
+        exec 7<>go
+        # shellcheck disable=SC2016
+        kev_begin watch --notes create,closewrite --exec 'mkdir lock || touch twice
+cat >"runs/$(ls runs | wc -l)"; read -r line <go; rmdir lock; echo x >>ended' d
+        touch d/first
+        until_true test -e runs/0
+        for i in 1 2 3 4 5; do
+                echo x >"d/$i"
+        done
+        until_true nothing_pends # all of it is with kev
+        echo >&7 # the first run ends
+        until_true grep -qx d/5 -r runs
+        for i in 1 2 3 4 5; do
+                echo >&7
+        done
+        until_true all_ended
+        kill -TERM "$pid"
+        kev_end 143
+        [ ! -e twice ] || die "two runs at once"
+        # A run has each path once; the first file's two events may fall into two runs.
+        sort runs/* | uniq -d | grep -v d/first >double || true
+        expect double ''
+        for i in first 1 2 3 4 5; do
+                grep -qx "d/$i" -r runs || die "not told of $i"
+        done
+}
+
+all_ended() {
+        [ "$(wc -l <ended)" -eq "$(find runs -type f | wc -l)" ]
+}
+
+# The daemon has nothing more for anybody: what was done before has been delivered.
+nothing_pends() {
+        "$KEV" status --address "$socket" --json |
+                python3 -c 'import json, sys; sys.exit(any(q["pendingEvents"] for q in json.load(sys.stdin)["queues"]))'
+}
+
+run_fails() {
+        mkdir d
+        kev_begin watch --notes create --count 2 --exec 'echo {} >>ran; exit 3' d
+        touch d/a
+        until_true grep -qs d/a ran
+        touch d/b
+        kev_end 0
+        expect ran $'d/a\nd/b\n'
+}
+
+# ---- kev wait, kev proc -------------------------------------------------------------------------------------------------
+
+# wait_for HOW STATUS TEXT
+wait_for() {
+        child_begin
+        kev_begin wait "$child"
+        child_end "$1"
+        kev_end "$2"
+        # Reaped at once, it may have no name any more.
+        [ "$(events | sed 's/ (sh)//')" = "exit pid $child $3" ] || die "$(events)"
+}
+
+wait_code() {
+        wait_for 'exit 7' 7 'exit code 7'
+}
+
+wait_zero() {
+        wait_for 'exit 0' 0 'exit code 0'
+}
+
+wait_signal() {
+        # shellcheck disable=SC2016
+        wait_for 'kill -SEGV $$' 139 'killed by SIGSEGV'
+}
+
+# The last one counts; with --count the first is enough.
+wait_several() {
+        local first second
+
+        child_begin
+        first=$child
+        exec 8>&9
+        child_begin
+        second=$child
+        kev_begin wait "$first" "$second"
+        child_end 'exit 3'
+        until_true grep -q 'exit code 3' out
+        kill -0 "$pid" || die "it did not wait for the other one"
+        echo 'exit 4' >&8
+        kev_end 4
+        [ "$(wc -l <out)" -eq 2 ]
+        child_begin
+        kev_begin wait --count 1 "$child" $$
+        child_end 'exit 5'
+        kev_end 5
+}
+
+proc() {
+        child_begin
+        kev_begin proc "$child"
+        child_end 'exit 9'
+        wait "$child" || true
+        kev_end 0
+        [ "$(wc -l <out)" -eq 2 ]
+        events | head -n 1 | grep -q "^exit pid $child" || die "$(events)"
+        events | tail -n 1 | grep -q "^reap pid $child .*exit code 9$" || die "$(events)"
+}
+
+# ---- kev monitor ----------------------------------------------------------------------------------------------------
+
+# bad TEXT WATCH...: 2, and the message names what is wrong.
+bad_watch() {
+        local text=$1
+        shift
+
+        kev monitor "$@"
+        expect_status 2
+        expect out ''
+        expect_message "$text" 'is not a watch'
+}
+
+monitor_bad() {
+        bad_watch ': dat:' '{"filter":"timer","dat":3}'
+        bad_watch ': filter:' '{"filter":"nothing"}'
+        bad_watch ': filter:' '{"path":"/"}'
+        bad_watch ': path:' '{"filter":"tree","path":5}'
+        bad_watch ': notes' '{"filter":"tree","path":"/","notes":["nothing"]}'
+        bad_watch ': tree.depht:' '{"filter":"tree","path":"/","tree":{"depht":1}}'
+        bad_watch 'JSON' '{"filter":'
+        bad_watch 'JSON' 'filter'
+        bad_watch 'JSON' '[]'
+        bad_watch ': data:' '{"filter":"timer"}'
+        # The good one beside it is not made.
+        bad_watch ': dat:' '{"filter":"timer","data":1}' '{"filter":"timer","dat":1}'
+}
+
+# What only the daemon finds wrong.
+monitor_refused() {
+        kev monitor '{"filter":"netdev","notes":["route"]}'
+        expect_status 1
+        expect_message '{"filter":"netdev","notes":["route"]}: ' 'notes:'
+        kev monitor '{"filter":"tree","path":"/nonexistent"}'
+        expect_status 1
+        expect_message 'path:' 'no such file'
+}
+
+monitor_several() {
+        mkdir d
+        kev_begin monitor --json "{\"id\":5,\"filter\":\"tree\",\"path\":\"$PWD/d\",\"notes\":[\"create\"]}" \
+                '{"filter":"timer","data":1,"flags":["oneshot"]}'
+        until_true grep -q '"filter":"timer"' out
+        touch d/a
+        until_true grep -q '"filter":"tree"' out
+        kill -TERM "$pid"
+        kev_end 143
+        python3 -c '
+import json
+timer, tree = [json.loads(line) for line in open("out")]
+assert timer["filter"] == "timer" and timer["data"] >= 1, timer
+assert tree["path"].endswith("/d/a") and tree["id"] != timer["id"], tree'
+}
+
+# ---- kev status -----------------------------------------------------------------------------------------------------
+
+status_text() {
+        local text
+
+        kev_begin timer 1h
+        status=0
+        "$KEV" status --address "$socket" >text 2>err || status=$?
+        expect_status 0
+        expect err ''
+        for text in "^kevd .*, user mode, pid $daemon, up " "^  address  *unix:$socket\$" '^  multiplexer  *[a-z]' \
+                '^  log level  *info$' '^  holds  *[0-9]* connections*, 1 watch, ' 'inotify .*vnode, tree$' \
+                'pidfd .* proc$' 'rtnetlink .* netdev$' '^  protocol errors  *[0-9]*$' "^ *$pid "; do
+                grep -q "$text" text || die "nothing like '$text' in $(cat text)"
+        done
+        # No connection is older than the daemon, and that began a moment ago.
+        awk -v pid="$pid" '$1 == pid { found = $NF ~ /^[0-9]+s$/ } END { exit !found }' text ||
+                die "connected for: $(grep "^ *$pid " text)"
+        kill -TERM "$pid"
+        kev_end 143
+}
+
+status_json() {
+        kev status --json
+        expect_status 0
+        expect err ''
+        [ "$(wc -l <out)" -eq 1 ]
+        python3 - "$daemon" <<'PYTHON'
+import json
+import sys
+
+status = json.load(open("out"))
+assert status["pid"] == int(sys.argv[1]) and status["mode"] == "user" and status["version"], status
+assert {"timer", "user"} <= {f for source in status["sources"] for f in source["filters"]}, status
+assert status["counters"]["connectionsAccepted"] >= 1 and status["uptimeUsec"] > 0, status
+assert len(status["queues"]) == status["connections"] >= 1, status
+PYTHON
+}
+
+# ---- the daemon ---------------------------------------------------------------------------------------------------
+
+listens() {
+        "$KEV" status --address "$1" >/dev/null 2>&1
+}
+
+# The daemon's end is kev's, and it says so.
+daemon_goes() {
+        local other
+
+        "$KEVD" --mode=user --listen="$PWD/other" 2>log &
+        other=$!
+        until_true listens "$PWD/other"
+        "$KEV" timer --address "unix:$PWD/other" 1h >out 2>err &
+        pid=$!
+        until_true grep -qx 'kev: watching' err
+        kill -TERM "$other"
+        wait "$other" || die "kevd ended with $?"
+        kev_end 1
+        sed -i '/^kev: watching$/d' err
+        expect_message 'the connection to kevd is lost'
+}
+
+# The processes that run kevd with this very directory in their environment.
+daemons_here() {
+        local process
+
+        for process in /proc/[0-9]*; do
+                if [ "$(readlink "$process/exe" 2>/dev/null)" = "$(readlink -f "$KEVD")" ] &&
+                        grep -qzxF "XDG_RUNTIME_DIR=$PWD" "$process/environ" 2>/dev/null; then
+                        echo "${process##*/}"
+                fi
+        done
+}
+
+no_daemons_here() {
+        [ -z "$(daemons_here)" ]
+}
+
+private() {
+        export XDG_RUNTIME_DIR=$PWD
+        mkdir d
+        "$KEV" watch --address private --notes create d >out 2>err &
+        pid=$!
+        until_true grep -qx 'kev: watching' err
+        [ "$(daemons_here | wc -l)" -eq 1 ] || die "daemons: $(daemons_here)"
+        touch d/a
+        until_true grep -q 'create .* d/a$' out
+        # However kev ends, its daemon does.
+        kill -KILL "$pid"
+        wait "$pid" || true
+        until_true no_daemons_here
+        # Without an address, and with nobody there, it is the same.
+        timeout -s KILL 20 "$KEV" timer --count 1 1ms >out 2>err </dev/null
+        grep -q 'timer' out
+        until_true no_daemons_here
+}
+
+# ---- the run -------------------------------------------------------------------------------------------------------
+
+"$KEVD" --mode=user --listen="$socket" 2>"$directory/kevd.log" &
+daemon=$!
+until_true listens "$socket"
+
+result help:all help_of_all
+for command in "${commands[@]}"; do
+        result "help:$command" help_of "$command"
+done
+result usage usage
+result refused:no_daemon no_daemon
+result refused:no_private_daemon no_private_daemon
+result refused:no_path no_path
+result watch:directory watch_directory
+result watch:here watch_here
+result watch:file watch_file
+result watch:notes watch_notes
+result watch:globs watch_globs
+result watch:depth watch_depth
+result watch:several watch_several
+result output:json json
+result output:json_timer json_timer
+result output:quiet quiet
+result output:count count
+result output:timeout timeout_124
+result output:once once
+result output:full_disk full_disk
+result output:reader_leaves reader_leaves
+result output:harmful_names harmful_names
+result output:terminal terminal
+result exec:run run_command
+result exec:any_name run_with_any_name
+result exec:in_turn run_in_turn
+result exec:fails run_fails
+result wait:code wait_code
+result wait:zero wait_zero
+result wait:signal wait_signal
+result wait:several wait_several
+result proc:one proc
+result monitor:bad monitor_bad
+result monitor:refused monitor_refused
+result monitor:several monitor_several
+result status:text status_text
+result status:json status_json
+result daemon:goes daemon_goes
+result daemon:private private
+
+# It has borne all that, and ends well.
+daemon_ends() {
+        [ "$1" -eq 0 ] || die "exit status $1: $(cat "$directory/kevd.log")"
+}
+status=0
+kill -TERM "$daemon"
+wait "$daemon" || status=$?
+daemon=
+result daemon:ends daemon_ends "$status"
+echo "1..$number"
+exit "$failed"
