@@ -55,6 +55,7 @@ struct mark *mark_get(struct inotify *s, int wd) {
                 return NULL;
         mark->wd = wd;
         list_init(&mark->ghost);
+        list_init(&mark->contested);
         if (hash_add(&s->marks, &mark->node, hash_u64((uint64_t)wd)) < 0) {
                 free(mark);
                 return NULL;
@@ -75,6 +76,7 @@ static void mark_free(struct inotify *s, struct mark *mark) {
         mark->dying = true;
         s->n_ghosts -= !list_empty(&mark->ghost);
         list_remove(&mark->ghost);
+        list_remove(&mark->contested);
         hash_remove(&s->marks, &mark->node);
         mark->node.next = s->dead_marks;
         s->dead_marks = &mark->node;
@@ -118,7 +120,7 @@ static void lay_ghosts(struct inotify *s) {
 }
 
 void mark_release(struct inotify *s, struct mark *mark) {
-        if (mark->dirs || mark->vnode || mark->dying)
+        if (mark->dirs || mark->heir || mark->vnode || mark->dying)
                 return;
         if (inotify_rm_watch(s->fd, mark->wd) < 0)
                 make_ghost(s, mark);
@@ -308,6 +310,12 @@ static void on_ignored(struct inotify *s, struct mark *mark) {
                 d->mark = NULL;
                 tree_on_unmarked(s, d);
         }
+        if (mark->heir) {
+                struct dir *heir = take_pointer(&mark->heir);
+
+                heir->mark = NULL;
+                tree_on_unmarked(s, heir);
+        }
         if (mark->vnode)
                 vnode_on_unmarked(s, mark);
         make_ghost(s, mark);
@@ -482,6 +490,7 @@ static void after_handling(struct inotify *s) {
                                             list_entry(s->moves.next, struct move, link)->deadline_nsec, on_move_timer);
         }
         tree_decide_unfound(s);
+        tree_decide_contested(s);
         if (s->in_doubt && list_empty(&s->chunks)) {
                 s->in_doubt = false;
                 tree_recheck_all(s);
@@ -521,6 +530,11 @@ uint64_t inotify_read_position(struct inotify *s) {
         return s->bytes_read;
 }
 
+bool inotify_has_handled(const struct inotify *s, uint64_t position) {
+        return s->bytes_handled >= position &&
+               (list_empty(&s->moves) || list_entry(s->moves.next, struct move, link)->position >= position);
+}
+
 static void on_readable(struct mux_io *io, unsigned events _unused_) {
         struct inotify *s = container_of(io, struct inotify, io);
 
@@ -549,7 +563,7 @@ static void on_move_timer(struct mux_timer *timer) {
 
 /* ---- lookups ---------------------------------------------------------------------------------------- */
 
-int submit(struct inotify *s, struct lookup *lookup, uid_t user) {
+int submit(struct inotify *s, struct lookup *lookup, uid_t user, struct dir *root, struct dir *stop) {
         int r;
 
         lookup->inotify_fd = s->fd;
@@ -561,14 +575,23 @@ int submit(struct inotify *s, struct lookup *lookup, uid_t user) {
                 lookup->serial = ++s->serial;
         lookup->order = ++s->order;
         r = lookup_submit(s->source.context->workers, lookup);
-        if (r == 0)
-                list_append(&s->lookups, &lookup->link);
-        return r;
+        if (r < 0)
+                return r;
+        lookup->root = tree_ref(root);
+        lookup->stop = tree_ref(stop);
+        list_append(&s->lookups, &lookup->link);
+        return 0;
+}
+
+static void end_lookup(struct inotify *s, struct lookup *lookup) {
+        list_remove(&lookup->link);
+        tree_unref(&s->tree, lookup->root);
+        tree_unref(&s->tree, lookup->stop);
+        lookup_free(lookup);
 }
 
 void lookup_ended(struct inotify *s, struct lookup *lookup) {
-        list_remove(&lookup->link);
-        lookup_free(lookup);
+        end_lookup(s, lookup);
         lay_ghosts(s);
         if (list_empty(&s->lookups)) {
                 remove_orphans(s);
@@ -638,9 +661,9 @@ static bool concerns(const struct inotify *s, const struct lookup *lookup, const
         case LOOKUP_PLACE:
                 return lookup->watch && lookup->watch->asker == asker;
         case LOOKUP_NAME:
-                return lookup->root && tree_is_watched_by(s, lookup->root, asker);
+                return tree_is_watched_by(s, lookup->root, asker);
         case LOOKUP_CRAWL:
-                return lookup->root && (lookup->purpose != PURPOSE_INITIAL || lookup->doubted) &&
+                return (lookup->purpose != PURPOSE_INITIAL || lookup->doubted) &&
                        tree_is_watched_by(s, lookup->root, asker);
         case LOOKUP_STAT:
                 mark = mark_find(s, lookup->watched_wd);
@@ -650,9 +673,7 @@ static bool concerns(const struct inotify *s, const struct lookup *lookup, const
 }
 
 static bool is_past(struct inotify *s, struct source_barrier *barrier) {
-        if (s->bytes_handled < barrier->position)
-                return false;
-        if (!list_empty(&s->moves) && list_entry(s->moves.next, struct move, link)->position < barrier->position)
+        if (!inotify_has_handled(s, barrier->position))
                 return false;
         if (barrier->serial == 0)
                 barrier->serial = s->serial; /* what the events up to here have asked */
@@ -784,7 +805,7 @@ static int inotify_attach(struct source *source, struct subscription *subscripti
         lookup->mask = watch->mask;
         if (subject->fd >= 0)
                 lookup->fd = fcntl(subject->fd, F_DUPFD_CLOEXEC, 3);
-        r = subject->fd >= 0 && lookup->fd < 0 ? -errno : submit(s, lookup, watch->asker->uid);
+        r = subject->fd >= 0 && lookup->fd < 0 ? -errno : submit(s, lookup, watch->asker->uid, NULL, NULL);
         if (r < 0) {
                 free(watch);
                 lookup_free(lookup);
@@ -833,6 +854,7 @@ static void inotify_init_lists(struct inotify *s) {
         list_init(&s->moves);
         list_init(&s->trees);
         list_init(&s->orphans);
+        list_init(&s->contested);
         list_init(&s->ghosts);
         list_init(&s->lookups);
         list_init(&s->barriers);
@@ -891,13 +913,13 @@ static void inotify_close(struct source *source) {
                 if (!message->end)
                         free(container_of(message, struct found, message));
         }
-        while ((entry = list_pop(&s->lookups))) {
-                struct lookup *lookup = list_entry(entry, struct lookup, link);
+        while (!list_empty(&s->lookups)) {
+                struct lookup *lookup = list_entry(s->lookups.next, struct lookup, link);
 
                 for (size_t i = 0; i < lookup->n_dirs; i++)
                         if (lookup->dirs[i])
                                 lookup->dirs[i]->lookup = NULL;
-                lookup_free(lookup);
+                end_lookup(s, lookup);
         }
         tree_empty_trash(s, UINT32_MAX);
         mux_remove(s->mux, &s->io);

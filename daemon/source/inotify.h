@@ -22,7 +22,9 @@
  * on its way). An answer counts only if no event about the directory's place
  * was handled between the question and the answer (`again`): otherwise it is
  * asked once more. Two places that claim one inode on one mount can't both be
- * right: the older is asked again. A directory that was not found may have moved
+ * right: the directory moved, and the events that tell so are still to be handled. Until then the mark
+ * stays where it was, since what happened before the move happened there; the new place is its heir. If no
+ * event told of a move by then, the heir has it, and the older place is asked again. A directory that was not found may have moved
  * with one above it: that is decided when the events from before the answer are
  * handled, by whether it is still where it was looked for. So every doubt leads to a question that was
  * put later than what gave rise to the doubt, and all settles.
@@ -30,9 +32,9 @@
  * What a crawl lists in a new directory is told as created. A name that was told
  * so and has its IN_CREATE still in the queue would be told twice: it is
  * remembered in `listed` until the queue was empty once. A directory that is
- * watched already can be listed as new too (for those into whose tree it moved);
- * a name that had an event while that was under way is told by the event alone:
- * `touched`.
+ * watched already can be listed as new too, for those alone into whose tree it
+ * moved: its IN_CREATE is still news for all others. A name that had an event
+ * while that was under way is told by the event alone: `touched`.
  */
 
 #include "lookup.h"
@@ -70,6 +72,9 @@ struct mark {
         struct list ghost; /* among those for which it has come, but a lookup under way may still bring the wd */
         uint64_t order;    /* of the last lookup that may */
         struct dir *dirs;  /* several where a mount shows one inode in two places */
+        struct dir *heir;  /* was found where another of `dirs` can't have been left */
+        struct list contested;   /* among those that have an heir */
+        uint64_t tick, position; /* what was read by then is handled first */
         struct vnode *vnode;
 };
 
@@ -101,6 +106,7 @@ struct inotify {
 
         struct hash marks;
         struct hash_node *dead_marks; /* to be freed */
+        struct list contested; /* marks with an heir */
         struct list ghosts;
         size_t n_ghosts;
         struct list late; /* wds whose events were passed over */
@@ -155,11 +161,14 @@ void mark_orphan(struct inotify *s, int wd);
 /* Whether events of this wd were passed over before it was known; forgets it. */
 bool mark_was_late(struct inotify *s, int wd);
 
-int submit(struct inotify *s, struct lookup *lookup, uid_t user);
+/* On success `root` and `stop`, which may be NULL, are the lookup's. */
+int submit(struct inotify *s, struct lookup *lookup, uid_t user, struct dir *root, struct dir *stop);
 void lookup_ended(struct inotify *s, struct lookup *lookup);
 void watch_attached(struct inotify *s, struct file_watch *watch, int error, const char *message);
 /* Reads what the kernel holds; all of it is handled once bytes_handled has reached this. */
 uint64_t inotify_read_position(struct inotify *s);
+/* Whether all that was read up to there is handled, moves too whose second half may be still to come. */
+bool inotify_has_handled(const struct inotify *s, uint64_t position);
 /* What a lookup's error means to whoever asked. */
 const char *lookup_message_text(int error);
 void report_to(struct inotify *s, struct file_watch *watch, struct report *report);
@@ -173,6 +182,8 @@ void tree_on_found(struct inotify *s, struct found *found);
 /* False: it has not ended, tree_decide_unfound() will end it. */
 bool tree_on_crawled(struct inotify *s, struct lookup *lookup);
 void tree_decide_unfound(struct inotify *s);
+/* Heirs for whom no move came have the mark. */
+void tree_decide_contested(struct inotify *s);
 void tree_on_entry(struct inotify *s, struct dir *dir, uint32_t mask, const char *name, uint64_t realtime_usec);
 void tree_on_self(struct inotify *s, struct dir *dir, uint32_t mask, uint64_t realtime_usec);
 /* `from` or `to` is NULL where the other end is out of sight. */

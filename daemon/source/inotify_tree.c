@@ -66,14 +66,24 @@ static void report_at(struct inotify *s, struct dir *dir, struct report *report)
         report_done(report);
 }
 
+static bool has_above(const struct dir *dir, uint64_t id) {
+        while (dir && dir->id != id)
+                dir = dir->parent;
+        return dir != NULL;
+}
+
 /* About `name` in `dir` (or `dir` itself where it is empty), to the watches from
- * there up, those at `stop` and above left out. */
-static void report_up(struct inotify *s, struct dir *dir, const char *name, struct report *report, struct dir *stop) {
+ * there up, those below the directory `start` left out, and those at `stop` and
+ * above. With a `start` of 0, or that is not above any more, none below are. */
+static void report_up(struct inotify *s, struct dir *dir, const char *name, struct report *report, uint64_t start,
+                      const struct dir *stop) {
+        bool started = start == 0 || !has_above(dir, start);
         struct climb below;
 
         climb_begin(&below, s->scratch, name);
         for (struct dir *d = dir; d && d != stop; d = d->parent) {
-                if (!list_empty(&d->subscriptions)) {
+                started |= d->id == start;
+                if (started && !list_empty(&d->subscriptions)) {
                         report->below = climb_path(&below);
                         report_at(s, d, report);
                 }
@@ -92,7 +102,7 @@ static void report_entry(struct inotify *s, struct dir *dir, const char *name, u
         report.notes = notes;
         report.kind = kind;
         report.realtime_usec = realtime_usec;
-        report_up(s, dir, name, &report, stop);
+        report_up(s, dir, name, &report, 0, stop);
 }
 
 /* `dir` and all below it are in doubt: told to those above for `dir`, to those
@@ -103,7 +113,7 @@ static void report_rescan(struct inotify *s, struct dir *dir) {
         report.notes = KEV_NOTE_RESCAN;
         report.kind = KEV_KIND_DIRECTORY;
         report.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
-        report_up(s, dir, "", &report, NULL);
+        report_up(s, dir, "", &report, 0, NULL);
         report.below = (struct event_path){ "", 0 };
         list_for_each(entry, &s->trees) {
                 struct file_watch *watch = list_entry(entry, struct file_watch, link);
@@ -119,6 +129,7 @@ static void report_rescan(struct inotify *s, struct dir *dir) {
 struct listed {
         struct hash_node node;
         uint64_t dir;
+        uint64_t stop; /* who watches this directory or one above was not told; 0: everybody was */
         char name[];
 };
 
@@ -134,29 +145,34 @@ static struct listed *find_name(const struct hash *table, const struct dir *dir,
 }
 
 /* Without memory for it the name is told twice. */
-static void add_name(struct hash *table, const struct dir *dir, const char *name) {
+static void add_name(struct hash *table, const struct dir *dir, const char *name, const struct dir *stop) {
         size_t size = strlen(name) + 1;
         uint64_t hash;
-        struct listed *l;
+        struct listed *l = find_name(table, dir, name, &hash);
 
-        if (find_name(table, dir, name, &hash))
+        if (l) {
+                l->stop = stop ? l->stop : 0;
                 return;
+        }
         l = malloc(sizeof(*l) + size);
         if (!l)
                 return;
         l->dir = dir->id;
+        l->stop = stop ? stop->id : 0;
         memcpy(l->name, name, size);
         if (hash_add(table, &l->node, hash) < 0)
                 free(l);
 }
 
 /* Whether it is there; it is forgotten. */
-static bool take_name(struct hash *table, const struct dir *dir, const char *name) {
+static bool take_name(struct hash *table, const struct dir *dir, const char *name, uint64_t *ret_stop) {
         uint64_t hash;
         struct listed *l = table->n_nodes > 0 ? find_name(table, dir, name, &hash) : NULL;
 
         if (!l)
                 return false;
+        if (ret_stop)
+                *ret_stop = l->stop;
         hash_remove(table, &l->node);
         free(l);
         return true;
@@ -181,7 +197,7 @@ void tree_forget_touched(struct inotify *s) {
 /* An event about an entry was handled. */
 static void touch(struct inotify *s, const struct dir *dir, const char *name) {
         if (dir->lookup && dir->mark && dir->lookup->purpose == PURPOSE_NEW)
-                add_name(&s->touched, dir, name);
+                add_name(&s->touched, dir, name, NULL);
 }
 
 /* ---- directories and their marks -------------------------------------------------------------------- */
@@ -190,8 +206,9 @@ static bool is_in_tree(const struct inotify *s, const struct dir *dir) {
         return tree_is_below(dir, s->tree.root);
 }
 
-static bool is_covered(const struct dir *dir) {
-        for (; dir; dir = dir->parent)
+/* Whether a watch of `dir` or of one above it, but below `stop`, covers it. */
+static bool is_covered_below(const struct dir *dir, const struct dir *stop) {
+        for (; dir && dir != stop; dir = dir->parent)
                 list_for_each(entry, &dir->subscriptions) {
                         struct file_watch *watch = list_entry(entry, struct subscription, link)->object;
 
@@ -201,16 +218,45 @@ static bool is_covered(const struct dir *dir) {
         return false;
 }
 
+static bool is_covered(const struct dir *dir) {
+        return is_covered_below(dir, NULL);
+}
+
+static bool is_on_mount(const struct mark *mark, uint32_t mount) {
+        for (const struct dir *d = mark->dirs; d; d = d->next_on_mark)
+                if (d->mount == mount)
+                        return true;
+        return false;
+}
+
+/* The heir has the mark once nobody else on its mount has it. */
+static void inherit(struct mark *mark) {
+        struct dir *heir = mark->heir;
+
+        if (!heir || is_on_mount(mark, heir->mount))
+                return;
+        mark->heir = NULL;
+        list_remove(&mark->contested);
+        heir->next_on_mark = mark->dirs;
+        mark->dirs = heir;
+}
+
 /* Takes the node off its mark, which may be left with none. */
 static void leave_mark(struct dir *dir) {
         struct mark *mark = take_pointer(&dir->mark);
 
+        if (mark->heir == dir) {
+                mark->heir = NULL;
+                list_remove(&mark->contested);
+                return;
+        }
         for (struct dir **p = &mark->dirs; *p; p = &(*p)->next_on_mark)
                 if (*p == dir) {
                         *p = dir->next_on_mark;
                         break;
                 }
         dir->next_on_mark = NULL;
+        inherit(mark);
 }
 
 static void unmark(struct inotify *s, struct dir *dir) {
@@ -232,18 +278,21 @@ static void forget_lookup(struct dir *dir) {
                 atomic_store(&lookup->cancelled, true);
 }
 
-/* Lookups know nodes by address. True: one of them was about what is here. */
+/* What a lookup was put for, as long as it is in the tree and watched. */
+static struct dir *root_of(const struct inotify *s, const struct lookup *lookup) {
+        return lookup->root && !lookup->forgotten && is_in_tree(s, lookup->root) ? lookup->root : NULL;
+}
+
+/* True: there were some. */
 static bool forget_lookups_below(struct inotify *s, struct dir *dir) {
         bool any = false;
 
         list_for_each(entry, &s->lookups) {
                 struct lookup *lookup = list_entry(entry, struct lookup, link);
 
-                if (lookup->stop && tree_is_below(lookup->stop, dir))
-                        lookup->stop = NULL;
-                if (!lookup->root || !tree_is_below(lookup->root, dir))
+                if (lookup->forgotten || !lookup->root || !tree_is_below(lookup->root, dir))
                         continue;
-                lookup->root = NULL;
+                lookup->forgotten = true;
                 any = true;
         }
         return any;
@@ -264,7 +313,6 @@ static void ask_again_below(struct inotify *s, struct dir *dir) {
 
 /* Takes it out of the tree; it and what is below it are freed in slices. */
 static void throw_away(struct inotify *s, struct dir *dir) {
-        (void)forget_lookups_below(s, dir);
         tree_cut(&s->tree, dir);
         dir->next = s->trash;
         s->trash = dir;
@@ -396,24 +444,54 @@ static void release(struct inotify *s, struct dir *dir) {
         tree_prune(&s->tree, dir);
 }
 
-/* `dir` is where the mark's inode is. */
+/* Takes the mark from all that are on the mount. */
+static void dispossess(struct inotify *s, struct mark *mark, uint32_t mount, bool in_tree) {
+        for (struct dir *d = mark->dirs, *next; d; d = next) {
+                next = d->next_on_mark;
+                if (d->mount != mount || is_in_tree(s, d) > in_tree)
+                        continue;
+                leave_mark(d);
+                if (is_in_tree(s, d))
+                        crawl(s, d, PURPOSE_RECHECK, 0, 0, NULL);
+        }
+}
+
+/* `dir` is where the mark's inode is now. A bind mount may show it in another place as well. */
 static void claim(struct inotify *s, struct dir *dir, struct mark *mark) {
-        struct dir *other, *next;
+        struct dir *heir = mark->heir;
 
         if (dir->mark == mark)
                 return;
         unmark(s, dir);
-        for (other = mark->dirs; other; other = next) {
-                next = other->next_on_mark;
-                if (other->mount != dir->mount)
-                        continue; /* a bind mount shows it in two places */
-                leave_mark(other);
-                if (is_in_tree(s, other))
-                        crawl(s, other, PURPOSE_RECHECK, 0, 0, NULL);
+        if (heir) {
+                leave_mark(heir);
+                if (is_in_tree(s, heir))
+                        crawl(s, heir, PURPOSE_RECHECK, 0, 0, NULL);
         }
+        dispossess(s, mark, dir->mount, false);
         dir->mark = mark;
-        dir->next_on_mark = mark->dirs;
-        mark->dirs = dir;
+        mark->heir = dir;
+        list_append(&s->contested, &mark->contested);
+        mark->tick = ++s->tick;
+        mark->position = 0;
+        inherit(mark);
+}
+
+void tree_decide_contested(struct inotify *s) {
+        list_for_each(entry, &s->contested) {
+                struct mark *mark = list_entry(entry, struct mark, contested);
+
+                if (s->drained_tick < mark->tick)
+                        continue;
+                if (mark->position == 0)
+                        mark->position = s->bytes_read;
+                if (!inotify_has_handled(s, mark->position))
+                        continue;
+                if (is_in_tree(s, mark->heir))
+                        dispossess(s, mark, mark->heir->mount, true);
+                else
+                        leave_mark(mark->heir);
+        }
 }
 
 /* ---- crawling ----------------------------------------------------------------------------------------- */
@@ -501,9 +579,7 @@ static void crawl(struct inotify *s, struct dir *dir, enum lookup_purpose purpos
         lookup->purpose = purpose;
         lookup->list_files = purpose == PURPOSE_NEW;
         lookup->serial = serial;
-        lookup->root = dir;
-        lookup->stop = stop;
-        r = submit(s, lookup, serial || user ? user : user_of(dir));
+        r = submit(s, lookup, serial || user ? user : user_of(dir), dir, stop);
         if (r < 0) {
                 dir->lookup = NULL;
                 lookup_free(lookup);
@@ -545,7 +621,7 @@ static void check_places(struct inotify *s, const struct dir *dir) {
                         if (!watch->lookup)
                                 continue;
                         watch->lookup->watch = watch;
-                        if (submit(s, watch->lookup, watch->asker->uid) < 0)
+                        if (submit(s, watch->lookup, watch->asker->uid, NULL, NULL) < 0)
                                 watch->lookup = lookup_free(watch->lookup);
                 }
 }
@@ -607,7 +683,9 @@ static bool is_enough(const struct lookup *other, const struct lookup *lookup) {
 static void on_child(struct inotify *s, struct lookup *lookup, struct dir *dir, const char *name, uint32_t index) {
         struct dir *child = tree_child(&s->tree, dir, name);
 
-        if (!child)
+        if (!child && lookup->stop)
+                child = NULL; /* known to nobody yet: its IN_CREATE tells everybody what is in it */
+        else if (!child)
                 child = tree_make_child(&s->tree, dir, name);
         else if (child->lookup) { /* asked about already */
                 if (!is_enough(child->lookup, lookup))
@@ -636,8 +714,8 @@ static void on_entries(struct inotify *s, struct lookup *lookup, struct dir *dir
                 enum kev_kind kind = (enum kev_kind)*p++;
 
                 if (lookup->purpose == PURPOSE_NEW) {
-                        if (!take_name(&s->touched, dir, p)) {
-                                add_name(&s->listed, dir, p);
+                        if (!take_name(&s->touched, dir, p, NULL)) {
+                                add_name(&s->listed, dir, p, lookup->stop);
                                 report_entry(s, dir, p, KEV_NOTE_CREATE, kind, now, lookup->stop);
                         }
                         s->listed_tick = ++s->tick;
@@ -729,7 +807,7 @@ void tree_decide_unfound(struct inotify *s) {
                         continue;
                 if (lookup->position == 0)
                         lookup->position = s->bytes_read;
-                if (s->bytes_handled < lookup->position)
+                if (!inotify_has_handled(s, lookup->position))
                         continue;
                 decide(s, lookup);
                 lookup_ended(s, lookup);
@@ -750,7 +828,7 @@ bool tree_on_crawled(struct inotify *s, struct lookup *lookup) {
                 if (lookup->error != ECANCELED)
                         on_unfound(s, lookup, dir, lookup->error ? lookup->error : EIO);
         }
-        if (lookup->purpose == PURPOSE_RECHECK && lookup->root && lookup->error != ECANCELED)
+        if (lookup->purpose == PURPOSE_RECHECK && root_of(s, lookup) && lookup->error != ECANCELED)
                 report_rescan(s, lookup->root);
         return true;
 }
@@ -800,7 +878,7 @@ static bool is_waiting(const struct inotify *s, const struct file_watch *watch) 
         list_for_each(entry, &s->lookups) {
                 const struct lookup *lookup = list_entry(entry, struct lookup, link);
 
-                if (lookup->kind == LOOKUP_CRAWL && lookup->root && lookup->serial <= watch->serial &&
+                if (lookup->kind == LOOKUP_CRAWL && lookup->serial <= watch->serial && root_of(s, lookup) &&
                     (tree_is_below(lookup->root, watch->dir) || tree_is_below(watch->dir, lookup->root)))
                         return true;
         }
@@ -842,11 +920,16 @@ static void discover(struct inotify *s, struct dir *dir, const char *name) {
 }
 
 static void on_create(struct inotify *s, struct dir *dir, const char *name, bool is_dir, uint64_t realtime_usec) {
-        if (take_name(&s->listed, dir, name))
+        struct report report = REPORT_INIT;
+        uint64_t start = 0;
+
+        if (take_name(&s->listed, dir, name, &start) && start == 0)
                 return;
         touch(s, dir, name);
-        report_entry(s, dir, name, KEV_NOTE_CREATE, is_dir ? KEV_KIND_DIRECTORY : KEV_KIND_UNKNOWN, realtime_usec,
-                     NULL);
+        report.notes = KEV_NOTE_CREATE;
+        report.kind = is_dir ? KEV_KIND_DIRECTORY : KEV_KIND_UNKNOWN;
+        report.realtime_usec = realtime_usec;
+        report_up(s, dir, name, &report, start, NULL);
         if (is_dir && is_covered(dir))
                 discover(s, dir, name);
 }
@@ -862,7 +945,7 @@ static void on_attrib_of_dir(struct inotify *s, struct dir *dir, const char *nam
 static void on_delete(struct inotify *s, struct dir *dir, const char *name, bool is_dir, uint64_t realtime_usec) {
         struct dir *child = is_dir ? tree_child(&s->tree, dir, name) : NULL;
 
-        (void)take_name(&s->listed, dir, name);
+        (void)take_name(&s->listed, dir, name, NULL);
         touch(s, dir, name);
         report_entry(s, dir, name, KEV_NOTE_DELETE, is_dir ? KEV_KIND_DIRECTORY : KEV_KIND_UNKNOWN, realtime_usec,
                      NULL);
@@ -949,7 +1032,7 @@ static void report_rename(struct inotify *s, struct dir *from, const char *from_
 static void move_known(struct inotify *s, struct dir *moved, struct dir *to, const char *to_name, struct dir *common,
                        uint64_t realtime_usec) {
         struct dir *target = tree_child(&s->tree, to, to_name), *from = moved->parent;
-        bool new_to_some = to != common && is_covered(to);
+        bool new_to_some = is_covered_below(to, common);
 
         if (target == moved)
                 return;
@@ -966,8 +1049,8 @@ static void move_known(struct inotify *s, struct dir *moved, struct dir *to, con
                 s->in_doubt = true;
                 return;
         }
-        if (moved->lookup)
-                crawl(s, moved, PURPOSE_NEW, 0, 0, NULL); /* the answer will be about the old place */
+        if (moved->lookup) /* the answer will be about the old place */
+                crawl(s, moved, new_to_some ? PURPOSE_NEW : moved->lookup->purpose, 0, 0, NULL);
         else if (!moved->mark)
                 crawl(s, moved, PURPOSE_NEW, 0, 0, NULL);
         else if (new_to_some)
@@ -986,12 +1069,12 @@ void tree_on_move(struct inotify *s, struct dir *from, const char *from_name, st
         report.kind = kind;
         report.realtime_usec = realtime_usec;
         if (from) {
-                (void)take_name(&s->listed, from, from_name);
+                (void)take_name(&s->listed, from, from_name, NULL);
                 touch(s, from, from_name);
                 report_entry(s, from, from_name, KEV_NOTE_MOVEDOUT, kind, realtime_usec, common);
         }
         if (to) {
-                (void)take_name(&s->listed, to, to_name);
+                (void)take_name(&s->listed, to, to_name, NULL);
                 touch(s, to, to_name);
                 report_entry(s, to, to_name, KEV_NOTE_MOVEDIN, kind, realtime_usec, common);
         }
@@ -1030,9 +1113,7 @@ static void ask_for_name(struct inotify *s, struct dir *dir, const char *name, s
         buffer_put(&path, name, strlen(name) + 1);
         lookup = path.error ? NULL : lookup_new(LOOKUP_NAME, path.data);
         if (lookup) {
-                lookup->root = dir;
-                lookup->stop = other;
-                if (submit(s, lookup, user_of(dir)) == 0)
+                if (submit(s, lookup, user_of(dir), dir, other) == 0)
                         return;
                 lookup_free(lookup);
         }
@@ -1043,17 +1124,18 @@ static void ask_for_name(struct inotify *s, struct dir *dir, const char *name, s
 void tree_on_name(struct inotify *s, struct lookup *lookup) {
         struct buffer path _cleanup_(buffer_free) = BUFFER_INIT;
         const char *name = strrchr(lookup->path, '/');
+        struct dir *other = lookup->stop && is_in_tree(s, lookup->stop) ? lookup->stop : NULL;
         bool moved;
 
-        if (!lookup->root)
+        if (!root_of(s, lookup))
                 return;
         tree_path(lookup->root, &path);
         moved = path.error || strncmp(path.data, lookup->path, path.size) != 0 ||
                 lookup->path + (path.size > 1 ? path.size : 0) != name;
         if (moved) /* the directory has another place by now */
-                ask_for_name(s, lookup->root, name + 1, lookup->stop);
+                ask_for_name(s, lookup->root, name + 1, other);
         else if (!is_absence(lookup->error))
-                doubt_both(s, lookup->root, lookup->stop);
+                doubt_both(s, lookup->root, other);
 }
 
 void tree_on_exchange(struct inotify *s, struct dir *from, const char *from_name, struct dir *to, const char *to_name,

@@ -101,7 +101,7 @@ static void look(struct inotify *s, struct mark *mark, uint64_t serial) {
         if (lookup) {
                 lookup->watched_wd = mark->wd;
                 lookup->serial = serial;
-                if (submit(s, lookup, watch->asker->uid) == 0) {
+                if (submit(s, lookup, watch->asker->uid, NULL, NULL) == 0) {
                         v->asked = true;
                         return;
                 }
@@ -326,7 +326,7 @@ void vnode_on_watched(struct inotify *s, struct lookup *lookup) {
                         again->mask = lookup->mask;
                         again->fd = take_fd(&lookup->fd);
                         watch->lookup = again;
-                        if (submit(s, again, watch->asker->uid) == 0)
+                        if (submit(s, again, watch->asker->uid, NULL, NULL) == 0)
                                 return;
                         watch->lookup = NULL;
                         lookup_free(again);

@@ -103,9 +103,10 @@ struct lookup {
         enum lookup_purpose purpose;
         struct dir **dirs; /* by index; NULL: of no interest any more */
         size_t n_dirs, dirs_capacity;
-        struct dir *root; /* CRAWL: what is asked about; NAME: where the name is */
+        struct dir *root; /* CRAWL: what is asked about; NAME: where the name is. A reference; may be out of the tree */
+        bool forgotten;   /* nobody watches what `root` is any more */
         bool doubted;     /* something happened meanwhile: part of it will be asked again */
-        struct dir *stop; /* NAME: the other directory; CRAWL: told no higher than below this one */
+        struct dir *stop; /* NAME: the other directory; CRAWL: told no higher than below this one. The same */
         uint64_t n_placed; /* tree.n_placed at submission: what was placed since is younger */
         struct file_watch *watch;
         int watched_wd; /* LOOKUP_STAT: the mark it is about */

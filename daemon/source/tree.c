@@ -134,13 +134,32 @@ void tree_cut(struct tree *tree, struct dir *dir) {
 
 void tree_free_dir(struct tree *tree, struct dir *dir) {
         unlink_dir(tree, dir);
+        if (dir->refs > 0) {
+                dir->limbo = true;
+                return;
+        }
         tree->n_dirs--;
         free(dir->name);
         free(dir);
 }
 
+struct dir *tree_ref(struct dir *dir) {
+        if (dir)
+                dir->refs++;
+        return dir;
+}
+
+void tree_unref(struct tree *tree, struct dir *dir) {
+        if (!dir || --dir->refs > 0)
+                return;
+        if (dir->limbo)
+                tree_free_dir(tree, dir);
+        else if (tree_is_below(dir, tree->root))
+                tree_prune(tree, dir);
+}
+
 void tree_prune(struct tree *tree, struct dir *dir) {
-        while (dir && dir != tree->root && !dir->first_child && !dir->mark && !dir->lookup &&
+        while (dir && dir != tree->root && !dir->first_child && !dir->mark && !dir->lookup && dir->refs == 0 &&
                list_empty(&dir->subscriptions)) {
                 struct dir *parent = dir->parent;
 

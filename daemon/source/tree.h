@@ -8,7 +8,7 @@
  *
  * The tree knows no kernel interface. Nodes that nothing is attached to (no
  * mark, no subscription, no lookup, no child) are of no use; tree_prune() frees
- * them.
+ * them. A node with references is not freed before the last of them goes.
  */
 
 #include "buffer.h"
@@ -30,11 +30,13 @@ struct dir {
         struct mark *mark;         /* the kernel's watch; NULL: none */
         struct dir *next_on_mark;
         struct lookup *lookup;     /* under way, or NULL */
+        uint32_t refs;             /* lookups that know it otherwise */
         uint32_t lookup_index;
         uint32_t mount;
         bool again;    /* what the lookup says will be in doubt */
         uint8_t again_purpose;
         bool keep;     /* used while releasing */
+        bool limbo;    /* out of the tree, and freed with the last reference */
 };
 
 struct tree {
@@ -61,8 +63,12 @@ struct dir *tree_make_path(struct tree *tree, const char *path);
 int tree_move(struct tree *tree, struct dir *dir, struct dir *parent, const char *name);
 /* Takes it, with all below it, out of the tree; it is not freed. */
 void tree_cut(struct tree *tree, struct dir *dir);
-/* Frees a node that was cut, or is a leaf. It must have no children. */
+/* Frees a node that was cut, or is a leaf; with its last reference, if it has any.
+ * It must have no children. */
 void tree_free_dir(struct tree *tree, struct dir *dir);
+struct dir *tree_ref(struct dir *dir);
+/* What is of no use without the reference is freed. NULL is passed over. */
+void tree_unref(struct tree *tree, struct dir *dir);
 /* Frees `dir` and its ancestors as long as nothing is attached to them. */
 void tree_prune(struct tree *tree, struct dir *dir);
 
