@@ -141,38 +141,51 @@ static int open_realtime(struct timer_source *s) {
 
 /* ---- attach -------------------------------------------------------------------- */
 
-static void stop(struct timer *t) {
-        mux_timer_clear(t->owner->mux, &t->timer);
+static void leave_moments(struct timer *t) {
         list_remove(&t->link);
         if (list_empty(&t->owner->moments))
                 close_realtime(t->owner);
 }
 
+static int start_moment(struct timer *t, uint64_t nsec, struct refusal *refusal) {
+        int r = open_realtime(t->owner);
+
+        if (r < 0)
+                return refuse(refusal, -r, "timerfd_create: %s", strerror(-r));
+        mux_timer_clear(t->owner->mux, &t->timer);
+        list_remove(&t->link);
+        t->period_nsec = 0;
+        t->moment_nsec = nsec;
+        list_append(&t->owner->moments, &t->link);
+        arm_realtime(t->owner);
+        return 0;
+}
+
+static int start_period(struct timer *t, uint64_t nsec, struct refusal *refusal) {
+        uint64_t now = monotonic_nsec();
+        int r = mux_timer_set(t->owner->mux, &t->timer, now + nsec, on_period);
+
+        if (r < 0)
+                return refuse(refusal, -r, "no memory");
+        leave_moments(t);
+        t->period_nsec = nsec;
+        t->start_nsec = now;
+        t->expiries = 0;
+        return 0;
+}
+
+/* Also instead of what it does now, which goes on if this is refused. */
 static int start(struct timer *t, const struct subject *subject, struct refusal *refusal) {
         uint64_t unit = subject->notes & KEV_NOTE_SEC    ? NSEC_PER_SEC :
                         subject->notes & KEV_NOTE_USEC   ? NSEC_PER_USEC :
                         subject->notes & KEV_NOTE_NSEC   ? 1 :
                                                            NSEC_PER_MSEC;
         uint64_t nsec;
-        int r;
 
         if (__builtin_mul_overflow((uint64_t)subject->data, unit, &nsec) || nsec > INT64_MAX / 2)
                 return refuse(refusal, EINVAL, "data: too far in the future");
-        t->expiries = 0;
-        if (subject->notes & KEV_NOTE_ABSTIME) {
-                t->period_nsec = 0;
-                t->moment_nsec = nsec;
-                r = open_realtime(t->owner);
-                if (r < 0)
-                        return refuse(refusal, -r, "timerfd_create: %s", strerror(-r));
-                list_append(&t->owner->moments, &t->link);
-                arm_realtime(t->owner);
-                return 0;
-        }
-        t->period_nsec = MAX(nsec, unit);
-        t->start_nsec = monotonic_nsec();
-        r = mux_timer_set(t->owner->mux, &t->timer, t->start_nsec + t->period_nsec, on_period);
-        return r < 0 ? refuse(refusal, -r, "no memory") : 0;
+        return subject->notes & KEV_NOTE_ABSTIME ? start_moment(t, nsec, refusal) :
+                                                   start_period(t, MAX(nsec, unit), refusal);
 }
 
 static int timer_attach(struct source *source, struct subscription *subscription, const struct subject *subject,
@@ -201,13 +214,15 @@ static int timer_modify(struct source *source _unused_, struct subscription *sub
         if (subject->data == ABSENT)
                 return subject->notes == subscription->notes ?
                                0 : refuse(refusal, EINVAL, "data: missing beside other notes");
-        stop(t);
         return start(t, subject, refusal);
 }
 
 static void timer_detach(struct source *source _unused_, struct subscription *subscription) {
-        stop(subscription->object);
-        free(take_pointer(&subscription->object));
+        struct timer *t = take_pointer(&subscription->object);
+
+        mux_timer_clear(t->owner->mux, &t->timer);
+        leave_moments(t);
+        free(t);
 }
 
 static uint64_t timer_registrations(const struct source *source) {
