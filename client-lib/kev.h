@@ -268,6 +268,8 @@ int kev_event_link_mtu(const struct kev_event *event, uint32_t *ret_mtu); /* byt
 const char *kev_event_link_address(const struct kev_event *event);        /* hardware address */
 /* The i-th IP address with its prefix length ("192.0.2.1/24"); NULL past the last. */
 const char *kev_event_link_ip_address(const struct kev_event *event, size_t i);
+/* How often the carrier changed beside what the event shows: one change if it has
+ * linkup or linkdown alone, none if it has both. */
 uint64_t kev_event_link_flaps(const struct kev_event *event);
 
 /* The Event object, as it came from the daemon: one line of JSON, no newline. */

@@ -282,14 +282,25 @@ static int64_t sum_of_counts(int64_t a, int64_t b) {
         return __builtin_add_overflow(a, b, &sum) ? INT64_MAX : sum;
 }
 
-/* The second, with what it doesn't say any more of the first: the oldest name, and all flaps. */
-static struct event_link merge_links(const struct event_link *first, const struct event_link *second) {
-        struct event_link merged = *second;
+/* A change of the carrier is shown by linkup or linkdown alone; both show none. */
+static int64_t changes_shown(uint64_t notes) {
+        return !(notes & KEV_NOTE_LINKUP) != !(notes & KEV_NOTE_LINKDOWN);
+}
 
-        if (first->old_name)
-                merged.old_name = first->old_name;
-        if (first->flaps != ABSENT)
-                merged.flaps = sum_of_counts(first->flaps, second->flaps != ABSENT ? second->flaps : 0);
+/* Together with the flaps. */
+static int64_t carrier_changes(const struct event *e) {
+        return sum_of_counts(changes_shown(e->notes), e->link->flaps != ABSENT ? e->link->flaps : 0);
+}
+
+/* The second, with what it doesn't say any more of the first: the oldest name, and all changes of the carrier. */
+static struct event_link merge_links(const struct event *first, const struct event *second) {
+        int64_t changes = sum_of_counts(carrier_changes(first), carrier_changes(second));
+        int64_t flaps = sum_of_counts(changes, -changes_shown(first->notes | second->notes));
+        struct event_link merged = *second->link;
+
+        if (first->link->old_name)
+                merged.old_name = first->link->old_name;
+        merged.flaps = flaps != 0 ? flaps : ABSENT;
         return merged;
 }
 
@@ -298,7 +309,7 @@ int event_merge(const struct event *first, const struct event *second, struct ev
         struct event_link link;
 
         if (first->link && second->link) {
-                link = merge_links(first->link, second->link);
+                link = merge_links(first, second);
                 merged.link = &link;
         }
         if (second->filter == KEV_FILTER_TIMER && first->data != ABSENT && second->data != ABSENT)

@@ -39,7 +39,9 @@ struct event_link {
         const char *const *addresses; /* NULL-terminated, or NULL */
         bool up, carrier;
         int64_t mtu;
-        int64_t flaps; /* ABSENT where none was missed */
+        /* Changes of the carrier beside the one that the event shows, if it has
+         * linkup or linkdown alone; ABSENT where there is none. */
+        int64_t flaps;
 };
 
 struct event {
@@ -65,7 +67,8 @@ struct event {
 int event_new(const struct event *template, struct event **ret_event);
 
 /* The two as one that came at the first one's time: notes or'ed, counts added,
- * timers' data too, links keep the oldest name; everything else as `second` has it. */
+ * timers' data too, links keep the oldest name and all changes of the carrier;
+ * everything else as `second` has it. */
 int event_merge(const struct event *first, const struct event *second, struct event **ret_event);
 
 struct event *event_ref(struct event *event);

@@ -512,8 +512,8 @@ struct turns {
         int64_t ups, downs, flaps, events;
 };
 
-/* How often the carrier turned, by an event: once where it says which way alone; `flaps` is what there
- * was besides, or all of it where it is back where it was. */
+/* How often the carrier turned, by an event: once where it says which way alone, not at all where it says both or
+ * neither; `flaps` is what there was besides. */
 static void count_turns(struct json_object *event, struct turns *t) {
         bool up = has_note(event, "linkup"), down = has_note(event, "linkdown");
 

@@ -946,6 +946,44 @@ START_TEST(events_are_merged) {
 }
 END_TEST
 
+/* However events are merged: those that show one change of the carrier, and the flaps, are all changes. */
+START_TEST(events_keep_flaps) {
+        static const uint64_t notes[] = { KEV_NOTE_MTU, KEV_NOTE_LINKUP, KEV_NOTE_LINKDOWN,
+                                          KEV_NOTE_LINKUP | KEV_NOTE_LINKDOWN };
+        struct random r = { 48 };
+
+        for (unsigned round = 0; round < 2000; round++) {
+                struct event *merged = NULL;
+                int64_t changes = 0, told;
+                bool one;
+
+                for (size_t i = 0, n = 1 + random_below(&r, 6); i < n; i++) {
+                        size_t kind = random_below(&r, 4);
+                        int64_t flaps = random_once_in(&r, 2) ? ABSENT : (int64_t)random_below(&r, 3);
+                        struct event_link link = { .index = 2, .name = "eth0", .oper_state = "up", .mtu = ABSENT, .flaps = flaps };
+                        struct event template = { .filter = KEV_FILTER_NETDEV, .notes = notes[kind], .count = 1,
+                                                  .data = ABSENT, .link = &link },
+                                     *first = merged, *second;
+
+                        ck_assert_int_eq(event_new(&template, &second), 0);
+                        changes += (kind == 1 || kind == 2) + (flaps != ABSENT ? flaps : 0);
+                        if (!first) {
+                                merged = second;
+                                continue;
+                        }
+                        ck_assert_int_eq(event_merge(first, second, &merged), 0);
+                        ck_assert_int_ne(merged->link->flaps, 0);
+                        event_unref(first);
+                        event_unref(second);
+                }
+                one = !(merged->notes & KEV_NOTE_LINKUP) != !(merged->notes & KEV_NOTE_LINKDOWN);
+                told = one + (merged->link->flaps != ABSENT ? merged->link->flaps : 0);
+                ck_assert_int_eq(told, changes);
+                event_unref(merged);
+        }
+}
+END_TEST
+
 #define EVENT_START "{\"id\":1,\"seq\":1,\"filter\":\"vnode\",\"notes\":[\"write\"],\"count\":1,\"realtimeUsec\":5"
 
 static int read_event(const char *text) {
@@ -1674,6 +1712,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, events_round_trip);
         tcase_add_test(c, events_text);
         tcase_add_test(c, events_are_merged);
+        tcase_add_test(c, events_keep_flaps);
         tcase_add_test(c, events_taken);
         tcase_add_test(c, events_refused);
         tcase_add_loop_test(c, events_that_are_no_objects, 0, 7);
