@@ -6,13 +6,16 @@
  * The messages say what a device is like now, not what has changed: the state
  * of all devices is kept, each message compared with it, and the difference
  * told. The carrier's counters (IFLA_CARRIER_UP_COUNT, _DOWN_COUNT, Linux 4.16)
- * reveal changes that had no message of their own: `flaps`.
+ * reveal changes that had no message of their own: `flaps`. With them every
+ * change is told once: event.h says how an event counts them.
  *
  * One socket gets the messages. It is opened for the first watch, before a dump
  * on a second socket fills the state, and is not read until the dump is whole,
  * so nothing falls between the two. ENOBUFS (the kernel dropped messages) ends
  * in another dump once it has been quiet for a moment, whose differences are
- * told like any other. With the last watch both sockets are closed.
+ * told like any other. What was sent before the dump and is read after it is
+ * known by its counters, and passed over. With the last watch both sockets are
+ * closed.
  */
 
 #include <arpa/inet.h>
@@ -255,9 +258,14 @@ static bool parse_link(const struct nlmsghdr *header, const struct device *befor
         return true;
 }
 
+/* How often the carrier changed; negative where `now` is of an earlier time. */
+static int32_t turns_between(const struct device *before, const struct device *now) {
+        return (int32_t)(now->ups - before->ups + (now->downs - before->downs));
+}
+
 static struct change compare(const struct device *before, const struct device *now) {
         struct change change = { 0 };
-        uint32_t turns = now->ups - before->ups + (now->downs - before->downs);
+        int32_t turns = turns_between(before, now);
 
         if (strcmp(before->name, now->name) != 0) {
                 change.notes |= KEV_NOTE_RENAME;
@@ -287,6 +295,8 @@ static void on_new_link(struct rtnetlink *s, const struct nlmsghdr *header) {
 
         if (!parse_link(header, d, &now))
                 return;
+        if (d && s->sync != SYNC_LINKS && turns_between(d, &now) < 0)
+                return; /* the dump was ahead of it */
         if (d) {
                 before = *d;
                 change = compare(&before, &now);
