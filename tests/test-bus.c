@@ -472,15 +472,21 @@ START_TEST(test_queues) {
         sd_bus *bus = bus_connect_to_daemon();
         struct json_object *varlink, *object;
         int64_t pending = 0;
+        char pointer[32];
         int fds[3];
 
         make_figures(daemon, fds);
         varlink = client_call(fds[2], "org.kevd.manager.ListQueues", NULL);
         object = call_manager(bus, "ListQueues");
         ck_assert_uint_eq(json_object_array_length(at(object, "/queues")), 3);
-        for (size_t i = 0; i < 3; i++)
-                pending += json_object_get_int64(
-                        at(json_object_array_get_idx(at(object, "/queues"), i), "/pendingEvents"));
+        ck_assert_uint_eq(json_object_array_length(at(varlink, "/parameters/queues")), 3);
+        for (size_t i = 0; i < 3; i++) {
+                struct json_object *queue = json_object_array_get_idx(at(object, "/queues"), i);
+
+                pending += json_object_get_int64(at(queue, "/pendingEvents"));
+                format(pointer, sizeof(pointer), "/parameters/queues/%zu", i);
+                expect_same(queue, at(varlink, pointer), "/connectedUsec");
+        }
         ck_assert_int_eq(pending, 5);
         expect_same(object, at(varlink, "/parameters"), NULL);
         json_object_put(object);
