@@ -543,6 +543,27 @@ START_TEST(test_no_bus) {
 }
 END_TEST
 
+/* The first address leads nowhere, which shows only once it was tried. */
+START_TEST(test_second_address) {
+        pid_t bus_pid = bus_start();
+        char addresses[PATH_MAX + 128];
+        struct daemon *daemon;
+        sd_bus *bus;
+
+        harness_label(_i ? "poll" : "epoll");
+        format(addresses, sizeof(addresses), "tcp:host=127.0.0.1,port=1;%s", getenv("DBUS_SESSION_BUS_ADDRESS"));
+        ck_assert_int_eq(setenv("DBUS_SESSION_BUS_ADDRESS", addresses, 1), 0);
+        daemon = daemon_start("--mux", _i ? "poll" : "epoll");
+        expect_service(daemon);
+        bus = bus_connect_to_daemon();
+        json_object_put(call_manager(bus, "GetStatus"));
+        expect_service(daemon);
+        sd_bus_flush_close_unref(bus);
+        daemon_stop(daemon);
+        bus_stop(bus_pid);
+}
+END_TEST
+
 /* Connected to, it says nothing: neither the daemon's start nor its work nor its end waits for it. */
 START_TEST(test_silent_bus) {
         struct sockaddr_un address = { .sun_family = AF_UNIX };
@@ -627,6 +648,10 @@ START_TEST(test_name_taken) {
 }
 END_TEST
 
+static int on_reply(sd_bus_message *reply _unused_, void *userdata _unused_, sd_bus_error *error _unused_) {
+        return 0;
+}
+
 /* Stopped while the bus does not run: it does not wait for it. */
 START_TEST(test_bus_hangs) {
         pid_t bus_pid = bus_start();
@@ -637,6 +662,32 @@ START_TEST(test_bus_hangs) {
         ck_assert_int_eq(kill(bus_pid, SIGSTOP), 0);
         expect_service(daemon);
         daemon_stop(daemon);
+        bus_stop(bus_pid);
+}
+END_TEST
+
+/* Stopped while a call of a method waits that is not everybody's: the daemon does not ask it who calls. */
+START_TEST(test_bus_hangs_in_call) {
+        pid_t bus_pid = bus_start();
+        struct daemon *daemon;
+        sd_bus *bus;
+
+        if (geteuid() != 0)
+                harness_skip("only root can have a system daemon");
+        ck_assert_int_eq(setenv("DBUS_SYSTEM_BUS_ADDRESS", getenv("DBUS_SESSION_BUS_ADDRESS"), 1), 0);
+        daemon = daemon_start("--mode=system");
+        bus = bus_connect_to_daemon();
+        json_object_put(call_manager(bus, "ListQueues"));
+        set_level(bus, "info");
+        ck_assert_int_eq(kill(daemon->pid, SIGSTOP), 0);
+        ck_assert_int_ge(sd_bus_call_method_async(bus, NULL, "org.kevd", MANAGER_PATH, MANAGER_INTERFACE, "ListQueues",
+                                                  on_reply, NULL, ""), 0);
+        ck_assert(has_owner(bus)); /* it passed on what came before */
+        ck_assert_int_eq(kill(bus_pid, SIGSTOP), 0);
+        ck_assert_int_eq(kill(daemon->pid, SIGCONT), 0);
+        expect_service(daemon);
+        daemon_stop(daemon);
+        sd_bus_close_unref(bus);
         bus_stop(bus_pid);
 }
 END_TEST
@@ -659,9 +710,11 @@ int main(int argc, char *argv[]) {
         c = harness_case(suite, "coming_and_going");
         tcase_set_timeout(c, 60);
         tcase_add_loop_test(c, test_no_bus, 0, ARRAY_SIZE(no_bus));
+        tcase_add_loop_test(c, test_second_address, 0, 2);
         tcase_add_test(c, test_silent_bus);
         tcase_add_loop_test(c, test_bus_goes, 0, 2);
         tcase_add_test(c, test_name_taken);
         tcase_add_test(c, test_bus_hangs);
+        tcase_add_test(c, test_bus_hangs_in_call);
         return harness_main(argc, argv);
 }

@@ -16,6 +16,12 @@
  * descriptor, events and timeout are asked for anew, after it sd_bus_process()
  * runs until it has nothing to do. `prepare` does both, as deferred work after
  * whatever may have changed them.
+ *
+ * Of sd-bus only what does not wait for the other side may be called: no
+ * sd_bus_call(), no sd_bus_flush(), which waits for a bus that never answers, or
+ * that could not be connected to, without end; and no member without
+ * SD_BUS_VTABLE_UNPRIVILEGED, for which sd-bus asks the bus who its caller is,
+ * and waits. Who may call what is the bus's policy alone (systemd/org.kevd.conf).
  */
 struct bus {
         struct server *server;
@@ -69,8 +75,8 @@ static int get_identifier(sd_bus *bus _unused_, const char *path _unused_, const
 
 static const sd_bus_vtable log_control_vtable[] = {
         SD_BUS_VTABLE_START(0),
-        SD_BUS_WRITABLE_PROPERTY("LogLevel", "s", get_log_level, set_log_level, 0, 0),
-        SD_BUS_WRITABLE_PROPERTY("LogTarget", "s", get_log_target, set_log_target, 0, 0),
+        SD_BUS_WRITABLE_PROPERTY("LogLevel", "s", get_log_level, set_log_level, 0, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_WRITABLE_PROPERTY("LogTarget", "s", get_log_target, set_log_target, 0, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_PROPERTY("SyslogIdentifier", "s", get_identifier, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_VTABLE_END,
 };
@@ -151,7 +157,8 @@ static const sd_bus_vtable manager_vtable[] = {
         SD_BUS_VTABLE_START(0),
         SD_BUS_METHOD_WITH_ARGS("GetStatus", SD_BUS_NO_ARGS, SD_BUS_RESULT("s", status), get_status,
                                 SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("ListQueues", SD_BUS_NO_ARGS, SD_BUS_RESULT("s", queues), list_queues, 0),
+        SD_BUS_METHOD_WITH_ARGS("ListQueues", SD_BUS_NO_ARGS, SD_BUS_RESULT("s", queues), list_queues,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_PROPERTY("Version", "s", get_version, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("Mode", "s", get_mode, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("Mux", "s", get_mux, 0, SD_BUS_VTABLE_PROPERTY_CONST),
@@ -176,7 +183,7 @@ static void give_up(struct bus *b, int error) {
         log_warning("the bus is lost: %s; the daemon goes on without it", strerror(error));
         mux_timer_clear(b->server->mux, &b->timer);
         mux_remove(b->server->mux, &b->io);
-        b->bus = sd_bus_flush_close_unref(b->bus);
+        b->bus = sd_bus_close_unref(b->bus);
 }
 
 static void on_timer(struct mux_timer *timer) {
@@ -191,14 +198,25 @@ static void on_ready(struct mux_io *io, unsigned events _unused_) {
         mux_defer(b->server->mux, &b->prepare);
 }
 
+/* While it connects, sd-bus may close its descriptor and go on with the next
+ * address, on one that may have the same number, or with none. The old number
+ * has to leave the mux at once: the next connection may get it. */
+static int follow_descriptor(struct bus *b, unsigned events) {
+        int fd = sd_bus_get_fd(b->bus);
+
+        if (fd == b->io.fd && sd_bus_is_ready(b->bus) > 0)
+                return mux_modify(b->server->mux, &b->io, events);
+        mux_remove(b->server->mux, &b->io);
+        return fd < 0 ? fd : mux_add(b->server->mux, &b->io, fd, events, on_ready);
+}
+
 static int arm(struct bus *b) {
         int events = sd_bus_get_events(b->bus), r;
         uint64_t deadline_usec;
 
         if (events < 0)
                 return events;
-        r = mux_modify(b->server->mux, &b->io,
-                       (events & POLLIN ? MUX_IN : 0u) | (events & POLLOUT ? MUX_OUT : 0u));
+        r = follow_descriptor(b, (events & POLLIN ? MUX_IN : 0u) | (events & POLLOUT ? MUX_OUT : 0u));
         if (r < 0)
                 return r;
         r = sd_bus_get_timeout(b->bus, &deadline_usec); /* CLOCK_MONOTONIC */
@@ -276,7 +294,7 @@ struct bus *bus_close(struct bus *b) {
         mux_deferred_cancel(&b->prepare);
         mux_timer_clear(b->server->mux, &b->timer);
         mux_remove(b->server->mux, &b->io);
-        sd_bus_flush_close_unref(b->bus);
+        sd_bus_close_unref(b->bus);
         free(b);
         return NULL;
 }
