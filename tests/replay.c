@@ -259,7 +259,7 @@ static void on_renamed(struct replay *r, const struct step *s) {
 
         node = from && from_name[0] ? node_find(from, from_name) : NULL;
         if (!node) {
-                on_made(r, s->path, s->kind, false);
+                on_made(r, s->path, s->kind, true);
                 return;
         }
         if (!to || !name[0] || node_is_below(to, node)) {

@@ -1064,17 +1064,25 @@ void tree_on_move(struct inotify *s, struct dir *from, const char *from_name, st
         struct dir *common = from && to ? tree_common(from, to) : NULL;
         enum kev_kind kind = is_dir ? KEV_KIND_DIRECTORY : KEV_KIND_UNKNOWN;
         struct report report = REPORT_INIT;
+        uint64_t start = UINT64_MAX;
+        bool listed = to && take_name(&s->listed, to, to_name, &start) && start == 0;
 
         report.notes = KEV_NOTE_RENAME;
         report.kind = kind;
         report.realtime_usec = realtime_usec;
+        if (is_dir && from && to && listed && !moved) {
+                /* Both directories were listed after this: it was told where it is now, and hardly where it was. */
+                (void)take_name(&s->listed, from, from_name, NULL);
+                touch(s, from, from_name);
+                report_entry(s, from, from_name, KEV_NOTE_MOVEDOUT, kind, realtime_usec, NULL);
+                return;
+        }
         if (from) {
                 (void)take_name(&s->listed, from, from_name, NULL);
                 touch(s, from, from_name);
                 report_entry(s, from, from_name, KEV_NOTE_MOVEDOUT, kind, realtime_usec, common);
         }
         if (to) {
-                (void)take_name(&s->listed, to, to_name, NULL);
                 touch(s, to, to_name);
                 report_entry(s, to, to_name, KEV_NOTE_MOVEDIN, kind, realtime_usec, common);
         }
