@@ -257,6 +257,13 @@ static void learn_from_zombie(struct pidfd_source *s, struct process *p) {
         }
 }
 
+/* The set has it as long as anybody has it open: of one that was passed, its client has a copy. */
+static void close_pidfd(struct pidfd_source *s, struct process *p) {
+        if (p->pidfd >= 0)
+                (void)epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, p->pidfd, NULL);
+        p->pidfd = safe_close(p->pidfd);
+}
+
 static void on_process(struct pidfd_source *s, struct process *p, uint32_t events) {
         bool reaped = events & (EPOLLHUP | EPOLLERR);
         uint64_t now = realtime_nsec() / NSEC_PER_USEC;
@@ -274,7 +281,7 @@ static void on_process(struct pidfd_source *s, struct process *p, uint32_t event
                 learn_from_reaped(s, p);
                 p->state = PROCESS_REAPED;
                 p->reap_usec = now;
-                p->pidfd = safe_close(p->pidfd); /* out of the epoll set too */
+                close_pidfd(s, p);
                 tell_all(s, p, true);
         }
 }
@@ -327,7 +334,7 @@ static struct process *find_process(struct pidfd_source *s, pid_t pid, uint64_t 
 }
 
 static void process_free(struct pidfd_source *s, struct process *p) {
-        p->pidfd = safe_close(p->pidfd);
+        close_pidfd(s, p);
         hash_remove(&s->processes, &p->node);
         free(p);
 }
