@@ -35,6 +35,7 @@ enum {
         MESSAGE_BUFFER = 64 * 1024,
         QUIET_MSEC = 50,      /* without a message, after a loss */
         QUIET_MAX_MSEC = 500, /* or this at the latest */
+        BARRIER_MAX_MSEC = 1000,
 };
 
 #define NOTES_SERVED (kev_filter_notes(KEV_FILTER_NETDEV) & ~KEV_NOTE_ROUTE)
@@ -62,6 +63,7 @@ struct rtnetlink {
         struct list everybody; /* subscriptions on all devices */
         struct list starting;  /* subscriptions that wait for the dump */
         struct list barriers;
+        struct mux_timer barrier_timer;
         char *buffer; /* MESSAGE_BUFFER */
 };
 
@@ -505,6 +507,22 @@ static void start_watch(struct rtnetlink *s, struct subscription *subscription) 
         s->source.context->sink->attached(subscription, NULL);
 }
 
+static void release_barriers(struct rtnetlink *s) {
+        struct list *entry;
+
+        mux_timer_clear(s->mux, &s->barrier_timer);
+        while ((entry = list_pop(&s->barriers))) {
+                struct source_barrier *barrier = list_entry(entry, struct source_barrier, link);
+
+                barrier->fn(barrier);
+        }
+}
+
+/* No dump can be had just now; later ones tell. */
+static void on_barrier_timer(struct mux_timer *timer) {
+        release_barriers(container_of(timer, struct rtnetlink, barrier_timer));
+}
+
 static void finish_dump(struct rtnetlink *s) {
         struct list *entry;
         struct list waiting;
@@ -523,11 +541,7 @@ static void finish_dump(struct rtnetlink *s) {
         list_splice(&waiting, &s->starting);
         while ((entry = list_pop(&waiting)))
                 start_watch(s, list_entry(entry, struct subscription, link));
-        while ((entry = list_pop(&s->barriers))) {
-                struct source_barrier *barrier = list_entry(entry, struct source_barrier, link);
-
-                barrier->fn(barrier);
-        }
+        release_barriers(s);
 }
 
 static void next_dump(struct rtnetlink *s) {
@@ -717,6 +731,9 @@ static bool rtnetlink_barrier(struct source *source, struct source_barrier *barr
 
         if (s->sync == SYNC_DONE || s->sync == SYNC_CLOSED)
                 return false;
+        if (list_empty(&s->barriers))
+                (void)mux_timer_set(s->mux, &s->barrier_timer,
+                                    monotonic_nsec() + BARRIER_MAX_MSEC * NSEC_PER_MSEC, on_barrier_timer);
         list_append(&s->barriers, &barrier->link);
         return true;
 }
@@ -745,6 +762,7 @@ static int rtnetlink_open(struct source_context *context, struct source **ret_so
 static void rtnetlink_close(struct source *source) {
         struct rtnetlink *s = container_of(source, struct rtnetlink, source);
 
+        mux_timer_clear(s->mux, &s->barrier_timer);
         close_sockets(s);
         free(s->buffer);
         free(s);
