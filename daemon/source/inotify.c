@@ -16,6 +16,7 @@ enum {
         EVENTS_A_TURN = 1024,
         TRASH_A_TURN = 64,
         MESSAGES_A_TURN = 256,
+        ENTRIES_A_MESSAGE = 16, /* that cost as much as a message */
         MOVE_WAIT_USEC = 2000,     /* for the second half: who renames may be preempted in between */
         UNKNOWN_RETRY_USEC = 200,
         UNKNOWN_MAX_MSEC = 50,
@@ -31,7 +32,7 @@ struct chunk {
 
 /* A wd by itself. */
 struct lone_wd {
-        struct list link;
+        struct hash_node node;
         int wd;
 };
 
@@ -128,58 +129,75 @@ void mark_release(struct inotify *s, struct mark *mark) {
                 mark->dying = true;
 }
 
-static void add_lone(struct list *list, int wd) {
-        struct lone_wd *lone = calloc(1, sizeof(*lone));
+static struct lone_wd *find_lone(const struct hash *table, int wd) {
+        struct hash_node *n = table->n_nodes > 0 ? hash_first(table, hash_u64((uint64_t)wd)) : NULL;
 
+        while (n && container_of(n, struct lone_wd, node)->wd != wd)
+                n = hash_next(n);
+        return n ? container_of(n, struct lone_wd, node) : NULL;
+}
+
+/* False: no memory. */
+static bool add_lone(struct hash *table, int wd) {
+        struct lone_wd *lone;
+
+        if (find_lone(table, wd))
+                return true;
+        lone = calloc(1, sizeof(*lone));
         if (!lone)
-                return;
+                return false;
         lone->wd = wd;
-        list_append(list, &lone->link);
+        if (hash_add(table, &lone->node, hash_u64((uint64_t)wd)) == 0)
+                return true;
+        free(lone);
+        return false;
+}
+
+static void forget_lone(struct hash *table) {
+        if (table->n_nodes == 0)
+                return;
+        hash_for_each(node, table)
+                free(container_of(node, struct lone_wd, node));
+        hash_free(table);
 }
 
 void mark_orphan(struct inotify *s, int wd) {
         struct mark *mark = mark_find(s, wd);
 
-        if (!mark || (!mark->dirs && !mark->vnode && !mark->dying))
-                add_lone(&s->orphans, wd);
+        if (!mark || (!mark->dirs && !mark->heir && !mark->vnode && !mark->dying))
+                (void)add_lone(&s->orphans, wd);
 }
 
 /* With no lookup under way nobody will claim them any more. */
 static void remove_orphans(struct inotify *s) {
-        struct list *entry;
-
-        while ((entry = list_pop(&s->orphans))) {
-                struct lone_wd *orphan = list_entry(entry, struct lone_wd, link);
-                struct mark *mark = mark_find(s, orphan->wd);
+        if (s->orphans.n_nodes == 0)
+                return;
+        hash_for_each(node, &s->orphans) {
+                int wd = container_of(node, struct lone_wd, node)->wd;
+                struct mark *mark = mark_find(s, wd);
 
                 if (mark)
                         mark_release(s, mark);
                 else
-                        (void)inotify_rm_watch(s->fd, orphan->wd);
-                free(orphan);
+                        (void)inotify_rm_watch(s->fd, wd);
         }
+        forget_lone(&s->orphans);
 }
 
 bool mark_was_late(struct inotify *s, int wd) {
-        bool found = false;
+        struct lone_wd *late = find_lone(&s->late, wd);
 
-        list_for_each(entry, &s->late) {
-                struct lone_wd *late = list_entry(entry, struct lone_wd, link);
-
-                if (late->wd != wd)
-                        continue;
-                list_remove(&late->link);
-                free(late);
-                found = true;
-        }
-        return found;
+        if (!late)
+                return false;
+        hash_remove(&s->late, &late->node);
+        free(late);
+        return true;
 }
 
-static bool is_late(const struct inotify *s, int wd) {
-        list_for_each(entry, &s->late)
-                if (list_entry(entry, struct lone_wd, link)->wd == wd)
-                        return true;
-        return false;
+/* An event of it is passed over: whoever claims it looks at it again. */
+static void pass_over(struct inotify *s, int wd) {
+        if (s->late.n_nodes >= MARKS_LATE_MAX || !add_lone(&s->late, wd))
+                s->in_doubt = true;
 }
 
 /* ---- moves: MOVED_FROM and MOVED_TO joined ------------------------------------------------- */
@@ -313,6 +331,7 @@ static void on_ignored(struct inotify *s, struct mark *mark) {
         if (mark->heir) {
                 struct dir *heir = take_pointer(&mark->heir);
 
+                list_remove(&mark->contested);
                 heir->mark = NULL;
                 tree_on_unmarked(s, heir);
         }
@@ -386,7 +405,7 @@ static void on_unknown_timer(struct mux_timer *timer) {
 static bool must_wait_for(struct inotify *s, int wd) {
         uint64_t now = monotonic_nsec();
 
-        if (is_late(s, wd))
+        if (find_lone(&s->late, wd))
                 return false;
         if (atomic_load(&s->adding) == 0 && mailbox_is_empty(&s->mailbox))
                 return false; /* of a watch that was removed */
@@ -397,7 +416,7 @@ static bool must_wait_for(struct inotify *s, int wd) {
                 /* Its file system doesn't answer: nobody else waits for it. It will
                  * be looked at again once it is known. */
                 s->unknown_wd = -1;
-                add_lone(&s->late, wd);
+                pass_over(s, wd);
                 return false;
         }
         (void)mux_timer_set(s->mux, &s->unknown_timer, now + UNKNOWN_RETRY_USEC * NSEC_PER_USEC, on_unknown_timer);
@@ -580,11 +599,15 @@ int submit(struct inotify *s, struct lookup *lookup, uid_t user, struct dir *roo
         lookup->root = tree_ref(root);
         lookup->stop = tree_ref(stop);
         list_append(&s->lookups, &lookup->link);
+        if (lookup->kind == LOOKUP_CRAWL)
+                tree_add_crawl(s, lookup);
         return 0;
 }
 
 static void end_lookup(struct inotify *s, struct lookup *lookup) {
         list_remove(&lookup->link);
+        list_remove(&lookup->crawl);
+        list_splice(&s->unblocked, &lookup->blocked);
         tree_unref(&s->tree, lookup->root);
         tree_unref(&s->tree, lookup->stop);
         lookup_free(lookup);
@@ -595,18 +618,23 @@ void lookup_ended(struct inotify *s, struct lookup *lookup) {
         lay_ghosts(s);
         if (list_empty(&s->lookups)) {
                 remove_orphans(s);
+                forget_lone(&s->late);
                 tree_forget_touched(s);
         }
         tree_check_starting(s);
 }
 
-static void on_message(struct inotify *s, struct lookup_message *message) {
+/* Returns what it cost, in directories without entries. */
+static unsigned on_message(struct inotify *s, struct lookup_message *message) {
         struct lookup *lookup = message->lookup;
 
         if (!message->end) {
-                tree_on_found(s, container_of(message, struct found, message));
-                free(container_of(message, struct found, message));
-                return;
+                struct found *found = container_of(message, struct found, message);
+                unsigned cost = 1 + (unsigned)(found->n_entries / ENTRIES_A_MESSAGE);
+
+                tree_on_found(s, found);
+                free(found);
+                return cost;
         }
         switch (lookup->kind) {
         case LOOKUP_RESOLVE:
@@ -614,7 +642,7 @@ static void on_message(struct inotify *s, struct lookup_message *message) {
                 break;
         case LOOKUP_CRAWL:
                 if (!tree_on_crawled(s, lookup))
-                        return;
+                        return 1;
                 break;
         case LOOKUP_VNODE:
                 vnode_on_watched(s, lookup);
@@ -630,20 +658,20 @@ static void on_message(struct inotify *s, struct lookup_message *message) {
                 break;
         }
         lookup_ended(s, lookup);
+        return 1;
 }
 
 static void on_messages(struct mailbox *mailbox) {
         struct inotify *s = container_of(mailbox, struct inotify, mailbox);
         struct list *entry;
 
-        for (unsigned n = 0; (entry = mailbox_take(mailbox)); n++) {
-                on_message(s, list_entry(entry, struct lookup_message, link));
-                if (n == MESSAGES_A_TURN) {
+        for (unsigned n = 0; (entry = mailbox_take(mailbox));) {
+                n += on_message(s, list_entry(entry, struct lookup_message, link));
+                if (n >= MESSAGES_A_TURN) {
                         mailbox_again(mailbox);
                         break;
                 }
         }
-        s->unknown_wd = -1;
         mux_timer_clear(s->mux, &s->unknown_timer);
         mux_defer(s->mux, &s->go_on);
 }
@@ -801,6 +829,7 @@ static int inotify_attach(struct source *source, struct subscription *subscripti
         watch->asker = subject->asker;
         watch->mask = tree ? 0 : vnode_mask(subject->notes);
         list_init(&watch->link);
+        list_init(&watch->blocked);
         lookup->watch = watch;
         lookup->mask = watch->mask;
         if (subject->fd >= 0)
@@ -850,13 +879,13 @@ static void on_empty_trash(struct mux_deferred *deferred) {
 
 static void inotify_init_lists(struct inotify *s) {
         list_init(&s->chunks);
-        list_init(&s->late);
         list_init(&s->moves);
         list_init(&s->trees);
-        list_init(&s->orphans);
         list_init(&s->contested);
         list_init(&s->ghosts);
         list_init(&s->lookups);
+        list_init(&s->crawls);
+        list_init(&s->unblocked);
         list_init(&s->barriers);
         mux_deferred_init(&s->go_on, on_go_on);
         mux_deferred_init(&s->empty_trash, on_empty_trash);
@@ -893,13 +922,6 @@ static int inotify_open(struct source_context *context, struct source **ret_sour
         }
         *ret_source = &s->source;
         return 0;
-}
-
-static void free_lone(struct list *list) {
-        struct list *entry;
-
-        while ((entry = list_pop(list)))
-                free(list_entry(entry, struct lone_wd, link));
 }
 
 /* The workers have ended before: no lookup is on a thread any more. */
@@ -942,8 +964,8 @@ static void inotify_close(struct source *source) {
                 mark_free(s, mark);
         }
         bury_marks(s);
-        free_lone(&s->late);
-        free_lone(&s->orphans);
+        forget_lone(&s->late);
+        forget_lone(&s->orphans);
         tree_free(&s->tree);
         (void)close(s->fd);
         free(s->scratch);

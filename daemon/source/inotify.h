@@ -55,7 +55,8 @@ struct file_watch {
         enum watch_state state;
         struct list link;      /* among all tree watches */
         struct lookup *lookup; /* while resolving, or while it is asked whether it is still there */
-        uint64_t serial;       /* tree: in force once no lookup up to this is under way */
+        uint64_t serial;       /* tree: in force once no crawl up to this is under way */
+        struct list blocked;   /* tree, starting: among those that wait for the same crawl */
         struct dir *dir;       /* tree */
         dev_t device;          /* tree: of the directory */
         ino_t inode;
@@ -109,7 +110,7 @@ struct inotify {
         struct list contested; /* marks with an heir */
         struct list ghosts;
         size_t n_ghosts;
-        struct list late; /* wds whose events were passed over */
+        struct hash late; /* wds whose events were passed over */
         int unknown_wd; /* that the reading waits for, or -1 */
         uint64_t unknown_since;
         struct mux_timer unknown_timer;
@@ -123,10 +124,9 @@ struct inotify {
 
         struct tree tree;
         struct list trees;   /* all tree watches that have a directory */
-        size_t n_starting;   /* of them */
         struct dir *trash;   /* cut out of the tree, to be freed in slices; by `next` */
         struct mux_deferred empty_trash;
-        struct list orphans; /* wds that nobody claimed */
+        struct hash orphans; /* wds that nobody claimed */
         struct hash listed;  /* told as created, IN_CREATE may follow */
         struct hash touched; /* had an event while their directory was being listed */
         uint64_t tick, listed_tick, drained_tick;
@@ -134,6 +134,8 @@ struct inotify {
         struct mailbox mailbox;
         atomic_uint adding;
         struct list lookups;
+        struct list crawls;    /* of them, by serial */
+        struct list unblocked; /* watches that may be in force now */
         uint64_t serial, order;
         struct list barriers;
         struct mux_timer barrier_timer;
@@ -199,7 +201,9 @@ void tree_recheck_all(struct inotify *s);
 void tree_detach(struct inotify *s, struct file_watch *watch);
 /* Whether what is found in or below `dir` may be told to a watch of the asker. */
 bool tree_is_watched_by(const struct inotify *s, const struct dir *dir, const struct asker *asker);
-/* Watches whose lookups are all done are in force. */
+/* Before it can end. */
+void tree_add_crawl(struct inotify *s, struct lookup *lookup);
+/* Watches whose crawls are all done are in force. */
 void tree_check_starting(struct inotify *s);
 void tree_empty_trash(struct inotify *s, unsigned budget);
 /* Forgets what was listed, once every event from before was handled. */

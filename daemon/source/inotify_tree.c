@@ -115,6 +115,8 @@ static void report_rescan(struct inotify *s, struct dir *dir) {
         report.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
         report_up(s, dir, "", &report, 0, NULL);
         report.below = (struct event_path){ "", 0 };
+        if (dir->n_watches == 0)
+                return;
         list_for_each(entry, &s->trees) {
                 struct file_watch *watch = list_entry(entry, struct file_watch, link);
 
@@ -293,6 +295,7 @@ static bool forget_lookups_below(struct inotify *s, struct dir *dir) {
                 if (lookup->forgotten || !lookup->root || !tree_is_below(lookup->root, dir))
                         continue;
                 lookup->forgotten = true;
+                list_splice(&s->unblocked, &lookup->blocked);
                 any = true;
         }
         return any;
@@ -300,6 +303,8 @@ static bool forget_lookups_below(struct inotify *s, struct dir *dir) {
 
 /* Watches within `dir` that relied on a lookup which was for more than them. */
 static void ask_again_below(struct inotify *s, struct dir *dir) {
+        if (dir->n_watches == 0)
+                return;
         list_for_each(entry, &s->trees) {
                 struct file_watch *watch = list_entry(entry, struct file_watch, link);
 
@@ -340,10 +345,11 @@ void tree_empty_trash(struct inotify *s, unsigned budget) {
                 mux_defer(s->mux, &s->empty_trash);
 }
 
-static void leave_tree(struct inotify *s, struct file_watch *watch) {
-        s->n_starting -= watch->state == WATCH_STARTING;
+static void leave_tree(struct file_watch *watch) {
         list_remove(&watch->subscription->link);
         list_remove(&watch->link);
+        list_remove(&watch->blocked);
+        tree_count(watch->dir, -1);
         watch->dir = NULL;
         watch->state = WATCH_ENDED;
 }
@@ -353,7 +359,7 @@ static void end_watch(struct inotify *s, struct file_watch *watch, uint64_t real
         struct report report = REPORT_INIT;
         bool starting = watch->state == WATCH_STARTING;
 
-        leave_tree(s, watch);
+        leave_tree(watch);
         if (starting) {
                 watch_attached(s, watch, ENOENT, "path: the directory vanished while it was read");
                 return;
@@ -369,6 +375,8 @@ static void end_watch(struct inotify *s, struct file_watch *watch, uint64_t real
 
 /* Every watch whose directory is `dir` or below it. */
 static void end_watches(struct inotify *s, struct dir *dir, uint64_t realtime_usec) {
+        if (dir->n_watches == 0)
+                return;
         list_for_each(entry, &s->trees) {
                 struct file_watch *watch = list_entry(entry, struct file_watch, link);
 
@@ -382,17 +390,6 @@ static void drop(struct inotify *s, struct dir *dir, uint64_t realtime_usec) {
         throw_away(s, dir);
 }
 
-/* The directories on the way from `dir` down to others that are watched. */
-static void set_keep(struct inotify *s, struct dir *dir, bool keep) {
-        list_for_each(entry, &s->trees) {
-                struct file_watch *watch = list_entry(entry, struct file_watch, link);
-
-                if (tree_is_below(watch->dir, dir))
-                        for (struct dir *d = watch->dir; d != dir; d = d->parent)
-                                d->keep = keep;
-        }
-}
-
 /* A watch of `dir` has ended: what nobody else watches goes. */
 static void release(struct inotify *s, struct dir *dir) {
         struct dir *d = dir;
@@ -401,7 +398,6 @@ static void release(struct inotify *s, struct dir *dir) {
         if (is_covered(dir))
                 return;
         disturbed = forget_lookups_below(s, dir);
-        set_keep(s, dir, true);
         /* Down through what is kept because something below it is watched. */
         for (;;) {
                 bool covered = d != dir && is_covered(d);
@@ -411,7 +407,7 @@ static void release(struct inotify *s, struct dir *dir) {
                         unmark(s, d);
                         forget_lookup(d);
                 }
-                for (struct dir *next; child && !child->keep; child = next) {
+                for (struct dir *next; child && child->n_watches == 0; child = next) {
                         next = child->next;
                         throw_away(s, child);
                 }
@@ -423,7 +419,7 @@ static void release(struct inotify *s, struct dir *dir) {
                 while (d != dir) {
                         struct dir *next = d->next;
 
-                        while (next && !next->keep) {
+                        while (next && next->n_watches == 0) {
                                 struct dir *after = next->next;
 
                                 throw_away(s, next);
@@ -438,10 +434,10 @@ static void release(struct inotify *s, struct dir *dir) {
                 if (d == dir)
                         break;
         }
-        set_keep(s, dir, false);
         if (disturbed)
                 ask_again_below(s, dir);
         tree_prune(&s->tree, dir);
+        tree_check_starting(s);
 }
 
 /* Takes the mark from all that are on the mount. */
@@ -600,7 +596,7 @@ static bool refuse_starting(struct inotify *s, struct dir *dir, int error) {
 
                 if (watch->state != WATCH_STARTING)
                         continue;
-                leave_tree(s, watch);
+                leave_tree(watch);
                 any = true;
                 watch_attached(s, watch, error, lookup_message_text(error));
         }
@@ -691,18 +687,27 @@ static void on_child(struct inotify *s, struct lookup *lookup, struct dir *dir, 
                 if (!is_enough(child->lookup, lookup))
                         crawl(s, child, lookup->purpose, 0, lookup->user, lookup->stop);
                 child = NULL;
-        } else if (child->placed > lookup->n_placed)
-                child = NULL; /* an event has told since: the answer may be about another */
+        } else if (child->placed > lookup->n_placed) {
+                /* An event has told since: the answer may be about another. */
+                if (lookup->purpose == PURPOSE_RECHECK)
+                        crawl(s, child, PURPOSE_RECHECK, 0, lookup->user, NULL);
+                child = NULL;
+        }
         if (!give_index(lookup, child, index))
                 s->in_doubt = true;
 }
 
-/* Children that stood here before the question and are not in the answer. */
+/* Children that stood here before the question and are not in the answer. Those that have come since may have
+ * been taken for others. */
 static void drop_unlisted(struct inotify *s, struct lookup *lookup, struct dir *dir) {
         for (struct dir *child = dir->first_child, *next; child; child = next) {
                 next = child->next;
-                if (!child->lookup && child->placed <= lookup->n_placed)
+                if (child->lookup)
+                        continue;
+                if (child->placed <= lookup->n_placed)
                         drop(s, child, realtime_nsec() / NSEC_PER_USEC);
+                else
+                        crawl(s, child, PURPOSE_RECHECK, 0, lookup->user, NULL);
         }
 }
 
@@ -723,7 +728,7 @@ static void on_entries(struct inotify *s, struct lookup *lookup, struct dir *dir
                 if (kind == KEV_KIND_DIRECTORY)
                         on_child(s, lookup, dir, p, index++);
         }
-        if (lookup->purpose == PURPOSE_RECHECK)
+        if (lookup->purpose == PURPOSE_RECHECK && !f->more && !f->error)
                 drop_unlisted(s, lookup, dir);
 }
 
@@ -764,6 +769,11 @@ void tree_on_found(struct inotify *s, struct found *f) {
                       lookup->user, lookup->stop);
                 return;
         }
+        if (f->wd < 0 && is_absence(f->error) && (dir->mark || dir->first_child)) {
+                /* It was there, and has perhaps only moved: asked by itself, that is found out. */
+                crawl(s, dir, lookup->purpose, lookup->serial, lookup->user, lookup->stop);
+                return;
+        }
         if (f->wd < 0) {
                 on_unfound(s, lookup, dir, f->error);
                 return;
@@ -777,9 +787,15 @@ void tree_on_found(struct inotify *s, struct found *f) {
         dir->mount = lookup->mount;
         claim(s, dir, mark);
         on_entries(s, lookup, dir, f);
+        if (f->more && !give_index(lookup, dir, f->index))
+                s->in_doubt = true;
+        if (f->more && late) {
+                dir->again = true;
+                dir->again_purpose = PURPOSE_RECHECK;
+        }
         if (f->error)
                 degrade(s, dir, f->error);
-        if (late)
+        if (late && !f->more)
                 crawl(s, dir, PURPOSE_RECHECK, 0, lookup->user, NULL);
 }
 
@@ -866,35 +882,49 @@ void tree_on_resolved(struct inotify *s, struct lookup *lookup) {
         watch->device = lookup->state.device;
         watch->inode = lookup->state.inode;
         watch->state = WATCH_STARTING;
-        s->n_starting++;
+        tree_count(dir, 1);
         list_append(&dir->subscriptions, &watch->subscription->link);
         list_append(&s->trees, &watch->link);
         if (!covered) /* what is being watched for others is not asked again */
                 crawl(s, dir, PURPOSE_INITIAL, 0, watch->asker->uid, NULL);
         watch->serial = s->serial;
+        list_append(&s->unblocked, &watch->blocked);
+        tree_check_starting(s);
 }
 
-static bool is_waiting(const struct inotify *s, const struct file_watch *watch) {
-        list_for_each(entry, &s->lookups) {
-                const struct lookup *lookup = list_entry(entry, struct lookup, link);
+void tree_add_crawl(struct inotify *s, struct lookup *lookup) {
+        struct list *before = s->crawls.previous;
 
-                if (lookup->kind == LOOKUP_CRAWL && lookup->serial <= watch->serial && root_of(s, lookup) &&
+        while (before != &s->crawls && list_entry(before, struct lookup, crawl)->serial > lookup->serial)
+                before = before->previous;
+        list_append(before->next, &lookup->crawl);
+}
+
+/* What the watch has to wait for. */
+static struct lookup *find_blocker(const struct inotify *s, const struct file_watch *watch) {
+        list_for_each(entry, &s->crawls) {
+                struct lookup *lookup = list_entry(entry, struct lookup, crawl);
+
+                if (lookup->serial > watch->serial)
+                        break;
+                if (root_of(s, lookup) &&
                     (tree_is_below(lookup->root, watch->dir) || tree_is_below(watch->dir, lookup->root)))
-                        return true;
+                        return lookup;
         }
-        return false;
+        return NULL;
 }
 
 void tree_check_starting(struct inotify *s) {
-        if (s->n_starting == 0)
-                return;
-        list_for_each(entry, &s->trees) {
-                struct file_watch *watch = list_entry(entry, struct file_watch, link);
+        struct list *entry;
 
-                if (watch->state != WATCH_STARTING || is_waiting(s, watch))
-                        continue;
-                s->n_starting--;
-                watch_attached(s, watch, 0, NULL);
+        while ((entry = list_pop(&s->unblocked))) {
+                struct file_watch *watch = list_entry(entry, struct file_watch, blocked);
+                struct lookup *blocker = find_blocker(s, watch);
+
+                if (blocker)
+                        list_append(&blocker->blocked, &watch->blocked);
+                else
+                        watch_attached(s, watch, 0, NULL);
         }
 }
 
@@ -903,7 +933,7 @@ void tree_detach(struct inotify *s, struct file_watch *watch) {
 
         if (!dir)
                 return;
-        leave_tree(s, watch);
+        leave_tree(watch);
         release(s, dir);
 }
 

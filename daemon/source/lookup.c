@@ -13,7 +13,10 @@
 
 #include "buffer.h"
 
-enum { LISTING_BYTES = 32 * 1024 };
+enum {
+        LISTING_BYTES = 32 * 1024,
+        PART_ENTRIES = 1024, /* of a message, and what one getdents64(2) brings */
+};
 
 struct lookup *lookup_new(enum lookup_kind kind, const char *path) {
         struct lookup *l = calloc(1, sizeof(*l));
@@ -23,6 +26,8 @@ struct lookup *lookup_new(enum lookup_kind kind, const char *path) {
         l->kind = kind;
         l->fd = l->wd = -1;
         list_init(&l->link);
+        list_init(&l->crawl);
+        list_init(&l->blocked);
         l->end = (struct lookup_message){ .lookup = l, .end = true };
         if (path) {
                 l->path = strdup(path);
@@ -233,54 +238,88 @@ static bool is_dot(const char *name) {
         return name[0] == '.' && (name[1] == 0 || (name[1] == '.' && name[2] == 0));
 }
 
-/* Lists a directory into a message: the directories, and the rest if wanted.
- * NULL: no memory. */
-static struct found *list_directory(struct lookup *l, int fd) {
-        struct buffer b = BUFFER_INIT;
-        struct found *f;
-        size_t n_entries = 0, n_children = 0;
-        int error = 0;
+/* A part of a listing: the message to the loop, and the names of all directories so far. */
+struct listing {
+        struct lookup *lookup;
+        uint32_t index, next_child;
+        int wd;
+        struct buffer part; /* a struct found, and its entries */
+        size_t n_entries;
+        struct buffer directories; /* each with its NUL */
+};
 
-        (void)buffer_reserve(&b, sizeof(struct found) + 512);
-        b.size = b.error ? 0 : sizeof(struct found);
+static void begin_part(struct listing *list) {
+        list->part = BUFFER_INIT;
+        list->n_entries = 0;
+        list->next_child = list->lookup->next_index;
+        if (buffer_reserve(&list->part, sizeof(struct found) + 512))
+                list->part.size = sizeof(struct found);
+}
+
+/* The message is the loop's from here on. */
+static int post_part(struct listing *list, bool more, int error) {
+        struct found *f = (void *)list->part.data;
+
+        if (list->part.error) {
+                buffer_free(&list->part);
+                return -ENOMEM;
+        }
+        *f = (struct found){
+                .message.lookup = list->lookup,
+                .index = list->index,
+                .first_child = list->next_child,
+                .wd = list->wd,
+                .error = error,
+                .more = more,
+                .n_entries = list->n_entries,
+                .size = list->part.size - sizeof(struct found),
+        };
+        mailbox_post(list->lookup->mailbox, &f->message.link);
+        return 0;
+}
+
+static void put_entry(struct listing *list, enum kev_kind kind, const char *name) {
+        char byte = (char)kind;
+
+        buffer_put(&list->part, &byte, 1);
+        buffer_put(&list->part, name, strlen(name) + 1);
+        list->n_entries++;
+        if (kind == KEV_KIND_DIRECTORY) {
+                buffer_put(&list->directories, name, strlen(name) + 1);
+                list->lookup->next_index++;
+        }
+}
+
+/* Lists a directory into messages: the directories, and the rest if wanted. -ENOMEM: the last of them was not sent. */
+static int list_directory(struct listing *list, int fd) {
+        struct lookup *l = list->lookup;
+        int r;
+
+        begin_part(list);
         for (;;) {
                 long n = syscall(SYS_getdents64, fd, l->listing, LISTING_BYTES);
                 const char *p = l->listing, *end = p + MAX(n, 0);
 
-                if (n < 0)
-                        error = errno;
                 if (n <= 0)
-                        break;
+                        return post_part(list, false, n < 0 ? errno : 0);
+                if (list->n_entries >= PART_ENTRIES) {
+                        r = post_part(list, true, 0);
+                        if (r < 0)
+                                return r;
+                        begin_part(list);
+                }
                 while (p < end) {
                         const struct entry64 *entry = (const void *)p;
                         enum kev_kind kind;
-                        char byte;
 
                         p += entry->size;
                         if (is_dot(entry->name))
                                 continue;
                         kind = kind_of_entry(fd, entry);
-                        if (kind != KEV_KIND_DIRECTORY && !l->list_files)
-                                continue;
-                        byte = (char)kind;
-                        buffer_put(&b, &byte, 1);
-                        buffer_put(&b, entry->name, strlen(entry->name) + 1);
-                        n_entries++;
-                        n_children += kind == KEV_KIND_DIRECTORY;
+                        if (kind == KEV_KIND_DIRECTORY || l->list_files)
+                                put_entry(list, kind, entry->name);
                 }
         }
-        if (b.error) {
-                buffer_free(&b);
-                return NULL;
-        }
-        f = (void *)b.data;
-        *f = (struct found){
-                .n_entries = n_entries,
-                .n_children = n_children,
-                .size = b.size - sizeof(struct found),
-                .error = error,
-        };
-        return f;
 }
 
 static bool post_error(struct lookup *l, uint32_t index, int error) {
@@ -298,68 +337,50 @@ static bool post_error(struct lookup *l, uint32_t index, int error) {
 
 static int visit(struct lookup *l, int fd, uint32_t index, unsigned depth);
 
-/* The directories among the entries, one after another. */
-static int visit_children(struct lookup *l, int fd, const char *entries, size_t size, uint32_t first, unsigned depth) {
+/* One after another; they have the indices from `first` on. */
+static int visit_children(struct lookup *l, int fd, const struct buffer *names, uint32_t first, unsigned depth) {
         uint32_t index = first;
         int r = 0;
 
-        for (const char *p = entries; r == 0 && p < entries + size; p += strlen(p) + 1) {
+        for (const char *p = names->data; r == 0 && p < names->data + names->size; p += strlen(p) + 1, index++) {
                 int child _cleanup_(closep) = -1;
 
-                if (*p++ != KEV_KIND_DIRECTORY)
-                        continue;
-                if (depth + 1 >= LOOKUP_DEPTH_MAX)
+                if (depth + 1 >= LOOKUP_DEPTH_MAX) {
                         r = post_error(l, index, ERROR_TOO_DEEP) ? 0 : -ENOMEM;
-                else {
-                        child = open_at(fd, p, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, RESOLVE_NO_XDEV);
-                        if (child < 0)
-                                r = post_error(l, index, -child) ? 0 : -ENOMEM;
-                        else
-                                r = visit(l, child, index, depth + 1);
+                        continue;
                 }
-                index++;
+                child = open_at(fd, p, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, RESOLVE_NO_XDEV);
+                if (child < 0)
+                        r = post_error(l, index, -child) ? 0 : -ENOMEM;
+                else
+                        r = visit(l, child, index, depth + 1);
         }
         return r;
 }
 
-/* Watch first, list after: what appears in between is in both. */
+/* Watch first, list after: what appears in between is in both. Without memory the kernel's watch may stay; others
+ * may have it too. */
 static int visit(struct lookup *l, int fd, uint32_t index, unsigned depth) {
-        char *entries _cleanup_(freep) = NULL;
-        struct found *f;
-        uint32_t first;
-        size_t size;
-        int wd;
+        struct listing list = { .lookup = l, .index = index, .directories = BUFFER_INIT };
+        uint32_t first = l->next_index;
+        int r;
 
         if (atomic_load(&l->cancelled))
                 return -ECANCELED;
         (void)atomic_fetch_add(l->adding, 1);
-        wd = add_watch(l, fd, l->mask);
-        if (wd < 0) {
+        list.wd = add_watch(l, fd, l->mask);
+        if (list.wd < 0) {
                 (void)atomic_fetch_sub(l->adding, 1);
-                return post_error(l, index, -wd) ? 0 : -ENOMEM;
+                return post_error(l, index, -list.wd) ? 0 : -ENOMEM;
         }
-        f = list_directory(l, fd);
-        if (f && f->n_children > 0) {
-                entries = malloc(f->size);
-                if (!entries)
-                        f = (free(f), NULL);
-                else
-                        memcpy(entries, f->entries, f->size);
-        }
-        if (!f) {
-                (void)inotify_rm_watch(l->inotify_fd, wd);
-                (void)atomic_fetch_sub(l->adding, 1);
-                return -ENOMEM;
-        }
-        f->message.lookup = l;
-        f->index = index;
-        f->wd = wd;
-        first = f->first_child = l->next_index;
-        l->next_index += (uint32_t)f->n_children;
-        size = f->size;
-        mailbox_post(l->mailbox, &f->message.link);
+        r = list_directory(&list, fd);
+        if (list.directories.error)
+                r = -ENOMEM;
         (void)atomic_fetch_sub(l->adding, 1);
-        return entries ? visit_children(l, fd, entries, size, first, depth) : 0;
+        if (r == 0)
+                r = visit_children(l, fd, &list.directories, first, depth);
+        buffer_free(&list.directories);
+        return r;
 }
 
 static int run_crawl(struct lookup *l) {

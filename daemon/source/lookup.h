@@ -59,7 +59,8 @@ struct found {
         uint32_t first_child; /* index of the first directory in `entries` */
         int wd;
         int error; /* positive errno: not watched */
-        size_t n_entries, n_children;
+        bool more; /* the same directory's next part follows */
+        size_t n_entries;
         size_t size;
         char entries[]; /* each: its kind (enum kev_kind) as a byte, its name, NUL */
 };
@@ -97,6 +98,8 @@ struct lookup {
 
         /* The loop's own. */
         struct list link;
+        struct list crawl;   /* CRAWL: among all, by serial */
+        struct list blocked; /* watches that wait for this one */
         uint64_t serial;
         uint64_t order; /* of submission */
         uid_t user;

@@ -51,9 +51,20 @@ struct dir *tree_child(const struct tree *tree, const struct dir *parent, const 
         return find(tree, parent, name, strlen(name));
 }
 
+/* With all above it. */
+static void add_watches(struct dir *dir, size_t n) {
+        for (; n != 0 && dir; dir = dir->parent)
+                dir->n_watches += n;
+}
+
+void tree_count(struct dir *dir, int by) {
+        add_watches(dir, (size_t)by);
+}
+
 static void unlink_dir(struct tree *tree, struct dir *dir) {
         if (!dir->parent)
                 return;
+        add_watches(dir->parent, -dir->n_watches);
         hash_remove(&tree->names, &dir->node);
         if (dir->previous)
                 dir->previous->next = dir->next;
@@ -71,6 +82,7 @@ static int link_dir(struct tree *tree, struct dir *dir, struct dir *parent) {
                 return r;
         dir->placed = ++tree->n_placed;
         dir->parent = parent;
+        add_watches(parent, dir->n_watches);
         dir->previous = NULL;
         dir->next = parent->first_child;
         if (dir->next)

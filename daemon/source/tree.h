@@ -25,6 +25,7 @@ struct dir {
         char *name;
         uint64_t id; /* never used again */
         uint64_t placed; /* when it came to this place, in tree.n_placed */
+        size_t n_watches; /* tree_count(), here and below */
         /* The file source's own. */
         struct list subscriptions; /* tree watches of this very directory */
         struct mark *mark;         /* the kernel's watch; NULL: none */
@@ -35,7 +36,6 @@ struct dir {
         uint32_t mount;
         bool again;    /* what the lookup says will be in doubt */
         uint8_t again_purpose;
-        bool keep;     /* used while releasing */
         bool limbo;    /* out of the tree, and freed with the last reference */
 };
 
@@ -72,6 +72,8 @@ void tree_unref(struct tree *tree, struct dir *dir);
 /* Frees `dir` and its ancestors as long as nothing is attached to them. */
 void tree_prune(struct tree *tree, struct dir *dir);
 
+/* One watch more, or less, of this very directory. */
+void tree_count(struct dir *dir, int by);
 /* Whether `dir` is `above` or below it. */
 bool tree_is_below(const struct dir *dir, const struct dir *above);
 /* The nearest that both are below. NULL: one of them is out of the tree. */
