@@ -554,6 +554,37 @@ START_TEST(test_pidfd) {
 }
 END_TEST
 
+/* The client keeps its copy: what the daemon let go of is not heard of again, and can be watched again. */
+START_TEST(test_pidfd_let_go) {
+        struct daemon *daemon = daemon_start(NULL);
+        int fd = client_connect(daemon->socket), other = client_connect(daemon->socket), pidfd;
+        struct nurse nurse;
+        pid_t pid;
+
+        run_code = 9;
+        nurse = nurse_start();
+        pid = nurse_fork(&nurse, run_exit);
+        pidfd = pidfd_open(pid, 0);
+        ck_assert_int_ge(pidfd, 0);
+        for (int i = 0; i < 3; i++) {
+                watch_pidfd(fd, 1, pidfd, "");
+                json_object_put(client_call(fd, "org.kevd.events.Change", "{\"remove\":[1]}"));
+        }
+        watch_pidfd(other, 2, pidfd, "");
+        go(1);
+        expect_event(other, 2, "exit", pid, 9 << 8);
+        expect_no_event(fd);
+        (void)nurse_reap(&nurse, pid);
+        expect_event(other, 2, "reap", pid, 9 << 8);
+        expect_no_event(fd);
+        (void)close(pidfd);
+        nurse_stop(&nurse);
+        (void)close(fd);
+        (void)close(other);
+        daemon_stop(daemon);
+}
+END_TEST
+
 /* Of what was reaped the kernel may still know the status; the pid is nobody's any more. */
 START_TEST(test_pidfd_reaped) {
         struct daemon *daemon = daemon_start(NULL);
@@ -908,6 +939,7 @@ int main(int argc, char *argv[]) {
 
         c = harness_case(suite, "pidfd");
         tcase_add_test(c, test_pidfd);
+        tcase_add_test(c, test_pidfd_let_go);
         tcase_add_test(c, test_pidfd_reaped);
         tcase_add_test(c, test_pidfd_reaped_status);
 
