@@ -103,8 +103,8 @@ static int serve(const struct options *options) {
         if (r == 0)
                 r = run(&d, options);
         d.bus = bus_close(d.bus);
-        server_close(&d.server);
         sockets_close(&d.sockets);
+        server_close(&d.server);
         if (!workers_free(d.workers))
                 return r; /* a thread hangs in a file system, and will until the process ends */
         server_free(&d.server);

@@ -21,26 +21,65 @@ static int fill_address(const char *path, struct sockaddr_un *ret) {
         return 0;
 }
 
-/* A socket of a daemon that has gone; one that somebody serves is left alone. */
-static bool is_stale(const struct sockaddr_un *address) {
-        int fd _cleanup_(closep) = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+/* 0: what is there is the socket of a daemon that has gone, and may be replaced, or nothing any more. -EADDRINUSE:
+ * a socket that somebody serves. -ENOTSOCK: no socket at all, a link to one included. */
+static int check_stale(const struct sockaddr_un *address) {
+        int fd _cleanup_(closep) = -1;
+        struct stat st;
 
-        return fd >= 0 && connect(fd, (const void *)address, sizeof(*address)) < 0 && errno == ECONNREFUSED;
+        if (lstat(address->sun_path, &st) < 0)
+                return errno == ENOENT ? 0 : -errno;
+        if (!S_ISSOCK(st.st_mode))
+                return -ENOTSOCK;
+        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        if (fd < 0)
+                return -errno;
+        if (connect(fd, (const void *)address, sizeof(*address)) == 0 || errno == EAGAIN || errno == EPROTOTYPE)
+                return -EADDRINUSE;
+        return errno == ECONNREFUSED || errno == ENOENT ? 0 : -errno;
 }
 
-/* Everybody may connect to the system's; who it is decides what is answered. */
-static int bind_path(int fd, const struct sockaddr_un *address, enum mode mode) {
-        int r = bind(fd, (const void *)address, sizeof(*address));
+static int bind_path(int fd, const struct sockaddr_un *address) {
+        int r;
 
-        if (r < 0 && errno == EADDRINUSE && is_stale(address)) {
-                (void)unlink(address->sun_path);
-                r = bind(fd, (const void *)address, sizeof(*address));
-        }
-        if (r < 0 || chmod(address->sun_path, mode == MODE_SYSTEM ? 0666 : 0600) < 0 || listen(fd, SOMAXCONN) < 0)
+        if (bind(fd, (const void *)address, sizeof(*address)) == 0)
+                return 0;
+        r = errno == EADDRINUSE ? check_stale(address) : -errno;
+        if (r < 0)
+                return r;
+        if (unlink(address->sun_path) < 0 && errno != ENOENT)
                 return -errno;
+        return bind(fd, (const void *)address, sizeof(*address)) < 0 ? -errno : 0;
+}
+
+/* For sockets_close(), once it is bound. */
+static int remember(struct sockets *sockets, const char *path) {
+        struct made_socket *made = &sockets->made[sockets->n_made];
+        struct stat st;
+
+        if (lstat(path, &st) < 0)
+                return -errno;
+        made->path = strdup(path);
+        if (!made->path)
+                return -ENOMEM;
+        made->device = st.st_dev;
+        made->inode = st.st_ino;
+        sockets->n_made++;
         return 0;
 }
 
+static const char *reason(int error) {
+        switch (-error) {
+        case EADDRINUSE:
+                return "another daemon does";
+        case ENOTSOCK:
+                return "what is there is not a socket";
+        default:
+                return strerror(-error);
+        }
+}
+
+/* Everybody may connect to the system's; who it is decides what is answered. */
 static int listen_at(struct sockets *sockets, const char *path, enum mode mode, struct server *server) {
         struct sockaddr_un address;
         int fd _cleanup_(closep) = -1;
@@ -48,15 +87,16 @@ static int listen_at(struct sockets *sockets, const char *path, enum mode mode, 
 
         if (r == 0) {
                 fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-                r = fd < 0 ? -errno : bind_path(fd, &address, mode);
+                r = fd < 0 ? -errno : bind_path(fd, &address);
         }
-        if (r == 0) {
-                sockets->made[sockets->n_made] = strdup(path);
-                sockets->n_made += sockets->made[sockets->n_made] != NULL;
+        if (r == 0)
+                r = remember(sockets, path);
+        if (r == 0 && (chmod(path, mode == MODE_SYSTEM ? 0666 : 0600) < 0 || listen(fd, SOMAXCONN) < 0))
+                r = -errno;
+        if (r == 0)
                 r = server_listen(server, take_fd(&fd));
-        }
         if (r < 0)
-                log_error("can't listen on %s: %s", path, r == -EADDRINUSE ? "another daemon does" : strerror(-r));
+                log_error("can't listen on %s: %s", path, reason(r));
         return r;
 }
 
@@ -146,10 +186,17 @@ int sockets_open(struct sockets *sockets, const struct options *options, struct 
         return r;
 }
 
+static bool is_still_there(const struct made_socket *made) {
+        struct stat st;
+
+        return lstat(made->path, &st) == 0 && st.st_dev == made->device && st.st_ino == made->inode;
+}
+
 void sockets_close(struct sockets *sockets) {
         for (size_t i = 0; i < sockets->n_made; i++) {
-                (void)unlink(sockets->made[i]);
-                free(sockets->made[i]);
+                if (is_still_there(&sockets->made[i]))
+                        (void)unlink(sockets->made[i].path);
+                free(sockets->made[i].path);
         }
         sockets->n_made = 0;
 }

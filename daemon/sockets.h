@@ -5,14 +5,24 @@
  * The sockets that the daemon listens on: handed over by systemd, or made.
  */
 
+#include <sys/types.h>
+
 #include "options.h"
 
+/* A path that is to be removed at the end, if it is still the socket that was made there. */
+struct made_socket {
+        char *path;
+        dev_t device;
+        ino_t inode;
+};
+
 struct sockets {
-        char *made[LISTENERS_MAX]; /* paths to be removed at the end */
+        struct made_socket made[LISTENERS_MAX];
         size_t n_made;
 };
 
 /* Gives the server all that it is to listen on (private: its one connection, on
  * standard input). Says on standard error what went wrong. */
 int sockets_open(struct sockets *sockets, const struct options *options, struct server *server);
+/* While the server still listens: nobody replaces a socket that is served. */
 void sockets_close(struct sockets *sockets);

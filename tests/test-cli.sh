@@ -809,6 +809,73 @@ daemon_goes() {
         expect_message 'the connection to kevd is lost'
 }
 
+# kevd OPTION...: it has to end by itself; to `out` and `err`; the exit status to `status`.
+kevd() {
+        status=0
+        timeout -s KILL 20 "$KEVD" --mode=user "$@" >out 2>err </dev/null || status=$?
+}
+
+# One line of the daemon's that holds each of the texts.
+expect_complaint() {
+        local text
+
+        [ "$(wc -l <err)" -eq 1 ] || die "not one line: $(cat -v err)"
+        for text; do
+                grep -qF -- "$text" err || die "err does not say '$text': $(cat -v err)"
+        done
+}
+
+# Only a socket that nobody serves gives way.
+daemon_spares_files() {
+        local other
+
+        echo precious >file
+        kevd --listen="$PWD/file"
+        expect_status 1
+        expect_complaint "$PWD/file" 'not a socket'
+        expect file $'precious\n'
+        ln -s nowhere link
+        kevd --listen="$PWD/link"
+        expect_status 1
+        expect_complaint "$PWD/link" 'not a socket'
+        [ -L link ] || die "the link is gone"
+        kevd --listen="$socket"
+        expect_status 1
+        expect_complaint "$socket" 'another daemon does'
+        listens "$socket"
+        # One that a daemon left behind.
+        "$KEVD" --mode=user --listen="$PWD/stale" 2>log &
+        other=$!
+        until_true listens "$PWD/stale"
+        kill -KILL "$other"
+        wait "$other" || true
+        "$KEVD" --mode=user --listen="$PWD/stale" 2>log &
+        other=$!
+        until_true listens "$PWD/stale"
+        kill -TERM "$other"
+        wait "$other" || die "kevd ended with $?"
+        [ ! -e stale ] || die "its socket is still there"
+}
+
+# A daemon removes its own socket, and none that took its place.
+daemon_spares_successor() {
+        local first second
+
+        "$KEVD" --mode=user --listen="$PWD/socket" 2>log-1 &
+        first=$!
+        until_true listens "$PWD/socket"
+        rm socket
+        "$KEVD" --mode=user --listen="$PWD/socket" 2>log-2 &
+        second=$!
+        until_true listens "$PWD/socket"
+        kill -TERM "$first"
+        wait "$first" || die "the first ended with $?"
+        listens "$PWD/socket" || die "the second one's socket is gone"
+        kill -TERM "$second"
+        wait "$second" || die "the second ended with $?"
+        [ ! -e socket ] || die "its socket is still there"
+}
+
 # The processes that run kevd with this very directory in their environment.
 daemons_here() {
         local process
@@ -891,6 +958,8 @@ result status:text status_text
 result status:json status_json
 result daemon:goes daemon_goes
 result daemon:private private
+result daemon:spares_files daemon_spares_files
+result daemon:spares_successor daemon_spares_successor
 
 # It has borne all that, and ends well.
 daemon_ends() {
