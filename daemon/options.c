@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "config.h"
 #include "log.h"
@@ -143,23 +144,50 @@ static int set_line(struct options *o, char *line, struct origin origin) {
         return complain(origin, "there is no key \"%s\"", key);
 }
 
-/* -ENOENT: it isn't there. */
-static int read_file(struct options *o, const char *path) {
-        struct origin origin = { .file = path };
-        char line[4096];
-        FILE *file = fopen(path, "re");
-        int r = 0;
+/* Of a file as a whole, or a directory. */
+static int complain_of_file(const char *path, int error) {
+        (void)fprintf(stderr, "kevd: %s: %s\n", path, strerror(-error));
+        return error;
+}
 
-        if (!file)
-                return -errno;
-        while (r == 0 && fgets(line, sizeof(line), file)) {
+/* Nothing of that name, or in a place that can't be looked at, as another user's home is. A link that leads nowhere
+ * is there. */
+static bool is_absent(const char *path) {
+        struct stat st;
+
+        return lstat(path, &st) < 0 && (errno == ENOENT || errno == ENOTDIR || errno == EACCES);
+}
+
+static int read_lines(struct options *o, FILE *file, const char *path) {
+        struct origin origin = { .file = path };
+        char *line _cleanup_(freep) = NULL;
+        size_t capacity = 0;
+
+        while (getline(&line, &capacity, file) >= 0) {
+                int r;
+
                 origin.line++;
                 r = set_line(o, line, origin);
+                if (r < 0)
+                        return r == -EINVAL ? r : complain_of_file(path, r); /* what is invalid was said */
         }
-        if (r == 0 && ferror(file))
-                r = -EIO;
+        return feof(file) ? 0 : complain_of_file(path, -errno);
+}
+
+static int read_file(struct options *o, const char *path) {
+        FILE *file = fopen(path, "re");
+        int r;
+
+        if (!file)
+                return complain_of_file(path, -errno);
+        r = read_lines(o, file, path);
         (void)fclose(file);
         return r;
+}
+
+/* One that need not exist. */
+static int read_file_if_any(struct options *o, const char *path) {
+        return is_absent(path) ? 0 : read_file(o, path);
 }
 
 static int is_drop_in(const struct dirent *entry) {
@@ -171,14 +199,17 @@ static int is_drop_in(const struct dirent *entry) {
 static int read_drop_ins(struct options *o, const char *directory) {
         struct dirent **entries;
         char path[4096 + 256];
-        int n = scandir(directory, &entries, is_drop_in, alphasort), r = 0;
+        int n, r = 0;
 
-        if (n < 0)
+        if (is_absent(directory))
                 return 0;
+        n = scandir(directory, &entries, is_drop_in, alphasort);
+        if (n < 0)
+                return complain_of_file(directory, -errno);
         for (int i = 0; i < n; i++) {
                 (void)snprintf(path, sizeof(path), "%s/%s", directory, entries[i]->d_name);
                 if (r == 0)
-                        r = read_file(o, path);
+                        r = read_file_if_any(o, path);
                 free(entries[i]);
         }
         free(entries);
@@ -198,22 +229,15 @@ static int read_default_files(struct options *o) {
                 (void)snprintf(path, sizeof(path), "%s/.config/kevd/kevd.conf", getenv("HOME"));
         else
                 return 0;
-        r = read_file(o, path);
-        if (r < 0 && r != -ENOENT && r != -EACCES)
+        r = read_file_if_any(o, path);
+        if (r < 0)
                 return r;
         (void)snprintf(drop_ins, sizeof(drop_ins), "%s.d", path);
         return read_drop_ins(o, drop_ins);
 }
 
 static int read_configuration(struct options *o) {
-        int r;
-
-        if (!o->config)
-                return read_default_files(o);
-        r = read_file(o, o->config);
-        if (r < 0 && r != -EINVAL)
-                (void)fprintf(stderr, "kevd: %s: %s\n", o->config, strerror(-r));
-        return r;
+        return o->config ? read_file(o, o->config) : read_default_files(o);
 }
 
 /* ---- command line ------------------------------------------------------------------------------- */

@@ -876,6 +876,81 @@ daemon_spares_successor() {
         [ ! -e socket ] || die "its socket is still there"
 }
 
+# What can't be read is said, with its name, also when the configuration is only checked.
+daemon_configuration() {
+        local configuration=$PWD/kevd/kevd.conf
+        export XDG_CONFIG_HOME=$PWD
+
+        good() {
+                kevd --check-config
+                expect_status 0
+                expect err ''
+        }
+        bad() {
+                local expected=$1
+                shift
+                kevd --check-config
+                expect_status "$expected"
+                expect_complaint "$@"
+                kevd --listen="$PWD/socket"
+                expect_status "$expected"
+                expect_complaint "$@"
+        }
+
+        # Nothing need be there.
+        good
+        mkdir kevd
+        good
+        XDG_CONFIG_HOME=/dev/null good
+        mkdir "$configuration.d"
+        good
+        echo 'log-level = debug' >"$configuration"
+        echo 'mux = poll' >"$configuration.d/1.conf"
+        echo 'no word of this is read' >"$configuration.d/2.disabled"
+        good
+
+        ln -s nowhere "$configuration.d/3.conf"
+        bad 1 "$configuration.d/3.conf: No such file or directory"
+        ln -sf 3.conf "$configuration.d/3.conf"
+        bad 1 "$configuration.d/3.conf: Too many levels of symbolic links"
+        rm "$configuration.d/3.conf"
+        mkdir "$configuration.d/3.conf"
+        bad 1 "$configuration.d/3.conf: Is a directory"
+        rmdir "$configuration.d/3.conf"
+        good
+        rm "$configuration"
+        mkdir "$configuration"
+        bad 1 "$configuration: Is a directory"
+        rmdir "$configuration"
+        rm -r "$configuration.d"
+        touch "$configuration.d"
+        bad 1 "$configuration.d: Not a directory"
+        rm "$configuration.d"
+        kevd --check-config --config="$PWD/none"
+        expect_status 1
+        expect_complaint "$PWD/none: No such file or directory"
+
+        # A line has any length.
+        {
+                printf '# %8000s\n' nonsense
+                printf '%5000smux = poll\n' ''
+                echo 'mux = nonsense'
+        } >"$configuration"
+        kevd --check-config
+        expect_status 2
+        grep -qF "$configuration:3: mux: \"nonsense\"" err || die "$(cat -v err)"
+        sed -i '$d' "$configuration"
+        good
+        # The last one may lack its end.
+        printf 'mode = nonsense' >>"$configuration"
+        bad 2 "$configuration:3: mode: \"nonsense\""
+
+        # Root may read everything.
+        [ "$(id -u)" -ne 0 ] || return 0
+        chmod a-r "$configuration"
+        bad 1 "$configuration: Permission denied"
+}
+
 # The processes that run kevd with this very directory in their environment.
 daemons_here() {
         local process
@@ -958,6 +1033,7 @@ result status:text status_text
 result status:json status_json
 result daemon:goes daemon_goes
 result daemon:private private
+result daemon:configuration daemon_configuration
 result daemon:spares_files daemon_spares_files
 result daemon:spares_successor daemon_spares_successor
 
