@@ -189,6 +189,15 @@ static void loop(struct session *s, int64_t deadline) {
         }
 }
 
+/* -1: none, also where it is beyond what the clock will ever say. */
+static int64_t deadline_of(const struct options *options) {
+        int64_t deadline;
+
+        if (options->timeout_nsec <= 0 || __builtin_add_overflow(now_nsec(), options->timeout_nsec, &deadline))
+                return -1;
+        return deadline;
+}
+
 static void run(struct session *s) {
         int r;
 
@@ -196,7 +205,7 @@ static void run(struct session *s) {
         if (!(s->options->given & OPTION_QUIET))
                 (void)fputs("kev: watching\n", stderr);
         s->ended = s->n_watched == 0;
-        loop(s, s->options->timeout_nsec > 0 ? now_nsec() + s->options->timeout_nsec : -1);
+        loop(s, deadline_of(s->options));
         r = s->exec ? exec_finish(s->exec) : 0;
         if (r < 0)
                 fail(s, "can't run /bin/sh", strerror(-r));

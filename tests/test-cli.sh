@@ -453,6 +453,10 @@ timeout_124() {
         [ $((now - before)) -ge 300000000 ] || die "after $((now - before)) ns"
         kev timer --timeout 1s --count 1 1ms
         expect_status 0
+        # The longest that there is, for ever.
+        kev timer --timeout 9223372036 --count 1 1ms
+        expect_status 0
+        expect err $'kev: watching\n'
 }
 
 once() {
