@@ -217,6 +217,7 @@ int options_read(struct options *o, const struct command *command, int argc, cha
         int answer;
 
         options_allowed(options, allowed);
+        options_free(o);
         o->globs = calloc((size_t)argc, sizeof(*o->globs));
         if (!o->globs) {
                 usage_error(command, "out of memory");
