@@ -56,34 +56,43 @@ static bool is_own_method(const char *method) {
         return false;
 }
 
-static int check_parameters(struct kev *kev, const char *parameters) {
+static int check_json(struct kev *kev, const char *text, size_t size, const char *complaint) {
         struct json_object *json;
-        int r = parameters ? message_parse(parameters, strlen(parameters), &json) : 0;
+        int r = message_parse(text, size, &json);
 
         if (r == -ENOMEM)
                 return error_set(kev, r, "There is no memory for the parameters");
         if (r < 0)
-                return error_set(kev, -EINVAL, "The parameters are not a JSON object");
-        if (parameters)
-                json_object_put(json);
+                return error_set(kev, -EINVAL, "%s", complaint);
+        json_object_put(json);
         return 0;
+}
+
+/* An object by themselves, so that they are one member of the call, and no deeper than the call may be: kevd would
+ * close the connection. */
+static int put_parameters(struct kev *kev, struct buffer *b, const char *parameters) {
+        int r = check_json(kev, parameters, strlen(parameters),
+                           "The parameters are not a JSON object, or are nested too deeply");
+
+        if (r < 0)
+                return r;
+        buffer_put_literal(b, ",\"parameters\":");
+        buffer_put_string(b, parameters);
+        buffer_put_literal(b, "}\0");
+        return b->error ? 0 : check_json(kev, b->data, b->size - 1, "The parameters are nested too deeply");
 }
 
 static int put_call(struct kev *kev, struct buffer *b, const char *method, const char *parameters) {
         int r = check_text(kev, "method", method);
 
-        if (r == 0)
-                r = check_parameters(kev, parameters);
         if (r < 0)
                 return r;
         if (is_own_method(method))
                 return error_set(kev, -EINVAL, "%s can't be called: the library itself does it", method);
         buffer_put_literal(b, "{\"method\":");
         json_put_string(b, method, strlen(method));
-        if (parameters) {
-                buffer_put_literal(b, ",\"parameters\":");
-                buffer_put_string(b, parameters);
-        }
+        if (parameters)
+                return put_parameters(kev, b, parameters);
         buffer_put_literal(b, "}\0");
         return 0;
 }
