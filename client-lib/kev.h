@@ -284,6 +284,9 @@ const char *kev_event_json(const struct kev_event *event);
  *   "user"      $XDG_RUNTIME_DIR/kevd/org.kevd.events
  *   "private"   a kevd of this connection's own, with this process's rights, which ends with it
  *   "unix:PATH" or an absolute path; "unix:@NAME" for the abstract namespace
+ * A private kevd is not the program's child, as wait(2) and SIGCHLD go, unless
+ * the program inherits orphans (process 1, PR_SET_CHILD_SUBREAPER): then it is,
+ * and the program has to reap it once it has ended, soon after kev_close().
  * Blocks for the time that connect(2) takes. Errors: those of connect(2);
  * -EINVAL for an address of no such form; -ENOENT where private finds no kevd.
  */

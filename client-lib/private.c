@@ -9,6 +9,15 @@
  * signal: SIGCHLD is not sent for it, and wait() doesn't find it, whatever the
  * program does about its own children.
  *
+ * That leaves kevd an orphan, which goes to the nearest subreaper, or to
+ * process 1. Where the program is that itself, kevd becomes its child after
+ * all: wait() finds it, and SIGCHLD is sent at its end. Nothing here can help
+ * that: exec makes SIGCHLD the signal at the end again, so kevd can't be a
+ * silent child, and a silent one that stays in between, without exec, would
+ * hold on to the program's memory. Nor is kevd reaped by kev_close(): it would
+ * have to wait for kevd's end, and the program sees both all the same. Who
+ * inherits orphans reaps them.
+ *
  * The program may have threads: between clone() and exec only what is
  * async-signal-safe is called, and nothing that allocates. Whatever else is
  * needed is made before.

@@ -4,8 +4,11 @@
  * libkev by itself: what a program may rely on whatever it watches.
  */
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 
 #include <kev.h>
 
@@ -86,6 +89,57 @@ START_TEST(call_not_object) {
 }
 END_TEST
 
+/* ---- a private daemon -------------------------------------------------------------------------------------- */
+
+static volatile sig_atomic_t n_signals;
+
+static void on_child(int signal _unused_) {
+        n_signals++;
+}
+
+/* The one child that there is, whatever kind it was made of; -ECHILD: none. */
+static int wait_for_child(int options, int *ret_status) {
+        int r;
+
+        do
+                r = waitpid(-1, ret_status, options | __WALL);
+        while (r < 0 && errno == EINTR);
+        return r < 0 ? -errno : r;
+}
+
+static void use_private(void) {
+        ck_assert_msg(kev_open("private", &kev) == 0, "%s", kev_error_message(NULL));
+        ck_assert_int_eq(kev_call(kev, "org.kevd.events.GetLimits", NULL, NULL), 0);
+}
+
+/* The program has no child, and hears of none. */
+START_TEST(private_is_no_child) {
+        ck_assert(signal(SIGCHLD, on_child) != SIG_ERR);
+        use_private();
+        ck_assert_int_eq(wait_for_child(WNOHANG, NULL), -ECHILD);
+        kev = kev_close(kev);
+        ck_assert_int_eq(wait_for_child(0, NULL), -ECHILD);
+        ck_assert_int_eq(n_signals, 0);
+}
+END_TEST
+
+/* But one that inherits orphans inherits it, as libkev(3) says. */
+START_TEST(private_is_inherited) {
+        int status;
+
+        ck_assert(signal(SIGCHLD, on_child) != SIG_ERR);
+        assert_system(prctl(PR_SET_CHILD_SUBREAPER, 1) == 0, "prctl");
+        use_private();
+        ck_assert_int_eq(wait_for_child(WNOHANG, NULL), 0);
+        ck_assert_int_eq(n_signals, 0);
+        kev = kev_close(kev);
+        ck_assert_int_gt(wait_for_child(0, &status), 0);
+        ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "kevd ended with status %#x", (unsigned)status);
+        ck_assert_int_eq(wait_for_child(0, NULL), -ECHILD);
+        ck_assert_int_eq(n_signals, 1);
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         Suite *suite = harness_suite("library");
         TCase *tcase = harness_case(suite, "call");
@@ -93,5 +147,8 @@ int main(int argc, char *argv[]) {
         tcase_add_checked_fixture(tcase, setup, teardown);
         tcase_add_test(tcase, call_depth);
         tcase_add_loop_test(tcase, call_not_object, 0, ARRAY_SIZE(not_objects));
+        tcase = harness_case(suite, "private");
+        tcase_add_test(tcase, private_is_no_child);
+        tcase_add_test(tcase, private_is_inherited);
         return harness_main(argc, argv);
 }
