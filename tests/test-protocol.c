@@ -403,6 +403,84 @@ START_TEST(test_closed_at_once) {
 }
 END_TEST
 
+/* ---- a peer that goes ------------------------------------------------------------------------------- */
+
+/* Until so many events came; each of them counts. */
+static void expect_events(int fd, int64_t n) {
+        for (int64_t count = 0; count < n;) {
+                struct json_object *reply = call(fd, "Wait", "{\"timeoutMsec\":%d}", HARNESS_REPLY_MSEC / 2);
+
+                ck_assert_msg(n_events(reply) > 0, "%lld events of %lld came", (long long)count, (long long)n);
+                for (size_t i = 0; i < n_events(reply); i++)
+                        count += number_at(json_object_array_get_idx(at(reply, "/parameters/events"), i), "/count");
+                ck_assert_int_le(count, n);
+                json_object_put(reply);
+        }
+        expect_nothing(fd);
+}
+
+#define TRIGGER_ONEWAY "{\"method\":\"org.kevd.events.Trigger\",\"oneway\":true,\"parameters\":{\"name\":\"n\"}}"
+#define TRIGGER_REPLIED "{\"method\":\"org.kevd.events.Trigger\",\"parameters\":{\"name\":\"n\"}}"
+
+static const struct leaving {
+        const char *what, *first, *then;
+        int n; /* of `then` */
+} leavings[] = {
+        { "oneway", NULL, TRIGGER_ONEWAY, 1000 },
+        { "replies unread", NULL, TRIGGER_REPLIED, 1000 },
+        { "wait", "{\"method\":\"org.kevd.events.Wait\"}", TRIGGER_ONEWAY, 1 },
+        { "wait, many", "{\"method\":\"org.kevd.events.Wait\"}", TRIGGER_ONEWAY, 1000 },
+        { "stream", "{\"method\":\"org.kevd.events.Wait\",\"more\":true}", TRIGGER_ONEWAY, 1 },
+        { "change on a worker",
+          "{\"method\":\"org.kevd.events.Change\",\"parameters\":{\"add\":[{\"id\":1,\"filter\":\"tree\",\"path\":\"/etc\"}]}}",
+          TRIGGER_ONEWAY, 100 },
+        { "monitor",
+          "{\"method\":\"org.kevd.events.Monitor\",\"more\":true,\"parameters\":{\"watches\":"
+          "[{\"id\":1,\"filter\":\"tree\",\"path\":\"/etc\"}]}}",
+          TRIGGER_ONEWAY, 100 },
+        { "large replies", "{\"method\":\"org.varlink.service.GetInterfaceDescription\",\"parameters\":{\"interface\":"
+          "\"org.kevd.events\"}}", TRIGGER_REPLIED, 1000 },
+};
+
+/* Whoever sent a call and went had it received: all calls are run, in one daemon's turn or many, and then
+ * the connection is over. */
+START_TEST(test_calls_of_a_peer_that_left) {
+        const struct leaving *l = &leavings[_i / 4];
+        bool stopped = _i % 2;
+        struct daemon *daemon = daemon_start("--mux", _i % 4 < 2 ? "epoll" : "poll");
+        int fd = client_connect(daemon->socket), other = client_connect(daemon->socket);
+        struct json_object *reply;
+        char *all = malloc(256 * 1024);
+        size_t size = 0, before;
+
+        harness_label(l->what);
+        ck_assert_ptr_nonnull(all);
+        change(other, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\"},{\"id\":2,\"filter\":\"tree\",\"path\":\"%s\"}]}",
+               harness_tempdir());
+        expect_answers(fd);
+        before = n_fds_of(daemon->pid) - 1;
+        if (l->first)
+                size += (size_t)sprintf(all, "%s", l->first) + 1;
+        for (int i = 0; i < l->n; i++)
+                size += (size_t)sprintf(all + size, "%s", l->then) + 1;
+        if (stopped)
+                ck_assert_int_eq(kill(daemon->pid, SIGSTOP), 0);
+        client_send(fd, all, size);
+        (void)close(fd);
+        if (stopped)
+                ck_assert_int_eq(kill(daemon->pid, SIGCONT), 0);
+        expect_events(other, l->n);
+        expect_fds(daemon, before);
+        reply = client_call(other, "org.kevd.manager.GetStatus", NULL);
+        ck_assert_int_eq(number_at(reply, "/parameters/counters/protocolErrors"), 0);
+        ck_assert_int_eq(number_at(reply, "/parameters/watches"), 2);
+        json_object_put(reply);
+        free(all);
+        (void)close(other);
+        daemon_stop(daemon);
+}
+END_TEST
+
 /* ---- waits ---------------------------------------------------------------------------------------- */
 
 START_TEST(test_call_ends_wait) {
@@ -1515,6 +1593,7 @@ int main(int argc, char *argv[]) {
         tcase_add_loop_test(c, test_half_closed, 0, 2);
         tcase_add_test(c, test_half_closed_wait);
         tcase_add_test(c, test_closed_at_once);
+        tcase_add_loop_test(c, test_calls_of_a_peer_that_left, 0, 4 * (int)ARRAY_SIZE(leavings));
 
         c = harness_case(suite, "waits");
         tcase_add_test(c, test_call_ends_wait);

@@ -119,6 +119,13 @@ void connection_doom(struct connection *c) {
         mux_defer(c->server->mux, &c->flush);
 }
 
+/* The descriptor stays open, but out of the mux, to which a peer's end is news in every turn. */
+static void peer_gone(struct connection *c) {
+        c->gone = true;
+        mux_remove(c->server->mux, &c->io);
+        mux_defer(c->server->mux, &c->flush);
+}
+
 static void protocol_error(struct connection *c, const char *what) {
         c->server->protocol_errors++;
         log_info("connection of pid %d, user %u, ended: %s", c->asker.pid, c->asker.uid, what);
@@ -179,16 +186,28 @@ static int charge_output(struct connection *c) {
         return 0;
 }
 
-static int write_out(struct connection *c) {
+/* To a peer that is gone: it is written off. */
+static int send_out(struct connection *c) {
         while (unwritten(c) > 0) {
-                ssize_t n = send(c->fd, c->out.data + c->written, unwritten(c), MSG_NOSIGNAL | MSG_DONTWAIT);
+                ssize_t n = c->gone ? (ssize_t)unwritten(c) :
+                                      send(c->fd, c->out.data + c->written, unwritten(c), MSG_NOSIGNAL | MSG_DONTWAIT);
 
                 if (n < 0 && errno == EAGAIN)
-                        break;
-                if (n < 0 && errno != EINTR)
+                        return 0;
+                if (n < 0 && (errno == EPIPE || errno == ECONNRESET))
+                        peer_gone(c);
+                else if (n < 0 && errno != EINTR)
                         return -errno;
                 c->written += (size_t)MAX(n, 0);
         }
+        return 0;
+}
+
+static int write_out(struct connection *c) {
+        int r = send_out(c);
+
+        if (r < 0)
+                return r;
         if (unwritten(c) > 0)
                 return charge_output(c);
         c->written = 0;
@@ -308,24 +327,25 @@ static bool wants_input(const struct connection *c) {
         return !c->end_of_input && !(has_message(c) && (c->call == CALL_CHANGE || unwritten(c) >= OUTPUT_HIGH));
 }
 
+static void read_more(struct connection *c) {
+        int r = read_in(c);
+
+        if (r == -ECONNRESET) { /* it closed with replies unread */
+                c->end_of_input = true;
+                peer_gone(c);
+        } else if (r < 0)
+                protocol_error(c, r == -EMSGSIZE ? "too many descriptors" : strerror(-r));
+        else if (r == 0 && c->gone)
+                c->end_of_input = true; /* all that it sent was read */
+}
+
 static void on_io(struct mux_io *io, unsigned events) {
         struct connection *c = container_of(io, struct connection, io);
-        int r = 1;
 
-        if (events & MUX_IN && wants_input(c))
-                r = read_in(c);
-        if (r == -ECONNRESET) { /* it closed with replies unread */
-                connection_doom(c);
-                return;
-        }
-        if (r < 0) {
-                protocol_error(c, r == -EMSGSIZE ? "too many descriptors" : strerror(-r));
-                return;
-        }
-        if (events & (MUX_ERR | MUX_HUP) && (r == 0 || !(events & MUX_IN))) {
-                connection_doom(c); /* all that came before was read */
-                return;
-        }
+        if (events & (MUX_ERR | MUX_HUP))
+                peer_gone(c);
+        else if (events & MUX_IN && wants_input(c))
+                read_more(c);
         mux_defer(c->server->mux, &c->flush);
 }
 
@@ -333,12 +353,28 @@ static bool is_finished(const struct connection *c) {
         return c->end_of_input && !has_message(c) && c->call == CALL_NONE && unwritten(c) == 0;
 }
 
+static unsigned wanted_events(const struct connection *c) {
+        return (wants_input(c) ? MUX_IN : 0u) | (unwritten(c) > 0 ? MUX_OUT : 0u);
+}
+
+/* More calls, or more to answer with, than this turn had room for; or more that a peer left behind, of
+ * which the mux does not tell. */
+static bool has_more_to_do(const struct connection *c) {
+        if (c->gone)
+                return true;
+        return unwritten(c) == 0 && ((has_message(c) && c->call == CALL_NONE) || wait_is_due(c));
+}
+
 /* The end of every turn in which something happened here. */
 static void on_flush(struct mux_deferred *deferred) {
         struct connection *c = container_of(deferred, struct connection, flush);
-        unsigned events;
         int r;
 
+        if (c->gone && !c->doomed) {
+                call_abandon(c);
+                if (wants_input(c))
+                        read_more(c);
+        }
         if (!c->doomed)
                 handle_messages(c);
         if (!c->doomed && unwritten(c) == 0)
@@ -348,12 +384,10 @@ static void on_flush(struct mux_deferred *deferred) {
                 connection_free(c);
                 return;
         }
-        events = (wants_input(c) ? MUX_IN : 0u) | (unwritten(c) > 0 ? MUX_OUT : 0u);
-        if (mux_modify(c->server->mux, &c->io, events) < 0) {
+        if (!c->gone && mux_modify(c->server->mux, &c->io, wanted_events(c)) < 0) {
                 connection_free(c);
                 return;
         }
-        /* More calls, or more to answer with, than this turn had room for. */
-        if (unwritten(c) == 0 && ((has_message(c) && c->call == CALL_NONE) || wait_is_due(c)))
+        if (has_more_to_do(c))
                 mux_defer(c->server->mux, &c->flush);
 }

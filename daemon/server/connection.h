@@ -14,6 +14,10 @@
  * written: a client that doesn't read leaves them in its queue, where they are
  * bounded.
  *
+ * A peer that is gone had its calls received, so those that reach others are
+ * still run, in their order. What only concerned the peer ends with it: its
+ * watches, a Change or Wait that is under way, and what was not yet written.
+ *
  * Nothing frees a connection but its own deferred work (`flush`) and the server:
  * whoever finds that it has to end calls connection_doom().
  */
@@ -63,6 +67,7 @@ struct connection {
         struct passed_fd fds[2 * FDS_MAX];
         size_t n_fds;
         bool end_of_input, doomed;
+        bool gone; /* the peer will read nothing more; out of the mux */
 
         struct buffer out;
         size_t written;  /* of `out` */
@@ -122,6 +127,9 @@ bool call_read(struct connection *connection, struct json_object *parameters, co
 bool call_dispatch(struct connection *connection, const char *message, size_t size);
 
 /* ---- Wait (events.c) ---------------------------------------------------------------------- */
+
+/* The peer is gone: ends its watches, and the call that is under way without a reply. */
+void call_abandon(struct connection *connection);
 
 void wait_init(struct connection *connection);
 void wait_cancel(struct connection *connection);

@@ -288,6 +288,8 @@ static void run_change(struct connection *c, struct change *change, const char *
 
         if (r == -EINVAL)
                 reply_invalid(c, where.size > 0 ? where.data : name_of_add);
+        else if (c->gone)
+                ; /* nobody's watches */
         else if (r < 0)
                 connection_doom(c);
         else if (change->n_to_add > limit)
@@ -432,7 +434,7 @@ static void wait(struct connection *c, struct json_object *parameters) {
                 reply_invalid(c, "timeoutMsec");
                 return;
         }
-        if (c->oneway)
+        if (c->oneway || c->gone)
                 return; /* events that nobody would get stay where they are */
         c->max_events = MIN(f.max_events, EVENTS_MAX);
         c->timeout_msec = f.timeout_msec;
@@ -485,6 +487,14 @@ void wait_interrupt(struct connection *c) {
         c->interrupted = true;
         if (c->call == CALL_WAIT)
                 wait_flush(c);
+}
+
+void call_abandon(struct connection *c) {
+        wait_cancel(c);
+        queue_close(&c->queue);
+        buffer_free(&c->refused);
+        c->n_starting = 0;
+        c->call = CALL_NONE;
 }
 
 static void on_timer(struct mux_timer *timer) {
