@@ -1020,39 +1020,111 @@ START_TEST(test_descriptor_is_let_go) {
 }
 END_TEST
 
-/* SCM_MAX_FD descriptors with each of many pieces of a message that never ends. */
-START_TEST(test_descriptors_too_many) {
-        enum { PIECES = 8, FDS = 253 };
+/* A byte, with one descriptor so many times. A connection that has ended is passed over. */
+static void send_many(int fd, int passed, size_t n) {
+        enum { FDS = 253 };
         union {
                 struct cmsghdr header;
                 char bytes[CMSG_SPACE(FDS * sizeof(int))];
         } control = { 0 };
-        struct daemon *daemon = daemon_start(NULL);
-        int other = client_connect(daemon->socket), fd = client_connect(daemon->socket), file = make_file("file");
         struct iovec piece = { .iov_base = (char[]){ '{' }, .iov_len = 1 };
         struct msghdr message = {
-                .msg_iov = &piece, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control.bytes),
+                .msg_iov = &piece, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = CMSG_SPACE(n * sizeof(int)),
         };
+
+        control.header = (struct cmsghdr){
+                .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(n * sizeof(int)),
+        };
+        for (size_t i = 0; i < n; i++)
+                memcpy(CMSG_DATA(&control.header) + i * sizeof(int), &passed, sizeof(int));
+        if (sendmsg(fd, &message, MSG_NOSIGNAL) < 0)
+                ck_assert_msg(errno == EPIPE || errno == ECONNRESET, "%s", strerror(errno));
+}
+
+/* SCM_MAX_FD descriptors with each of many pieces of a message that never ends. */
+START_TEST(test_descriptors_too_many) {
+        enum { PIECES = 8, FDS = 253 };
+        struct daemon *daemon = daemon_start(NULL);
+        int other = client_connect(daemon->socket), fd = client_connect(daemon->socket), file = make_file("file");
         size_t before;
 
         expect_answers(other);
         expect_answers(fd);
         before = n_fds_of(daemon->pid) - 1;
-        control.header = (struct cmsghdr){
-                .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(FDS * sizeof(int)),
-        };
-        for (size_t i = 0; i < FDS; i++)
-                memcpy(CMSG_DATA(&control.header) + i * sizeof(int), &file, sizeof(int));
         for (int i = 0; i < PIECES; i++)
-                if (sendmsg(fd, &message, MSG_NOSIGNAL) < 0) {
-                        ck_assert_msg(errno == EPIPE || errno == ECONNRESET, "%s", strerror(errno));
-                        break;
-                }
+                send_many(fd, file, FDS);
         client_expect_close(fd, HARNESS_REPLY_MSEC);
         expect_answers(other);
         expect_fds(daemon, before);
         (void)close(file);
         (void)close(fd);
+        (void)close(other);
+        daemon_stop(daemon);
+}
+END_TEST
+
+/* One user's connections hold all the descriptors that it may have the daemon hold: this harms those that pass some. */
+START_TEST(test_descriptors_of_a_user) {
+        enum { LIMIT = 4096, FDS = 253, A_CONNECTION = 2 * FDS, LEFT = 20 };
+        struct rlimit limit = { 3 * LIMIT, 3 * LIMIT };
+        struct daemon *daemon;
+        int other, passing, file, fds[16], n = 0;
+        size_t before, held = 0;
+        struct json_object *reply;
+
+        if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+                harness_skip("the limit of descriptors can't be raised");
+        daemon = daemon_start("--mux", _i == 0 ? "epoll" : "poll");
+        file = make_file("file");
+        other = client_connect(daemon->socket);
+        passing = client_connect(daemon->socket);
+        change(other, "{\"add\":[{\"id\":1,\"filter\":\"vnode\",\"path\":\"%s/file\"}]}", harness_tempdir());
+        expect_answers(passing);
+        before = n_fds_of(daemon->pid);
+
+        /* In messages that never end, until so many are left beside the connections' own. */
+        while (held + (size_t)n + 2 < LIMIT - LEFT) {
+                size_t now = MIN((size_t)FDS, LIMIT - LEFT - 2 - held - (size_t)n - (held % A_CONNECTION == 0));
+
+                if (held % A_CONNECTION == 0)
+                        fds[n++] = client_connect(daemon->socket);
+                send_many(fds[n - 1], file, now);
+                held += now;
+        }
+        expect_fds(daemon, before + held + (size_t)n);
+
+        expect_answers(other);
+        for (int i = 0; i < 100; i++)
+                client_send_message(other, "{\"method\":\"org.kevd.events.GetLimits\"}");
+        for (int i = 0; i < 100; i++)
+                json_object_put(receive(other));
+        /* There is room for as many. */
+        client_send_message(passing, "{\"method\":\"org.kevd.events.GetLimits\",\"oneway\":true}");
+        send_with_fd(passing, file, "{\"method\":\"org.kevd.events.Change\",\"parameters\":{\"add\":[{\"id\":1,\"filter\":\"vnode\","
+                                    "\"notes\":[\"write\"],\"descriptor\":0}]}}");
+        expect_none_refused(passing);
+        touch(file);
+        reply = take(passing);
+        ck_assert_uint_eq(n_events(reply), 1);
+        json_object_put(reply);
+        expect_fds(daemon, before + held + (size_t)n);
+        send_many(passing, file, LEFT);
+        expect_fds(daemon, before + held + (size_t)n + LEFT);
+        expect_answers(other);
+
+        /* And for not one more. */
+        send_with_fd(fds[0], file, "{");
+        client_expect_close(fds[0], HARNESS_REPLY_MSEC);
+        expect_fds(daemon, before + held + (size_t)n + LEFT - 1 - A_CONNECTION);
+        send_many(fds[1], file, FDS); /* the connection's own limit */
+        client_expect_close(fds[1], HARNESS_REPLY_MSEC);
+        expect_answers(other);
+        for (int i = 0; i < n; i++)
+                (void)close(fds[i]);
+        (void)close(passing);
+        expect_fds(daemon, before - 1);
+        expect_answers(other);
+        (void)close(file);
         (void)close(other);
         daemon_stop(daemon);
 }
@@ -1616,6 +1688,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_descriptor_leaks);
         tcase_add_test(c, test_descriptor_is_let_go);
         tcase_add_test(c, test_descriptors_too_many);
+        tcase_add_loop_test(c, test_descriptors_of_a_user, 0, 2);
         tcase_add_test(c, test_descriptor_that_lingers);
 
         c = harness_case(suite, "watches");

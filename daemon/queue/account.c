@@ -63,14 +63,14 @@ size_t account_limit(const struct account *account, enum resource resource) {
         return account->accounts->limits.values[resource];
 }
 
-bool account_has_room(const struct account *account, enum resource resource, size_t amount) {
+size_t account_room(const struct account *account, enum resource resource) {
         size_t limit = account_limit(account, resource);
 
-        return account->used[resource] <= limit && amount <= limit - account->used[resource];
+        return limit - MIN(limit, account->used[resource]);
 }
 
 int account_charge(struct account *account, enum resource resource, size_t amount) {
-        if (!account_has_room(account, resource, amount))
+        if (account->used[resource] > account_limit(account, resource) || amount > account_room(account, resource))
                 return -EDQUOT;
         account->used[resource] += amount;
         return 0;

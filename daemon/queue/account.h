@@ -53,7 +53,8 @@ struct account *account_unref(struct account *account);
 
 /* -EDQUOT: it would be more than the limit. */
 int account_charge(struct account *account, enum resource resource, size_t amount);
-bool account_has_room(const struct account *account, enum resource resource, size_t amount);
+/* How much can be charged yet. */
+size_t account_room(const struct account *account, enum resource resource);
 /* For what is bounded by something else that was charged. */
 void account_charge_anyway(struct account *account, enum resource resource, size_t amount);
 void account_return(struct account *account, enum resource resource, size_t amount);

@@ -249,41 +249,93 @@ static bool keep_fds(struct connection *c, const struct msghdr *header, size_t s
                         else
                                 too_many[n_too_many++] = fd;
                 }
-                account_charge_anyway(c->account, RESOURCE_DESCRIPTORS, n); /* there was room for a message's */
+                account_charge_anyway(c->account, RESOURCE_DESCRIPTORS, n); /* there is room: receive() */
         }
         closer_add(&c->server->closer, c->account, too_many, n_too_many);
         return room && n_too_many == 0;
 }
 
-/* One read. 0: there was nothing; a negative errno: the end. */
-static int read_in(struct connection *c) {
-        union {
-                struct cmsghdr align;
-                char space[CMSG_SPACE(FDS_MAX * sizeof(int))];
-        } control;
-        struct iovec piece;
+union control {
+        struct cmsghdr align;
+        char space[CMSG_SPACE(FDS_MAX * sizeof(int))];
+};
+
+/* The descriptors in it are copies: what they are of lies in the socket still, and the close is none that waits. */
+static void close_peeked(struct msghdr *header) {
+        for (struct cmsghdr *h = CMSG_FIRSTHDR(header); h; h = CMSG_NXTHDR(header, h))
+                for (size_t i = 0; h->cmsg_type == SCM_RIGHTS && CMSG_LEN((i + 1) * sizeof(int)) <= h->cmsg_len; i++) {
+                        int fd;
+
+                        memcpy(&fd, CMSG_DATA(h) + i * sizeof(int), sizeof(int));
+                        (void)close(fd);
+                }
+}
+
+/*
+ * How much can be read if there is room for few descriptors. Those that do not go into the control buffer the
+ * kernel would close by itself, on this very thread (see closer.h): so they are looked at where they lie, and
+ * what then is read is no more than that. -EDQUOT: there are too many.
+ */
+static ssize_t look_ahead(struct connection *c, struct iovec piece, size_t room) {
+        union control control;
+        struct msghdr header = { .msg_iov = &piece, .msg_iovlen = 1 };
+        ssize_t n = recvmsg(c->fd, &header, MSG_DONTWAIT | MSG_PEEK);
+
+        if (n <= 0 || !(header.msg_flags & MSG_CTRUNC))
+                return n < 0 ? -errno : n;
+        if (room == 0)
+                return -EDQUOT;
+        piece.iov_len = (size_t)n;
+        header = (struct msghdr){
+                .msg_iov = &piece, .msg_iovlen = 1, .msg_control = &control,
+                .msg_controllen = CMSG_LEN(room * sizeof(int)),
+        };
+        n = recvmsg(c->fd, &header, MSG_DONTWAIT | MSG_PEEK | MSG_CMSG_CLOEXEC);
+        if (n < 0)
+                return -errno;
+        close_peeked(&header);
+        return header.msg_flags & MSG_CTRUNC ? -EDQUOT : n;
+}
+
+static ssize_t receive(struct connection *c, struct iovec piece) {
+        size_t room = account_room(c->account, RESOURCE_DESCRIPTORS), start = c->in.size;
+        union control control;
         struct msghdr header = {
                 .msg_iov = &piece, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control),
         };
-        size_t start = c->in.size;
         ssize_t n;
 
-        if (!account_has_room(c->account, RESOURCE_DESCRIPTORS, FDS_MAX))
-                return -EDQUOT;
-        piece.iov_len = MIN(MESSAGE_BYTES_MAX - MIN(start, (size_t)MESSAGE_BYTES_MAX - 1), start ? 65536u : 4096u);
+        if (room < FDS_MAX) {
+                n = look_ahead(c, piece, room);
+                if (n <= 0)
+                        return n;
+                piece.iov_len = (size_t)n;
+        }
+        n = recvmsg(c->fd, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        if (n <= 0)
+                return n < 0 ? -errno : 0;
+        c->in.size += (size_t)n;
+        return header.msg_controllen > 0 && !keep_fds(c, &header, start, (size_t)n) ? -EMSGSIZE : n;
+}
+
+/* One read. 0: there was nothing; a negative errno: the end. */
+static int read_in(struct connection *c) {
+        size_t start = c->in.size;
+        struct iovec piece = {
+                .iov_len = MIN(MESSAGE_BYTES_MAX - MIN(start, (size_t)MESSAGE_BYTES_MAX - 1), start ? 65536u : 4096u),
+        };
+        ssize_t n;
+
         piece.iov_base = buffer_reserve(&c->in, piece.iov_len);
         if (!piece.iov_base)
                 return -ENOMEM;
-        n = recvmsg(c->fd, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        n = receive(c, piece);
         if (n < 0)
-                return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+                return n == -EAGAIN || n == -EINTR ? 0 : (int)n;
         if (n == 0) {
                 c->end_of_input = true;
                 return 0;
         }
-        c->in.size += (size_t)n;
-        if (header.msg_controllen > 0 && !keep_fds(c, &header, start, (size_t)n))
-                return -EMSGSIZE;
         for (size_t i = start; i < c->in.size; i++)
                 c->messages_received += c->in.data[i] == 0;
         return 1;
@@ -334,7 +386,9 @@ static void read_more(struct connection *c) {
                 c->end_of_input = true;
                 peer_gone(c);
         } else if (r < 0)
-                protocol_error(c, r == -EMSGSIZE ? "too many descriptors" : strerror(-r));
+                protocol_error(c, r == -EMSGSIZE ? "too many descriptors" :
+                                  r == -EDQUOT   ? "more descriptors than the user's limit has room for" :
+                                                   strerror(-r));
         else if (r == 0 && c->gone)
                 c->end_of_input = true; /* all that it sent was read */
 }
