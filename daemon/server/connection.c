@@ -373,10 +373,10 @@ static void handle_messages(struct connection *c) {
 
 /* ---- the turn ---------------------------------------------------------------------------------------- */
 
-/* Reading stops while a call that can't be cut short is under way and enough has
- * been read, or too little was written. */
+/* Whole messages are run before more is read, so that the input is one read more than a message at most. The one
+ * that ends a Wait is whole. */
 static bool wants_input(const struct connection *c) {
-        return !c->end_of_input && !(has_message(c) && (c->call == CALL_CHANGE || unwritten(c) >= OUTPUT_HIGH));
+        return !c->end_of_input && !has_message(c);
 }
 
 static void read_more(struct connection *c) {
@@ -416,7 +416,8 @@ static unsigned wanted_events(const struct connection *c) {
 static bool has_more_to_do(const struct connection *c) {
         if (c->gone)
                 return true;
-        return unwritten(c) == 0 && ((has_message(c) && c->call == CALL_NONE) || wait_is_due(c));
+        return (has_message(c) && c->call == CALL_NONE && unwritten(c) < OUTPUT_HIGH) ||
+               (unwritten(c) == 0 && wait_is_due(c));
 }
 
 /* The end of every turn in which something happened here. */
