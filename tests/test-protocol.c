@@ -1352,7 +1352,7 @@ START_TEST(test_quota_connections) {
 END_TEST
 
 START_TEST(test_quota_watches) {
-        enum { A_CALL = 1000 };
+        enum { A_CALL = 1000, A_NAME = 4096 };
         struct daemon *daemon = daemon_start(NULL);
         int fd = client_connect(daemon->socket), other = client_connect(daemon->socket);
         struct json_object *reply = call(fd, "GetLimits", "{}");
@@ -1365,9 +1365,9 @@ START_TEST(test_quota_watches) {
         while (id < limit + 2 * A_CALL) {
                 size_t size = 0;
 
-                for (int i = 0; i < A_CALL; i++)
-                        size += (size_t)sprintf(text + size, "%s{\"id\":%lld,\"filter\":\"user\",\"name\":\"n\"}",
-                                                i ? "," : "", (long long)id++);
+                for (int i = 0; i < A_CALL; i++, id++)
+                        size += (size_t)sprintf(text + size, "%s{\"id\":%lld,\"filter\":\"user\",\"name\":\"n%lld\"}",
+                                                i ? "," : "", (long long)id, (long long)id / A_NAME);
                 reply = call(fd, "Change", "{\"add\":[%s]}", text);
                 no_more += (int64_t)json_object_array_length(at(reply, "/parameters/refused"));
                 if (json_object_array_length(at(reply, "/parameters/refused")) > 0)
@@ -1377,7 +1377,7 @@ START_TEST(test_quota_watches) {
         made = id - no_more;
         ck_assert_int_eq(made, limit);
         refused(other, "{\"id\":1,\"filter\":\"timer\",\"data\":1000}", "EDQUOT"); /* it is the user's limit */
-        ck_assert_int_eq(trigger(other, "n", 1), limit);
+        ck_assert_int_eq(trigger(other, "n1", 1), A_NAME);
 
         /* All goes with the connection. */
         (void)close(fd);
@@ -1391,6 +1391,51 @@ START_TEST(test_quota_watches) {
         ck_assert_int_eq(number_at(reply, "/parameters/queueBytes"), 0);
         json_object_put(reply);
         free(text);
+        (void)close(other);
+        daemon_stop(daemon);
+}
+END_TEST
+
+/* Watches of one name. */
+static void watch_name(int fd, const char *name, int first, int n) {
+        enum { A_CALL = 500 };
+        char *text = malloc(A_CALL * 64);
+
+        ck_assert_ptr_nonnull(text);
+        for (int id = first, end = first + n; id < end;) {
+                size_t size = 0;
+
+                for (int i = 0; i < A_CALL && id < end; i++)
+                        size += (size_t)sprintf(text + size, "%s{\"id\":%d,\"filter\":\"user\",\"name\":\"%s\"}",
+                                                i ? "," : "", id++, name);
+                change(fd, "{\"add\":[%s]}", text);
+        }
+        free(text);
+}
+
+START_TEST(test_quota_watches_of_a_name) {
+        enum { LIMIT = 4096 };
+        struct daemon *daemon = daemon_start(NULL);
+        int fd = client_connect(daemon->socket), other = client_connect(daemon->socket);
+        struct json_object *reply;
+
+        watch_name(fd, "n", 0, LIMIT - 1);
+        watch_name(other, "n", 0, 1);
+        for (int i = 0; i < 2; i++) {
+                reply = call(other, "Change", "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\"}]}");
+                ck_assert_str_eq(text_at(reply, "/parameters/refused/0/errno"), "EDQUOT");
+                ck_assert_msg(strncmp(text_at(reply, "/parameters/refused/0/message"), "name: ", 6) == 0, "%s",
+                              json_object_to_json_string(reply));
+                json_object_put(reply);
+                ck_assert_int_eq(trigger(other, "n", 1), LIMIT);
+        }
+        watch_name(other, "m", 2, 1); /* another name is not concerned */
+        if (geteuid() == 0)
+                ck_assert_int_eq(trigger(fd, "m", 1), 1);
+        change(fd, "{\"remove\":[17]}");
+        watch_name(other, "n", 1, 1);
+        ck_assert_int_eq(trigger(other, "n", 1), LIMIT);
+        (void)close(fd);
         (void)close(other);
         daemon_stop(daemon);
 }
@@ -1701,6 +1746,7 @@ int main(int argc, char *argv[]) {
         c = harness_case(suite, "quotas");
         tcase_add_test(c, test_quota_connections);
         tcase_add_test(c, test_quota_watches);
+        tcase_add_test(c, test_quota_watches_of_a_name);
 
         c = harness_case(suite, "peers");
         tcase_add_test(c, test_other_user);

@@ -174,5 +174,7 @@ static inline void source_report(struct source *source, struct subscription *sub
         source->context->sink->report(subscription, report);
 }
 
+enum { USER_WATCHES_MAX = 4096 }; /* of one user on one name */
+
 /* source_user: sets off the watches of that user and name. Returns how many. */
 uint64_t user_trigger(struct sources *sources, uid_t uid, const char *name, int64_t data);

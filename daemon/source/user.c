@@ -16,10 +16,11 @@ struct user_source {
         struct hash names; /* struct user_name */
 };
 
-/* All watches of one user on one name. */
+/* All watches of one user on one name: so many that one Trigger can reach them all in one go. */
 struct user_name {
         struct hash_node node;
         struct list subscriptions;
+        size_t n_subscriptions;
         uid_t uid;
         char name[];
 };
@@ -63,6 +64,7 @@ static int user_attach(struct source *source, struct subscription *subscription,
                 if (!u)
                         return refuse(refusal, ENOMEM, "no memory");
                 u->uid = subject->asker->uid;
+                u->n_subscriptions = 0;
                 memcpy(u->name, subject->name, size);
                 list_init(&u->subscriptions);
                 if (hash_add(&s->names, &u->node, hash) < 0) {
@@ -70,7 +72,10 @@ static int user_attach(struct source *source, struct subscription *subscription,
                         return refuse(refusal, ENOMEM, "no memory");
                 }
         }
+        if (u->n_subscriptions == USER_WATCHES_MAX)
+                return refuse(refusal, EDQUOT, "name: the limit of %d watches of one name is reached", USER_WATCHES_MAX);
         list_append(&u->subscriptions, &subscription->link);
+        u->n_subscriptions++;
         subscription->object = u;
         return 0;
 }
@@ -80,7 +85,7 @@ static void user_detach(struct source *source, struct subscription *subscription
         struct user_name *u = take_pointer(&subscription->object);
 
         list_remove(&subscription->link);
-        if (!list_empty(&u->subscriptions))
+        if (--u->n_subscriptions > 0)
                 return;
         hash_remove(&s->names, &u->node);
         free(u);
