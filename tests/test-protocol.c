@@ -1666,6 +1666,88 @@ START_TEST(test_garbage_beside) {
 }
 END_TEST
 
+static int64_t events_in(int fd) {
+        struct json_object *reply = client_call(fd, "org.kevd.manager.GetStatus", NULL);
+        int64_t n = number_at(reply, "/parameters/counters/eventsIn");
+
+        json_object_put(reply);
+        return n;
+}
+
+/* Several connections, each with many calls that reach thousands of watches: they are run in turns, and another's call
+ * comes between them. */
+START_TEST(test_busy_triggers_beside) {
+        enum { WATCHES = 4096, BUSY = 5, CALLS = 32 };
+        struct daemon *daemon = daemon_start(NULL);
+        int fd = client_connect(daemon->socket), other = client_connect(daemon->socket), busy[BUSY];
+        struct json_object *reply;
+
+        watch_name(fd, "n", 0, WATCHES);
+        for (int i = 0; i < BUSY; i++) {
+                busy[i] = client_connect(daemon->socket);
+                expect_answers(busy[i]);
+        }
+        expect_answers(other);
+        expect_answers(fd); /* so that the other is not what the daemon looks at first */
+        ck_assert_int_eq(kill(daemon->pid, SIGSTOP), 0);
+        for (int i = 0; i < BUSY; i++)
+                for (int n = 0; n < CALLS; n++)
+                        client_send_message(busy[i], TRIGGER_REPLIED);
+        client_send_message(other, "{\"method\":\"org.kevd.manager.GetStatus\"}");
+        ck_assert_int_eq(kill(daemon->pid, SIGCONT), 0);
+        reply = receive(other);
+        ck_assert_int_le(number_at(reply, "/parameters/counters/eventsIn"), BUSY * CALLS * WATCHES / 4);
+        json_object_put(reply);
+        for (int i = 0; i < BUSY; i++)
+                for (int n = 0; n < CALLS; n++) {
+                        reply = receive(busy[i]);
+                        ck_assert_int_eq(number_at(reply, "/parameters/reached"), WATCHES);
+                        json_object_put(reply);
+                }
+        ck_assert_int_eq(events_in(other), BUSY * CALLS * WATCHES);
+        for (int i = 0; i < BUSY; i++)
+                (void)close(busy[i]);
+        (void)close(fd);
+        (void)close(other);
+        daemon_stop(daemon);
+}
+END_TEST
+
+/* Hundreds of connections with calls of their own: none is passed over, and each has its calls run in their order. */
+START_TEST(test_many_busy_connections) {
+        enum { N = 200, CALLS = 150 };
+        struct daemon *daemon = daemon_start("--mux", _i == 0 ? "epoll" : "poll");
+        int fds[N];
+
+        for (int i = 0; i < N; i++) {
+                fds[i] = client_connect(daemon->socket);
+                expect_answers(fds[i]);
+        }
+        ck_assert_int_eq(kill(daemon->pid, SIGSTOP), 0);
+        for (int i = 0; i < N; i++) {
+                char all[CALLS * 64];
+                size_t size = 0;
+
+                for (int n = 0; n < CALLS; n++)
+                        size += (size_t)snprintf(all + size, sizeof(all) - size, "{\"method\":\"org.kevd.events.M%d\"}", n) + 1;
+                client_send(fds[i], all, size);
+        }
+        ck_assert_int_eq(kill(daemon->pid, SIGCONT), 0);
+        for (int i = 0; i < N; i++) {
+                for (int n = 0; n < CALLS; n++) {
+                        struct json_object *reply = receive(fds[i]);
+                        char expected[64];
+
+                        (void)snprintf(expected, sizeof(expected), "org.kevd.events.M%d", n);
+                        ck_assert_str_eq(text_at(reply, "/parameters/method"), expected);
+                        json_object_put(reply);
+                }
+                (void)close(fds[i]);
+        }
+        daemon_stop(daemon);
+}
+END_TEST
+
 /* A name that reaches many watches, timers that fire all the time: another client's call still goes through. */
 START_TEST(test_busy_timers_beside) {
         enum { TIMERS = 100000, A_CALL = 1000, BOUND_MSEC = 100 };
@@ -1755,6 +1837,8 @@ int main(int argc, char *argv[]) {
 
         c = harness_case(suite, "neighbours");
         tcase_add_test(c, test_garbage_beside);
+        tcase_add_test(c, test_busy_triggers_beside);
+        tcase_add_loop_test(c, test_many_busy_connections, 0, 2);
         tcase_add_test(c, test_busy_timers_beside);
         return harness_main(argc, argv);
 }

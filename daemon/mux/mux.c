@@ -19,6 +19,7 @@ struct mux {
         size_t n_ios;
         struct mux_timer **heap; /* from index 1 on, the earliest first */
         size_t heap_size, heap_capacity;
+        uint64_t turn;
         uint64_t timers_nsec; /* while timers run: those due by then do */
         struct list deferred;
         struct list barriers;
@@ -93,6 +94,10 @@ struct mux *mux_close(struct mux *mux) {
 
 const char *mux_backend_name(const struct mux *mux) {
         return mux->backend->name;
+}
+
+uint64_t mux_turn(const struct mux *mux) {
+        return mux->turn;
 }
 
 /* ---- descriptors ------------------------------------------------------------- */
@@ -300,6 +305,7 @@ int mux_wait(struct mux *mux, int64_t timeout_nsec) {
         struct list barriers;
         int n;
 
+        mux->turn++;
         n = mux->backend->wait(mux->state, mux->ready, READY_MAX, time_to_wait(mux, timeout_nsec));
         if (n < 0)
                 return n;

@@ -123,3 +123,5 @@ void mux_barrier_cancel(struct mux_barrier *barrier);
 /* One turn; waits `timeout_nsec` at most, for ever when negative. Returns 0, or
  * the backend's error: the mux is of no use then. A signal ends the wait. */
 int mux_wait(struct mux *mux, int64_t timeout_nsec);
+/* The number of the turn: how often mux_wait() was called. */
+uint64_t mux_turn(const struct mux *mux);

@@ -52,6 +52,7 @@ int connection_new(struct server *server, int fd, struct connection **ret_connec
         c->fd = -1;
         c->io = MUX_IO_INIT;
         list_init(&c->link);
+        list_init(&c->postponed);
         mux_deferred_init(&c->flush, on_flush);
         r = peer_identify(fd, &c->asker);
         if (r == 0) {
@@ -96,6 +97,7 @@ struct connection *connection_free(struct connection *c) {
 
         wait_cancel(c);
         mux_deferred_cancel(&c->flush);
+        list_remove(&c->postponed);
         mux_remove(server->mux, &c->io);
         queue_close(&c->queue);
         drop_fds(c, UINT64_MAX);
@@ -341,13 +343,17 @@ static int read_in(struct connection *c) {
         return 1;
 }
 
+void call_charge(struct connection *c, size_t cost) {
+        c->cost += cost;
+        server_charge_call(c->server, cost);
+}
+
 static bool has_message(const struct connection *c) {
         return c->messages_received > c->messages_taken;
 }
 
 static void handle_messages(struct connection *c) {
         size_t done = 0;
-        unsigned n = 0;
 
         while (has_message(c) && !c->doomed && unwritten(c) < OUTPUT_HIGH) {
                 const char *message = c->in.data + done;
@@ -355,9 +361,10 @@ static void handle_messages(struct connection *c) {
 
                 if (c->call == CALL_BARRIER || c->call == CALL_WAIT)
                         wait_interrupt(c);
-                if (c->call != CALL_NONE || ++n > CALLS_A_TURN)
+                if (c->call != CALL_NONE || c->cost >= CALLS_A_TURN || !server_has_room(c->server))
                         break;
                 size = strlen(message);
+                call_charge(c, 1 + size / CALL_BYTES);
                 if (!call_dispatch(c, message, size))
                         protocol_error(c, "not a Varlink call");
                 c->messages_taken++;
@@ -413,18 +420,17 @@ static unsigned wanted_events(const struct connection *c) {
 
 /* More calls, or more to answer with, than this turn had room for; or more that a peer left behind, of
  * which the mux does not tell. */
-static bool has_more_to_do(const struct connection *c) {
-        if (c->gone)
-                return true;
-        return (has_message(c) && c->call == CALL_NONE && unwritten(c) < OUTPUT_HIGH) ||
-               (unwritten(c) == 0 && wait_is_due(c));
+static void go_on_later(struct connection *c) {
+        if (has_message(c) && c->call == CALL_NONE && unwritten(c) < OUTPUT_HIGH)
+                server_postpone(c->server, c);
+        else if (c->gone || (unwritten(c) == 0 && wait_is_due(c)))
+                mux_defer(c->server->mux, &c->flush);
 }
 
-/* The end of every turn in which something happened here. */
-static void on_flush(struct mux_deferred *deferred) {
-        struct connection *c = container_of(deferred, struct connection, flush);
+void connection_flush(struct connection *c) {
         int r;
 
+        c->cost = 0;
         if (c->gone && !c->doomed) {
                 call_abandon(c);
                 if (wants_input(c))
@@ -443,6 +449,10 @@ static void on_flush(struct mux_deferred *deferred) {
                 connection_free(c);
                 return;
         }
-        if (has_more_to_do(c))
-                mux_defer(c->server->mux, &c->flush);
+        go_on_later(c);
+}
+
+/* The end of every turn in which something happened here. */
+static void on_flush(struct mux_deferred *deferred) {
+        connection_flush(container_of(deferred, struct connection, flush));
 }

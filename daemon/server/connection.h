@@ -37,7 +37,6 @@ enum {
         OUTPUT_HIGH = 128 * 1024,      /* with so much unwritten no further call is answered */
         EVENTS_BYTES_MAX = 64 * 1024,  /* of one reply, about */
         EVENTS_MAX = 1024,             /* of one reply where the call doesn't say */
-        CALLS_A_TURN = 64,
         SILENCE_SEC = 30,              /* the longest of a stream */
 };
 
@@ -73,8 +72,10 @@ struct connection {
         size_t written;  /* of `out` */
         size_t charged;  /* for `out` */
         struct mux_deferred flush;
+        struct list postponed; /* in the server's; or alone */
 
         enum call_state call;
+        size_t cost; /* of the calls that were run in this go */
         bool more, oneway;
         bool monitor;   /* the call is Monitor: Change, then Wait */
         bool interrupted; /* a further call has come */
@@ -92,6 +93,8 @@ struct connection {
 /* Takes the socket over, also when it fails. */
 int connection_new(struct server *server, int fd, struct connection **ret_connection);
 struct connection *connection_free(struct connection *connection);
+/* Does what is due; may free it. */
+void connection_flush(struct connection *connection);
 /* It ends at the end of this turn. */
 void connection_doom(struct connection *connection);
 
@@ -123,6 +126,8 @@ extern const struct method methods_manager[];
 /* Reads the parameters; false: they are wrong, and that was replied. */
 bool call_read(struct connection *connection, struct json_object *parameters, const struct field *fields,
                size_t n_fields, void *target);
+/* Adds to what the calls of this turn cost. */
+void call_charge(struct connection *connection, size_t cost);
 /* The call in this message; false: it is none, and the connection has to end. */
 bool call_dispatch(struct connection *connection, const char *message, size_t size);
 

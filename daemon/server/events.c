@@ -59,6 +59,7 @@ static void trigger(struct connection *c, struct json_object *parameters) {
                 return;
         }
         reached = user_trigger(&c->server->sources, c->asker.uid, f.name, f.data);
+        call_charge(c, reached / CALL_REACHES);
         b = reply_begin(c);
         if (!b)
                 return;

@@ -40,6 +40,43 @@ static void on_user_gone(struct accounts *accounts, uid_t uid) {
         workers_release(s->workers, uid);
 }
 
+/* ---- turns ---------------------------------------------------------------------------- */
+
+bool server_has_room(struct server *s) {
+        if (s->turn != mux_turn(s->mux))
+                s->calls_cost = 0;
+        s->turn = mux_turn(s->mux);
+        return s->calls_cost < CALLS_A_TURN_OF_ALL;
+}
+
+void server_charge_call(struct server *s, size_t cost) {
+        s->calls_cost += cost;
+}
+
+void server_postpone(struct server *s, struct connection *c) {
+        if (list_empty(&c->postponed))
+                list_append(&s->postponed, &c->postponed);
+        mux_defer(s->mux, &s->next_turn);
+}
+
+/* It was deferred in the turn before, and so comes before what this turn has brought. */
+static void on_next_turn(struct mux_deferred *deferred) {
+        struct server *s = container_of(deferred, struct server, next_turn);
+        struct list now;
+        struct list *entry;
+
+        list_init(&now);
+        list_splice(&now, &s->postponed);
+        while (server_has_room(s) && (entry = list_pop(&now)))
+                connection_flush(list_entry(entry, struct connection, postponed));
+        list_splice(&now, &s->postponed); /* who had no turn goes before who had one */
+        list_splice(&s->postponed, &now);
+        if (!list_empty(&s->postponed))
+                mux_defer(s->mux, &s->next_turn);
+}
+
+/* ---- life ------------------------------------------------------------------------------ */
+
 int server_open(struct server *s, struct mux *mux, struct workers *workers, enum mode mode) {
         int r;
 
@@ -50,6 +87,8 @@ int server_open(struct server *s, struct mux *mux, struct workers *workers, enum
                 .start_usec = monotonic_nsec() / NSEC_PER_USEC,
         };
         list_init(&s->connections);
+        list_init(&s->postponed);
+        mux_deferred_init(&s->next_turn, on_next_turn);
         accounts_init(&s->accounts, &limits_default, on_user_gone);
         r = closer_open(&s->closer, mux, workers);
         if (r < 0)
@@ -68,6 +107,7 @@ void server_close(struct server *s) {
         s->n_listeners = 0;
         while (!list_empty(&s->connections))
                 connection_free(list_entry(s->connections.next, struct connection, link));
+        mux_deferred_cancel(&s->next_turn);
 }
 
 void server_free(struct server *s) {

@@ -43,6 +43,10 @@ struct server {
         struct listener listeners[LISTENERS_MAX];
         size_t n_listeners;
         struct mux_timer accept_again;
+        uint64_t turn;         /* the last in which calls were run */
+        size_t calls_cost;     /* of those in that turn */
+        struct list postponed; /* connections with calls for which a turn had no room */
+        struct mux_deferred next_turn;
         bool stop; /* the loop is to end */
 };
 
@@ -56,6 +60,22 @@ int server_listen(struct server *server, int fd);
 /* Takes a connected socket over, also when it fails. In private mode its end
  * ends the daemon. */
 int server_serve(struct server *server, int fd);
+
+/* ---- how much is done in a turn --------------------------------------------------------- */
+
+/* A call costs 1, and more if it is long or reaches many: about 10 us each. */
+enum {
+        CALLS_A_TURN = 64,          /* of one connection */
+        CALLS_A_TURN_OF_ALL = 512,
+        CALL_BYTES = 1024,          /* so many bytes of a call cost 1 */
+        CALL_REACHES = 32,          /* so many watches that it reaches */
+};
+
+/* Whether the turn has room for a further call, whatever that will cost. */
+bool server_has_room(struct server *server);
+void server_charge_call(struct server *server, size_t cost);
+/* The connection is flushed in the next turn that has room, behind those that were postponed before it. */
+void server_postpone(struct server *server, struct connection *connection);
 
 /* ---- the manager's figures (manager.c) ------------------------------------------------- */
 
