@@ -321,6 +321,38 @@ START_TEST(test_oneway) {
 }
 END_TEST
 
+/* Thousands of members of other vendors in each call, behind as many that are nobody's: the time is that of reading
+ * them once. (More than once for each took minutes.) */
+START_TEST(test_extensions) {
+        enum { MEMBERS = 3300, CALLS = 1000 };
+        struct daemon *daemon = daemon_start(NULL);
+        int fd = client_connect(daemon->socket);
+        static char text[64 * 1024];
+        struct json_object *reply;
+        size_t size = (size_t)sprintf(text, "{\"x.first\":{},\"method\":\"org.kevd.events.GetLimits\",\"x.y\":[1]");
+
+        client_send_message(fd, "{\"x.first\":{},\"method\":\"org.kevd.events.GetLimits\",\"x.y\":[1],\"x.last\":null}");
+        reply = receive(fd);
+        ck_assert_int_gt(number_at(reply, "/parameters/watches"), 0);
+        json_object_put(reply);
+
+        for (int i = 0; i < MEMBERS; i++)
+                size += (size_t)sprintf(text + size, ",\"%d\":0", i);
+        for (int i = 0; i < MEMBERS; i++)
+                size += (size_t)sprintf(text + size, ",\".%d\":0", i);
+        size += (size_t)sprintf(text + size, "}");
+        ck_assert_uint_lt(size, sizeof(text));
+        for (int i = 0; i < CALLS; i++) {
+                client_send_message(fd, text);
+                reply = receive(fd);
+                ck_assert_str_eq(text_at(reply, "/parameters/parameter"), "0"); /* the first that is wrong */
+                json_object_put(reply);
+        }
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
 START_TEST(test_half_closed) {
         enum { N = 100 };
         struct daemon *daemon = daemon_start("--mux", _i == 0 ? "epoll" : "poll");
@@ -1793,6 +1825,9 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_half_closed_wait);
         tcase_add_test(c, test_closed_at_once);
         tcase_add_loop_test(c, test_calls_of_a_peer_that_left, 0, 4 * (int)ARRAY_SIZE(leavings));
+
+        c = harness_case(suite, "extensions");
+        tcase_add_test(c, test_extensions);
 
         c = harness_case(suite, "waits");
         tcase_add_test(c, test_call_ends_wait);

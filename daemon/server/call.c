@@ -131,17 +131,12 @@ static const struct field header_fields[] = {
 
 /* Members of other vendors have a dot in their names, and are theirs. */
 static void remove_extensions(struct json_object *call) {
-        for (bool found = true; found;) {
-                found = false;
-                json_object_object_foreach(call, key, value) {
-                        (void)value;
-                        if (!strchr(key, '.'))
-                                continue;
-                        json_object_object_del(call, key);
-                        found = true;
-                        break;
-                }
-        }
+        struct lh_table *members = json_object_get_object(call);
+        struct lh_entry *member, *next;
+
+        lh_foreach_safe(members, member, next)
+                if (strchr((const char *)lh_entry_k(member), '.'))
+                        (void)lh_table_delete_entry(members, member);
 }
 
 static bool dispatch(struct connection *c, struct json_object *call) {
