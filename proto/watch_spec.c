@@ -97,12 +97,17 @@ static unsigned members_given(const struct watch_spec *s) {
                (s->match.given ? MEMBER_MATCH : 0u);
 }
 
-static void check_globs(struct watch_spec *spec, const char *name, char **globs) {
+/* `bytes`: those of all globs so far. */
+static void check_globs(struct watch_spec *spec, const char *name, char **globs, size_t *bytes) {
         size_t n = 0;
 
-        for (; globs && globs[n]; n++)
+        for (; globs && globs[n]; n++) {
                 if (globs[n][0] == 0 || strlen(globs[n]) > WATCH_GLOB_BYTES_MAX)
                         refuse(spec, "tree.%s: a glob has 1 to %d bytes", name, WATCH_GLOB_BYTES_MAX);
+                *bytes += strlen(globs[n]);
+        }
+        if (*bytes > WATCH_GLOBS_BYTES_MAX)
+                refuse(spec, "tree.%s: all globs together have more than %d bytes", name, WATCH_GLOBS_BYTES_MAX);
         if (n > WATCH_GLOBS_MAX)
                 refuse(spec, "tree.%s: more than %d globs", name, WATCH_GLOBS_MAX);
 }
@@ -127,12 +132,14 @@ static void check_numbers(struct watch_spec *spec) {
 }
 
 static void check_strings(struct watch_spec *spec) {
+        size_t glob_bytes = 0;
+
         if (spec->path && (spec->path[0] != '/' || spec->path_size > WATCH_PATH_MAX))
                 refuse(spec, spec->path[0] != '/' ? "path: must be absolute" : "path: too long");
         if (spec->name && (spec->name[0] == 0 || strlen(spec->name) > WATCH_NAME_MAX))
                 refuse(spec, "name: must have 1 to %d bytes", WATCH_NAME_MAX);
-        check_globs(spec, "include", spec->tree.include);
-        check_globs(spec, "exclude", spec->tree.exclude);
+        check_globs(spec, "include", spec->tree.include, &glob_bytes);
+        check_globs(spec, "exclude", spec->tree.exclude, &glob_bytes);
 }
 
 static void check_words(struct watch_spec *spec) {

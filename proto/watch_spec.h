@@ -43,6 +43,7 @@ enum {
         WATCH_PATH_MAX = 16 * 1024, /* bytes; longer than PATH_MAX, see path_resolution(7) */
         WATCH_GLOBS_MAX = 64,
         WATCH_GLOB_BYTES_MAX = 1024,
+        WATCH_GLOBS_BYTES_MAX = 8 * 1024, /* of all globs of a watch */
 };
 
 void watch_spec_init(struct watch_spec *spec, enum kev_filter filter);

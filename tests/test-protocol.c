@@ -1334,6 +1334,43 @@ START_TEST(test_refused_loop) {
 }
 END_TEST
 
+/* All globs of a watch together: at the bound, and beyond it in one list or the other. */
+START_TEST(test_globs_of_a_watch) {
+        static const struct {
+                int include, exclude;
+                const char *at_fault;
+        } cases[] = { { 8, 0, NULL }, { 0, 8, NULL }, { 4, 4, NULL }, { 9, 0, "tree.include: " },
+                      { 9, 9, "tree.include: " }, { 0, 9, "tree.exclude: " }, { 8, 1, "tree.exclude: " } };
+        struct daemon *daemon = daemon_start(NULL);
+        int fd = client_connect(daemon->socket);
+        char glob[1024 + 4] = ",\"", text[2][10 * 1027 + 1];
+
+        memset(glob + 2, '?', 1024);
+        glob[1026] = '"';
+        for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+                struct json_object *reply;
+                const char *message;
+
+                text[0][0] = text[1][0] = 0;
+                for (int n = 0; n < cases[i].include; n++)
+                        strcat(text[0], glob + (n == 0));
+                for (int n = 0; n < cases[i].exclude; n++)
+                        strcat(text[1], glob + (n == 0));
+                reply = call(fd, "Change", "{\"add\":[{\"id\":%zu,\"filter\":\"tree\",\"path\":\"%s\",\"tree\":"
+                             "{\"include\":[%s],\"exclude\":[%s]}}]}", i, harness_tempdir(), text[0], text[1]);
+                message = text_at(reply, "/parameters/refused/0/message");
+                if (cases[i].at_fault) {
+                        ck_assert_str_eq(text_at(reply, "/parameters/refused/0/errno"), "EINVAL");
+                        ck_assert_msg(strncmp(message, cases[i].at_fault, strlen(cases[i].at_fault)) == 0, "%s", message);
+                } else
+                        ck_assert_str_eq(message, "");
+                json_object_put(reply);
+        }
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
 /* ---- quotas ------------------------------------------------------------------------------------------------ */
 
 START_TEST(test_quota_connections) {
@@ -1859,6 +1896,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_dispatch);
         tcase_add_test(c, test_remove);
         tcase_add_test(c, test_refused_loop);
+        tcase_add_test(c, test_globs_of_a_watch);
 
         c = harness_case(suite, "quotas");
         tcase_add_test(c, test_quota_connections);
