@@ -165,6 +165,46 @@ START_TEST(longest_glob) {
 }
 END_TEST
 
+/* What a glob takes up: little for each of its bytes, whatever they are. */
+START_TEST(bytes_of_globs) {
+        static const char *const parts[] = { "a", "?", "*", "**", "**/", "[ab]", "[!a-z]", "[a][b]", "\\a" };
+
+        ck_assert_uint_eq(match_bytes(NULL), 0);
+        for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
+                char glob[WATCH_GLOB_BYTES_MAX + 1] = "";
+                struct match *match;
+
+                while (strlen(glob) + strlen(parts[i]) <= WATCH_GLOB_BYTES_MAX)
+                        strcat(glob, parts[i]);
+                match = compile(&(struct globs){ .include = { glob } });
+                ck_assert_msg(match_bytes(match) >= strlen(glob), "%s: %zu", parts[i], match_bytes(match));
+                ck_assert_msg(match_bytes(match) <= 8 * WATCH_GLOB_BYTES_MAX, "%s: %zu", parts[i], match_bytes(match));
+                match_free(match);
+        }
+}
+END_TEST
+
+/* Those that are the same are kept once, and those that differ each. */
+START_TEST(many_sets) {
+        char glob[WATCH_GLOB_BYTES_MAX + 1] = "", path[WATCH_GLOB_BYTES_MAX + 1] = "";
+        size_t n = 0;
+
+        while (4 * n + 4 < WATCH_GLOB_BYTES_MAX) {
+                (void)sprintf(glob + 4 * n, "[%c%c]", 'a' + (int)(n % 20), 'b' + (int)(n % 20));
+                path[n] = (char)('a' + n % 20 + n % 2);
+                n++;
+        }
+        assert_match(glob, path);
+        for (size_t i = 0; i < n; i++) {
+                char byte = path[i];
+
+                path[i] = (char)('c' + i % 20);
+                assert_no_match(glob, path);
+                path[i] = byte;
+        }
+}
+END_TEST
+
 START_TEST(sets) {
         assert_match("[abc]", "b");
         assert_no_match("[abc]", "d");
@@ -611,6 +651,8 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, question_mark_each_byte);
         tcase_add_test(c, question_marks);
         tcase_add_test(c, longest_glob);
+        tcase_add_test(c, bytes_of_globs);
+        tcase_add_test(c, many_sets);
         tcase_add_test(c, sets);
         tcase_add_test(c, sets_and_slashes);
         tcase_add_test(c, escapes);

@@ -15,6 +15,7 @@
  */
 enum token_type {
         TOKEN_BYTE,
+        TOKEN_ONE, /* any byte but a slash */
         TOKEN_SET,
         TOKEN_NAME,     /* any bytes but a slash, or none */
         TOKEN_ANYTHING, /* any bytes, or none */
@@ -41,6 +42,7 @@ struct glob {
 struct match {
         struct glob *include, *exclude;
         int64_t depth;
+        size_t bytes; /* that it takes up */
 };
 
 /* ---- compiling --------------------------------------------------------------------------- */
@@ -74,11 +76,6 @@ static const char *compile_set(const char *p, uint64_t *set) {
         return p + 1;
 }
 
-static void set_fill(uint64_t *set) {
-        memset(set, 0xff, 4 * sizeof(*set));
-        set['/' >> 6] &= ~(UINT64_C(1) << ('/' & 63));
-}
-
 static struct glob *glob_free(struct glob *g) {
         free(MIN(g->states, g->next_states)); /* one piece */
         free(g->tokens);
@@ -102,8 +99,31 @@ static size_t count_sets(const char *p) {
         size_t n = 0;
 
         for (; *p; p++)
-                n += *p == '?' || *p == '[';
+                n += *p == '[';
         return n;
+}
+
+/* The token's set is the glob's last, or an earlier one that is the same. */
+static void share_set(struct glob *g, struct token *token) {
+        size_t i = 0, last = g->n_sets;
+
+        while (i < last && memcmp(g->sets[i], g->sets[last], sizeof(*g->sets)) != 0)
+                i++;
+        token->set = (uint16_t)i;
+        if (i == last)
+                g->n_sets++;
+        else
+                memset(g->sets[last], 0, sizeof(*g->sets));
+}
+
+/* What was reserved for more sets than it has. */
+static int trim_sets(struct glob *g) {
+        void *sets = realloc(g->sets, MAX(g->n_sets, (size_t)1) * sizeof(*g->sets));
+
+        if (!sets)
+                return -ENOMEM;
+        g->sets = sets;
+        return 0;
 }
 
 /* -EINVAL: not a glob. */
@@ -124,16 +144,15 @@ static int compile(struct glob *g, const char *p) {
                 } else if (*p == '*') {
                         p++;
                         add_token(g, TOKEN_NAME, 0);
-                } else if (*p == '?' || *p == '[') {
-                        uint64_t *set = g->sets[g->n_sets];
-
+                } else if (*p == '?') {
+                        p++;
+                        add_token(g, TOKEN_ONE, 0);
+                } else if (*p == '[') {
                         add_token(g, TOKEN_SET, 0);
-                        g->tokens[g->n_tokens - 1].set = (uint16_t)g->n_sets++;
-                        if (*p == '?')
-                                set_fill(set);
-                        p = *p == '?' ? p + 1 : compile_set(p + 1, set);
+                        p = compile_set(p + 1, g->sets[g->n_sets]);
                         if (!p)
                                 return -EINVAL;
+                        share_set(g, &g->tokens[g->n_tokens - 1]);
                 } else {
                         if (*p == '\\' && *++p == 0)
                                 return -EINVAL;
@@ -144,10 +163,15 @@ static int compile(struct glob *g, const char *p) {
         if (!g->states)
                 return -ENOMEM;
         g->next_states = g->states + g->n_tokens + 1;
-        return 0;
+        return trim_sets(g);
 }
 
-static int compile_all(char **globs, struct glob **ret, const char **ret_glob) {
+static size_t glob_bytes(const struct glob *g, const char *text) {
+        return sizeof(*g) + (strlen(text) + 2) * sizeof(*g->tokens) + MAX(g->n_sets, (size_t)1) * sizeof(*g->sets) +
+               2 * (g->n_tokens + 1);
+}
+
+static int compile_all(char **globs, struct glob **ret, size_t *bytes, const char **ret_glob) {
         struct glob **end = ret;
         int r;
 
@@ -163,6 +187,7 @@ static int compile_all(char **globs, struct glob **ret, const char **ret_glob) {
                         *ret_glob = globs[i];
                         return r;
                 }
+                *bytes += glob_bytes(g, globs[i]);
                 *end = g;
                 end = &g->next;
         }
@@ -195,14 +220,19 @@ int match_new(const struct tree_options *options, struct match **ret_match, cons
         if (!m)
                 return -ENOMEM;
         m->depth = options->depth;
-        r = compile_all(options->include, &m->include, ret_glob);
+        m->bytes = sizeof(*m);
+        r = compile_all(options->include, &m->include, &m->bytes, ret_glob);
         if (r == 0)
-                r = compile_all(options->exclude, &m->exclude, ret_glob);
+                r = compile_all(options->exclude, &m->exclude, &m->bytes, ret_glob);
         if (r < 0)
                 match_free(m);
         else
                 *ret_match = m;
         return r;
+}
+
+size_t match_bytes(const struct match *m) {
+        return m ? m->bytes : 0;
 }
 
 /* ---- matching ---------------------------------------------------------------------------- */
@@ -211,11 +241,16 @@ static bool set_has(const uint64_t *set, unsigned char byte) {
         return set[byte >> 6] >> (byte & 63) & 1;
 }
 
+/* The first state from `i` on that is reached and has a token behind it; n_tokens: none. Mostly there are few. */
+static size_t next_state(const struct glob *g, const uint8_t *states, size_t i) {
+        const uint8_t *found = i < g->n_tokens ? memchr(states + i, 1, g->n_tokens - i) : NULL;
+
+        return found ? (size_t)(found - states) : g->n_tokens;
+}
+
 /* States that are reached without a byte. */
 static void pass_on(const struct glob *g, uint8_t *states) {
-        for (size_t i = 0; i < g->n_tokens; i++) {
-                if (!states[i])
-                        continue;
+        for (size_t i = next_state(g, states, 0); i < g->n_tokens; i = next_state(g, states, i + 1)) {
                 if (g->tokens[i].type == TOKEN_NAME || g->tokens[i].type == TOKEN_ANYTHING)
                         states[i + 1] = 1;
                 else if (g->tokens[i].type == TOKEN_DIRS)
@@ -236,15 +271,16 @@ static bool step(struct glob *g, unsigned char byte) {
         bool any = false;
 
         memset(next, 0, g->n_tokens + 1);
-        for (size_t i = 0; i < g->n_tokens; i++) {
+        for (size_t i = next_state(g, states, 0); i < g->n_tokens; i = next_state(g, states, i + 1)) {
                 const struct token *t = &g->tokens[i];
 
-                if (!states[i])
-                        continue;
                 any = true;
                 switch ((enum token_type)t->type) {
                 case TOKEN_BYTE:
                         next[i + 1] |= t->byte == byte;
+                        break;
+                case TOKEN_ONE:
+                        next[i + 1] |= byte != '/';
                         break;
                 case TOKEN_SET:
                         next[i + 1] |= set_has(g->sets[t->set], byte);

@@ -26,6 +26,8 @@ struct match;
  * that isn't one (a set without an end, a lone backslash). */
 int match_new(const struct tree_options *options, struct match **ret_match, const char **ret_glob);
 struct match *match_free(struct match *match);
+/* How much it takes up. */
+size_t match_bytes(const struct match *match);
 
 /* `path`: below the watched directory, without a leading slash. The directory
  * itself (empty) always matches. With NULL for the match, everything does. */
