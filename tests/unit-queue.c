@@ -23,6 +23,7 @@ enum { MIB = 1024 * 1024 };
 static const struct limits limits = {
         .values = { [RESOURCE_CONNECTIONS] = 10,
                     [RESOURCE_WATCHES] = 2000,
+                    [RESOURCE_WATCH_BYTES] = 16 * MIB,
                     [RESOURCE_QUEUE_BYTES] = 64 * MIB,
                     [RESOURCE_OUTPUT_BYTES] = 1 * MIB },
 };
@@ -77,6 +78,7 @@ static void setup(void) {
 static void teardown(void) {
         queue_close(&queue);
         ck_assert_uint_eq(account->used[RESOURCE_WATCHES], 0);
+        ck_assert_uint_eq(account->used[RESOURCE_WATCH_BYTES], 0);
         ck_assert_uint_eq(account->used[RESOURCE_QUEUE_BYTES], 0);
         ck_assert_uint_eq(queue.bytes, 0);
         ck_assert_uint_eq(queue.n_entries, 0);
@@ -625,6 +627,67 @@ START_TEST(remove_while_starting) {
                 ck_assert_int_eq(mux_wait(mux, (int64_t)NSEC_PER_MSEC), 0);
         ck_assert_uint_eq(n_added, 2);
         ck_assert_uint_eq(account->used[RESOURCE_WATCHES], 2);
+}
+END_TEST
+
+static void set_globs(struct watch_spec *spec, size_t n, char byte) {
+        watch_spec_init(spec, KEV_FILTER_TREE);
+        spec->id = 1;
+        spec->tree.given = true;
+        spec->tree.include = calloc(n + 1, sizeof(char *));
+        ck_assert_ptr_nonnull(spec->tree.include);
+        for (size_t i = 0; i < n; i++) {
+                spec->tree.include[i] = calloc(1, WATCH_GLOB_BYTES_MAX + 1);
+                ck_assert_ptr_nonnull(spec->tree.include[i]);
+                memset(spec->tree.include[i], byte, WATCH_GLOB_BYTES_MAX);
+        }
+}
+
+/* Paths and globs are charged, as long as they are there. */
+START_TEST(quota_of_bytes) {
+        size_t path_size = strlen(harness_tempdir()), *used = &account->used[RESOURCE_WATCH_BYTES], with_globs;
+        struct watch_spec spec;
+        struct refusal refusal;
+
+        set_globs(&spec, 0, 0);
+        ck_assert_int_eq(try_tree(&spec, harness_tempdir(), 1, &refusal), 0);
+        ck_assert_uint_ge(*used, path_size);
+        remove_watch(1);
+        ck_assert_uint_eq(*used, 0);
+
+        set_globs(&spec, 4, '?');
+        ck_assert_int_eq(try_tree(&spec, harness_tempdir(), 1, &refusal), 0);
+        with_globs = *used;
+        ck_assert_uint_ge(with_globs, path_size + 4 * WATCH_GLOB_BYTES_MAX);
+        set_globs(&spec, 1, 'x');
+        ck_assert_int_eq(queue_modify(&queue, &spec, &refusal), 0);
+        ck_assert_uint_lt(*used, with_globs);
+        watch_spec_free(&spec);
+        set_globs(&spec, 4, '?');
+        ck_assert_int_eq(queue_modify(&queue, &spec, &refusal), 0);
+        ck_assert_uint_eq(*used, with_globs);
+
+        /* It has the old ones until it has the new. */
+        accounts.limits.values[RESOURCE_WATCH_BYTES] = with_globs;
+        ck_assert_int_eq(queue_modify(&queue, &spec, &refusal), -EDQUOT);
+        watch_spec_free(&spec);
+        ck_assert_uint_eq(*used, with_globs);
+        set_globs(&spec, 0, 0);
+        ck_assert_int_eq(try_tree(&spec, harness_tempdir(), 2, &refusal), -EDQUOT);
+        ck_assert_ptr_nonnull(strstr(refusal.message, "globs"));
+        ck_assert_uint_eq(*used, with_globs);
+        remove_watch(1);
+        ck_assert_uint_eq(*used, 0);
+        set_globs(&spec, 4, '?');
+        ck_assert_int_eq(try_tree(&spec, harness_tempdir(), 2, &refusal), 0);
+        ck_assert_uint_eq(*used, with_globs);
+        set_globs(&spec, 1, '?');
+        ck_assert_int_eq(try_tree(&spec, "/nowhere", 3, &refusal), -EDQUOT);
+        ck_assert_uint_eq(*used, with_globs);
+        accounts.limits.values[RESOURCE_WATCH_BYTES] *= 2;
+        set_globs(&spec, 1, '?');
+        ck_assert_int_eq(try_tree(&spec, "/nowhere", 3, &refusal), -ENOENT);
+        ck_assert_uint_eq(*used, with_globs);
 }
 END_TEST
 
@@ -1823,6 +1886,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, refusals_of_trees);
         tcase_add_test(c, remove_while_starting);
         tcase_add_test(c, quota);
+        tcase_add_test(c, quota_of_bytes);
         tcase_add_test(c, modify_notes_and_globs);
         tcase_add_test(c, paths_as_named);
         tcase_add_test(c, shared_reports);

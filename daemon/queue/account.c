@@ -10,6 +10,7 @@ const struct limits limits_default = {
         .values = {
                 [RESOURCE_CONNECTIONS] = 1024,
                 [RESOURCE_WATCHES] = 256 * 1024,
+                [RESOURCE_WATCH_BYTES] = 64 * 1024 * 1024,
                 [RESOURCE_QUEUE_BYTES] = 64 * 1024 * 1024,
                 [RESOURCE_OUTPUT_BYTES] = 64 * 1024 * 1024,
                 [RESOURCE_DESCRIPTORS] = 4096,

@@ -14,6 +14,7 @@
 enum resource {
         RESOURCE_CONNECTIONS,
         RESOURCE_WATCHES,
+        RESOURCE_WATCH_BYTES, /* of watched paths, and of compiled globs */
         RESOURCE_QUEUE_BYTES,
         RESOURCE_OUTPUT_BYTES,
         RESOURCE_DESCRIPTORS, /* connections, and what was passed over them */

@@ -74,6 +74,7 @@ struct watch {
         int64_t id;
         struct prefix *prefix; /* NULL: its events have no path */
         struct match *match;   /* NULL: everything */
+        size_t charged;        /* bytes of both */
         struct list entries;   /* all of its events, in order */
         struct hash *folded;   /* struct entry by path: its pending rescans; or NULL */
         uint8_t filter;

@@ -201,8 +201,16 @@ void watch_free(struct watch *watch) {
         hash_remove(&queue->watches, &watch->node);
         queue->n_of_filter[watch->filter]--;
         queue->context->n_watches--;
+        account_return(queue->account, RESOURCE_WATCH_BYTES, watch->charged);
         account_return(queue->account, RESOURCE_WATCHES, 1);
         free(watch);
+}
+
+static int charge(struct queue *queue, size_t bytes, struct refusal *refusal) {
+        if (account_charge(queue->account, RESOURCE_WATCH_BYTES, bytes) == 0)
+                return 0;
+        return refuse(refusal, EDQUOT, "the limit of %zu bytes for the paths and globs of a user's watches is reached",
+                      account_limit(queue->account, RESOURCE_WATCH_BYTES));
 }
 
 static int check_options(const struct watch_spec *spec, struct refusal *refusal) {
@@ -219,13 +227,28 @@ static int check_options(const struct watch_spec *spec, struct refusal *refusal)
         return refuse(refusal, EOPNOTSUPP, "tree.%s: not served by this version", missing);
 }
 
-static int make_match(const struct watch_spec *spec, struct match **ret_match, struct refusal *refusal) {
+/* With its bytes charged. */
+static int make_match(struct queue *queue, const struct watch_spec *spec, struct match **ret_match,
+                      struct refusal *refusal) {
+        struct match *match;
         const char *glob = "";
-        int r = match_new(&spec->tree, ret_match, &glob);
+        int r = match_new(&spec->tree, &match, &glob);
 
         if (r == -EINVAL)
                 return refuse(refusal, EINVAL, "tree: \"%.80s\" is not a glob", glob);
-        return r < 0 ? refuse(refusal, -r, "no memory") : 0;
+        if (r < 0)
+                return refuse(refusal, -r, "no memory");
+        r = charge(queue, match_bytes(match), refusal);
+        if (r < 0)
+                match_free(match);
+        else
+                *ret_match = match;
+        return r;
+}
+
+static void drop_match(struct queue *queue, struct match *match) {
+        account_return(queue->account, RESOURCE_WATCH_BYTES, match_bytes(match));
+        match_free(match);
 }
 
 static void fill_subject(const struct watch *watch, const struct watch_spec *spec, int fd, struct subject *ret) {
@@ -271,12 +294,20 @@ static int make_watch(struct queue *queue, const struct watch_spec *spec, struct
 }
 
 static int fill_watch(struct watch *watch, const struct watch_spec *spec, struct refusal *refusal) {
+        int r = charge(watch->queue, spec->path_size, refusal); /* shared or not */
+
+        if (r < 0)
+                return r;
+        watch->charged = spec->path_size;
         if (spec->path) {
                 watch->prefix = prefix_get(watch->queue->context, spec->path, spec->path_size);
                 if (!watch->prefix)
                         return refuse(refusal, ENOMEM, "no memory");
         }
-        return make_match(spec, &watch->match, refusal);
+        r = make_match(watch->queue, spec, &watch->match, refusal);
+        if (r == 0)
+                watch->charged += match_bytes(watch->match);
+        return r;
 }
 
 static int add(struct queue *queue, const struct watch_spec *spec, int fd, struct refusal *refusal) {
@@ -335,7 +366,7 @@ int queue_modify(struct queue *queue, const struct watch_spec *spec, struct refu
                 return refuse(refusal, EINVAL, "filter: can't be changed; remove the watch and add another");
         r = check_options(spec, refusal);
         if (r == 0)
-                r = make_match(spec, &match, refusal);
+                r = make_match(queue, spec, &match, refusal);
         if (r < 0)
                 return r;
         fill_subject(watch, spec, -1, &subject);
@@ -343,11 +374,12 @@ int queue_modify(struct queue *queue, const struct watch_spec *spec, struct refu
                 subject.notes = watch->subscription.notes;
         r = source_modify(&watch->subscription, &subject, refusal);
         if (r < 0) {
-                match_free(match);
+                drop_match(queue, match);
                 return r;
         }
         if (spec->tree.given) {
-                match_free(watch->match);
+                watch->charged += match_bytes(match) - match_bytes(watch->match);
+                drop_match(queue, watch->match);
                 watch->match = match;
         }
         watch->flags = (uint8_t)spec->flags;
