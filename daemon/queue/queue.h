@@ -13,7 +13,9 @@
  *          then `rescan` for the smallest directories that cover what was merged
  *   proc   never: each process ends once
  *
- * What is kept is so at most: the bound, and one event more for each watch.
+ * What is kept is so at most: the bound, and one event more for each watch. It is
+ * two where a process is watched for exit and reap, and for a tree that is gone,
+ * which is told beside the rescan.
  */
 
 #include "account.h"
