@@ -73,7 +73,8 @@ static int user_attach(struct source *source, struct subscription *subscription,
                 }
         }
         if (u->n_subscriptions == USER_WATCHES_MAX)
-                return refuse(refusal, EDQUOT, "name: the limit of %d watches of one name is reached", USER_WATCHES_MAX);
+                return refuse(refusal, EDQUOT, "name: the limit of %d watches of one name is reached",
+                              USER_WATCHES_MAX);
         list_append(&u->subscriptions, &subscription->link);
         u->n_subscriptions++;
         subscription->object = u;
