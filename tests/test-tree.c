@@ -611,6 +611,36 @@ START_TEST(test_moved_in) {
 }
 END_TEST
 
+/* With one end out of sight; the order of the arguments is that of the kernel's events. */
+START_TEST(test_exchanged_with_outside) {
+        const char *root = make_root("w"), *outside = make_root("outside"), *in, *out;
+        struct follower *f = follower_new(kevd, root, REPLAY_AT_REST);
+
+        in = at("%s/in", root);
+        out = at("%s/out", outside);
+        make_dir(in);
+        make_tree(in, 2, 2);
+        if (_i % 2)
+                make_file(out);
+        else {
+                make_dir(out);
+                make_tree(out, 3, 1);
+        }
+        follower_check(f, "before");
+        for (int round = 0; round < 4; round++) {
+                if (_i / 2)
+                        exchange(in, out);
+                else
+                        exchange(out, in);
+                follower_check(f, at("exchanged, round %d", round));
+                if (_i % 2 == 0 || round % 2)
+                        touch_tree(in, 2, 1, at("later%d", round));
+                follower_check(f, at("later, round %d", round));
+        }
+        follower_free(f);
+}
+END_TEST
+
 START_TEST(test_moved_out) {
         const char *root = make_root("w"), *outside = make_root("outside");
         struct follower *f = follower_new(kevd, root, REPLAY_STRICT);
@@ -1619,6 +1649,7 @@ static void add_moves(Suite *suite) {
         tcase_add_test(c, test_moved_between);
         tcase_add_test(c, test_renamed_and_back);
         tcase_add_loop_test(c, test_exchange, 0, 6);
+        tcase_add_loop_test(c, test_exchanged_with_outside, 0, 4);
         tcase_add_test(c, test_parallel_renames);
         tcase_add_test(c, test_renamed_while_filled);
         tcase_add_test(c, test_made_and_renamed);

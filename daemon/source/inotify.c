@@ -206,7 +206,10 @@ static void move_out(struct inotify *s, struct move *move) {
         list_remove(&move->link);
         for (struct dir *d = move->mark->dirs, *next; d; d = next) {
                 next = d->next_on_mark;
-                tree_on_move(s, d, move->name, NULL, NULL, move->is_dir, move->realtime_usec);
+                if (move->was_filled)
+                        tree_on_exchange(s, d, move->name, NULL, NULL, move->is_dir, move->realtime_usec);
+                else
+                        tree_on_move(s, d, move->name, NULL, NULL, move->is_dir, move->realtime_usec);
         }
         if (move->mark->vnode)
                 vnode_on_move(s, move->mark, move->is_dir, false, move->realtime_usec);
@@ -254,6 +257,7 @@ static void on_moved_from(struct inotify *s, struct mark *mark, const struct ino
         move->cookie = event->cookie;
         move->mark = mark;
         move->is_dir = event->mask & IN_ISDIR;
+        move->was_filled = s->last_arrival.wd == mark->wd && strcmp(s->last_arrival.name, event->name) == 0;
         move->realtime_usec = now;
         move->deadline_nsec = monotonic_nsec() + MOVE_WAIT_USEC * NSEC_PER_USEC;
         move->position = s->bytes_handled;
@@ -293,6 +297,10 @@ static void on_moved_to(struct inotify *s, struct mark *mark, const struct inoti
                         move = list_entry(entry, struct move, link);
         if (move)
                 list_remove(&move->link);
+        else {
+                s->last_arrival.wd = mark->wd;
+                (void)snprintf(s->last_arrival.name, sizeof(s->last_arrival.name), "%s", event->name);
+        }
         for (struct dir *d = mark->dirs, *next; d; d = next) {
                 struct dir *from = move ? dir_on_mount(move->mark, d) : NULL;
 
@@ -352,10 +360,12 @@ static void on_entry(struct inotify *s, struct mark *mark, const struct inotify_
                         move_out(s, move);
                         break; /* there is one a directory at most */
                 }
-        if (event->mask & IN_MOVED_FROM) {
+        if (event->mask & IN_MOVED_FROM)
                 on_moved_from(s, mark, event, now);
+        if (event->mask & (IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO))
+                s->last_arrival.wd = 0;
+        if (event->mask & IN_MOVED_FROM)
                 return;
-        }
         if (event->mask & IN_MOVED_TO) {
                 on_moved_to(s, mark, event, now);
                 return;

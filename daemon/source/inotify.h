@@ -85,6 +85,7 @@ struct move {
         uint32_t cookie;
         struct mark *mark;
         bool is_dir;
+        bool was_filled; /* the name had come from out of sight just before: this may be the rest of an exchange */
         uint64_t realtime_usec;
         uint64_t deadline_nsec; /* CLOCK_MONOTONIC: then it went where nobody looks */
         uint64_t position;      /* in what was read */
@@ -121,6 +122,10 @@ struct inotify {
                 uint64_t from_dir, to_dir;
                 char from[256], to[256];
         } last_rename;
+        struct {
+                int wd; /* 0: the last change of an entry was none */
+                char name[256];
+        } last_arrival; /* out of sight's */
 
         struct tree tree;
         struct list trees;   /* all tree watches that have a directory */
@@ -191,7 +196,8 @@ void tree_on_self(struct inotify *s, struct dir *dir, uint32_t mask, uint64_t re
 /* `from` or `to` is NULL where the other end is out of sight. */
 void tree_on_move(struct inotify *s, struct dir *from, const char *from_name, struct dir *to, const char *to_name,
                   bool is_dir, uint64_t realtime_usec);
-/* The two names may have changed places: then `from_name` is there again. */
+/* The two names may have changed places: then `from_name` is there again. `to` is NULL where the other is out of
+ * sight. */
 void tree_on_exchange(struct inotify *s, struct dir *from, const char *from_name, struct dir *to, const char *to_name,
                       bool is_dir, uint64_t realtime_usec);
 /* The kernel has dropped the mark. */
