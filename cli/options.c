@@ -23,6 +23,8 @@ static const struct {
         { OPTION_INCLUDE, "include", "GLOB", "only paths below the directory that match (repeatable)" },
         { OPTION_EXCLUDE, "exclude", "GLOB", "no paths below the directory that match (repeatable)" },
         { OPTION_DEPTH, "depth", "N", "no deeper than N levels; 1 is the directory itself" },
+        { OPTION_SETTLE, "settle", "MSEC", "keep events back until there was none for so long" },
+        { OPTION_MAX_LATENCY, "max-latency", "MSEC", "with --settle: but no longer than this (default: 10 times as long)" },
         { OPTION_EXEC, "exec", "COMMAND", "run COMMAND for each batch of events, instead of printing them" },
         { OPTION_ONCE, "once", NULL, "expire once, then end" },
         { OPTION_JSON, "json", NULL, "print JSON, one object a line" },
@@ -142,8 +144,17 @@ static int bad_value(const struct command *command, const char *name, const char
         return -EINVAL;
 }
 
+/* A number above 0 that an int holds. */
+static int int_read(const struct command *command, size_t i, const char *value, int *ret) {
+        uint64_t number;
+
+        if (number_read(value, 1, INT_MAX, &number) < 0)
+                return bad_value(command, table[i].name, value, "a whole number above 0");
+        *ret = (int)number;
+        return 0;
+}
+
 static int option_read(struct options *o, const struct command *command, size_t i, const char *value) {
-        uint64_t depth;
 
         o->given |= table[i].option;
         switch (table[i].option) {
@@ -171,10 +182,11 @@ static int option_read(struct options *o, const struct command *command, size_t 
                 o->globs[o->n_globs++] = (struct glob){ table[i].option == OPTION_EXCLUDE, value };
                 return 0;
         case OPTION_DEPTH:
-                if (number_read(value, 1, INT_MAX, &depth) < 0)
-                        return bad_value(command, table[i].name, value, "a whole number above 0");
-                o->depth = (int)depth;
-                return 0;
+                return int_read(command, i, value, &o->depth);
+        case OPTION_SETTLE:
+                return int_read(command, i, value, &o->settle_msec);
+        case OPTION_MAX_LATENCY:
+                return int_read(command, i, value, &o->max_latency_msec);
         case OPTION_EXEC:
                 o->exec = value;
                 return 0;

@@ -33,11 +33,13 @@ enum option_bit {
         OPTION_DEPTH = 1 << 10,
         OPTION_EXEC = 1 << 11,
         OPTION_ONCE = 1 << 12,
+        OPTION_SETTLE = 1 << 13,
+        OPTION_MAX_LATENCY = 1 << 14,
 };
 
 #define OPTIONS_ANY (OPTION_JSON | OPTION_ADDRESS | OPTION_QUIET | OPTION_HELP)
 #define OPTIONS_EVENTS (OPTIONS_ANY | OPTION_COUNT | OPTION_TIMEOUT)
-#define OPTIONS_TREE (OPTION_INCLUDE | OPTION_EXCLUDE | OPTION_DEPTH)
+#define OPTIONS_TREE (OPTION_INCLUDE | OPTION_EXCLUDE | OPTION_DEPTH | OPTION_SETTLE | OPTION_MAX_LATENCY)
 
 struct glob {
         bool exclude;
@@ -53,6 +55,7 @@ struct options {
         struct glob *globs; /* in the order given */
         size_t n_globs;
         int depth;
+        int settle_msec, max_latency_msec; /* 0: not given */
         const char *exec;
         char **arguments; /* NULL-terminated */
         int n_arguments;

@@ -48,7 +48,7 @@ static int check(const struct command *command, const struct options *o, const c
         if (*path == 0)
                 return usage_error(command, "an empty PATH");
         if (filter != KEV_FILTER_TREE && (o->given & OPTIONS_TREE))
-                return usage_error(command, "--include, --exclude and --depth are for directories, '%s' is none", path);
+                return usage_error(command, "--include, --exclude, --depth and --settle are for directories, '%s' is none", path);
         if (o->notes && !(o->notes & kev_filter_notes(filter)))
                 return usage_error(command, "--notes: none of these happens to '%s', a %s", path,
                                    filter == KEV_FILTER_TREE ? "directory" : "file");
@@ -69,7 +69,9 @@ static int fill_in(struct kev_watch *watch, const struct options *o, enum kev_fi
 
         if (r == 0)
                 r = add_globs(watch, o);
-        return r == 0 && o->depth > 0 ? kev_watch_set_depth(watch, o->depth) : r;
+        if (r == 0 && o->depth > 0)
+                r = kev_watch_set_depth(watch, o->depth);
+        return r == 0 && o->settle_msec > 0 ? kev_watch_set_settle(watch, o->settle_msec, o->max_latency_msec) : r;
 }
 
 static void add(struct session *s, const char *path) {
@@ -93,6 +95,8 @@ int watch_run(const struct command *command, const struct options *options) {
 
         if ((options->given & OPTION_EXEC) && (options->given & OPTION_JSON))
                 return usage_error(command, "--exec and --json don't go together");
+        if ((options->given & OPTION_MAX_LATENCY) && !(options->given & OPTION_SETTLE))
+                return usage_error(command, "--max-latency is of no use without --settle");
         for (size_t i = 0; paths[i]; i++)
                 if (check(command, options, paths[i]) != 0)
                         return STATUS_USAGE;

@@ -214,6 +214,9 @@ int kev_watch_add_include(struct kev_watch *watch, const char *glob);
 int kev_watch_add_exclude(struct kev_watch *watch, const char *glob);
 /* tree. How far below the directory: 1 is what it holds itself. */
 int kev_watch_set_depth(struct kev_watch *watch, int depth);
+/* tree. Events are kept back until there was none for settle_msec, but the first of
+ * them no longer than max_latency_msec (0: ten times as long as settle_msec). */
+int kev_watch_set_settle(struct kev_watch *watch, int settle_msec, int max_latency_msec);
 
 /* ---- events --------------------------------------------------------------- */
 

@@ -239,3 +239,12 @@ _public_ int kev_watch_set_depth(struct kev_watch *watch, int depth) {
         watch->spec.tree.given = true;
         return 0;
 }
+
+_public_ int kev_watch_set_settle(struct kev_watch *watch, int settle_msec, int max_latency_msec) {
+        if (settle_msec < 1 || max_latency_msec < 0)
+                return -EINVAL;
+        watch->spec.tree.settle_msec = settle_msec;
+        watch->spec.tree.max_latency_msec = max_latency_msec > 0 ? max_latency_msec : ABSENT;
+        watch->spec.tree.given = true;
+        return 0;
+}

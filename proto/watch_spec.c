@@ -127,6 +127,8 @@ static void check_numbers(struct watch_spec *spec) {
                 refuse(spec, "tree.settleMsec: must be from 0 to %d", INT32_MAX);
         if (t->max_latency_msec != ABSENT && (t->max_latency_msec < 0 || t->max_latency_msec > INT32_MAX))
                 refuse(spec, "tree.maxLatencyMsec: must be from 0 to %d", INT32_MAX);
+        if (t->max_latency_msec != ABSENT && (t->settle_msec == ABSENT || t->settle_msec == 0))
+                refuse(spec, "tree.maxLatencyMsec: is of no use without settleMsec");
         if (spec->match.uid != ABSENT && (spec->match.uid < 0 || spec->match.uid > UINT32_MAX))
                 refuse(spec, "match.uid: not a user's number");
 }

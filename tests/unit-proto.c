@@ -1351,6 +1351,9 @@ START_TEST(watches_out_of_range) {
                 { TREE "\"tree\":{\"settleMsec\":2147483648}", "tree.settleMsec" },
                 { TREE "\"tree\":{\"settleMsec\":0}", NULL },
                 { TREE "\"tree\":{\"maxLatencyMsec\":-1}", "tree.maxLatencyMsec" },
+                { TREE "\"tree\":{\"maxLatencyMsec\":1}", "tree.maxLatencyMsec" },
+                { TREE "\"tree\":{\"settleMsec\":0,\"maxLatencyMsec\":1}", "tree.maxLatencyMsec" },
+                { TREE "\"tree\":{\"settleMsec\":1,\"maxLatencyMsec\":0}", NULL },
                 { TREE "\"tree\":{\"include\":[\"\"]}", "tree.include" },
                 { TREE "\"tree\":{\"exclude\":[\"a\",\"\"]}", "tree.exclude" },
                 { TREE "\"tree\":{\"include\":[]}", NULL },
@@ -1598,7 +1601,7 @@ static void random_spec(struct random *r, struct watch_spec *s) {
         s->tree.exclude = random_once_in(r, 2) ? random_strings(r) : NULL;
         s->tree.depth = random_once_in(r, 2) ? 1 + (int64_t)random_below(r, 1000) : ABSENT;
         s->tree.settle_msec = random_once_in(r, 2) ? (int64_t)random_below(r, 1000) : ABSENT;
-        s->tree.max_latency_msec = random_once_in(r, 2) ? (int64_t)random_below(r, 1000) : ABSENT;
+        s->tree.max_latency_msec = s->tree.settle_msec > 0 && random_once_in(r, 2) ? (int64_t)random_below(r, 1000) : ABSENT;
         s->tree.list = random_once_in(r, 2);
         s->tree.cross_mounts = random_once_in(r, 2);
         s->tree.exclude_self = random_once_in(r, 2);

@@ -34,6 +34,10 @@ size_t event_charge(const struct event *event) {
         return sizeof(struct entry) + event->allocated + MALLOC_OVERHEAD;
 }
 
+static bool is_held(const struct watch *watch) {
+        return watch->disabled || settle_is_holding(watch->settle);
+}
+
 struct entry *queue_append(struct queue *queue, struct watch *watch, struct event *event) {
         bool was_empty = !queue_has_events(queue);
         struct entry *entry = calloc(1, sizeof(*entry));
@@ -50,7 +54,7 @@ struct entry *queue_append(struct queue *queue, struct watch *watch, struct even
         account_charge_anyway(queue->account, RESOURCE_QUEUE_BYTES, entry->charge);
         queue->bytes += entry->charge;
         queue->n_entries++;
-        if (watch->disabled)
+        if (is_held(watch))
                 return entry;
         list_append(&queue->pending, &entry->in_queue);
         if (was_empty)
@@ -103,6 +107,7 @@ static bool has_room(const struct queue *queue, const struct event *event) {
 }
 
 void queue_push(struct queue *queue, struct watch *watch, struct event *event) {
+        settle_touch(watch->settle);
         /* A watch that is delivered once has one event, which takes up what follows
          * as far as one event can say it. */
         bool once = watch->flags & KEV_FLAG_ONESHOT && !list_empty(&watch->entries);
@@ -132,22 +137,33 @@ void queue_lose(struct queue *queue, struct watch *watch) {
 
 /* ---- out -------------------------------------------------------------------------------------- */
 
-/* Keeps a watch's events back, or lets them go. */
-void queue_hold(struct queue *queue, struct watch *watch, bool hold) {
+void queue_let_go(struct watch *watch) {
+        struct queue *queue = watch->queue;
         bool was_empty = !queue_has_events(queue);
 
-        if (watch->disabled == hold)
+        if (is_held(watch))
                 return;
-        watch->disabled = hold;
         list_for_each(link, &watch->entries) {
                 struct entry *entry = list_entry(link, struct entry, in_watch);
 
-                list_remove(&entry->in_queue);
-                if (!hold)
+                if (list_empty(&entry->in_queue))
                         list_append(&queue->pending, &entry->in_queue);
         }
         if (was_empty && queue_has_events(queue))
                 queue->listener->ready(queue);
+}
+
+/* Keeps a watch's events back, or lets them go. */
+void queue_hold(struct watch *watch, bool hold) {
+        if (watch->disabled == hold)
+                return;
+        watch->disabled = hold;
+        if (!hold) {
+                queue_let_go(watch);
+                return;
+        }
+        list_for_each(link, &watch->entries)
+                list_remove(&list_entry(link, struct entry, in_watch)->in_queue);
 }
 
 static int put_with_more(struct buffer *b, const struct entry *entry, uint64_t seq) {
@@ -184,6 +200,6 @@ int queue_take(struct queue *queue, struct buffer *b) {
         if (watch->flags & KEV_FLAG_ONESHOT)
                 watch_free(watch);
         else if (watch->flags & KEV_FLAG_DISPATCH)
-                queue_hold(queue, watch, true);
+                queue_hold(watch, true);
         return 0;
 }

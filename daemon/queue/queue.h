@@ -20,6 +20,7 @@
 
 #include "account.h"
 #include "buffer.h"
+#include "settle.h"
 #include "source.h"
 #include "watch_spec.h"
 
@@ -79,6 +80,7 @@ struct watch {
         size_t charged;        /* bytes of both */
         struct list entries;   /* all of its events, in order */
         struct hash *folded;   /* struct entry by path: its pending rescans; or NULL */
+        struct settle *settle; /* NULL: events can be taken as they come */
         uint8_t filter;
         uint8_t flags;
         bool disabled;
@@ -134,7 +136,9 @@ void watch_free(struct watch *watch);
 /* Takes the event over. */
 void queue_push(struct queue *queue, struct watch *watch, struct event *event);
 void queue_lose(struct queue *queue, struct watch *watch);
-void queue_hold(struct queue *queue, struct watch *watch, bool hold);
+void queue_hold(struct watch *watch, bool hold);
+/* What was kept back can be taken, unless something else holds it. */
+void queue_let_go(struct watch *watch);
 struct entry *queue_append(struct queue *queue, struct watch *watch, struct event *event);
 void entry_free(struct entry *entry);
 /* To the end of its queue. */

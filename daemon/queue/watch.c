@@ -196,6 +196,7 @@ void watch_free(struct watch *watch) {
         if (watch->folded)
                 hash_free(watch->folded);
         free(watch->folded);
+        settle_free(watch->settle);
         match_free(watch->match);
         prefix_put(queue->context, watch->prefix);
         hash_remove(&queue->watches, &watch->node);
@@ -215,12 +216,10 @@ static int charge(struct queue *queue, size_t bytes, struct refusal *refusal) {
 
 static int check_options(const struct watch_spec *spec, struct refusal *refusal) {
         const struct tree_options *t = &spec->tree;
-        const char *missing = t->settle_msec != ABSENT && t->settle_msec > 0 ? "settleMsec" :
-                              t->max_latency_msec != ABSENT && t->max_latency_msec > 0 ? "maxLatencyMsec" :
-                              t->list                      ? "list" :
-                              t->cross_mounts              ? "crossMounts" :
-                              t->exclude_self              ? "excludeSelf" :
-                                                             NULL;
+        const char *missing = t->list         ? "list" :
+                              t->cross_mounts ? "crossMounts" :
+                              t->exclude_self ? "excludeSelf" :
+                                                NULL;
 
         if (!missing)
                 return 0;
@@ -305,9 +304,11 @@ static int fill_watch(struct watch *watch, const struct watch_spec *spec, struct
                         return refuse(refusal, ENOMEM, "no memory");
         }
         r = make_match(watch->queue, spec, &watch->match, refusal);
-        if (r == 0)
-                watch->charged += match_bytes(watch->match);
-        return r;
+        if (r < 0)
+                return r;
+        watch->charged += match_bytes(watch->match);
+        r = settle_new(watch, &spec->tree, &watch->settle);
+        return r < 0 ? refuse(refusal, -r, "no memory") : 0;
 }
 
 static int add(struct queue *queue, const struct watch_spec *spec, int fd, struct refusal *refusal) {
@@ -355,6 +356,7 @@ static struct watch *find_or_refuse(struct queue *queue, int64_t id, struct refu
 int queue_modify(struct queue *queue, const struct watch_spec *spec, struct refusal *refusal) {
         struct watch *watch = find_or_refuse(queue, spec->id, refusal);
         struct match *match;
+        struct settle *settle;
         struct subject subject;
         int r;
 
@@ -369,11 +371,16 @@ int queue_modify(struct queue *queue, const struct watch_spec *spec, struct refu
                 r = make_match(queue, spec, &match, refusal);
         if (r < 0)
                 return r;
+        if (settle_new(watch, &spec->tree, &settle) < 0) {
+                drop_match(queue, match);
+                return refuse(refusal, ENOMEM, "no memory");
+        }
         fill_subject(watch, spec, -1, &subject);
         if (spec->notes == 0)
                 subject.notes = watch->subscription.notes;
         r = source_modify(&watch->subscription, &subject, refusal);
         if (r < 0) {
+                settle_free(settle);
                 drop_match(queue, match);
                 return r;
         }
@@ -381,6 +388,9 @@ int queue_modify(struct queue *queue, const struct watch_spec *spec, struct refu
                 watch->charged += match_bytes(match) - match_bytes(watch->match);
                 drop_match(queue, watch->match);
                 watch->match = match;
+                settle_free(watch->settle);
+                watch->settle = settle;
+                queue_let_go(watch);
         }
         watch->flags = (uint8_t)spec->flags;
         return queue_enable(queue, spec->id, !(spec->flags & KEV_FLAG_DISABLED), refusal);
@@ -400,6 +410,6 @@ int queue_enable(struct queue *queue, int64_t id, bool enable, struct refusal *r
 
         if (!watch)
                 return -refusal->error;
-        queue_hold(queue, watch, !enable);
+        queue_hold(watch, !enable);
         return 0;
 }
