@@ -307,9 +307,8 @@ START_TEST(test_fields) {
         fd = client_connect(daemon->socket);
         watch(fd, "");
         ip("link add v0 index 77 mtu 1300 address 02:00:00:00:00:aa type veth peer name v1");
-        do
-                event = next_event(fd);
-        while (strcmp(text_at(event, "/link/name"), "v0") != 0);
+        for (event = next_event(fd); strcmp(text_at(event, "/link/name"), "v0") != 0; event = next_event(fd))
+                json_object_put(event);
         ck_assert_int_eq(json_object_get_int64(at(event, "/link/index")), 77);
         ck_assert_int_eq(json_object_get_int64(at(event, "/link/mtu")), 1300);
         ck_assert_str_eq(text_at(event, "/link/address"), "02:00:00:00:00:aa");

@@ -449,6 +449,8 @@ static bool handle(struct inotify *s, const struct inotify_event *event, uint64_
         mark = mark_find(s, event->wd);
         if (!mark)
                 return event->mask & IN_IGNORED || !must_wait_for(s, event->wd);
+        if (mark->heir)
+                tree_settle_heir(s, mark);
         if (event->mask & IN_IGNORED)
                 on_ignored(s, mark);
         else if (mark->dying)

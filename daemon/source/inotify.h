@@ -189,6 +189,8 @@ void tree_on_found(struct inotify *s, struct found *found);
 /* False: it has not ended, tree_decide_unfound() will end it. */
 bool tree_on_crawled(struct inotify *s, struct lookup *lookup);
 void tree_decide_unfound(struct inotify *s);
+/* The heir has the mark if the others are out of the tree by now. */
+void tree_settle_heir(struct inotify *s, struct mark *mark);
 /* Heirs for whom no move came have the mark. */
 void tree_decide_contested(struct inotify *s);
 void tree_on_entry(struct inotify *s, struct dir *dir, uint32_t mask, const char *name, uint64_t realtime_usec);

@@ -459,10 +459,10 @@ static void claim(struct inotify *s, struct dir *dir, struct mark *mark) {
         if (dir->mark == mark)
                 return;
         unmark(s, dir);
-        if (heir) {
+        if (heir) { /* it was on the way; nothing that happened was told of it */
                 leave_mark(heir);
                 if (is_in_tree(s, heir))
-                        crawl(s, heir, PURPOSE_RECHECK, 0, 0, NULL);
+                        crawl(s, heir, PURPOSE_INITIAL, 0, 0, NULL);
         }
         dispossess(s, mark, dir->mount, false);
         dir->mark = mark;
@@ -471,6 +471,10 @@ static void claim(struct inotify *s, struct dir *dir, struct mark *mark) {
         mark->tick = ++s->tick;
         mark->position = 0;
         inherit(mark);
+}
+
+void tree_settle_heir(struct inotify *s, struct mark *mark) {
+        dispossess(s, mark, mark->heir->mount, false);
 }
 
 void tree_decide_contested(struct inotify *s) {
