@@ -453,16 +453,16 @@ static void dispossess(struct inotify *s, struct mark *mark, uint32_t mount, boo
 }
 
 /* `dir` is where the mark's inode is now. A bind mount may show it in another place as well. */
-static void claim(struct inotify *s, struct dir *dir, struct mark *mark) {
+static void claim(struct inotify *s, struct dir *dir, struct mark *mark, enum lookup_purpose purpose) {
         struct dir *heir = mark->heir;
 
         if (dir->mark == mark)
                 return;
         unmark(s, dir);
-        if (heir) { /* it was on the way; nothing that happened was told of it */
+        if (heir) { /* it was on the way, and events will tell; unless they were lost */
                 leave_mark(heir);
                 if (is_in_tree(s, heir))
-                        crawl(s, heir, PURPOSE_INITIAL, 0, 0, NULL);
+                        crawl(s, heir, purpose == PURPOSE_RECHECK ? PURPOSE_RECHECK : PURPOSE_INITIAL, 0, 0, NULL);
         }
         dispossess(s, mark, dir->mount, false);
         dir->mark = mark;
@@ -789,7 +789,7 @@ void tree_on_found(struct inotify *s, struct found *f) {
                 return;
         }
         dir->mount = lookup->mount;
-        claim(s, dir, mark);
+        claim(s, dir, mark, lookup->purpose);
         on_entries(s, lookup, dir, f);
         if (f->more && !give_index(lookup, dir, f->index))
                 s->in_doubt = true;
