@@ -15,11 +15,11 @@ enum {
         BACKLOG_MAX = 64 * 1024 * 1024, /* then the kernel's queue may overflow */
         EVENTS_A_TURN = 1024,
         TRASH_A_TURN = 64,
-        MESSAGES_A_TURN = 256,
-        ENTRIES_A_MESSAGE = 16, /* that cost as much as a message */
+        ANSWERS_A_TURN = 256,
+        ENTRIES_AN_ANSWER = 16, /* that cost as much as an answer */
         MOVE_WAIT_USEC = 2000,     /* for the second half: who renames may be preempted in between */
-        UNKNOWN_RETRY_USEC = 200,
-        UNKNOWN_MAX_MSEC = 50,
+        AWAITED_RETRY_USEC = 200,
+        AWAITED_MAX_MSEC = 50,
         BARRIER_MAX_MSEC = 1000,
         MARKS_LATE_MAX = 1024,
 };
@@ -56,7 +56,6 @@ struct mark *mark_get(struct inotify *s, int wd) {
                 return NULL;
         mark->wd = wd;
         list_init(&mark->ghost);
-        list_init(&mark->contested);
         if (hash_add(&s->marks, &mark->node, hash_u64((uint64_t)wd)) < 0) {
                 free(mark);
                 return NULL;
@@ -77,7 +76,6 @@ static void mark_free(struct inotify *s, struct mark *mark) {
         mark->dying = true;
         s->n_ghosts -= !list_empty(&mark->ghost);
         list_remove(&mark->ghost);
-        list_remove(&mark->contested);
         hash_remove(&s->marks, &mark->node);
         mark->node.next = s->dead_marks;
         s->dead_marks = &mark->node;
@@ -121,7 +119,7 @@ static void lay_ghosts(struct inotify *s) {
 }
 
 void mark_release(struct inotify *s, struct mark *mark) {
-        if (mark->dirs || mark->heir || mark->vnode || mark->dying)
+        if (mark->dirs || mark->vnode || mark->dying)
                 return;
         if (inotify_rm_watch(s->fd, mark->wd) < 0)
                 make_ghost(s, mark);
@@ -164,7 +162,7 @@ static void forget_lone(struct hash *table) {
 void mark_orphan(struct inotify *s, int wd) {
         struct mark *mark = mark_find(s, wd);
 
-        if (!mark || (!mark->dirs && !mark->heir && !mark->vnode && !mark->dying))
+        if (!mark || (!mark->dirs && !mark->vnode && !mark->dying))
                 (void)add_lone(&s->orphans, wd);
 }
 
@@ -323,6 +321,144 @@ static void on_moved_to(struct inotify *s, struct mark *mark, const struct inoti
         free(move);
 }
 
+/* ---- lookups ---------------------------------------------------------------------------------------- */
+
+int submit(struct inotify *s, struct lookup *lookup, uid_t user, struct dir *root, struct dir *stop) {
+        int r;
+
+        lookup->context = &s->lookup_context;
+        lookup->user = user;
+        lookup->n_placed = s->tree.n_placed;
+        if (lookup->serial == 0)
+                lookup->serial = ++s->serial;
+        lookup->order = ++s->order;
+        r = lookup_submit(s->source.context->workers, lookup);
+        if (r < 0)
+                return r;
+        lookup->root = tree_ref(root);
+        lookup->stop = tree_ref(stop);
+        list_append(&s->lookups, &lookup->link);
+        if (lookup->kind == LOOKUP_CRAWL)
+                tree_add_crawl(s, lookup);
+        return 0;
+}
+
+static void end_lookup(struct inotify *s, struct lookup *lookup) {
+        list_remove(&lookup->link);
+        list_remove(&lookup->crawl);
+        list_splice(&s->unblocked, &lookup->blocked);
+        tree_unref(&s->tree, lookup->root);
+        tree_unref(&s->tree, lookup->stop);
+        lookup_free(lookup);
+}
+
+void lookup_ended(struct inotify *s, struct lookup *lookup) {
+        end_lookup(s, lookup);
+        lay_ghosts(s);
+        if (list_empty(&s->lookups)) {
+                remove_orphans(s);
+                forget_lone(&s->late);
+                tree_forget_touched(s);
+        }
+        tree_check_starting(s);
+}
+
+/* Returns what it cost, in directories without entries. */
+static unsigned answer(struct inotify *s, struct lookup_message *message) {
+        struct lookup *lookup = message->lookup;
+
+        list_remove(&message->link);
+        list_remove(&message->due);
+        if (message->first_wd >= 0)
+                hash_remove(&s->answered, &message->node);
+        if (!message->end) {
+                struct found *found = container_of(message, struct found, message);
+                unsigned cost = 1 + (unsigned)(found->n_entries / ENTRIES_AN_ANSWER);
+
+                tree_on_found(s, found);
+                free(found);
+                return cost;
+        }
+        switch (lookup->kind) {
+        case LOOKUP_RESOLVE:
+                tree_on_resolved(s, lookup);
+                break;
+        case LOOKUP_CRAWL:
+                tree_on_crawled(s, lookup);
+                break;
+        case LOOKUP_VNODE:
+                vnode_on_watched(s, lookup);
+                break;
+        case LOOKUP_STAT:
+                vnode_on_stat(s, lookup);
+                break;
+        case LOOKUP_PLACE:
+                tree_on_place(s, lookup);
+                break;
+        case LOOKUP_NAME:
+                tree_on_name(s, lookup);
+                break;
+        }
+        lookup_ended(s, lookup);
+        return 1;
+}
+
+/* The answer that this wd is the first event of, and what the same lookup has told before. False: there is none. */
+static bool answer_for(struct inotify *s, int wd) {
+        struct hash_node *n = s->answered.n_nodes > 0 ? hash_first(&s->answered, hash_u64((uint64_t)wd)) : NULL;
+        struct lookup_message *last, *message;
+        struct lookup *lookup;
+
+        while (n && container_of(n, struct lookup_message, node)->first_wd != wd)
+                n = hash_next(n);
+        if (!n)
+                return false;
+        last = container_of(n, struct lookup_message, node);
+        lookup = last->lookup;
+        do {
+                message = list_entry(lookup->answers.next, struct lookup_message, link);
+                (void)answer(s, message);
+        } while (message != last);
+        return true;
+}
+
+/* There may be many where directories come and go at once: they wait for nothing. */
+static bool is_of_no_interest(const struct lookup_message *message) {
+        const struct lookup *lookup = message->lookup;
+
+        return message->end && lookup->error == ECANCELED && lookup->answers.next == &message->link;
+}
+
+static void take_answers(struct inotify *s) {
+        struct list *entry;
+
+        while ((entry = mailbox_take(&s->mailbox))) {
+                struct lookup_message *message = list_entry(entry, struct lookup_message, link);
+
+                message->position = UINT64_MAX;
+                list_append(&message->lookup->answers, &message->link);
+                list_append(&s->due, &message->due);
+                if (message->end)
+                        lookup_end_section(message->lookup);
+                if (message->first_wd >= 0 &&
+                    hash_add(&s->answered, &message->node, hash_u64((uint64_t)message->first_wd)) < 0)
+                        s->in_doubt = true;
+                if (is_of_no_interest(message))
+                        (void)answer(s, message);
+        }
+}
+
+/* The kernel's queue is read: what is in the chunks is older than the answers, or younger than their watches. */
+static void place_answers(struct inotify *s) {
+        for (struct list *entry = s->due.previous; entry != &s->due; entry = entry->previous) {
+                struct lookup_message *message = list_entry(entry, struct lookup_message, due);
+
+                if (message->position != UINT64_MAX)
+                        break;
+                message->position = s->bytes_read;
+        }
+}
+
 /* ---- handling one event ------------------------------------------------------------------------ */
 
 static void on_ignored(struct inotify *s, struct mark *mark) {
@@ -335,13 +471,6 @@ static void on_ignored(struct inotify *s, struct mark *mark) {
                 d->next_on_mark = NULL;
                 d->mark = NULL;
                 tree_on_unmarked(s, d);
-        }
-        if (mark->heir) {
-                struct dir *heir = take_pointer(&mark->heir);
-
-                list_remove(&mark->contested);
-                heir->mark = NULL;
-                tree_on_unmarked(s, heir);
         }
         if (mark->vnode)
                 vnode_on_unmarked(s, mark);
@@ -378,6 +507,20 @@ static void on_entry(struct inotify *s, struct mark *mark, const struct inotify_
                 vnode_on_event(s, mark, event->mask, true, now);
 }
 
+static bool is_of(const struct move *move, const struct dir *dir) {
+        return move->is_dir && dir->parent && dir->parent->mark == move->mark && strcmp(dir->name, move->name) == 0;
+}
+
+bool move_is_pending(const struct inotify *s, const struct dir *dir) {
+        if (list_empty(&s->moves))
+                return false;
+        for (; dir; dir = dir->parent)
+                list_for_each(entry, &s->moves)
+                        if (is_of(list_entry(entry, struct move, link), dir))
+                                return true;
+        return false;
+}
+
 /* The MOVED_TO of a directory precedes its MOVE_SELF: if there was none, it went where nobody looks. */
 static void move_out_self(struct inotify *s, const struct mark *mark) {
         list_for_each(entry, &s->moves) {
@@ -385,8 +528,7 @@ static void move_out_self(struct inotify *s, const struct mark *mark) {
                 bool moved = false;
 
                 for (const struct dir *d = mark->dirs; d && !moved; d = d->next_on_mark)
-                        moved = move->is_dir && d->parent && d->parent->mark == move->mark &&
-                                strcmp(d->name, move->name) == 0;
+                        moved = is_of(move, d);
                 if (moved) {
                         move_out(s, move);
                         return;
@@ -405,35 +547,54 @@ static void on_self(struct inotify *s, struct mark *mark, const struct inotify_e
                 vnode_on_event(s, mark, event->mask, false, now);
 }
 
-static void on_unknown_timer(struct mux_timer *timer) {
-        struct inotify *s = container_of(timer, struct inotify, unknown_timer);
+static void on_awaited_timer(struct mux_timer *timer) {
+        struct inotify *s = container_of(timer, struct inotify, awaited_timer);
 
         mux_defer(s->mux, &s->go_on);
 }
 
-/* An event of a watch that the loop has not heard of. True: it has to wait. */
-static bool must_wait_for(struct inotify *s, int wd) {
+/* Whether a lookup may be about to tell whose `wd` is: it was making a watch as the event came up, and is still at it. */
+static bool is_awaited(struct inotify *s, int wd) {
+        if (s->awaited_wd != wd) {
+                s->awaited_wd = wd;
+                s->awaited_sections = lookup_count_sections(&s->lookup_context);
+                s->awaited_since = monotonic_nsec();
+        }
+        return !lookup_has_ended_sections(&s->lookup_context, s->awaited_sections);
+}
+
+/* False: its file system doesn't answer, and nobody else waits for it; it will be looked at again once it is known. */
+static bool wait_on(struct inotify *s, int wd) {
         uint64_t now = monotonic_nsec();
 
-        if (find_lone(&s->late, wd))
-                return false;
-        if (atomic_load(&s->adding) == 0 && mailbox_is_empty(&s->mailbox))
-                return false; /* of a watch that was removed */
-        if (s->unknown_wd != wd) {
-                s->unknown_wd = wd;
-                s->unknown_since = now;
-        } else if (now - s->unknown_since > UNKNOWN_MAX_MSEC * NSEC_PER_MSEC) {
-                /* Its file system doesn't answer: nobody else waits for it. It will
-                 * be looked at again once it is known. */
-                s->unknown_wd = -1;
+        if (now - s->awaited_since > AWAITED_MAX_MSEC * NSEC_PER_MSEC) {
                 pass_over(s, wd);
                 return false;
         }
-        (void)mux_timer_set(s->mux, &s->unknown_timer, now + UNKNOWN_RETRY_USEC * NSEC_PER_USEC, on_unknown_timer);
+        (void)mux_timer_set(s->mux, &s->awaited_timer, now + AWAITED_RETRY_USEC * NSEC_PER_USEC, on_awaited_timer);
         return true;
 }
 
-/* False: it has to wait for a message. */
+/* Whose event it is. NULL: nobody's. False: it has to wait for an answer. */
+static bool find_marked(struct inotify *s, const struct inotify_event *event, struct mark **ret_mark) {
+        bool awaited;
+
+        *ret_mark = mark_find(s, event->wd);
+        if (*ret_mark || find_lone(&s->late, event->wd))
+                return true;
+        awaited = is_awaited(s, event->wd); /* before the mailbox is looked into: what was told meanwhile is in it */
+        take_answers(s);
+        while (!*ret_mark && answer_for(s, event->wd)) {
+                *ret_mark = mark_find(s, event->wd);
+                awaited = false;
+        }
+        if (awaited && wait_on(s, event->wd))
+                return false;
+        s->awaited_wd = -1;
+        return true;
+}
+
+/* False: it has to wait for an answer. */
 static bool handle(struct inotify *s, const struct inotify_event *event, uint64_t now) {
         struct mark *mark;
 
@@ -446,11 +607,10 @@ static bool handle(struct inotify *s, const struct inotify_event *event, uint64_
                 s->in_doubt = true;
                 return true;
         }
-        mark = mark_find(s, event->wd);
+        if (!find_marked(s, event, &mark))
+                return false;
         if (!mark)
-                return event->mask & IN_IGNORED || !must_wait_for(s, event->wd);
-        if (mark->heir)
-                tree_settle_heir(s, mark);
+                return true;
         if (event->mask & IN_IGNORED)
                 on_ignored(s, mark);
         else if (mark->dying)
@@ -505,8 +665,32 @@ static void read_kernel(struct inotify *s) {
                         break;
                 }
         }
-        if (s->drained)
+        if (s->drained) {
                 s->drained_tick = ++s->tick;
+                place_answers(s);
+        }
+}
+
+/* Whether all that was read up to there is handled, moves too whose second half may be still to come. */
+static bool has_handled(const struct inotify *s, uint64_t position) {
+        return s->bytes_handled >= position &&
+               (list_empty(&s->moves) || list_entry(s->moves.next, struct move, link)->position >= position);
+}
+
+static void answer_some(struct inotify *s) {
+        unsigned cost = 0;
+
+        while (!list_empty(&s->due)) {
+                struct lookup_message *first = list_entry(s->due.next, struct lookup_message, due);
+
+                if (!has_handled(s, first->position))
+                        break;
+                if (cost >= ANSWERS_A_TURN) {
+                        mux_defer(s->mux, &s->go_on);
+                        break;
+                }
+                cost += answer(s, first);
+        }
 }
 
 static void check_barriers(struct inotify *s);
@@ -520,8 +704,7 @@ static void after_handling(struct inotify *s) {
                         (void)mux_timer_set(s->mux, &s->move_timer,
                                             list_entry(s->moves.next, struct move, link)->deadline_nsec, on_move_timer);
         }
-        tree_decide_unfound(s);
-        tree_decide_contested(s);
+        answer_some(s);
         if (s->in_doubt && list_empty(&s->chunks)) {
                 s->in_doubt = false;
                 tree_recheck_all(s);
@@ -556,30 +739,18 @@ static void handle_some(struct inotify *s) {
         }
 }
 
-uint64_t inotify_read_position(struct inotify *s) {
+static void take_turn(struct inotify *s) {
         read_kernel(s);
-        return s->bytes_read;
-}
-
-bool inotify_has_handled(const struct inotify *s, uint64_t position) {
-        return s->bytes_handled >= position &&
-               (list_empty(&s->moves) || list_entry(s->moves.next, struct move, link)->position >= position);
+        handle_some(s);
+        after_handling(s);
 }
 
 static void on_readable(struct mux_io *io, unsigned events _unused_) {
-        struct inotify *s = container_of(io, struct inotify, io);
-
-        read_kernel(s);
-        handle_some(s);
-        after_handling(s);
+        take_turn(container_of(io, struct inotify, io));
 }
 
 static void on_go_on(struct mux_deferred *deferred) {
-        struct inotify *s = container_of(deferred, struct inotify, go_on);
-
-        read_kernel(s);
-        handle_some(s);
-        after_handling(s);
+        take_turn(container_of(deferred, struct inotify, go_on));
 }
 
 static void on_move_timer(struct mux_timer *timer) {
@@ -592,100 +763,12 @@ static void on_move_timer(struct mux_timer *timer) {
         after_handling(s);
 }
 
-/* ---- lookups ---------------------------------------------------------------------------------------- */
-
-int submit(struct inotify *s, struct lookup *lookup, uid_t user, struct dir *root, struct dir *stop) {
-        int r;
-
-        lookup->inotify_fd = s->fd;
-        lookup->mailbox = &s->mailbox;
-        lookup->adding = &s->adding;
-        lookup->user = user;
-        lookup->n_placed = s->tree.n_placed;
-        if (lookup->serial == 0)
-                lookup->serial = ++s->serial;
-        lookup->order = ++s->order;
-        r = lookup_submit(s->source.context->workers, lookup);
-        if (r < 0)
-                return r;
-        lookup->root = tree_ref(root);
-        lookup->stop = tree_ref(stop);
-        list_append(&s->lookups, &lookup->link);
-        if (lookup->kind == LOOKUP_CRAWL)
-                tree_add_crawl(s, lookup);
-        return 0;
-}
-
-static void end_lookup(struct inotify *s, struct lookup *lookup) {
-        list_remove(&lookup->link);
-        list_remove(&lookup->crawl);
-        list_splice(&s->unblocked, &lookup->blocked);
-        tree_unref(&s->tree, lookup->root);
-        tree_unref(&s->tree, lookup->stop);
-        lookup_free(lookup);
-}
-
-void lookup_ended(struct inotify *s, struct lookup *lookup) {
-        end_lookup(s, lookup);
-        lay_ghosts(s);
-        if (list_empty(&s->lookups)) {
-                remove_orphans(s);
-                forget_lone(&s->late);
-                tree_forget_touched(s);
-        }
-        tree_check_starting(s);
-}
-
-/* Returns what it cost, in directories without entries. */
-static unsigned on_message(struct inotify *s, struct lookup_message *message) {
-        struct lookup *lookup = message->lookup;
-
-        if (!message->end) {
-                struct found *found = container_of(message, struct found, message);
-                unsigned cost = 1 + (unsigned)(found->n_entries / ENTRIES_A_MESSAGE);
-
-                tree_on_found(s, found);
-                free(found);
-                return cost;
-        }
-        switch (lookup->kind) {
-        case LOOKUP_RESOLVE:
-                tree_on_resolved(s, lookup);
-                break;
-        case LOOKUP_CRAWL:
-                if (!tree_on_crawled(s, lookup))
-                        return 1;
-                break;
-        case LOOKUP_VNODE:
-                vnode_on_watched(s, lookup);
-                break;
-        case LOOKUP_STAT:
-                vnode_on_stat(s, lookup);
-                break;
-        case LOOKUP_PLACE:
-                tree_on_place(s, lookup);
-                break;
-        case LOOKUP_NAME:
-                tree_on_name(s, lookup);
-                break;
-        }
-        lookup_ended(s, lookup);
-        return 1;
-}
-
 static void on_messages(struct mailbox *mailbox) {
         struct inotify *s = container_of(mailbox, struct inotify, mailbox);
-        struct list *entry;
 
-        for (unsigned n = 0; (entry = mailbox_take(mailbox));) {
-                n += on_message(s, list_entry(entry, struct lookup_message, link));
-                if (n >= MESSAGES_A_TURN) {
-                        mailbox_again(mailbox);
-                        break;
-                }
-        }
-        mux_timer_clear(s->mux, &s->unknown_timer);
-        mux_defer(s->mux, &s->go_on);
+        take_answers(s);
+        mux_timer_clear(s->mux, &s->awaited_timer);
+        take_turn(s);
 }
 
 /* ---- barriers ------------------------------------------------------------------------------------------ */
@@ -713,7 +796,7 @@ static bool concerns(const struct inotify *s, const struct lookup *lookup, const
 }
 
 static bool is_past(struct inotify *s, struct source_barrier *barrier) {
-        if (!inotify_has_handled(s, barrier->position))
+        if (!has_handled(s, barrier->position))
                 return false;
         if (barrier->serial == 0)
                 barrier->serial = s->serial; /* what the events up to here have asked */
@@ -751,9 +834,7 @@ static void on_barrier_timer(struct mux_timer *timer) {
 static bool inotify_barrier(struct source *source, struct source_barrier *barrier) {
         struct inotify *s = container_of(source, struct inotify, source);
 
-        read_kernel(s);
-        handle_some(s);
-        after_handling(s);
+        take_turn(s);
         barrier->position = s->bytes_read;
         barrier->serial = 0;
         if (is_past(s, barrier))
@@ -893,16 +974,16 @@ static void inotify_init_lists(struct inotify *s) {
         list_init(&s->chunks);
         list_init(&s->moves);
         list_init(&s->trees);
-        list_init(&s->contested);
         list_init(&s->ghosts);
         list_init(&s->lookups);
+        list_init(&s->due);
         list_init(&s->crawls);
         list_init(&s->unblocked);
         list_init(&s->barriers);
         mux_deferred_init(&s->go_on, on_go_on);
         mux_deferred_init(&s->empty_trash, on_empty_trash);
         s->io = MUX_IO_INIT;
-        s->unknown_wd = -1;
+        s->awaited_wd = -1;
 }
 
 static int inotify_open(struct source_context *context, struct source **ret_source) {
@@ -918,11 +999,16 @@ static int inotify_open(struct source_context *context, struct source **ret_sour
         s->fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
         r = !s->scratch || !s->from_scratch ? -ENOMEM : s->fd < 0 ? -errno : tree_init(&s->tree);
         if (r == 0)
-                r = mailbox_open(&s->mailbox, s->mux, on_messages);
+                r = lookup_context_open(&s->lookup_context, s->fd, &s->mailbox);
         if (r == 0) {
-                r = mux_add(s->mux, &s->io, s->fd, MUX_IN, on_readable);
+                r = mailbox_open(&s->mailbox, s->mux, on_messages);
+                if (r == 0) {
+                        r = mux_add(s->mux, &s->io, s->fd, MUX_IN, on_readable);
+                        if (r < 0)
+                                mailbox_close(&s->mailbox);
+                }
                 if (r < 0)
-                        mailbox_close(&s->mailbox);
+                        lookup_context_close(&s->lookup_context);
         }
         if (r < 0) {
                 tree_free(&s->tree);
@@ -941,9 +1027,12 @@ static void inotify_close(struct source *source) {
         struct inotify *s = container_of(source, struct inotify, source);
         struct list *entry;
 
-        while ((entry = mailbox_take(&s->mailbox))) {
-                struct lookup_message *message = list_entry(entry, struct lookup_message, link);
+        take_answers(s);
+        hash_free(&s->answered);
+        while ((entry = list_pop(&s->due))) {
+                struct lookup_message *message = list_entry(entry, struct lookup_message, due);
 
+                list_remove(&message->link);
                 if (!message->end)
                         free(container_of(message, struct found, message));
         }
@@ -958,9 +1047,10 @@ static void inotify_close(struct source *source) {
         tree_empty_trash(s, UINT32_MAX);
         mux_remove(s->mux, &s->io);
         mailbox_close(&s->mailbox);
+        lookup_context_close(&s->lookup_context);
         mux_deferred_cancel(&s->go_on);
         mux_deferred_cancel(&s->empty_trash);
-        mux_timer_clear(s->mux, &s->unknown_timer);
+        mux_timer_clear(s->mux, &s->awaited_timer);
         mux_timer_clear(s->mux, &s->move_timer);
         mux_timer_clear(s->mux, &s->barrier_timer);
         while ((entry = list_pop(&s->chunks)))

@@ -16,18 +16,22 @@
  * directory nodes on that mark -> up the tree, and to the subscriptions at each
  * node on the way.
  *
- * The race with new directories. A directory is watched by a crawl on a thread:
- * watch, then list, then tell the loop. An event of a watch that the loop was
- * not told of yet stops the reading until it was told (`adding` says that one is
- * on its way). An answer counts only if no event about the directory's place
- * was handled between the question and the answer (`again`): otherwise it is
- * asked once more. Two places that claim one inode on one mount can't both be
- * right: the directory moved, and the events that tell so are still to be handled. Until then the mark
- * stays where it was, since what happened before the move happened there; the new place is its heir. If no
- * event told of a move by then, the heir has it, and the older place is asked again. A directory that was not found may have moved
- * with one above it: that is decided when the events from before the answer are
- * handled, by whether it is still where it was looked for. So every doubt leads to a question that was
- * put later than what gave rise to the doubt, and all settles.
+ * Answers and events. A directory is watched by a crawl on a thread: watch, then
+ * list, then tell the loop. An answer is about the moment in which the thread
+ * looked, and the tree is as the events that were handled have made it: so an
+ * answer is handled when the events have come to that moment. The first event of
+ * a new wd is younger than the watch; for a wd that may be known already the
+ * thread leaves a marker in the kernel's queue, between watching and listing.
+ * At such an event the reading waits for the answer, as long as a lookup is at
+ * work that may bring it (lookup_count_sections()). Where there is none, an answer waits
+ * until all that the kernel had queued as it came is handled. If what it is about
+ * has stayed in its place from the question until then, the answer holds;
+ * otherwise it is asked once more.
+ *
+ * So every doubt leads to a question that was put later than what gave rise to
+ * the doubt, and all settles. Two places that have one inode on one mount can
+ * only come from events that were lost, or that say too little (an exchange of
+ * two names): then the place that was found has it, and the other is asked again.
  *
  * What a crawl lists in a new directory is told as created. A name that was told
  * so and has its IN_CREATE still in the queue would be told twice: it is
@@ -73,9 +77,6 @@ struct mark {
         struct list ghost; /* among those for which it has come, but a lookup under way may still bring the wd */
         uint64_t order;    /* of the last lookup that may */
         struct dir *dirs;  /* several where a mount shows one inode in two places */
-        struct dir *heir;  /* was found where another of `dirs` can't have been left */
-        struct list contested;   /* among those that have an heir */
-        uint64_t tick, position; /* what was read by then is handled first */
         struct vnode *vnode;
 };
 
@@ -108,13 +109,13 @@ struct inotify {
 
         struct hash marks;
         struct hash_node *dead_marks; /* to be freed */
-        struct list contested; /* marks with an heir */
         struct list ghosts;
         size_t n_ghosts;
         struct hash late; /* wds whose events were passed over */
-        int unknown_wd; /* that the reading waits for, or -1 */
-        uint64_t unknown_since;
-        struct mux_timer unknown_timer;
+        int awaited_wd; /* that the reading waits with, or -1 */
+        uint64_t awaited_sections; /* that had begun then */
+        uint64_t awaited_since;
+        struct mux_timer awaited_timer;
 
         struct list moves;
         struct mux_timer move_timer;
@@ -137,8 +138,10 @@ struct inotify {
         uint64_t tick, listed_tick, drained_tick;
 
         struct mailbox mailbox;
-        atomic_uint adding;
+        struct lookup_context lookup_context;
         struct list lookups;
+        struct list due;       /* their answers, as they came */
+        struct hash answered;  /* the same, by first_wd */
         struct list crawls;    /* of them, by serial */
         struct list unblocked; /* watches that may be in force now */
         uint64_t serial, order;
@@ -172,10 +175,8 @@ bool mark_was_late(struct inotify *s, int wd);
 int submit(struct inotify *s, struct lookup *lookup, uid_t user, struct dir *root, struct dir *stop);
 void lookup_ended(struct inotify *s, struct lookup *lookup);
 void watch_attached(struct inotify *s, struct file_watch *watch, int error, const char *message);
-/* Reads what the kernel holds; all of it is handled once bytes_handled has reached this. */
-uint64_t inotify_read_position(struct inotify *s);
-/* Whether all that was read up to there is handled, moves too whose second half may be still to come. */
-bool inotify_has_handled(const struct inotify *s, uint64_t position);
+/* Whether `dir` or one above it is about to leave: its move's second half may be still to come. */
+bool move_is_pending(const struct inotify *s, const struct dir *dir);
 /* What a lookup's error means to whoever asked. */
 const char *lookup_message_text(int error);
 void report_to(struct inotify *s, struct file_watch *watch, struct report *report);
@@ -186,13 +187,7 @@ void tree_on_resolved(struct inotify *s, struct lookup *lookup);
 void tree_on_place(struct inotify *s, struct lookup *lookup);
 void tree_on_name(struct inotify *s, struct lookup *lookup);
 void tree_on_found(struct inotify *s, struct found *found);
-/* False: it has not ended, tree_decide_unfound() will end it. */
-bool tree_on_crawled(struct inotify *s, struct lookup *lookup);
-void tree_decide_unfound(struct inotify *s);
-/* The heir has the mark if the others are out of the tree by now. */
-void tree_settle_heir(struct inotify *s, struct mark *mark);
-/* Heirs for whom no move came have the mark. */
-void tree_decide_contested(struct inotify *s);
+void tree_on_crawled(struct inotify *s, struct lookup *lookup);
 void tree_on_entry(struct inotify *s, struct dir *dir, uint32_t mask, const char *name, uint64_t realtime_usec);
 void tree_on_self(struct inotify *s, struct dir *dir, uint32_t mask, uint64_t realtime_usec);
 /* `from` or `to` is NULL where the other end is out of sight. */

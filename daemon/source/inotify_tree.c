@@ -224,41 +224,16 @@ static bool is_covered(const struct dir *dir) {
         return is_covered_below(dir, NULL);
 }
 
-static bool is_on_mount(const struct mark *mark, uint32_t mount) {
-        for (const struct dir *d = mark->dirs; d; d = d->next_on_mark)
-                if (d->mount == mount)
-                        return true;
-        return false;
-}
-
-/* The heir has the mark once nobody else on its mount has it. */
-static void inherit(struct mark *mark) {
-        struct dir *heir = mark->heir;
-
-        if (!heir || is_on_mount(mark, heir->mount))
-                return;
-        mark->heir = NULL;
-        list_remove(&mark->contested);
-        heir->next_on_mark = mark->dirs;
-        mark->dirs = heir;
-}
-
 /* Takes the node off its mark, which may be left with none. */
 static void leave_mark(struct dir *dir) {
         struct mark *mark = take_pointer(&dir->mark);
 
-        if (mark->heir == dir) {
-                mark->heir = NULL;
-                list_remove(&mark->contested);
-                return;
-        }
         for (struct dir **p = &mark->dirs; *p; p = &(*p)->next_on_mark)
                 if (*p == dir) {
                         *p = dir->next_on_mark;
                         break;
                 }
         dir->next_on_mark = NULL;
-        inherit(mark);
 }
 
 static void unmark(struct inotify *s, struct dir *dir) {
@@ -316,9 +291,14 @@ static void ask_again_below(struct inotify *s, struct dir *dir) {
         }
 }
 
-/* Takes it out of the tree; it and what is below it are freed in slices. */
+/* Takes it out of the tree; it and what is below it are freed, in slices if it has been read. */
 static void throw_away(struct inotify *s, struct dir *dir) {
         tree_cut(&s->tree, dir);
+        forget_lookup(dir);
+        if (!dir->mark && !dir->first_child) {
+                tree_free_dir(&s->tree, dir);
+                return;
+        }
         dir->next = s->trash;
         s->trash = dir;
         mux_defer(s->mux, &s->empty_trash);
@@ -440,58 +420,27 @@ static void release(struct inotify *s, struct dir *dir) {
         tree_check_starting(s);
 }
 
-/* Takes the mark from all that are on the mount. */
-static void dispossess(struct inotify *s, struct mark *mark, uint32_t mount, bool in_tree) {
+/* `dir` is where the mark's inode is. A bind mount may show it in another place as well; on the same mount no two
+ * places have it. False: one is about to leave with it, and its events tell where to. */
+static bool claim(struct inotify *s, struct dir *dir, struct mark *mark) {
+        if (dir->mark == mark)
+                return true;
+        for (const struct dir *d = mark->dirs; d; d = d->next_on_mark)
+                if (d->mount == dir->mount && is_in_tree(s, d) && move_is_pending(s, d))
+                        return false;
         for (struct dir *d = mark->dirs, *next; d; d = next) {
                 next = d->next_on_mark;
-                if (d->mount != mount || is_in_tree(s, d) > in_tree)
+                if (d->mount != dir->mount)
                         continue;
                 leave_mark(d);
                 if (is_in_tree(s, d))
                         crawl(s, d, PURPOSE_RECHECK, 0, 0, NULL);
         }
-}
-
-/* `dir` is where the mark's inode is now. A bind mount may show it in another place as well. */
-static void claim(struct inotify *s, struct dir *dir, struct mark *mark, enum lookup_purpose purpose) {
-        struct dir *heir = mark->heir;
-
-        if (dir->mark == mark)
-                return;
         unmark(s, dir);
-        if (heir) { /* it was on the way, and events will tell; unless they were lost */
-                leave_mark(heir);
-                if (is_in_tree(s, heir))
-                        crawl(s, heir, purpose == PURPOSE_RECHECK ? PURPOSE_RECHECK : PURPOSE_INITIAL, 0, 0, NULL);
-        }
-        dispossess(s, mark, dir->mount, false);
         dir->mark = mark;
-        mark->heir = dir;
-        list_append(&s->contested, &mark->contested);
-        mark->tick = ++s->tick;
-        mark->position = 0;
-        inherit(mark);
-}
-
-void tree_settle_heir(struct inotify *s, struct mark *mark) {
-        dispossess(s, mark, mark->heir->mount, false);
-}
-
-void tree_decide_contested(struct inotify *s) {
-        list_for_each(entry, &s->contested) {
-                struct mark *mark = list_entry(entry, struct mark, contested);
-
-                if (s->drained_tick < mark->tick)
-                        continue;
-                if (mark->position == 0)
-                        mark->position = s->bytes_read;
-                if (!inotify_has_handled(s, mark->position))
-                        continue;
-                if (is_in_tree(s, mark->heir))
-                        dispossess(s, mark, mark->heir->mount, true);
-                else
-                        leave_mark(mark->heir);
-        }
+        dir->next_on_mark = mark->dirs;
+        mark->dirs = dir;
+        return true;
 }
 
 /* ---- crawling ----------------------------------------------------------------------------------------- */
@@ -679,6 +628,14 @@ static bool is_enough(const struct lookup *other, const struct lookup *lookup) {
                (lookup->purpose == PURPOSE_NEW && other->purpose != PURPOSE_INITIAL);
 }
 
+/* Whether its path leads somewhere else than when the question was put. */
+static bool has_moved(const struct dir *dir, const struct lookup *lookup) {
+        for (; dir; dir = dir->parent)
+                if (dir->placed > lookup->n_placed)
+                        return true;
+        return false;
+}
+
 /* One directory that was listed as a child of `dir`. */
 static void on_child(struct inotify *s, struct lookup *lookup, struct dir *dir, const char *name, uint32_t index) {
         struct dir *child = tree_child(&s->tree, dir, name);
@@ -747,49 +704,44 @@ static struct dir *take_index(struct inotify *s, struct lookup *lookup, uint32_t
         return is_in_tree(s, dir) ? dir : NULL;
 }
 
+/* Whether an answer about `dir` can't be relied on, so that it has to be asked again. */
+static bool is_doubtful(struct dir *dir, const struct found *f) {
+        const struct lookup *lookup = f->message.lookup;
+
+        if (f->index == 0 && has_moved(dir, lookup))
+                return true;
+        /* It was there, and something else is the matter than what events tell: asked by itself, that is found out. */
+        return f->index > 0 && f->message.wd < 0 && is_absence(f->error) && (dir->mark || dir->first_child);
+}
+
 void tree_on_found(struct inotify *s, struct found *f) {
         struct lookup *lookup = f->message.lookup;
+        struct dir *dir = take_index(s, lookup, f->index);
+        enum lookup_purpose purpose = lookup->purpose;
+        int wd = f->message.wd;
+        bool late = mark_was_late(s, f->message.first_wd), again;
         struct mark *mark;
-        struct dir *dir;
-        bool late = f->wd >= 0 && mark_was_late(s, f->wd);
-
-        if (f->index == 0 && f->wd < 0 && is_absence(f->error)) {
-                lookup->unfound = f->error;
-                lookup->tick = ++s->tick;
-                return;
-        }
-        dir = take_index(s, lookup, f->index);
 
         if (!dir) { /* of no interest any more, nor what is below it */
-                if (f->wd >= 0)
-                        mark_orphan(s, f->wd);
+                if (wd >= 0)
+                        mark_orphan(s, wd);
                 return;
         }
-        if (dir->again) {
-                dir->again = false;
-                if (f->wd >= 0)
-                        mark_orphan(s, f->wd);
-                crawl(s, dir, MAX((enum lookup_purpose)dir->again_purpose, lookup->purpose), lookup->serial,
-                      lookup->user, lookup->stop);
-                return;
-        }
-        if (f->wd < 0 && is_absence(f->error) && (dir->mark || dir->first_child)) {
-                /* It was there, and has perhaps only moved: asked by itself, that is found out. */
-                crawl(s, dir, lookup->purpose, lookup->serial, lookup->user, lookup->stop);
-                return;
-        }
-        if (f->wd < 0) {
+        again = dir->again || is_doubtful(dir, f);
+        if (dir->again)
+                purpose = MAX((enum lookup_purpose)dir->again_purpose, purpose);
+        dir->again = false;
+        if (!again && wd < 0) {
                 on_unfound(s, lookup, dir, f->error);
                 return;
         }
-        mark = mark_get(s, f->wd);
-        if (!mark || mark->dying) {
-                /* Removed while the thread found it: it has to be watched anew. */
-                crawl(s, dir, lookup->purpose, lookup->serial, lookup->user, lookup->stop);
+        mark = again ? NULL : mark_get(s, wd);
+        if (!mark || mark->dying || (dir->mount = lookup->mount, !claim(s, dir, mark))) {
+                if (wd >= 0)
+                        mark_orphan(s, wd);
+                crawl(s, dir, purpose, lookup->serial, lookup->user, lookup->stop);
                 return;
         }
-        dir->mount = lookup->mount;
-        claim(s, dir, mark, lookup->purpose);
         on_entries(s, lookup, dir, f);
         if (f->more && !give_index(lookup, dir, f->index))
                 s->in_doubt = true;
@@ -803,41 +755,7 @@ void tree_on_found(struct inotify *s, struct found *f) {
                 crawl(s, dir, PURPOSE_RECHECK, 0, lookup->user, NULL);
 }
 
-/* Where it was looked for is where it still is: it is gone from there. */
-static void decide(struct inotify *s, struct lookup *lookup) {
-        struct buffer path _cleanup_(buffer_free) = BUFFER_INIT;
-        struct dir *dir = take_index(s, lookup, 0);
-
-        if (!dir)
-                return;
-        tree_path(dir, &path);
-        if (!dir->again && !path.error && strcmp(path.data, lookup->path) == 0) {
-                on_unfound(s, lookup, dir, lookup->unfound);
-                return;
-        }
-        dir->again = false;
-        crawl(s, dir, lookup->purpose, lookup->serial, lookup->user, lookup->stop);
-}
-
-void tree_decide_unfound(struct inotify *s) {
-        list_for_each(entry, &s->lookups) {
-                struct lookup *lookup = list_entry(entry, struct lookup, link);
-
-                if (!lookup->unfound || !lookup->ended || s->drained_tick < lookup->tick)
-                        continue;
-                if (lookup->position == 0)
-                        lookup->position = s->bytes_read;
-                if (!inotify_has_handled(s, lookup->position))
-                        continue;
-                decide(s, lookup);
-                lookup_ended(s, lookup);
-        }
-}
-
-bool tree_on_crawled(struct inotify *s, struct lookup *lookup) {
-        lookup->ended = true;
-        if (lookup->unfound)
-                return false;
+void tree_on_crawled(struct inotify *s, struct lookup *lookup) {
         /* Of those that the thread did not come to. */
         for (uint32_t i = 0; i < lookup->n_dirs; i++) {
                 struct dir *dir = take_index(s, lookup, i);
@@ -850,7 +768,6 @@ bool tree_on_crawled(struct inotify *s, struct lookup *lookup) {
         }
         if (lookup->purpose == PURPOSE_RECHECK && root_of(s, lookup) && lookup->error != ECANCELED)
                 report_rescan(s, lookup->root);
-        return true;
 }
 
 void tree_recheck_all(struct inotify *s) {

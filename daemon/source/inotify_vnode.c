@@ -11,8 +11,8 @@
  * written all the time is told of as often as it can be looked at.
  *
  * A name that isn't there any more means that the file was unlinked if the
- * directory is still the one that it was, and if no rename was on its way. Where
- * that can't be known (the file or a directory above it was renamed) a write is
+ * directory is still the one that it was: a rename was told before the answer is
+ * looked at. Where that can't be known (the file or a directory above it was renamed) a write is
  * told without extend, every change of the inode as attrib, and delete with the
  * last close.
  */
@@ -40,7 +40,6 @@ struct vnode {
         struct changes now, later; /* before and after the question */
         bool asked;
         uint64_t later_serial;     /* of the question about `later` */
-        uint64_t sure_position;    /* the name was not there: believed once the events up to here are handled */
         bool deleted;              /* has been told */
 };
 
@@ -146,18 +145,6 @@ static uint64_t on_gone(struct vnode *v, const struct lookup *lookup) {
         return (v->now.modified ? KEV_NOTE_WRITE : 0) | (v->state.links == 0 ? KEV_NOTE_DELETE : KEV_NOTE_LINK);
 }
 
-/* Whether it has to be looked at once more, since a rename may be on its way. */
-static bool ask_again(struct inotify *s, struct mark *mark, const struct lookup *lookup) {
-        struct vnode *v = mark->vnode;
-
-        if (!v->path || (v->sure_position > 0 && s->bytes_handled >= v->sure_position))
-                return false;
-        if (v->sure_position == 0)
-                v->sure_position = inotify_read_position(s);
-        look(s, mark, lookup->serial);
-        return v->asked;
-}
-
 void vnode_on_stat(struct inotify *s, struct lookup *lookup) {
         struct mark *mark = mark_find(s, lookup->watched_wd);
         struct vnode *v = mark ? mark->vnode : NULL;
@@ -168,9 +155,6 @@ void vnode_on_stat(struct inotify *s, struct lookup *lookup) {
                 return;
         v->asked = false;
         there = !lookup->error && lookup->state.device == v->state.device && lookup->state.inode == v->state.inode;
-        if (!there && ask_again(s, mark, lookup))
-                return;
-        v->sure_position = 0;
         notes = there ? compare(v, &lookup->state) : on_gone(v, lookup);
         if (there)
                 v->state = lookup->state;
@@ -309,7 +293,7 @@ void vnode_on_watched(struct inotify *s, struct lookup *lookup) {
 
         if (!watch) {
                 if (!lookup->error)
-                        mark_orphan(s, lookup->wd);
+                        mark_orphan(s, lookup->end.wd);
                 return;
         }
         watch->lookup = NULL;
@@ -317,7 +301,7 @@ void vnode_on_watched(struct inotify *s, struct lookup *lookup) {
                 watch_attached(s, watch, lookup->error, lookup_message_text(lookup->error));
                 return;
         }
-        mark = mark_get(s, lookup->wd);
+        mark = mark_get(s, lookup->end.wd);
         if (mark && mark->dying) { /* removed while the thread found it: it has to be watched anew */
                 struct lookup *again = lookup_new(LOOKUP_VNODE, lookup->path);
 

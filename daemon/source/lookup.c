@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/inotify.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 
 #include "buffer.h"
@@ -18,17 +19,63 @@ enum {
         PART_ENTRIES = 1024, /* of a message, and what one getdents64(2) brings */
 };
 
+int lookup_context_open(struct lookup_context *c, int inotify_fd, struct mailbox *mailbox) {
+        c->inotify_fd = inotify_fd;
+        c->mailbox = mailbox;
+        c->marker_fd = memfd_create("kevd-marker", MFD_CLOEXEC);
+        if (c->marker_fd < 0)
+                return -errno;
+        (void)pthread_mutex_init(&c->marker_lock, NULL);
+        (void)pthread_mutex_init(&c->section_lock, NULL);
+        list_init(&c->sections);
+        c->n_sections = 0;
+        atomic_init(&c->newest_wd, 0);
+        return 0;
+}
+
+void lookup_context_close(struct lookup_context *c) {
+        c->marker_fd = safe_close(c->marker_fd);
+        (void)pthread_mutex_destroy(&c->marker_lock);
+        (void)pthread_mutex_destroy(&c->section_lock);
+}
+
+uint64_t lookup_count_sections(struct lookup_context *c) {
+        uint64_t n;
+
+        (void)pthread_mutex_lock(&c->section_lock);
+        n = c->n_sections;
+        (void)pthread_mutex_unlock(&c->section_lock);
+        return n;
+}
+
+bool lookup_has_ended_sections(struct lookup_context *c, uint64_t n) {
+        bool ended;
+
+        (void)pthread_mutex_lock(&c->section_lock);
+        ended = list_empty(&c->sections) || list_entry(c->sections.next, struct lookup, section)->section_number > n;
+        (void)pthread_mutex_unlock(&c->section_lock);
+        return ended;
+}
+
+void lookup_end_section(struct lookup *l) {
+        (void)pthread_mutex_lock(&l->context->section_lock);
+        list_remove(&l->section);
+        (void)pthread_mutex_unlock(&l->context->section_lock);
+}
+
 struct lookup *lookup_new(enum lookup_kind kind, const char *path) {
         struct lookup *l = calloc(1, sizeof(*l));
 
         if (!l)
                 return NULL;
         l->kind = kind;
-        l->fd = l->wd = -1;
+        l->fd = -1;
         list_init(&l->link);
+        list_init(&l->answers);
+        list_init(&l->section);
         list_init(&l->crawl);
         list_init(&l->blocked);
-        l->end = (struct lookup_message){ .lookup = l, .end = true };
+        l->end = (struct lookup_message){ .lookup = l, .end = true, .wd = -1, .first_wd = -1 };
         if (path) {
                 l->path = strdup(path);
                 if (!l->path)
@@ -82,13 +129,44 @@ static int open_path(const char *path, uint64_t flags, uint64_t resolve) {
 }
 
 /* By the descriptor, so that what was opened is what gets watched. */
-static int add_watch(struct lookup *l, int fd, uint32_t mask) {
+static int add_watch(const struct lookup *l, int fd, uint32_t mask) {
         char path[32];
         int wd;
 
         (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-        wd = inotify_add_watch(l->inotify_fd, path, mask | IN_MASK_ADD);
+        wd = inotify_add_watch(l->context->inotify_fd, path, mask | IN_MASK_ADD);
         return wd < 0 ? -errno : wd;
+}
+
+/* Whether nobody can have had this wd before. */
+static bool is_new(const struct lookup *l, int wd) {
+        int newest = atomic_load(&l->context->newest_wd);
+
+        while (wd > newest)
+                if (atomic_compare_exchange_weak(&l->context->newest_wd, &newest, wd))
+                        return true;
+        return false;
+}
+
+/* An event that tells the loop how far the kernel's queue was by now. Returns its wd; -1: the limit of watches is
+ * reached. */
+static int put_marker(const struct lookup *l) {
+        struct lookup_context *c = l->context;
+        int wd;
+
+        (void)pthread_mutex_lock(&c->marker_lock);
+        wd = add_watch(l, c->marker_fd, IN_DELETE_SELF);
+        if (wd >= 0)
+                (void)inotify_rm_watch(c->inotify_fd, wd);
+        (void)pthread_mutex_unlock(&c->marker_lock);
+        return MAX(wd, -1);
+}
+
+static void begin_section(struct lookup *l) {
+        (void)pthread_mutex_lock(&l->context->section_lock);
+        l->section_number = ++l->context->n_sections;
+        list_append(&l->context->sections, &l->section);
+        (void)pthread_mutex_unlock(&l->context->section_lock);
 }
 
 static int get_state(int fd, struct file_state *ret) {
@@ -189,10 +267,10 @@ static int run_vnode(struct lookup *l) {
         }
         if (r < 0)
                 return r;
-        (void)atomic_fetch_add(l->adding, 1);
-        l->added = true;
-        l->wd = add_watch(l, fd, l->mask | (S_ISDIR(l->state.mode) ? (uint32_t)IN_EXCL_UNLINK : 0));
-        return MIN(l->wd, 0);
+        begin_section(l); /* ended by the loop */
+        r = add_watch(l, fd, l->mask | (S_ISDIR(l->state.mode) ? (uint32_t)IN_EXCL_UNLINK : 0));
+        l->end.wd = l->end.first_wd = MAX(r, -1);
+        return MIN(r, 0);
 }
 
 static int run_stat(struct lookup *l) {
@@ -243,6 +321,7 @@ struct listing {
         struct lookup *lookup;
         uint32_t index, next_child;
         int wd;
+        int first_wd;       /* of the next part */
         struct buffer part; /* a struct found, and its entries */
         size_t n_entries;
         struct buffer directories; /* each with its NUL */
@@ -265,16 +344,16 @@ static int post_part(struct listing *list, bool more, int error) {
                 return -ENOMEM;
         }
         *f = (struct found){
-                .message.lookup = list->lookup,
+                .message = { .lookup = list->lookup, .wd = list->wd, .first_wd = list->first_wd },
                 .index = list->index,
                 .first_child = list->next_child,
-                .wd = list->wd,
                 .error = error,
                 .more = more,
                 .n_entries = list->n_entries,
                 .size = list->part.size - sizeof(struct found),
         };
-        mailbox_post(list->lookup->mailbox, &f->message.link);
+        list->first_wd = -1;
+        mailbox_post(list->lookup->context->mailbox, &f->message.link);
         return 0;
 }
 
@@ -328,10 +407,10 @@ static bool post_error(struct lookup *l, uint32_t index, int error) {
         if (!f)
                 return false;
         f->message.lookup = l;
+        f->message.wd = f->message.first_wd = -1;
         f->index = index;
-        f->wd = -1;
         f->error = error;
-        mailbox_post(l->mailbox, &f->message.link);
+        mailbox_post(l->context->mailbox, &f->message.link);
         return true;
 }
 
@@ -367,16 +446,17 @@ static int visit(struct lookup *l, int fd, uint32_t index, unsigned depth) {
 
         if (atomic_load(&l->cancelled))
                 return -ECANCELED;
-        (void)atomic_fetch_add(l->adding, 1);
+        begin_section(l);
         list.wd = add_watch(l, fd, l->mask);
         if (list.wd < 0) {
-                (void)atomic_fetch_sub(l->adding, 1);
+                lookup_end_section(l);
                 return post_error(l, index, -list.wd) ? 0 : -ENOMEM;
         }
+        list.first_wd = is_new(l, list.wd) ? list.wd : put_marker(l);
         r = list_directory(&list, fd);
         if (list.directories.error)
                 r = -ENOMEM;
-        (void)atomic_fetch_sub(l->adding, 1);
+        lookup_end_section(l);
         if (r == 0)
                 r = visit_children(l, fd, &list.directories, first, depth);
         buffer_free(&list.directories);
@@ -433,8 +513,6 @@ static int run_kind(struct lookup *l) {
 
 static void run(struct work *work) {
         struct lookup *l = container_of(work, struct lookup, work);
-        atomic_uint *adding = l->adding;
-        bool added;
         int r = replace_fd(l);
 
         if (atomic_load(&l->cancelled))
@@ -442,10 +520,7 @@ static void run(struct work *work) {
         if (r == 0)
                 r = run_kind(l);
         l->error = -r;
-        added = l->added;
-        mailbox_post(l->mailbox, &l->end.link); /* from here on it is the loop's */
-        if (added)
-                (void)atomic_fetch_sub(adding, 1);
+        mailbox_post(l->context->mailbox, &l->end.link); /* from here on it is the loop's */
 }
 
 int lookup_submit(struct workers *workers, struct lookup *l) {

@@ -16,6 +16,7 @@
 #include <sys/types.h>
 
 #include "event.h"
+#include "hash.h"
 #include "mailbox.h"
 #include "workers.h"
 
@@ -47,9 +48,17 @@ struct file_state {
 };
 
 struct lookup_message {
-        struct list link;
+        struct list link; /* in the mailbox, then among its lookup's answers */
         struct lookup *lookup;
         bool end; /* the lookup's last; embedded in it */
+        int wd;   /* that it brings, or -1 */
+        /* The kernel's first event of this wd comes after the watch was made: of `wd` if that is new, else of a marker.
+         * -1: nothing tells. */
+        int first_wd;
+        /* The loop's own. */
+        struct list due;       /* among all answers that were taken, in the order of their coming */
+        struct hash_node node; /* by first_wd */
+        uint64_t position;     /* what the kernel had queued by then comes first; UINT64_MAX: not known yet */
 };
 
 /* One directory of a crawl. */
@@ -57,7 +66,6 @@ struct found {
         struct lookup_message message;
         uint32_t index; /* in the lookup's own numbering; the root is 0 */
         uint32_t first_child; /* index of the first directory in `entries` */
-        int wd;
         int error; /* positive errno: not watched */
         bool more; /* the same directory's next part follows */
         size_t n_entries;
@@ -69,14 +77,25 @@ struct file_watch;
 struct vnode;
 struct dir;
 
+/* What the lookups of one source share. */
+struct lookup_context {
+        int inotify_fd;
+        struct mailbox *mailbox;
+        int marker_fd; /* a file of nobody else's; a watch of it that is removed at once leaves its IN_IGNORED as a marker */
+        pthread_mutex_t marker_lock;
+        atomic_int newest_wd; /* the kernel counts up: what is above is new, what is below may be known */
+        /* A section: a lookup may have made a watch that no message tells of yet. */
+        pthread_mutex_t section_lock;
+        struct list sections; /* lookups, in the order of their beginning */
+        uint64_t n_sections;  /* ever begun */
+};
+
 struct lookup {
         struct work work;
 
         /* The thread reads. */
         enum lookup_kind kind;
-        int inotify_fd;
-        struct mailbox *mailbox;
-        atomic_uint *adding; /* threads that are in inotify_add_watch(2) just now */
+        struct lookup_context *context;
         char *path;
         int fd; /* a passed descriptor, or -1; the thread puts an O_PATH one in its place, which can be closed anywhere */
         uint32_t mask;
@@ -87,8 +106,8 @@ struct lookup {
         int error; /* positive errno */
         char *canonical;
         uint32_t mount;
-        int wd;
-        bool added; /* counted in `adding` */
+        struct list section; /* under section_lock */
+        uint64_t section_number;
         struct file_state state;
         dev_t parent_device; /* LOOKUP_VNODE, LOOKUP_STAT: of the directory that the path leads through */
         ino_t parent_inode;
@@ -98,6 +117,7 @@ struct lookup {
 
         /* The loop's own. */
         struct list link;
+        struct list answers; /* messages that were taken and are not handled */
         struct list crawl;   /* CRAWL: among all, by serial */
         struct list blocked; /* watches that wait for this one */
         uint64_t serial;
@@ -113,14 +133,21 @@ struct lookup {
         uint64_t n_placed; /* tree.n_placed at submission: what was placed since is younger */
         struct file_watch *watch;
         int watched_wd; /* LOOKUP_STAT: the mark it is about */
-        bool ended;     /* the end message has come */
-        int unfound;    /* the root was not there: to be decided once the events up to `position` are handled */
-        uint64_t tick, position;
 };
 
 /* The error of a directory that lies too deep for one walk: ask for it again. */
 enum { LOOKUP_DEPTH_MAX = 128, ERROR_TOO_DEEP = 4096 };
 
+int lookup_context_open(struct lookup_context *context, int inotify_fd, struct mailbox *mailbox);
+/* No lookup of it may be on a thread any more. */
+void lookup_context_close(struct lookup_context *context);
+/* How many sections have begun. */
+uint64_t lookup_count_sections(struct lookup_context *context);
+/* Whether all of so many have ended: what they have to tell was sent. */
+bool lookup_has_ended_sections(struct lookup_context *context, uint64_t n);
+
 struct lookup *lookup_new(enum lookup_kind kind, const char *path);
 struct lookup *lookup_free(struct lookup *lookup);
+/* `context` has to be set. */
+void lookup_end_section(struct lookup *lookup);
 int lookup_submit(struct workers *workers, struct lookup *lookup);
