@@ -15,13 +15,7 @@ enum {
         BACKLOG_MAX = 64 * 1024 * 1024, /* then the kernel's queue may overflow */
         EVENTS_A_TURN = 1024,
         TRASH_A_TURN = 64,
-        ANSWERS_A_TURN = 256,
-        ENTRIES_AN_ANSWER = 16, /* that cost as much as an answer */
-        MOVE_WAIT_USEC = 2000,     /* for the second half: who renames may be preempted in between */
-        AWAITED_RETRY_USEC = 200,
-        AWAITED_MAX_MSEC = 50,
         BARRIER_MAX_MSEC = 1000,
-        MARKS_LATE_MAX = 1024,
 };
 
 struct chunk {
@@ -30,440 +24,11 @@ struct chunk {
         char data[CHUNK_BYTES] __attribute__((aligned(8)));
 };
 
-/* A wd by itself. */
-struct lone_wd {
-        struct hash_node node;
-        int wd;
-};
-
-/* ---- marks ------------------------------------------------------------------------------- */
-
-struct mark *mark_find(const struct inotify *s, int wd) {
-        struct hash_node *n = hash_first(&s->marks, hash_u64((uint64_t)wd));
-
-        while (n && container_of(n, struct mark, node)->wd != wd)
-                n = hash_next(n);
-        return n ? container_of(n, struct mark, node) : NULL;
-}
-
-struct mark *mark_get(struct inotify *s, int wd) {
-        struct mark *mark = mark_find(s, wd);
-
-        if (mark)
-                return mark;
-        mark = calloc(1, sizeof(*mark));
-        if (!mark)
-                return NULL;
-        mark->wd = wd;
-        list_init(&mark->ghost);
-        if (hash_add(&s->marks, &mark->node, hash_u64((uint64_t)wd)) < 0) {
-                free(mark);
-                return NULL;
-        }
-        return mark;
-}
-
-/* It is out of the table now, and freed before the next event. */
-static void mark_free(struct inotify *s, struct mark *mark) {
-        list_for_each(entry, &s->moves) {
-                struct move *move = list_entry(entry, struct move, link);
-
-                if (move->mark != mark)
-                        continue;
-                list_remove(&move->link);
-                free(move);
-        }
-        mark->dying = true;
-        s->n_ghosts -= !list_empty(&mark->ghost);
-        list_remove(&mark->ghost);
-        hash_remove(&s->marks, &mark->node);
-        mark->node.next = s->dead_marks;
-        s->dead_marks = &mark->node;
-}
-
-/* Marks may end while an event of theirs is being handled. */
-static void bury_marks(struct inotify *s) {
-        while (s->dead_marks) {
-                struct mark *mark = container_of(s->dead_marks, struct mark, node);
-
-                s->dead_marks = mark->node.next;
-                free(mark);
-        }
-}
-
-/* The kernel has dropped it. Lookups that are under way may still bring its wd: then they are asked again. */
-static void make_ghost(struct inotify *s, struct mark *mark) {
-        mark->dying = true;
-        if (list_empty(&s->lookups)) {
-                mark_free(s, mark);
-                return;
-        }
-        if (!list_empty(&mark->ghost))
-                return;
-        mark->order = s->order;
-        list_append(&s->ghosts, &mark->ghost);
-        s->n_ghosts++;
-}
-
-/* No lookup under way can bring their wds any more. */
-static void lay_ghosts(struct inotify *s) {
-        const struct lookup *first = list_empty(&s->lookups) ? NULL : list_entry(s->lookups.next, struct lookup, link);
-
-        while (!list_empty(&s->ghosts)) {
-                struct mark *mark = list_entry(s->ghosts.next, struct mark, ghost);
-
-                if (first && first->order <= mark->order)
-                        break;
-                mark_free(s, mark);
-        }
-}
-
-void mark_release(struct inotify *s, struct mark *mark) {
-        if (mark->dirs || mark->vnode || mark->dying)
-                return;
-        if (inotify_rm_watch(s->fd, mark->wd) < 0)
-                make_ghost(s, mark);
-        else
-                mark->dying = true;
-}
-
-static struct lone_wd *find_lone(const struct hash *table, int wd) {
-        struct hash_node *n = table->n_nodes > 0 ? hash_first(table, hash_u64((uint64_t)wd)) : NULL;
-
-        while (n && container_of(n, struct lone_wd, node)->wd != wd)
-                n = hash_next(n);
-        return n ? container_of(n, struct lone_wd, node) : NULL;
-}
-
-/* False: no memory. */
-static bool add_lone(struct hash *table, int wd) {
-        struct lone_wd *lone;
-
-        if (find_lone(table, wd))
-                return true;
-        lone = calloc(1, sizeof(*lone));
-        if (!lone)
-                return false;
-        lone->wd = wd;
-        if (hash_add(table, &lone->node, hash_u64((uint64_t)wd)) == 0)
-                return true;
-        free(lone);
-        return false;
-}
-
-static void forget_lone(struct hash *table) {
-        if (table->n_nodes == 0)
-                return;
-        hash_for_each(node, table)
-                free(container_of(node, struct lone_wd, node));
-        hash_free(table);
-}
-
-void mark_orphan(struct inotify *s, int wd) {
-        struct mark *mark = mark_find(s, wd);
-
-        if (!mark || (!mark->dirs && !mark->vnode && !mark->dying))
-                (void)add_lone(&s->orphans, wd);
-}
-
-/* With no lookup under way nobody will claim them any more. */
-static void remove_orphans(struct inotify *s) {
-        if (s->orphans.n_nodes == 0)
-                return;
-        hash_for_each(node, &s->orphans) {
-                int wd = container_of(node, struct lone_wd, node)->wd;
-                struct mark *mark = mark_find(s, wd);
-
-                if (mark)
-                        mark_release(s, mark);
-                else
-                        (void)inotify_rm_watch(s->fd, wd);
-        }
-        forget_lone(&s->orphans);
-}
-
-bool mark_was_late(struct inotify *s, int wd) {
-        struct lone_wd *late = find_lone(&s->late, wd);
-
-        if (!late)
-                return false;
-        hash_remove(&s->late, &late->node);
-        free(late);
-        return true;
-}
-
-/* An event of it is passed over: whoever claims it looks at it again. */
-static void pass_over(struct inotify *s, int wd) {
-        if (s->late.n_nodes >= MARKS_LATE_MAX || !add_lone(&s->late, wd))
-                s->in_doubt = true;
-}
-
-/* ---- moves: MOVED_FROM and MOVED_TO joined ------------------------------------------------- */
-
-static void move_out(struct inotify *s, struct move *move) {
-        list_remove(&move->link);
-        for (struct dir *d = move->mark->dirs, *next; d; d = next) {
-                next = d->next_on_mark;
-                if (move->was_filled)
-                        tree_on_exchange(s, d, move->name, NULL, NULL, move->is_dir, move->realtime_usec);
-                else
-                        tree_on_move(s, d, move->name, NULL, NULL, move->is_dir, move->realtime_usec);
-        }
-        if (move->mark->vnode)
-                vnode_on_move(s, move->mark, move->is_dir, false, move->realtime_usec);
-        free(move);
-}
-
-/* Those of one mark. */
-static void move_out_of(struct inotify *s, const struct mark *mark) {
-        for (bool found = true; found;) {
-                found = false;
-                list_for_each(entry, &s->moves) {
-                        struct move *move = list_entry(entry, struct move, link);
-
-                        if (move->mark != mark)
-                                continue;
-                        move_out(s, move);
-                        found = true;
-                        break;
-                }
-        }
-}
-
-/* Those that have waited long enough. */
-static void move_out_late(struct inotify *s) {
-        uint64_t now = monotonic_nsec();
-
-        while (!list_empty(&s->moves)) {
-                struct move *first = list_entry(s->moves.next, struct move, link);
-
-                if (first->deadline_nsec > now)
-                        break;
-                move_out(s, first);
-        }
-}
-
-static void on_move_timer(struct mux_timer *timer);
-
-static void on_moved_from(struct inotify *s, struct mark *mark, const struct inotify_event *event, uint64_t now) {
-        struct move *move = calloc(1, sizeof(*move));
-
-        if (!move) {
-                s->in_doubt = true;
-                return;
-        }
-        move->cookie = event->cookie;
-        move->mark = mark;
-        move->is_dir = event->mask & IN_ISDIR;
-        move->was_filled = s->last_arrival.wd == mark->wd && strcmp(s->last_arrival.name, event->name) == 0;
-        move->realtime_usec = now;
-        move->deadline_nsec = monotonic_nsec() + MOVE_WAIT_USEC * NSEC_PER_USEC;
-        move->position = s->bytes_handled;
-        (void)snprintf(move->name, sizeof(move->name), "%s", event->name);
-        list_append(&s->moves, &move->link);
-}
-
-/* Two moves that undo each other may be one exchange (renameat2(2)), after which
- * neither name has what the first of the two said. */
-static bool is_exchange(struct inotify *s, struct dir *from, const char *from_name, struct dir *to,
-                        const char *to_name) {
-        bool mirrored = s->last_rename.from_dir == to->id && s->last_rename.to_dir == from->id &&
-                        strcmp(s->last_rename.from, to_name) == 0 && strcmp(s->last_rename.to, from_name) == 0;
-
-        s->last_rename.from_dir = from->id;
-        s->last_rename.to_dir = to->id;
-        (void)snprintf(s->last_rename.from, sizeof(s->last_rename.from), "%s", from_name);
-        (void)snprintf(s->last_rename.to, sizeof(s->last_rename.to), "%s", to_name);
-        return mirrored;
-}
-
-/* The directory on `mark` that is on the mount of `like`. */
-static struct dir *dir_on_mount(const struct mark *mark, const struct dir *like) {
-        struct dir *d = mark->dirs;
-
-        while (d && d->mount != like->mount)
-                d = d->next_on_mark;
-        return d;
-}
-
-static void on_moved_to(struct inotify *s, struct mark *mark, const struct inotify_event *event, uint64_t now) {
-        struct move *move = NULL;
-        bool is_dir = event->mask & IN_ISDIR;
-
-        list_for_each(entry, &s->moves)
-                if (list_entry(entry, struct move, link)->cookie == event->cookie)
-                        move = list_entry(entry, struct move, link);
-        if (move)
-                list_remove(&move->link);
-        else {
-                s->last_arrival.wd = mark->wd;
-                (void)snprintf(s->last_arrival.name, sizeof(s->last_arrival.name), "%s", event->name);
-        }
-        for (struct dir *d = mark->dirs, *next; d; d = next) {
-                struct dir *from = move ? dir_on_mount(move->mark, d) : NULL;
-
-                next = d->next_on_mark;
-                if (from && is_exchange(s, from, move->name, d, event->name))
-                        tree_on_exchange(s, from, move->name, d, event->name, is_dir, now);
-                else
-                        tree_on_move(s, from, from ? move->name : NULL, d, event->name, is_dir, now);
-        }
-        if (move)
-                for (struct dir *d = move->mark->dirs, *next; d; d = next) {
-                        next = d->next_on_mark;
-                        if (!dir_on_mount(mark, d))
-                                tree_on_move(s, d, move->name, NULL, NULL, is_dir, now);
-                }
-        if (mark->vnode)
-                vnode_on_move(s, mark, is_dir, move && move->mark == mark, now);
-        if (move && move->mark != mark && move->mark->vnode)
-                vnode_on_move(s, move->mark, is_dir, false, now);
-        free(move);
-}
-
-/* ---- lookups ---------------------------------------------------------------------------------------- */
-
-int submit(struct inotify *s, struct lookup *lookup, uid_t user, struct dir *root, struct dir *stop) {
-        int r;
-
-        lookup->context = &s->lookup_context;
-        lookup->user = user;
-        lookup->n_placed = s->tree.n_placed;
-        if (lookup->serial == 0)
-                lookup->serial = ++s->serial;
-        lookup->order = ++s->order;
-        r = lookup_submit(s->source.context->workers, lookup);
-        if (r < 0)
-                return r;
-        lookup->root = tree_ref(root);
-        lookup->stop = tree_ref(stop);
-        list_append(&s->lookups, &lookup->link);
-        if (lookup->kind == LOOKUP_CRAWL)
-                tree_add_crawl(s, lookup);
-        return 0;
-}
-
-static void end_lookup(struct inotify *s, struct lookup *lookup) {
-        list_remove(&lookup->link);
-        list_remove(&lookup->crawl);
-        list_splice(&s->unblocked, &lookup->blocked);
-        tree_unref(&s->tree, lookup->root);
-        tree_unref(&s->tree, lookup->stop);
-        lookup_free(lookup);
-}
-
-void lookup_ended(struct inotify *s, struct lookup *lookup) {
-        end_lookup(s, lookup);
-        lay_ghosts(s);
-        if (list_empty(&s->lookups)) {
-                remove_orphans(s);
-                forget_lone(&s->late);
-                tree_forget_touched(s);
-        }
-        tree_check_starting(s);
-}
-
-/* Returns what it cost, in directories without entries. */
-static unsigned answer(struct inotify *s, struct lookup_message *message) {
-        struct lookup *lookup = message->lookup;
-
-        list_remove(&message->link);
-        list_remove(&message->due);
-        if (message->first_wd >= 0)
-                hash_remove(&s->answered, &message->node);
-        if (!message->end) {
-                struct found *found = container_of(message, struct found, message);
-                unsigned cost = 1 + (unsigned)(found->n_entries / ENTRIES_AN_ANSWER);
-
-                tree_on_found(s, found);
-                free(found);
-                return cost;
-        }
-        switch (lookup->kind) {
-        case LOOKUP_RESOLVE:
-                tree_on_resolved(s, lookup);
-                break;
-        case LOOKUP_CRAWL:
-                tree_on_crawled(s, lookup);
-                break;
-        case LOOKUP_VNODE:
-                vnode_on_watched(s, lookup);
-                break;
-        case LOOKUP_STAT:
-                vnode_on_stat(s, lookup);
-                break;
-        case LOOKUP_PLACE:
-                tree_on_place(s, lookup);
-                break;
-        case LOOKUP_NAME:
-                tree_on_name(s, lookup);
-                break;
-        }
-        lookup_ended(s, lookup);
-        return 1;
-}
-
-/* The answer that this wd is the first event of, and what the same lookup has told before. False: there is none. */
-static bool answer_for(struct inotify *s, int wd) {
-        struct hash_node *n = s->answered.n_nodes > 0 ? hash_first(&s->answered, hash_u64((uint64_t)wd)) : NULL;
-        struct lookup_message *last, *message;
-        struct lookup *lookup;
-
-        while (n && container_of(n, struct lookup_message, node)->first_wd != wd)
-                n = hash_next(n);
-        if (!n)
-                return false;
-        last = container_of(n, struct lookup_message, node);
-        lookup = last->lookup;
-        do {
-                message = list_entry(lookup->answers.next, struct lookup_message, link);
-                (void)answer(s, message);
-        } while (message != last);
-        return true;
-}
-
-/* There may be many where directories come and go at once: they wait for nothing. */
-static bool is_of_no_interest(const struct lookup_message *message) {
-        const struct lookup *lookup = message->lookup;
-
-        return message->end && lookup->error == ECANCELED && lookup->answers.next == &message->link;
-}
-
-static void take_answers(struct inotify *s) {
-        struct list *entry;
-
-        while ((entry = mailbox_take(&s->mailbox))) {
-                struct lookup_message *message = list_entry(entry, struct lookup_message, link);
-
-                message->position = UINT64_MAX;
-                list_append(&message->lookup->answers, &message->link);
-                list_append(&s->due, &message->due);
-                if (message->end)
-                        lookup_end_section(message->lookup);
-                if (message->first_wd >= 0 &&
-                    hash_add(&s->answered, &message->node, hash_u64((uint64_t)message->first_wd)) < 0)
-                        s->in_doubt = true;
-                if (is_of_no_interest(message))
-                        (void)answer(s, message);
-        }
-}
-
-/* The kernel's queue is read: what is in the chunks is older than the answers, or younger than their watches. */
-static void place_answers(struct inotify *s) {
-        for (struct list *entry = s->due.previous; entry != &s->due; entry = entry->previous) {
-                struct lookup_message *message = list_entry(entry, struct lookup_message, due);
-
-                if (message->position != UINT64_MAX)
-                        break;
-                message->position = s->bytes_read;
-        }
-}
-
 /* ---- handling one event ------------------------------------------------------------------------ */
 
 static void on_ignored(struct inotify *s, struct mark *mark) {
         mark->dying = true; /* nothing to be removed from the kernel */
-        move_out_of(s, mark);
+        moves_out_of(s, mark);
         while (mark->dirs) {
                 struct dir *d = mark->dirs;
 
@@ -474,7 +39,7 @@ static void on_ignored(struct inotify *s, struct mark *mark) {
         }
         if (mark->vnode)
                 vnode_on_unmarked(s, mark);
-        make_ghost(s, mark);
+        mark_make_ghost(s, mark);
 }
 
 static void on_entry(struct inotify *s, struct mark *mark, const struct inotify_event *event, uint64_t now) {
@@ -490,13 +55,13 @@ static void on_entry(struct inotify *s, struct mark *mark, const struct inotify_
                         break; /* there is one a directory at most */
                 }
         if (event->mask & IN_MOVED_FROM)
-                on_moved_from(s, mark, event, now);
+                move_on_from(s, mark, event, now);
         if (event->mask & (IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO))
                 s->last_arrival.wd = 0;
         if (event->mask & IN_MOVED_FROM)
                 return;
         if (event->mask & IN_MOVED_TO) {
-                on_moved_to(s, mark, event, now);
+                move_on_to(s, mark, event, now);
                 return;
         }
         for (struct dir *d = mark->dirs, *next; d; d = next) {
@@ -507,38 +72,9 @@ static void on_entry(struct inotify *s, struct mark *mark, const struct inotify_
                 vnode_on_event(s, mark, event->mask, true, now);
 }
 
-static bool is_of(const struct move *move, const struct dir *dir) {
-        return move->is_dir && dir->parent && dir->parent->mark == move->mark && strcmp(dir->name, move->name) == 0;
-}
-
-bool move_is_pending(const struct inotify *s, const struct dir *dir) {
-        if (list_empty(&s->moves))
-                return false;
-        for (; dir; dir = dir->parent)
-                list_for_each(entry, &s->moves)
-                        if (is_of(list_entry(entry, struct move, link), dir))
-                                return true;
-        return false;
-}
-
-/* The MOVED_TO of a directory precedes its MOVE_SELF: if there was none, it went where nobody looks. */
-static void move_out_self(struct inotify *s, const struct mark *mark) {
-        list_for_each(entry, &s->moves) {
-                struct move *move = list_entry(entry, struct move, link);
-                bool moved = false;
-
-                for (const struct dir *d = mark->dirs; d && !moved; d = d->next_on_mark)
-                        moved = is_of(move, d);
-                if (moved) {
-                        move_out(s, move);
-                        return;
-                }
-        }
-}
-
 static void on_self(struct inotify *s, struct mark *mark, const struct inotify_event *event, uint64_t now) {
         if (event->mask & IN_MOVE_SELF)
-                move_out_self(s, mark);
+                moves_out_self(s, mark);
         for (struct dir *d = mark->dirs, *next; d; d = next) {
                 next = d->next_on_mark;
                 tree_on_self(s, d, event->mask, now);
@@ -547,58 +83,11 @@ static void on_self(struct inotify *s, struct mark *mark, const struct inotify_e
                 vnode_on_event(s, mark, event->mask, false, now);
 }
 
-static void on_awaited_timer(struct mux_timer *timer) {
-        struct inotify *s = container_of(timer, struct inotify, awaited_timer);
-
-        mux_defer(s->mux, &s->go_on);
-}
-
-/* Whether a lookup may be about to tell whose `wd` is: it was making a watch as the event came up, and is still at it. */
-static bool is_awaited(struct inotify *s, int wd) {
-        if (s->awaited_wd != wd) {
-                s->awaited_wd = wd;
-                s->awaited_sections = lookup_count_sections(&s->lookup_context);
-                s->awaited_since = monotonic_nsec();
-        }
-        return !lookup_has_ended_sections(&s->lookup_context, s->awaited_sections);
-}
-
-/* False: its file system doesn't answer, and nobody else waits for it; it will be looked at again once it is known. */
-static bool wait_on(struct inotify *s, int wd) {
-        uint64_t now = monotonic_nsec();
-
-        if (now - s->awaited_since > AWAITED_MAX_MSEC * NSEC_PER_MSEC) {
-                pass_over(s, wd);
-                return false;
-        }
-        (void)mux_timer_set(s->mux, &s->awaited_timer, now + AWAITED_RETRY_USEC * NSEC_PER_USEC, on_awaited_timer);
-        return true;
-}
-
-/* Whose event it is. NULL: nobody's. False: it has to wait for an answer. */
-static bool find_marked(struct inotify *s, const struct inotify_event *event, struct mark **ret_mark) {
-        bool awaited;
-
-        *ret_mark = mark_find(s, event->wd);
-        if (*ret_mark || find_lone(&s->late, event->wd))
-                return true;
-        awaited = is_awaited(s, event->wd); /* before the mailbox is looked into: what was told meanwhile is in it */
-        take_answers(s);
-        while (!*ret_mark && answer_for(s, event->wd)) {
-                *ret_mark = mark_find(s, event->wd);
-                awaited = false;
-        }
-        if (awaited && wait_on(s, event->wd))
-                return false;
-        s->awaited_wd = -1;
-        return true;
-}
-
 /* False: it has to wait for an answer. */
 static bool handle(struct inotify *s, const struct inotify_event *event, uint64_t now) {
         struct mark *mark;
 
-        bury_marks(s);
+        marks_bury(s);
         if (event->mask & IN_Q_OVERFLOW) {
                 /* Their second halves are lost, and what is found from here on is younger than they. */
                 while (!list_empty(&s->moves))
@@ -607,7 +96,7 @@ static bool handle(struct inotify *s, const struct inotify_event *event, uint64_
                 s->in_doubt = true;
                 return true;
         }
-        if (!find_marked(s, event, &mark))
+        if (!answers_find_mark(s, event, &mark))
                 return false;
         if (!mark)
                 return true;
@@ -667,44 +156,28 @@ static void read_kernel(struct inotify *s) {
         }
         if (s->drained) {
                 s->drained_tick = ++s->tick;
-                place_answers(s);
+                answers_place(s);
         }
 }
 
-/* Whether all that was read up to there is handled, moves too whose second half may be still to come. */
-static bool has_handled(const struct inotify *s, uint64_t position) {
+bool inotify_has_handled(const struct inotify *s, uint64_t position) {
         return s->bytes_handled >= position &&
                (list_empty(&s->moves) || list_entry(s->moves.next, struct move, link)->position >= position);
 }
 
-static void answer_some(struct inotify *s) {
-        unsigned cost = 0;
-
-        while (!list_empty(&s->due)) {
-                struct lookup_message *first = list_entry(s->due.next, struct lookup_message, due);
-
-                if (!has_handled(s, first->position))
-                        break;
-                if (cost >= ANSWERS_A_TURN) {
-                        mux_defer(s->mux, &s->go_on);
-                        break;
-                }
-                cost += answer(s, first);
-        }
-}
-
 static void check_barriers(struct inotify *s);
+static void on_move_timer(struct mux_timer *timer);
 
 /* What everything that was handled leads to. */
 static void after_handling(struct inotify *s) {
         if (list_empty(&s->chunks) && s->drained) {
                 if (s->drained_tick > s->listed_tick)
-                        tree_forget_listed(s);
+                        names_forget_listed(s);
                 if (!list_empty(&s->moves) && s->move_timer.heap_index == 0)
                         (void)mux_timer_set(s->mux, &s->move_timer,
                                             list_entry(s->moves.next, struct move, link)->deadline_nsec, on_move_timer);
         }
-        answer_some(s);
+        answers_handle(s);
         if (s->in_doubt && list_empty(&s->chunks)) {
                 s->in_doubt = false;
                 tree_recheck_all(s);
@@ -759,14 +232,14 @@ static void on_move_timer(struct mux_timer *timer) {
         read_kernel(s);
         handle_some(s);
         if (list_empty(&s->chunks))
-                move_out_late(s);
+                moves_out_late(s);
         after_handling(s);
 }
 
 static void on_messages(struct mailbox *mailbox) {
         struct inotify *s = container_of(mailbox, struct inotify, mailbox);
 
-        take_answers(s);
+        answers_take(s);
         mux_timer_clear(s->mux, &s->awaited_timer);
         take_turn(s);
 }
@@ -796,7 +269,7 @@ static bool concerns(const struct inotify *s, const struct lookup *lookup, const
 }
 
 static bool is_past(struct inotify *s, struct source_barrier *barrier) {
-        if (!has_handled(s, barrier->position))
+        if (!inotify_has_handled(s, barrier->position))
                 return false;
         if (barrier->serial == 0)
                 barrier->serial = s->serial; /* what the events up to here have asked */
@@ -1027,23 +500,7 @@ static void inotify_close(struct source *source) {
         struct inotify *s = container_of(source, struct inotify, source);
         struct list *entry;
 
-        take_answers(s);
-        hash_free(&s->answered);
-        while ((entry = list_pop(&s->due))) {
-                struct lookup_message *message = list_entry(entry, struct lookup_message, due);
-
-                list_remove(&message->link);
-                if (!message->end)
-                        free(container_of(message, struct found, message));
-        }
-        while (!list_empty(&s->lookups)) {
-                struct lookup *lookup = list_entry(s->lookups.next, struct lookup, link);
-
-                for (size_t i = 0; i < lookup->n_dirs; i++)
-                        if (lookup->dirs[i])
-                                lookup->dirs[i]->lookup = NULL;
-                end_lookup(s, lookup);
-        }
+        answers_free(s);
         tree_empty_trash(s, UINT32_MAX);
         mux_remove(s->mux, &s->io);
         mailbox_close(&s->mailbox);
@@ -1056,18 +513,9 @@ static void inotify_close(struct source *source) {
         while ((entry = list_pop(&s->chunks)))
                 free(list_entry(entry, struct chunk, link));
         free(s->spare);
-        tree_forget_listed(s);
-        tree_forget_touched(s);
-        while (s->marks.n_nodes > 0) {
-                struct mark *mark = NULL;
-
-                hash_for_each(node, &s->marks)
-                        mark = container_of(node, struct mark, node);
-                mark_free(s, mark);
-        }
-        bury_marks(s);
-        forget_lone(&s->late);
-        forget_lone(&s->orphans);
+        names_forget_listed(s);
+        names_forget_touched(s);
+        marks_free(s);
         tree_free(&s->tree);
         (void)close(s->fd);
         free(s->scratch);

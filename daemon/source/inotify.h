@@ -4,11 +4,14 @@
 /*
  * vnode and tree on inotify(7): what the parts of this source share.
  *
- *   inotify.c        the instance: reading, marks, moves, overflow, attaching
- *   inotify_tree.c   tree watches: what crawls found, what happened to entries
- *   inotify_vnode.c  vnode watches, in kqueue's words
- *   tree.c           which directory is where
- *   lookup.c         the questions that may take long, on workers
+ *   inotify.c         the instance: reading, dispatching events, attaching
+ *   inotify_mark.c    the kernel's watches
+ *   inotify_move.c    halves of renames joined
+ *   inotify_answer.c  what lookups have answered, each at its moment
+ *   inotify_tree.c    tree watches; inotify_tree.h names their parts
+ *   inotify_vnode.c   vnode watches, in kqueue's words
+ *   tree.c            which directory is where
+ *   lookup.c          the questions that may take long, on workers
  *
  * One instance serves the daemon, and one mark each inode, whoever watches it.
  *
@@ -40,6 +43,8 @@
  * moved: its IN_CREATE is still news for all others. A name that had an event
  * while that was under way is told by the event alone: `touched`.
  */
+
+#include <sys/inotify.h>
 
 #include "lookup.h"
 #include "source.h"
@@ -161,25 +166,70 @@ enum { SCRATCH_BYTES = 128 * 1024 };
 
 /* ---- inotify.c ----------------------------------------------------------------------- */
 
+/* Whether all that was read up to there is handled, moves too whose second half may be still to come. */
+bool inotify_has_handled(const struct inotify *s, uint64_t position);
+void watch_attached(struct inotify *s, struct file_watch *watch, int error, const char *message);
+/* What a lookup's error means to whoever asked. */
+const char *lookup_message_text(int error);
+void report_to(struct inotify *s, struct file_watch *watch, struct report *report);
+
+/* ---- inotify_mark.c ------------------------------------------------------------------- */
+
 struct mark *mark_find(const struct inotify *s, int wd);
 /* The mark, made if there is none. NULL: no memory. */
 struct mark *mark_get(struct inotify *s, int wd);
 /* Removes it from the kernel if nothing is attached to it any more. */
 void mark_release(struct inotify *s, struct mark *mark);
+/* The kernel has dropped it. Lookups that are under way may still bring its wd: then they are asked again. */
+void mark_make_ghost(struct inotify *s, struct mark *mark);
+/* It is out of the table now, and freed by marks_bury(). */
+void mark_free(struct inotify *s, struct mark *mark);
+/* Not while an event of theirs is being handled. */
+void marks_bury(struct inotify *s);
+/* Frees those that no lookup under way can bring any more. */
+void marks_lay_ghosts(struct inotify *s);
 /* A wd that a lookup brought and nobody took. */
 void mark_orphan(struct inotify *s, int wd);
+/* With no lookup under way nobody will claim them any more. */
+void marks_remove_orphans(struct inotify *s);
+/* An event of this wd is passed over: whoever claims it looks at it again. */
+void mark_pass_over(struct inotify *s, int wd);
+bool mark_is_late(const struct inotify *s, int wd);
 /* Whether events of this wd were passed over before it was known; forgets it. */
 bool mark_was_late(struct inotify *s, int wd);
+void marks_forget_late(struct inotify *s);
+/* All, as the source ends. */
+void marks_free(struct inotify *s);
+
+/* ---- inotify_move.c ------------------------------------------------------------------- */
+
+void move_on_from(struct inotify *s, struct mark *mark, const struct inotify_event *event, uint64_t realtime_usec);
+void move_on_to(struct inotify *s, struct mark *mark, const struct inotify_event *event, uint64_t realtime_usec);
+/* Its other half is out of sight. */
+void move_out(struct inotify *s, struct move *move);
+/* Those out of the mark's directory. */
+void moves_out_of(struct inotify *s, const struct mark *mark);
+/* That of the mark's directory itself. */
+void moves_out_self(struct inotify *s, const struct mark *mark);
+/* Those that have waited long enough. */
+void moves_out_late(struct inotify *s);
+/* Whether `dir` or one above it is about to leave: its move's second half may be still to come. */
+bool move_is_pending(const struct inotify *s, const struct dir *dir);
+
+/* ---- inotify_answer.c ----------------------------------------------------------------- */
 
 /* On success `root` and `stop`, which may be NULL, are the lookup's. */
 int submit(struct inotify *s, struct lookup *lookup, uid_t user, struct dir *root, struct dir *stop);
-void lookup_ended(struct inotify *s, struct lookup *lookup);
-void watch_attached(struct inotify *s, struct file_watch *watch, int error, const char *message);
-/* Whether `dir` or one above it is about to leave: its move's second half may be still to come. */
-bool move_is_pending(const struct inotify *s, const struct dir *dir);
-/* What a lookup's error means to whoever asked. */
-const char *lookup_message_text(int error);
-void report_to(struct inotify *s, struct file_watch *watch, struct report *report);
+/* Takes what the threads have sent. */
+void answers_take(struct inotify *s);
+/* The kernel's queue is read: what is in the chunks is older than the answers, or younger than their watches. */
+void answers_place(struct inotify *s);
+/* Handles those whose moment has come, as many as fit into a turn. */
+void answers_handle(struct inotify *s);
+/* Whose event it is. NULL: nobody's. False: it has to wait for an answer. */
+bool answers_find_mark(struct inotify *s, const struct inotify_event *event, struct mark **ret_mark);
+/* All, as the source ends. No lookup is on a thread any more. */
+void answers_free(struct inotify *s);
 
 /* ---- inotify_tree.c ------------------------------------------------------------------- */
 
@@ -209,10 +259,13 @@ void tree_add_crawl(struct inotify *s, struct lookup *lookup);
 /* Watches whose crawls are all done are in force. */
 void tree_check_starting(struct inotify *s);
 void tree_empty_trash(struct inotify *s, unsigned budget);
-/* Forgets what was listed, once every event from before was handled. */
-void tree_forget_listed(struct inotify *s);
-/* The same once no lookup is under way. */
-void tree_forget_touched(struct inotify *s);
+
+/* ---- inotify_names.c ------------------------------------------------------------------- */
+
+/* Once every event from before was handled. */
+void names_forget_listed(struct inotify *s);
+/* Once no lookup is under way. */
+void names_forget_touched(struct inotify *s);
 
 /* ---- inotify_vnode.c ------------------------------------------------------------------- */
 

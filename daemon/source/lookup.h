@@ -81,7 +81,7 @@ struct dir;
 struct lookup_context {
         int inotify_fd;
         struct mailbox *mailbox;
-        int marker_fd; /* a file of nobody else's; a watch of it that is removed at once leaves its IN_IGNORED as a marker */
+        int marker_fd; /* nobody else's file: a watch of it that is removed at once leaves its IN_IGNORED as a marker */
         pthread_mutex_t marker_lock;
         atomic_int newest_wd; /* the kernel counts up: what is above is new, what is below may be known */
         /* A section: a lookup may have made a watch that no message tells of yet. */

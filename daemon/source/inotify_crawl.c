@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Crawls: asking what a directory and all below it are, and what the answers mean. */
+
+#include "inotify_tree.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "log.h"
+
+enum { PATH_BYTES_MAX = 32 * 1024 }; /* of a directory that is watched; SCRATCH_BYTES has room for what is below */
+
+static bool give_index(struct lookup *lookup, struct dir *dir, uint32_t index) {
+        if (index >= lookup->dirs_capacity) {
+                size_t capacity = MAX((size_t)index + 1, lookup->dirs_capacity * 2);
+                struct dir **dirs = realloc(lookup->dirs, capacity * sizeof(*dirs));
+
+                if (!dirs)
+                        return false;
+                lookup->dirs = dirs;
+                lookup->dirs_capacity = capacity;
+        }
+        while (lookup->n_dirs <= index)
+                lookup->dirs[lookup->n_dirs++] = NULL;
+        if (dir) {
+                lookup->dirs[index] = dir;
+                dir->lookup = lookup;
+                dir->lookup_index = index;
+        }
+        return true;
+}
+
+/* Part of a watch can't be covered: it says so. */
+static void degrade(struct inotify *s, struct dir *dir, int error) {
+        log_debug("inotify: a directory can't be watched: %s", strerror(error));
+        tree_report_entry(s, dir, "", KEV_NOTE_DEGRADED, KEV_KIND_DIRECTORY, realtime_nsec() / NSEC_PER_USEC, NULL);
+}
+
+bool tree_is_watched_by(const struct inotify *s, const struct dir *dir, const struct asker *asker) {
+        for (const struct dir *d = dir; d; d = d->parent)
+                list_for_each(entry, &d->subscriptions) {
+                        const struct file_watch *watch = list_entry(entry, struct subscription, link)->object;
+
+                        if (watch->asker == asker)
+                                return true;
+                }
+        list_for_each(entry, &s->trees) {
+                const struct file_watch *watch = list_entry(entry, struct file_watch, link);
+
+                if (watch->asker == asker && watch->dir && tree_is_below(watch->dir, dir))
+                        return true;
+        }
+        return false;
+}
+
+uid_t tree_user_of(const struct dir *dir) {
+        for (; dir; dir = dir->parent)
+                if (!list_empty(&dir->subscriptions)) {
+                        struct file_watch *watch =
+                                list_entry(dir->subscriptions.next, struct subscription, link)->object;
+
+                        return watch->asker->uid;
+                }
+        return 0;
+}
+
+void tree_crawl(struct inotify *s, struct dir *dir, enum lookup_purpose purpose, uint64_t serial, uid_t user,
+                struct dir *stop) {
+        struct buffer path _cleanup_(buffer_free) = BUFFER_INIT;
+        struct lookup *lookup;
+        int r;
+
+        if (dir->lookup) {
+                dir->again_purpose = (uint8_t)MAX((int)purpose, dir->again ? dir->again_purpose : 0);
+                dir->again = true;
+                dir->lookup->doubted = true;
+                return;
+        }
+        tree_path(dir, &path);
+        if (path.error || path.size > PATH_BYTES_MAX) {
+                degrade(s, dir, path.error ? ENOMEM : ENAMETOOLONG);
+                return;
+        }
+        lookup = lookup_new(LOOKUP_CRAWL, path.data);
+        if (!lookup || !give_index(lookup, dir, 0)) {
+                lookup_free(lookup);
+                degrade(s, dir, ENOMEM);
+                return;
+        }
+        lookup->mask = TREE_MASK;
+        lookup->purpose = purpose;
+        lookup->list_files = purpose == PURPOSE_NEW;
+        lookup->serial = serial;
+        r = submit(s, lookup, serial || user ? user : tree_user_of(dir), dir, stop);
+        if (r < 0) {
+                dir->lookup = NULL;
+                lookup_free(lookup);
+                degrade(s, dir, -r);
+        }
+}
+
+bool lookup_is_absence(int error) {
+        return error == ENOENT || error == ENOTDIR || error == ELOOP;
+}
+
+/* Watches that wait for this directory can't be. */
+static bool refuse_starting(struct inotify *s, struct dir *dir, int error) {
+        bool any = false;
+
+        list_for_each(entry, &dir->subscriptions) {
+                struct file_watch *watch = list_entry(entry, struct subscription, link)->object;
+
+                if (watch->state != WATCH_STARTING)
+                        continue;
+                tree_leave(watch);
+                any = true;
+                watch_attached(s, watch, error, lookup_message_text(error));
+        }
+        return any;
+}
+
+/* Those who watch a directory above: if that is not where it was, nothing can be found in it by its path. */
+static void check_places(struct inotify *s, const struct dir *dir) {
+        for (const struct dir *d = dir->parent; d; d = d->parent)
+                list_for_each(entry, &d->subscriptions) {
+                        struct file_watch *watch = list_entry(entry, struct subscription, link)->object;
+                        struct buffer path _cleanup_(buffer_free) = BUFFER_INIT;
+
+                        if (watch->state != WATCH_IN_FORCE || watch->lookup)
+                                continue;
+                        tree_path(d, &path);
+                        watch->lookup = path.error ? NULL : lookup_new(LOOKUP_PLACE, path.data);
+                        if (!watch->lookup)
+                                continue;
+                        watch->lookup->watch = watch;
+                        if (submit(s, watch->lookup, watch->asker->uid, NULL, NULL) < 0)
+                                watch->lookup = lookup_free(watch->lookup);
+                }
+}
+
+void tree_on_place(struct inotify *s, struct lookup *lookup) {
+        struct file_watch *watch = lookup->watch;
+        struct dir *dir;
+
+        if (!watch)
+                return;
+        watch->lookup = NULL;
+        dir = watch->dir;
+        if (!dir || (lookup->error && !lookup_is_absence(lookup->error)) ||
+            (!lookup->error && lookup->state.device == watch->device && lookup->state.inode == watch->inode))
+                return;
+        tree_end_watch(s, watch, realtime_nsec() / NSEC_PER_USEC);
+        tree_release(s, dir);
+}
+
+static void on_unfound(struct inotify *s, struct lookup *lookup, struct dir *dir, int error) {
+        uint64_t now = realtime_nsec() / NSEC_PER_USEC;
+        struct dir *parent = dir->parent;
+
+        switch (error) {
+        case ERROR_TOO_DEEP:
+                tree_crawl(s, dir, lookup->purpose, lookup->serial, lookup->user, lookup->stop);
+                return;
+        case ENOENT:
+        case ENOTDIR:
+        case ELOOP:
+                check_places(s, dir);
+                tree_drop(s, dir, now); /* the parent's events tell */
+                tree_prune(&s->tree, parent);
+                return;
+        case EXDEV:   /* another file system is mounted there */
+        case EACCES:  /* nobody who asked may look into it */
+        case EPERM:
+                if (dir == lookup->root)
+                        (void)refuse_starting(s, dir, error);
+                if (list_empty(&dir->subscriptions) && !dir->first_child && !dir->mark) {
+                        tree_throw_away(s, dir);
+                        tree_prune(&s->tree, parent);
+                }
+                return;
+        default:
+                if (dir != lookup->root || !refuse_starting(s, dir, error))
+                        degrade(s, dir, error);
+        }
+}
+
+/* Whether the answer of `other` does for what is asked by `lookup`: a recheck is about what `other` may
+ * have seen before it was in doubt, and an initial crawl tells nobody what it finds. */
+static bool is_enough(const struct lookup *other, const struct lookup *lookup) {
+        return other->order >= lookup->order || lookup->purpose == PURPOSE_INITIAL ||
+               (lookup->purpose == PURPOSE_NEW && other->purpose != PURPOSE_INITIAL);
+}
+
+/* Whether its path leads somewhere else than when the question was put. */
+static bool has_moved(const struct dir *dir, const struct lookup *lookup) {
+        for (; dir; dir = dir->parent)
+                if (dir->placed > lookup->n_placed)
+                        return true;
+        return false;
+}
+
+/* One directory that was listed as a child of `dir`. */
+static void on_child(struct inotify *s, struct lookup *lookup, struct dir *dir, const char *name, uint32_t index) {
+        struct dir *child = tree_child(&s->tree, dir, name);
+
+        if (!child && lookup->stop)
+                child = NULL; /* known to nobody yet: its IN_CREATE tells everybody what is in it */
+        else if (!child)
+                child = tree_make_child(&s->tree, dir, name);
+        else if (child->lookup) { /* asked about already */
+                if (!is_enough(child->lookup, lookup))
+                        tree_crawl(s, child, lookup->purpose, 0, lookup->user, lookup->stop);
+                child = NULL;
+        } else if (child->placed > lookup->n_placed) {
+                /* An event has told since: the answer may be about another. */
+                if (lookup->purpose == PURPOSE_RECHECK)
+                        tree_crawl(s, child, PURPOSE_RECHECK, 0, lookup->user, NULL);
+                child = NULL;
+        }
+        if (!give_index(lookup, child, index))
+                s->in_doubt = true;
+}
+
+/* Children that stood here before the question and are not in the answer. Those that have come since may have
+ * been taken for others. */
+static void drop_unlisted(struct inotify *s, struct lookup *lookup, struct dir *dir) {
+        for (struct dir *child = dir->first_child, *next; child; child = next) {
+                next = child->next;
+                if (child->lookup)
+                        continue;
+                if (child->placed <= lookup->n_placed)
+                        tree_drop(s, child, realtime_nsec() / NSEC_PER_USEC);
+                else
+                        tree_crawl(s, child, PURPOSE_RECHECK, 0, lookup->user, NULL);
+        }
+}
+
+static void on_entries(struct inotify *s, struct lookup *lookup, struct dir *dir, const struct found *f) {
+        uint64_t now = realtime_nsec() / NSEC_PER_USEC;
+        uint32_t index = f->first_child;
+
+        for (const char *p = f->entries; p < f->entries + f->size; p += strlen(p) + 1) {
+                enum kev_kind kind = (enum kev_kind)*p++;
+
+                if (lookup->purpose == PURPOSE_NEW) {
+                        if (!names_take(&s->touched, dir, p, NULL)) {
+                                names_add(&s->listed, dir, p, lookup->stop);
+                                tree_report_entry(s, dir, p, KEV_NOTE_CREATE, kind, now, lookup->stop);
+                        }
+                        s->listed_tick = ++s->tick;
+                }
+                if (kind == KEV_KIND_DIRECTORY)
+                        on_child(s, lookup, dir, p, index++);
+        }
+        if (lookup->purpose == PURPOSE_RECHECK && !f->more && !f->error)
+                drop_unlisted(s, lookup, dir);
+}
+
+/* The directory that has this index, as long as it is in the tree; it has no
+ * lookup any more. */
+static struct dir *take_index(struct inotify *s, struct lookup *lookup, uint32_t index) {
+        struct dir *dir = index < lookup->n_dirs ? take_pointer(&lookup->dirs[index]) : NULL;
+
+        if (!dir)
+                return NULL;
+        dir->lookup = NULL;
+        return tree_holds(s, dir) ? dir : NULL;
+}
+
+/* Whether an answer about `dir` can't be relied on, so that it has to be asked again. */
+static bool is_doubtful(struct dir *dir, const struct found *f) {
+        const struct lookup *lookup = f->message.lookup;
+
+        if (f->index == 0 && has_moved(dir, lookup))
+                return true;
+        /* It was there, and something else is the matter than what events tell: asked by itself, that is found out. */
+        return f->index > 0 && f->message.wd < 0 && lookup_is_absence(f->error) && (dir->mark || dir->first_child);
+}
+
+void tree_on_found(struct inotify *s, struct found *f) {
+        struct lookup *lookup = f->message.lookup;
+        struct dir *dir = take_index(s, lookup, f->index);
+        enum lookup_purpose purpose = lookup->purpose;
+        int wd = f->message.wd;
+        bool late = mark_was_late(s, f->message.first_wd), again;
+        struct mark *mark;
+
+        if (!dir) { /* of no interest any more, nor what is below it */
+                if (wd >= 0)
+                        mark_orphan(s, wd);
+                return;
+        }
+        again = dir->again || is_doubtful(dir, f);
+        if (dir->again)
+                purpose = MAX((enum lookup_purpose)dir->again_purpose, purpose);
+        dir->again = false;
+        if (!again && wd < 0) {
+                on_unfound(s, lookup, dir, f->error);
+                return;
+        }
+        mark = again ? NULL : mark_get(s, wd);
+        if (!mark || mark->dying || (dir->mount = lookup->mount, !tree_claim(s, dir, mark))) {
+                if (wd >= 0)
+                        mark_orphan(s, wd);
+                tree_crawl(s, dir, purpose, lookup->serial, lookup->user, lookup->stop);
+                return;
+        }
+        on_entries(s, lookup, dir, f);
+        if (f->more && !give_index(lookup, dir, f->index))
+                s->in_doubt = true;
+        if (f->more && late) {
+                dir->again = true;
+                dir->again_purpose = PURPOSE_RECHECK;
+        }
+        if (f->error)
+                degrade(s, dir, f->error);
+        if (late && !f->more)
+                tree_crawl(s, dir, PURPOSE_RECHECK, 0, lookup->user, NULL);
+}
+
+void tree_on_crawled(struct inotify *s, struct lookup *lookup) {
+        /* Of those that the thread did not come to. */
+        for (uint32_t i = 0; i < lookup->n_dirs; i++) {
+                struct dir *dir = take_index(s, lookup, i);
+
+                if (!dir)
+                        continue;
+                dir->again = false;
+                if (lookup->error != ECANCELED)
+                        on_unfound(s, lookup, dir, lookup->error ? lookup->error : EIO);
+        }
+        if (lookup->purpose == PURPOSE_RECHECK && tree_root_of(s, lookup) && lookup->error != ECANCELED)
+                tree_report_rescan(s, lookup->root);
+}
+
+void tree_recheck_all(struct inotify *s) {
+        list_for_each(entry, &s->trees) {
+                struct file_watch *watch = list_entry(entry, struct file_watch, link);
+
+                if (!tree_is_covered(watch->dir->parent))
+                        tree_crawl(s, watch->dir, PURPOSE_RECHECK, 0, watch->asker->uid, NULL);
+        }
+}

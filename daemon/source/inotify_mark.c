@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Marks, the kernel's watches of inodes; and wds that are by themselves. */
+
+#include "inotify.h"
+
+#include <sys/inotify.h>
+
+enum { MARKS_LATE_MAX = 1024 };
+
+/* A wd by itself. */
+struct lone_wd {
+        struct hash_node node;
+        int wd;
+};
+
+struct mark *mark_find(const struct inotify *s, int wd) {
+        struct hash_node *n = hash_first(&s->marks, hash_u64((uint64_t)wd));
+
+        while (n && container_of(n, struct mark, node)->wd != wd)
+                n = hash_next(n);
+        return n ? container_of(n, struct mark, node) : NULL;
+}
+
+struct mark *mark_get(struct inotify *s, int wd) {
+        struct mark *mark = mark_find(s, wd);
+
+        if (mark)
+                return mark;
+        mark = calloc(1, sizeof(*mark));
+        if (!mark)
+                return NULL;
+        mark->wd = wd;
+        list_init(&mark->ghost);
+        if (hash_add(&s->marks, &mark->node, hash_u64((uint64_t)wd)) < 0) {
+                free(mark);
+                return NULL;
+        }
+        return mark;
+}
+
+void mark_free(struct inotify *s, struct mark *mark) {
+        list_for_each(entry, &s->moves) {
+                struct move *move = list_entry(entry, struct move, link);
+
+                if (move->mark != mark)
+                        continue;
+                list_remove(&move->link);
+                free(move);
+        }
+        mark->dying = true;
+        s->n_ghosts -= !list_empty(&mark->ghost);
+        list_remove(&mark->ghost);
+        hash_remove(&s->marks, &mark->node);
+        mark->node.next = s->dead_marks;
+        s->dead_marks = &mark->node;
+}
+
+void marks_bury(struct inotify *s) {
+        while (s->dead_marks) {
+                struct mark *mark = container_of(s->dead_marks, struct mark, node);
+
+                s->dead_marks = mark->node.next;
+                free(mark);
+        }
+}
+
+void mark_make_ghost(struct inotify *s, struct mark *mark) {
+        mark->dying = true;
+        if (list_empty(&s->lookups)) {
+                mark_free(s, mark);
+                return;
+        }
+        if (!list_empty(&mark->ghost))
+                return;
+        mark->order = s->order;
+        list_append(&s->ghosts, &mark->ghost);
+        s->n_ghosts++;
+}
+
+void marks_lay_ghosts(struct inotify *s) {
+        const struct lookup *first = list_empty(&s->lookups) ? NULL : list_entry(s->lookups.next, struct lookup, link);
+
+        while (!list_empty(&s->ghosts)) {
+                struct mark *mark = list_entry(s->ghosts.next, struct mark, ghost);
+
+                if (first && first->order <= mark->order)
+                        break;
+                mark_free(s, mark);
+        }
+}
+
+void mark_release(struct inotify *s, struct mark *mark) {
+        if (mark->dirs || mark->vnode || mark->dying)
+                return;
+        if (inotify_rm_watch(s->fd, mark->wd) < 0)
+                mark_make_ghost(s, mark);
+        else
+                mark->dying = true;
+}
+
+static struct lone_wd *find_lone(const struct hash *table, int wd) {
+        struct hash_node *n = table->n_nodes > 0 ? hash_first(table, hash_u64((uint64_t)wd)) : NULL;
+
+        while (n && container_of(n, struct lone_wd, node)->wd != wd)
+                n = hash_next(n);
+        return n ? container_of(n, struct lone_wd, node) : NULL;
+}
+
+/* False: no memory. */
+static bool add_lone(struct hash *table, int wd) {
+        struct lone_wd *lone;
+
+        if (find_lone(table, wd))
+                return true;
+        lone = calloc(1, sizeof(*lone));
+        if (!lone)
+                return false;
+        lone->wd = wd;
+        if (hash_add(table, &lone->node, hash_u64((uint64_t)wd)) == 0)
+                return true;
+        free(lone);
+        return false;
+}
+
+static void forget_lone(struct hash *table) {
+        if (table->n_nodes == 0)
+                return;
+        hash_for_each(node, table)
+                free(container_of(node, struct lone_wd, node));
+        hash_free(table);
+}
+
+void mark_orphan(struct inotify *s, int wd) {
+        struct mark *mark = mark_find(s, wd);
+
+        if (!mark || (!mark->dirs && !mark->vnode && !mark->dying))
+                (void)add_lone(&s->orphans, wd);
+}
+
+void marks_remove_orphans(struct inotify *s) {
+        if (s->orphans.n_nodes == 0)
+                return;
+        hash_for_each(node, &s->orphans) {
+                int wd = container_of(node, struct lone_wd, node)->wd;
+                struct mark *mark = mark_find(s, wd);
+
+                if (mark)
+                        mark_release(s, mark);
+                else
+                        (void)inotify_rm_watch(s->fd, wd);
+        }
+        forget_lone(&s->orphans);
+}
+
+bool mark_is_late(const struct inotify *s, int wd) {
+        return find_lone(&s->late, wd) != NULL;
+}
+
+bool mark_was_late(struct inotify *s, int wd) {
+        struct lone_wd *late = find_lone(&s->late, wd);
+
+        if (!late)
+                return false;
+        hash_remove(&s->late, &late->node);
+        free(late);
+        return true;
+}
+
+void mark_pass_over(struct inotify *s, int wd) {
+        if (s->late.n_nodes >= MARKS_LATE_MAX || !add_lone(&s->late, wd))
+                s->in_doubt = true;
+}
+
+void marks_forget_late(struct inotify *s) {
+        forget_lone(&s->late);
+}
+
+void marks_free(struct inotify *s) {
+        while (s->marks.n_nodes > 0) {
+                struct mark *mark = NULL;
+
+                hash_for_each(node, &s->marks)
+                        mark = container_of(node, struct mark, node);
+                mark_free(s, mark);
+        }
+        marks_bury(s);
+        forget_lone(&s->late);
+        forget_lone(&s->orphans);
+}

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Moves: IN_MOVED_FROM and IN_MOVED_TO joined. */
+
+#include "inotify.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/inotify.h>
+
+enum { MOVE_WAIT_USEC = 2000 }; /* for the second half: who renames may be preempted in between */
+
+void move_out(struct inotify *s, struct move *move) {
+        list_remove(&move->link);
+        for (struct dir *d = move->mark->dirs, *next; d; d = next) {
+                next = d->next_on_mark;
+                if (move->was_filled)
+                        tree_on_exchange(s, d, move->name, NULL, NULL, move->is_dir, move->realtime_usec);
+                else
+                        tree_on_move(s, d, move->name, NULL, NULL, move->is_dir, move->realtime_usec);
+        }
+        if (move->mark->vnode)
+                vnode_on_move(s, move->mark, move->is_dir, false, move->realtime_usec);
+        free(move);
+}
+
+void moves_out_of(struct inotify *s, const struct mark *mark) {
+        for (bool found = true; found;) {
+                found = false;
+                list_for_each(entry, &s->moves) {
+                        struct move *move = list_entry(entry, struct move, link);
+
+                        if (move->mark != mark)
+                                continue;
+                        move_out(s, move);
+                        found = true;
+                        break;
+                }
+        }
+}
+
+void moves_out_late(struct inotify *s) {
+        uint64_t now = monotonic_nsec();
+
+        while (!list_empty(&s->moves)) {
+                struct move *first = list_entry(s->moves.next, struct move, link);
+
+                if (first->deadline_nsec > now)
+                        break;
+                move_out(s, first);
+        }
+}
+
+void move_on_from(struct inotify *s, struct mark *mark, const struct inotify_event *event, uint64_t now) {
+        struct move *move = calloc(1, sizeof(*move));
+
+        if (!move) {
+                s->in_doubt = true;
+                return;
+        }
+        move->cookie = event->cookie;
+        move->mark = mark;
+        move->is_dir = event->mask & IN_ISDIR;
+        move->was_filled = s->last_arrival.wd == mark->wd && strcmp(s->last_arrival.name, event->name) == 0;
+        move->realtime_usec = now;
+        move->deadline_nsec = monotonic_nsec() + MOVE_WAIT_USEC * NSEC_PER_USEC;
+        move->position = s->bytes_handled;
+        (void)snprintf(move->name, sizeof(move->name), "%s", event->name);
+        list_append(&s->moves, &move->link);
+}
+
+/* Two moves that undo each other may be one exchange (renameat2(2)), after which
+ * neither name has what the first of the two said. */
+static bool is_exchange(struct inotify *s, struct dir *from, const char *from_name, struct dir *to,
+                        const char *to_name) {
+        bool mirrored = s->last_rename.from_dir == to->id && s->last_rename.to_dir == from->id &&
+                        strcmp(s->last_rename.from, to_name) == 0 && strcmp(s->last_rename.to, from_name) == 0;
+
+        s->last_rename.from_dir = from->id;
+        s->last_rename.to_dir = to->id;
+        (void)snprintf(s->last_rename.from, sizeof(s->last_rename.from), "%s", from_name);
+        (void)snprintf(s->last_rename.to, sizeof(s->last_rename.to), "%s", to_name);
+        return mirrored;
+}
+
+/* The directory on `mark` that is on the mount of `like`. */
+static struct dir *dir_on_mount(const struct mark *mark, const struct dir *like) {
+        struct dir *d = mark->dirs;
+
+        while (d && d->mount != like->mount)
+                d = d->next_on_mark;
+        return d;
+}
+
+void move_on_to(struct inotify *s, struct mark *mark, const struct inotify_event *event, uint64_t now) {
+        struct move *move = NULL;
+        bool is_dir = event->mask & IN_ISDIR;
+
+        list_for_each(entry, &s->moves)
+                if (list_entry(entry, struct move, link)->cookie == event->cookie)
+                        move = list_entry(entry, struct move, link);
+        if (move)
+                list_remove(&move->link);
+        else {
+                s->last_arrival.wd = mark->wd;
+                (void)snprintf(s->last_arrival.name, sizeof(s->last_arrival.name), "%s", event->name);
+        }
+        for (struct dir *d = mark->dirs, *next; d; d = next) {
+                struct dir *from = move ? dir_on_mount(move->mark, d) : NULL;
+
+                next = d->next_on_mark;
+                if (from && is_exchange(s, from, move->name, d, event->name))
+                        tree_on_exchange(s, from, move->name, d, event->name, is_dir, now);
+                else
+                        tree_on_move(s, from, from ? move->name : NULL, d, event->name, is_dir, now);
+        }
+        if (move)
+                for (struct dir *d = move->mark->dirs, *next; d; d = next) {
+                        next = d->next_on_mark;
+                        if (!dir_on_mount(mark, d))
+                                tree_on_move(s, d, move->name, NULL, NULL, is_dir, now);
+                }
+        if (mark->vnode)
+                vnode_on_move(s, mark, is_dir, move && move->mark == mark, now);
+        if (move && move->mark != mark && move->mark->vnode)
+                vnode_on_move(s, move->mark, is_dir, false, now);
+        free(move);
+}
+
+static bool is_of(const struct move *move, const struct dir *dir) {
+        return move->is_dir && dir->parent && dir->parent->mark == move->mark && strcmp(dir->name, move->name) == 0;
+}
+
+bool move_is_pending(const struct inotify *s, const struct dir *dir) {
+        if (list_empty(&s->moves))
+                return false;
+        for (; dir; dir = dir->parent)
+                list_for_each(entry, &s->moves)
+                        if (is_of(list_entry(entry, struct move, link), dir))
+                                return true;
+        return false;
+}
+
+void moves_out_self(struct inotify *s, const struct mark *mark) {
+        list_for_each(entry, &s->moves) {
+                struct move *move = list_entry(entry, struct move, link);
+                bool moved = false;
+
+                for (const struct dir *d = mark->dirs; d && !moved; d = d->next_on_mark)
+                        moved = is_of(move, d);
+                if (moved) {
+                        move_out(s, move);
+                        return;
+                }
+        }
+}

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Telling: from a directory up, to the tree watches on the way. */
+
+#include "inotify_tree.h"
+
+#include <string.h>
+
+/* A path that grows towards the front. */
+struct climb {
+        char *buffer;
+        size_t start; /* SCRATCH_BYTES - 1: empty */
+};
+
+static void climb_begin(struct climb *c, char *buffer, const char *name) {
+        size_t size = strlen(name);
+
+        c->buffer = buffer;
+        c->start = SCRATCH_BYTES - 1 - size;
+        memcpy(buffer + c->start, name, size + 1);
+}
+
+/* Puts a directory's name in front. False: no room for it. */
+static bool climb_up(struct climb *c, const char *name) {
+        size_t size = strlen(name);
+        bool separate = c->start < SCRATCH_BYTES - 1;
+
+        if (c->start < size + 1)
+                return false;
+        if (separate)
+                c->buffer[--c->start] = '/';
+        c->start -= size;
+        memcpy(c->buffer + c->start, name, size);
+        return true;
+}
+
+static struct event_path climb_path(const struct climb *c) {
+        return (struct event_path){ c->buffer + c->start, SCRATCH_BYTES - 1 - c->start };
+}
+
+void tree_report_at(struct inotify *s, struct dir *dir, struct report *report) {
+        bool always = report->notes & KEV_NOTE_DEGRADED; /* part of what the watch is made of */
+
+        list_for_each(entry, &dir->subscriptions) {
+                struct subscription *subscription = list_entry(entry, struct subscription, link);
+                struct file_watch *watch = subscription->object;
+
+                if (watch->state == WATCH_IN_FORCE || (always && watch->state == WATCH_STARTING))
+                        report_to(s, watch, report);
+        }
+        report_done(report);
+}
+
+static bool has_above(const struct dir *dir, uint64_t id) {
+        while (dir && dir->id != id)
+                dir = dir->parent;
+        return dir != NULL;
+}
+
+void tree_report_up(struct inotify *s, struct dir *dir, const char *name, struct report *report, uint64_t start,
+                    const struct dir *stop) {
+        bool started = start == 0 || !has_above(dir, start);
+        struct climb below;
+
+        climb_begin(&below, s->scratch, name);
+        for (struct dir *d = dir; d && d != stop; d = d->parent) {
+                started |= d->id == start;
+                if (started && !list_empty(&d->subscriptions)) {
+                        report->below = climb_path(&below);
+                        tree_report_at(s, d, report);
+                }
+                if (!climb_up(&below, d->name)) {
+                        /* Deeper than can be said: the part that can. */
+                        report->notes = KEV_NOTE_RESCAN;
+                        climb_begin(&below, s->scratch, d->name);
+                }
+        }
+}
+
+void tree_report_entry(struct inotify *s, struct dir *dir, const char *name, uint64_t notes, enum kev_kind kind,
+                       uint64_t realtime_usec, struct dir *stop) {
+        struct report report = REPORT_INIT;
+
+        report.notes = notes;
+        report.kind = kind;
+        report.realtime_usec = realtime_usec;
+        tree_report_up(s, dir, name, &report, 0, stop);
+}
+
+void tree_report_rescan(struct inotify *s, struct dir *dir) {
+        struct report report = REPORT_INIT;
+
+        report.notes = KEV_NOTE_RESCAN;
+        report.kind = KEV_KIND_DIRECTORY;
+        report.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
+        tree_report_up(s, dir, "", &report, 0, NULL);
+        report.below = (struct event_path){ "", 0 };
+        if (dir->n_watches == 0)
+                return;
+        list_for_each(entry, &s->trees) {
+                struct file_watch *watch = list_entry(entry, struct file_watch, link);
+
+                if (watch->state == WATCH_IN_FORCE && watch->dir != dir && tree_is_below(watch->dir, dir))
+                        report_to(s, watch, &report);
+                report_done(&report);
+        }
+}
+
+void tree_report_rename(struct inotify *s, struct dir *from, const char *from_name, struct dir *to,
+                        const char *to_name, struct dir *common, struct report *report) {
+        struct climb below, from_below;
+
+        climb_begin(&below, s->scratch, to_name);
+        climb_begin(&from_below, s->from_scratch, from_name);
+        for (struct dir *d = to; d != common; d = d->parent)
+                if (!climb_up(&below, d->name))
+                        return;
+        for (struct dir *d = from; d != common; d = d->parent)
+                if (!climb_up(&from_below, d->name))
+                        return;
+        for (struct dir *d = common; d; d = d->parent) {
+                if (!list_empty(&d->subscriptions)) {
+                        report->below = climb_path(&below);
+                        report->from_below = climb_path(&from_below);
+                        tree_report_at(s, d, report);
+                }
+                if (!climb_up(&below, d->name) || !climb_up(&from_below, d->name)) {
+                        tree_report_rescan(s, d);
+                        return;
+                }
+        }
+}

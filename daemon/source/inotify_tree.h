@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * Tree watches on inotify: what their parts share.
+ *
+ *   inotify_tree.c    which directories are watched, and what events do to them
+ *   inotify_crawl.c   asking what is there, and taking the answers
+ *   inotify_names.c   names that must not be told twice
+ *   inotify_report.c  telling, from a directory up
+ */
+
+#include "inotify.h"
+
+/* ---- inotify_tree.c ------------------------------------------------------------------- */
+
+/* False: it was taken out, and is freed soon. */
+bool tree_holds(const struct inotify *s, const struct dir *dir);
+/* Whether a watch of `dir` or of one above it covers it. */
+bool tree_is_covered(const struct dir *dir);
+/* What a lookup was put for, as long as it is in the tree and watched. */
+struct dir *tree_root_of(const struct inotify *s, const struct lookup *lookup);
+/* `dir` is where the mark's inode is. A bind mount may show it in another place as well; on the same mount no two
+ * places have it. False: one is about to leave with it, and its events tell where to. */
+bool tree_claim(struct inotify *s, struct dir *dir, struct mark *mark);
+/* Takes it out of the tree; it and what is below it are freed, in slices if it has been read. */
+void tree_throw_away(struct inotify *s, struct dir *dir);
+/* The same, of a directory that is gone: watches of it and below end. */
+void tree_drop(struct inotify *s, struct dir *dir, uint64_t realtime_usec);
+/* The watch has no directory any more. */
+void tree_leave(struct file_watch *watch);
+/* The watched directory itself is gone from where it was. */
+void tree_end_watch(struct inotify *s, struct file_watch *watch, uint64_t realtime_usec);
+/* A watch of `dir` has ended: what nobody else watches goes. */
+void tree_release(struct inotify *s, struct dir *dir);
+
+/* ---- inotify_crawl.c ------------------------------------------------------------------ */
+
+/* Asks what `dir` and all below it are. With a serial it takes the place of an earlier question; with a user of 0, of
+ * whoever watches it. Those who watch `stop`, which may be NULL, or above are not told. */
+void tree_crawl(struct inotify *s, struct dir *dir, enum lookup_purpose purpose, uint64_t serial, uid_t user,
+                struct dir *stop);
+uid_t tree_user_of(const struct dir *dir);
+bool lookup_is_absence(int error);
+
+/* ---- inotify_names.c ------------------------------------------------------------------ */
+
+/* In s->listed or s->touched. Without memory for it the name is told twice. */
+void names_add(struct hash *table, const struct dir *dir, const char *name, const struct dir *stop);
+/* Whether it is there; it is forgotten. `ret_stop`: who watches the directory of this id or one above was not told;
+ * 0: everybody was. */
+bool names_take(struct hash *table, const struct dir *dir, const char *name, uint64_t *ret_stop);
+/* An event about an entry was handled. */
+void names_touch(struct inotify *s, const struct dir *dir, const char *name);
+
+/* ---- inotify_report.c ----------------------------------------------------------------- */
+
+/* To those who watch this very directory. */
+void tree_report_at(struct inotify *s, struct dir *dir, struct report *report);
+/* About `name` in `dir` (or `dir` itself where it is empty), to the watches from there up, those below the directory
+ * `start` left out, and those at `stop` and above. With a `start` of 0, or that is not above any more, none below
+ * are. */
+void tree_report_up(struct inotify *s, struct dir *dir, const char *name, struct report *report, uint64_t start,
+                    const struct dir *stop);
+void tree_report_entry(struct inotify *s, struct dir *dir, const char *name, uint64_t notes, enum kev_kind kind,
+                       uint64_t realtime_usec, struct dir *stop);
+/* To the watches that see both ends. */
+void tree_report_rename(struct inotify *s, struct dir *from, const char *from_name, struct dir *to,
+                        const char *to_name, struct dir *common, struct report *report);
+/* `dir` and all below it are in doubt: told to those above for `dir`, to those within for themselves. */
+void tree_report_rescan(struct inotify *s, struct dir *dir);
