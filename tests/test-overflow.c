@@ -775,6 +775,16 @@ static bool is_blind(const struct blind *b, const char *path) {
         return false;
 }
 
+/* It and what is below it are watched, but for what is said to be degraded afterwards. */
+static void see_again(struct blind *b, const char *path) {
+        size_t size = strlen(path), left = 0;
+
+        for (size_t i = 0; i < b->n; i++)
+                if (strncmp(b->paths[i], path, size) != 0 || (b->paths[i][size] != '/' && b->paths[i][size] != 0))
+                        b->paths[left++] = b->paths[i];
+        b->n = left;
+}
+
 /* All that is due: what was degraded, and how many files of that name were made. */
 static size_t take_with_blind(struct follower *f, struct blind *b, const char *name) {
         const struct kev_event *event;
@@ -783,6 +793,8 @@ static size_t take_with_blind(struct follower *f, struct blind *b, const char *n
         while (follower_take(f, 0, &event)) {
                 const char *path = kev_event_path(event);
 
+                if (kev_event_notes(event) & KEV_NOTE_RESCAN)
+                        see_again(b, path);
                 if (kev_event_notes(event) & KEV_NOTE_DEGRADED && b->n < ARRAY_SIZE(b->paths))
                         b->paths[b->n++] = at("%s", path);
                 n += kev_event_notes(event) & KEV_NOTE_CREATE && strcmp(strrchr(path, '/') + 1, name) == 0;
@@ -903,6 +915,50 @@ START_TEST(test_limit_at_growth) {
 }
 END_TEST
 
+struct recovery {
+        struct follower *f;
+        struct blind *b;
+};
+
+static bool has_recovered(void *userdata) {
+        struct recovery *r = userdata;
+
+        (void)take_with_blind(r->f, r->b, "");
+        return r->b->n == 0;
+}
+
+/* Watches come free, since somebody else needs them no more, or since the limit is raised: nothing stays degraded. */
+START_TEST(test_limit_recovery) {
+        const char *root = make_root("w"), *large = make_root("large");
+        static struct blind b;
+        struct recovery recovery = { .b = &b };
+        struct follower *other;
+
+        harness_label(_i ? "the limit is raised" : "another lets go");
+        start_with_limit(60);
+        recovery.f = follower_new(kevd, root, REPLAY_AT_REST);
+        (void)make_tree(large, 6, 2);
+        other = follower_new(kevd, large, REPLAY_AT_REST);
+        for (int i = 0; i < 5; i++) {
+                make_dir(at("%s/d%d", root, i));
+                (void)make_tree(at("%s/d%d", root, i), 2, 2);
+        }
+        ck_assert_uint_gt(check_said(recovery.f, &b, root, "what does not fit"), 0);
+        ck_assert_uint_gt(b.n, 0);
+        if (_i)
+                write_text("/proc/sys/user/max_inotify_watches", "1000");
+        else
+                follower_free(other);
+        ck_assert_msg(wait_until(has_recovered, &recovery, 20 * 1000), "%zu directories are not watched yet", b.n);
+        ck_assert_uint_eq(check_said(recovery.f, &b, root, "after that"), 0);
+        ck_assert_uint_eq(b.n, 0);
+        follower_free(recovery.f);
+        if (_i)
+                follower_free(other);
+        stop();
+}
+END_TEST
+
 /* ---- the program ------------------------------------------------------------------------------------------ */
 
 static TCase *make_case(Suite *suite, const char *name, bool with_daemon) {
@@ -932,5 +988,6 @@ int main(int argc, char *argv[]) {
         c = make_case(suite, "limit", false);
         tcase_add_test(c, test_limit_at_attach);
         tcase_add_loop_test(c, test_limit_at_growth, 0, 2);
+        tcase_add_loop_test(c, test_limit_recovery, 0, 2);
         return harness_main(argc, argv);
 }

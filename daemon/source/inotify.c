@@ -39,6 +39,7 @@ static void on_ignored(struct inotify *s, struct mark *mark) {
         }
         if (mark->vnode)
                 vnode_on_unmarked(s, mark);
+        tree_retry_soon(s);
         mark_make_ghost(s, mark);
 }
 
@@ -447,6 +448,7 @@ static void inotify_init_lists(struct inotify *s) {
         list_init(&s->chunks);
         list_init(&s->moves);
         list_init(&s->trees);
+        list_init(&s->degraded);
         list_init(&s->ghosts);
         list_init(&s->lookups);
         list_init(&s->due);
@@ -510,6 +512,7 @@ static void inotify_close(struct source *source) {
         mux_timer_clear(s->mux, &s->awaited_timer);
         mux_timer_clear(s->mux, &s->move_timer);
         mux_timer_clear(s->mux, &s->barrier_timer);
+        mux_timer_clear(s->mux, &s->retry_timer);
         while ((entry = list_pop(&s->chunks)))
                 free(list_entry(entry, struct chunk, link));
         free(s->spare);

@@ -135,6 +135,9 @@ struct inotify {
 
         struct tree tree;
         struct list trees;   /* all tree watches that have a directory */
+        struct list degraded; /* directories that could not be watched, and were said to be so */
+        struct mux_timer retry_timer;
+        uint64_t retry_msec;
         struct dir *trash;   /* cut out of the tree, to be freed in slices; by `next` */
         struct mux_deferred empty_trash;
         struct hash orphans; /* wds that nobody claimed */
@@ -251,6 +254,8 @@ void tree_on_exchange(struct inotify *s, struct dir *from, const char *from_name
 void tree_on_unmarked(struct inotify *s, struct dir *dir);
 /* Everything is asked again. */
 void tree_recheck_all(struct inotify *s);
+/* The kernel has dropped a watch: there may be room for what could not be watched. */
+void tree_retry_soon(struct inotify *s);
 void tree_detach(struct inotify *s, struct file_watch *watch);
 /* Whether what is found in or below `dir` may be told to a watch of the asker. */
 bool tree_is_watched_by(const struct inotify *s, const struct dir *dir, const struct asker *asker);

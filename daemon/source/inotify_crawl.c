@@ -9,7 +9,11 @@
 
 #include "log.h"
 
-enum { PATH_BYTES_MAX = 32 * 1024 }; /* of a directory that is watched; SCRATCH_BYTES has room for what is below */
+enum {
+        PATH_BYTES_MAX = 32 * 1024, /* of a directory that is watched; SCRATCH_BYTES has room for what is below */
+        RETRY_MIN_MSEC = 500,
+        RETRY_MAX_MSEC = 16000,
+};
 
 static bool give_index(struct lookup *lookup, struct dir *dir, uint32_t index) {
         if (index >= lookup->dirs_capacity) {
@@ -31,10 +35,66 @@ static bool give_index(struct lookup *lookup, struct dir *dir, uint32_t index) {
         return true;
 }
 
-/* Part of a watch can't be covered: it says so. */
-static void degrade(struct inotify *s, struct dir *dir, int error) {
-        log_debug("inotify: a directory can't be watched: %s", strerror(error));
+static void report_degraded(struct inotify *s, struct dir *dir) {
         tree_report_entry(s, dir, "", KEV_NOTE_DEGRADED, KEV_KIND_DIRECTORY, realtime_nsec() / NSEC_PER_USEC, NULL);
+}
+
+static void on_retry_timer(struct mux_timer *timer);
+
+static void set_retry_timer(struct inotify *s) {
+        (void)mux_timer_set(s->mux, &s->retry_timer, monotonic_nsec() + s->retry_msec * NSEC_PER_MSEC, on_retry_timer);
+}
+
+/* Part of a watch can't be covered: it says so, and it is tried again. */
+static void degrade(struct inotify *s, struct dir *dir, int error) {
+        if (!list_empty(&dir->degraded))
+                return;
+        log_debug("inotify: a directory can't be watched: %s", strerror(error));
+        report_degraded(s, dir);
+        list_append(&s->degraded, &dir->degraded);
+        if (s->retry_timer.heap_index == 0) {
+                s->retry_msec = RETRY_MIN_MSEC;
+                set_retry_timer(s);
+        }
+}
+
+/* One is tried, since what one lacks the others lack as well: another limit of the same kernel is no reason to ask for
+ * all of them over and over. */
+static void retry(struct inotify *s) {
+        struct dir *dir = list_entry(s->degraded.next, struct dir, degraded);
+
+        list_remove(&dir->degraded);
+        list_append(&s->degraded, &dir->degraded);
+        if (tree_holds(s, dir) && !dir->lookup)
+                tree_crawl(s, dir, PURPOSE_RECHECK, 0, 0, NULL);
+}
+
+static void on_retry_timer(struct mux_timer *timer) {
+        struct inotify *s = container_of(timer, struct inotify, retry_timer);
+
+        if (list_empty(&s->degraded))
+                return;
+        s->retry_msec = MIN(s->retry_msec * 2, (uint64_t)RETRY_MAX_MSEC);
+        set_retry_timer(s);
+        retry(s);
+}
+
+void tree_retry_soon(struct inotify *s) {
+        if (list_empty(&s->degraded) || s->retry_msec == RETRY_MIN_MSEC)
+                return;
+        s->retry_msec = RETRY_MIN_MSEC;
+        set_retry_timer(s);
+}
+
+/* All of it was looked at again: what is still not covered is said after `rescan`. */
+static void report_rechecked(struct inotify *s, struct dir *dir) {
+        tree_report_rescan(s, dir);
+        list_for_each(entry, &s->degraded) {
+                struct dir *other = list_entry(entry, struct dir, degraded);
+
+                if (tree_is_below(other, dir))
+                        report_degraded(s, other);
+        }
 }
 
 bool tree_is_watched_by(const struct inotify *s, const struct dir *dir, const struct asker *asker) {
@@ -283,7 +343,7 @@ void tree_on_found(struct inotify *s, struct found *f) {
         struct dir *dir = take_index(s, lookup, f->index);
         enum lookup_purpose purpose = lookup->purpose;
         int wd = f->message.wd;
-        bool late = mark_was_late(s, f->message.first_wd), again;
+        bool late = mark_was_late(s, f->message.first_wd), again, recovered = dir && !list_empty(&dir->degraded);
         struct mark *mark;
 
         if (!dir) { /* of no interest any more, nor what is below it */
@@ -306,6 +366,8 @@ void tree_on_found(struct inotify *s, struct found *f) {
                 tree_crawl(s, dir, purpose, lookup->serial, lookup->user, lookup->stop);
                 return;
         }
+        list_remove(&dir->degraded);
+        lookup->recovered |= recovered;
         on_entries(s, lookup, dir, f);
         if (f->more && !give_index(lookup, dir, f->index))
                 s->in_doubt = true;
@@ -315,7 +377,7 @@ void tree_on_found(struct inotify *s, struct found *f) {
         }
         if (f->error)
                 degrade(s, dir, f->error);
-        if (late && !f->more)
+        if ((late && !f->more) || (recovered && purpose != PURPOSE_RECHECK))
                 tree_crawl(s, dir, PURPOSE_RECHECK, 0, lookup->user, NULL);
 }
 
@@ -330,8 +392,13 @@ void tree_on_crawled(struct inotify *s, struct lookup *lookup) {
                 if (lookup->error != ECANCELED)
                         on_unfound(s, lookup, dir, lookup->error ? lookup->error : EIO);
         }
-        if (lookup->purpose == PURPOSE_RECHECK && tree_root_of(s, lookup) && lookup->error != ECANCELED)
-                tree_report_rescan(s, lookup->root);
+        if (lookup->purpose == PURPOSE_RECHECK && tree_root_of(s, lookup) && lookup->error != ECANCELED &&
+            (lookup->root->mark || list_empty(&lookup->root->degraded)))
+                report_rechecked(s, lookup->root);
+        if (lookup->recovered && !list_empty(&s->degraded)) { /* there is room: the next at once */
+                s->retry_msec = RETRY_MIN_MSEC;
+                retry(s);
+        }
 }
 
 void tree_recheck_all(struct inotify *s) {

@@ -49,6 +49,7 @@ static void leave_mark(struct dir *dir) {
 static void unmark(struct inotify *s, struct dir *dir) {
         struct mark *mark = dir->mark;
 
+        list_remove(&dir->degraded);
         if (!mark)
                 return;
         leave_mark(dir);
@@ -102,6 +103,7 @@ static void ask_again_below(struct inotify *s, struct dir *dir) {
 
 void tree_throw_away(struct inotify *s, struct dir *dir) {
         tree_cut(&s->tree, dir);
+        list_remove(&dir->degraded);
         forget_lookup(dir);
         if (!dir->mark && !dir->first_child) {
                 tree_free_dir(&s->tree, dir);

@@ -128,6 +128,7 @@ struct lookup {
         size_t n_dirs, dirs_capacity;
         struct dir *root; /* CRAWL: what is asked about; NAME: where the name is. A reference; may be out of the tree */
         bool forgotten;   /* nobody watches what `root` is any more */
+        bool recovered;   /* some of it could not be watched before */
         bool doubted;     /* something happened meanwhile: part of it will be asked again */
         struct dir *stop; /* NAME: the other directory; CRAWL: told no higher than below this one. The same */
         uint64_t n_placed; /* tree.n_placed at submission: what was placed since is younger */

@@ -20,6 +20,7 @@ static struct dir *new_dir(struct tree *tree, const char *name, size_t size) {
         }
         dir->id = tree->next_id++;
         list_init(&dir->subscriptions);
+        list_init(&dir->degraded);
         tree->n_dirs++;
         return dir;
 }
@@ -172,7 +173,7 @@ void tree_unref(struct tree *tree, struct dir *dir) {
 
 void tree_prune(struct tree *tree, struct dir *dir) {
         while (dir && dir != tree->root && !dir->first_child && !dir->mark && !dir->lookup && dir->refs == 0 &&
-               list_empty(&dir->subscriptions)) {
+               list_empty(&dir->subscriptions) && list_empty(&dir->degraded)) {
                 struct dir *parent = dir->parent;
 
                 tree_free_dir(tree, dir);

@@ -7,7 +7,7 @@
  * it is right again.
  *
  * The tree knows no kernel interface. Nodes that nothing is attached to (no
- * mark, no subscription, no lookup, no child) are of no use; tree_prune() frees
+ * mark, no subscription, no lookup, no gap to be closed, no child) are of no use; tree_prune() frees
  * them. A node with references is not freed before the last of them goes.
  */
 
@@ -30,6 +30,7 @@ struct dir {
         struct list subscriptions; /* tree watches of this very directory */
         struct mark *mark;         /* the kernel's watch; NULL: none */
         struct dir *next_on_mark;
+        struct list degraded;      /* among those that could not be watched */
         struct lookup *lookup;     /* under way, or NULL */
         uint32_t refs;             /* lookups that know it otherwise */
         uint32_t lookup_index;
