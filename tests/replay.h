@@ -75,7 +75,7 @@ struct follower {
         bool ended;       /* `gone` with eof */
 };
 
-/* Follows the directory, which is empty, on a connection of its own. */
+/* Follows the directory, which is empty, on a connection of its own, until it is gone. */
 struct follower *follower_new(const struct daemon *daemon, const char *path, enum replay_rescan rescan);
 /* The same on a watch that the caller has filled in; takes the watch over. */
 struct follower *follower_new_with(const struct daemon *daemon, struct kev_watch *watch, const char *path,

@@ -260,6 +260,7 @@ static void fill_subject(const struct watch *watch, const struct watch_spec *spe
                 .pid = spec->pid,
                 .data = spec->data,
                 .match = spec->match.given,
+                .waits = spec->notes & KEV_NOTE_BACK,
                 .asker = watch->queue->asker,
         };
 }

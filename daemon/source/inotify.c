@@ -39,6 +39,7 @@ static void on_ignored(struct inotify *s, struct mark *mark) {
         }
         if (mark->vnode)
                 vnode_on_unmarked(s, mark);
+        wait_on_unmarked(s, mark);
         tree_retry_soon(s);
         mark_make_ghost(s, mark);
 }
@@ -55,6 +56,8 @@ static void on_entry(struct inotify *s, struct mark *mark, const struct inotify_
                         move_out(s, move);
                         break; /* there is one a directory at most */
                 }
+        if (event->mask & (IN_CREATE | IN_MOVED_TO))
+                wait_on_entry(s, mark, event->name);
         if (event->mask & IN_MOVED_FROM)
                 move_on_from(s, mark, event, now);
         if (event->mask & (IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO))
@@ -76,6 +79,7 @@ static void on_entry(struct inotify *s, struct mark *mark, const struct inotify_
 static void on_self(struct inotify *s, struct mark *mark, const struct inotify_event *event, uint64_t now) {
         if (event->mask & IN_MOVE_SELF)
                 moves_out_self(s, mark);
+        wait_on_self(s, mark);
         for (struct dir *d = mark->dirs, *next; d; d = next) {
                 next = d->next_on_mark;
                 tree_on_self(s, d, event->mask, now);
@@ -252,9 +256,10 @@ static bool concerns(const struct inotify *s, const struct lookup *lookup, const
         const struct mark *mark;
 
         switch (lookup->kind) {
-        case LOOKUP_RESOLVE:
         case LOOKUP_VNODE:
                 return false;
+        case LOOKUP_RESOLVE:
+                return lookup->watch && lookup->watch->state == WATCH_WAITING && lookup->watch->asker == asker;
         case LOOKUP_PLACE:
                 return lookup->watch && lookup->watch->asker == asker;
         case LOOKUP_NAME:
@@ -325,6 +330,10 @@ static bool inotify_barrier(struct source *source, struct source_barrier *barrie
 void watch_attached(struct inotify *s, struct file_watch *watch, int error, const char *message) {
         struct refusal refusal;
 
+        if (watch->returning) {
+                wait_on_started(s, watch, error);
+                return;
+        }
         if (error == 0) {
                 watch->state = WATCH_IN_FORCE;
                 s->source.context->sink->attached(watch->subscription, NULL);
@@ -371,6 +380,12 @@ static int check_asker(const struct inotify *s, const struct subject *subject, s
         return 0;
 }
 
+static void free_watch(struct file_watch *watch) {
+        if (watch)
+                free(watch->path);
+        free(watch);
+}
+
 static int inotify_attach(struct source *source, struct subscription *subscription, const struct subject *subject,
                           struct refusal *refusal) {
         struct inotify *s = container_of(source, struct inotify, source);
@@ -385,8 +400,10 @@ static int inotify_attach(struct source *source, struct subscription *subscripti
                 return refuse(refusal, EDQUOT, "path: all of your look-ups wait for file systems that don't answer");
         watch = calloc(1, sizeof(*watch));
         lookup = lookup_new(tree ? LOOKUP_RESOLVE : LOOKUP_VNODE, subject->path);
-        if (!watch || !lookup) {
-                free(watch);
+        if (watch && tree && subject->fd < 0)
+                watch->path = strdup(subject->path);
+        if (!watch || !lookup || (tree && subject->fd < 0 && !watch->path)) {
+                free_watch(watch);
                 lookup_free(lookup);
                 return refuse(refusal, ENOMEM, "no memory");
         }
@@ -395,6 +412,7 @@ static int inotify_attach(struct source *source, struct subscription *subscripti
         watch->lookup = lookup;
         watch->asker = subject->asker;
         watch->mask = tree ? 0 : vnode_mask(subject->notes);
+        watch->waits_first = tree && watch->path && subject->waits;
         list_init(&watch->link);
         list_init(&watch->blocked);
         lookup->watch = watch;
@@ -403,7 +421,7 @@ static int inotify_attach(struct source *source, struct subscription *subscripti
                 lookup->fd = fcntl(subject->fd, F_DUPFD_CLOEXEC, 3);
         r = subject->fd >= 0 && lookup->fd < 0 ? -errno : submit(s, lookup, watch->asker->uid, NULL, NULL);
         if (r < 0) {
-                free(watch);
+                free_watch(watch);
                 lookup_free(lookup);
                 return refuse(refusal, -r, "path: %s", strerror(-r));
         }
@@ -433,7 +451,7 @@ static void inotify_detach(struct source *source, struct subscription *subscript
                 tree_detach(s, watch);
         else
                 vnode_detach(s, watch);
-        free(watch);
+        free_watch(watch);
 }
 
 /* ---- the source -------------------------------------------------------------------------------------------- */
@@ -448,6 +466,7 @@ static void inotify_init_lists(struct inotify *s) {
         list_init(&s->chunks);
         list_init(&s->moves);
         list_init(&s->trees);
+        list_init(&s->waiting);
         list_init(&s->degraded);
         list_init(&s->ghosts);
         list_init(&s->lookups);
@@ -513,6 +532,7 @@ static void inotify_close(struct source *source) {
         mux_timer_clear(s->mux, &s->move_timer);
         mux_timer_clear(s->mux, &s->barrier_timer);
         mux_timer_clear(s->mux, &s->retry_timer);
+        mux_timer_clear(s->mux, &s->wait_timer);
         while ((entry = list_pop(&s->chunks)))
                 free(list_entry(entry, struct chunk, link));
         free(s->spare);

@@ -9,6 +9,7 @@
  *   inotify_move.c    halves of renames joined
  *   inotify_answer.c  what lookups have answered, each at its moment
  *   inotify_tree.c    tree watches; inotify_tree.h names their parts
+ *   inotify_wait.c    tree watches whose directory is not there
  *   inotify_vnode.c   vnode watches, in kqueue's words
  *   tree.c            which directory is where
  *   lookup.c          the questions that may take long, on workers
@@ -54,6 +55,7 @@ enum watch_state {
         WATCH_RESOLVING, /* a lookup tells what it is */
         WATCH_STARTING,  /* tree: directories are being watched */
         WATCH_IN_FORCE,
+        WATCH_WAITING,   /* tree: the directory is not there; inotify_wait.c */
         WATCH_ENDED,     /* what was watched is gone */
 };
 
@@ -62,14 +64,19 @@ struct file_watch {
         struct subscription *subscription;
         enum kev_filter filter;
         enum watch_state state;
-        struct list link;      /* among all tree watches */
+        struct list link;      /* among all tree watches, or those that wait */
         struct lookup *lookup; /* while resolving, or while it is asked whether it is still there */
         uint64_t serial;       /* tree: in force once no crawl up to this is under way */
         struct list blocked;   /* tree, starting: among those that wait for the same crawl */
         struct dir *dir;       /* tree */
         dev_t device;          /* tree: of the directory */
         ino_t inode;
-        struct mark *mark;     /* vnode */
+        struct mark *mark;     /* vnode; waiting: of the nearest directory above that is there, or NULL */
+        char *path;            /* tree: as the client named it; NULL: by descriptor */
+        size_t missing;        /* waiting: where in the path the name begins that is not there */
+        bool again;            /* waiting: it is to be looked up once more */
+        bool waits_first;      /* tree: the directory need not be there as the watch is made */
+        bool returning;        /* starting after it waited: `back` is told when it is in force */
         uint32_t mask;         /* vnode */
         const struct asker *asker; /* as identity, too; outlives the watch */
 };
@@ -83,6 +90,7 @@ struct mark {
         uint64_t order;    /* of the last lookup that may */
         struct dir *dirs;  /* several where a mount shows one inode in two places */
         struct vnode *vnode;
+        struct list waiters; /* tree watches that wait for an entry */
 };
 
 /* A MOVED_FROM that has no MOVED_TO yet. */
@@ -135,6 +143,9 @@ struct inotify {
 
         struct tree tree;
         struct list trees;   /* all tree watches that have a directory */
+        struct list waiting; /* those that wait for theirs */
+        struct mux_timer wait_timer;
+        uint64_t wait_msec;
         struct list degraded; /* directories that could not be watched, and were said to be so */
         struct mux_timer retry_timer;
         uint64_t retry_msec;
@@ -264,6 +275,22 @@ void tree_add_crawl(struct inotify *s, struct lookup *lookup);
 /* Watches whose crawls are all done are in force. */
 void tree_check_starting(struct inotify *s);
 void tree_empty_trash(struct inotify *s, unsigned budget);
+
+/* ---- inotify_wait.c -------------------------------------------------------------------- */
+
+/* The watch's directory is not there: from now on it is waited for. */
+void wait_begin(struct inotify *s, struct file_watch *watch);
+/* Its path is to be looked up again. */
+void wait_look(struct inotify *s, struct file_watch *watch);
+/* The watch is removed. */
+void wait_end(struct inotify *s, struct file_watch *watch);
+void wait_on_resolved(struct inotify *s, struct lookup *lookup);
+/* `error`: it could not be watched. */
+void wait_on_started(struct inotify *s, struct file_watch *watch, int error);
+/* Something has come to the mark's directory; the directory itself is going; it has no mark any more. */
+void wait_on_entry(struct inotify *s, struct mark *mark, const char *name);
+void wait_on_self(struct inotify *s, struct mark *mark);
+void wait_on_unmarked(struct inotify *s, struct mark *mark);
 
 /* ---- inotify_names.c ------------------------------------------------------------------- */
 

@@ -160,10 +160,6 @@ void tree_crawl(struct inotify *s, struct dir *dir, enum lookup_purpose purpose,
         }
 }
 
-bool lookup_is_absence(int error) {
-        return error == ENOENT || error == ENOTDIR || error == ELOOP;
-}
-
 /* Watches that wait for this directory can't be. */
 static bool refuse_starting(struct inotify *s, struct dir *dir, int error) {
         bool any = false;
@@ -206,6 +202,11 @@ void tree_on_place(struct inotify *s, struct lookup *lookup) {
         if (!watch)
                 return;
         watch->lookup = NULL;
+        if (watch->state == WATCH_WAITING) {
+                watch->again = false;
+                wait_look(s, watch);
+                return;
+        }
         dir = watch->dir;
         if (!dir || (lookup->error && !lookup_is_absence(lookup->error)) ||
             (!lookup->error && lookup->state.device == watch->device && lookup->state.inode == watch->inode))
@@ -245,11 +246,18 @@ static void on_unfound(struct inotify *s, struct lookup *lookup, struct dir *dir
         }
 }
 
-/* Whether the answer of `other` does for what is asked by `lookup`: a recheck is about what `other` may
- * have seen before it was in doubt, and an initial crawl tells nobody what it finds. */
+/* Whether the answer of `other` does for what is asked by `lookup`: an initial crawl tells nobody what it finds, and a
+ * recheck is about what `other` may have seen before it was in doubt. */
 static bool is_enough(const struct lookup *other, const struct lookup *lookup) {
-        return other->order >= lookup->order || lookup->purpose == PURPOSE_INITIAL ||
-               (lookup->purpose == PURPOSE_NEW && other->purpose != PURPOSE_INITIAL);
+        switch (lookup->purpose) {
+        case PURPOSE_INITIAL:
+                return true;
+        case PURPOSE_NEW:
+                return other->purpose != PURPOSE_INITIAL;
+        case PURPOSE_RECHECK:
+                return other->order >= lookup->order;
+        }
+        return false;
 }
 
 /* Whether its path leads somewhere else than when the question was put. */
@@ -260,8 +268,9 @@ static bool has_moved(const struct dir *dir, const struct lookup *lookup) {
         return false;
 }
 
-/* One directory that was listed as a child of `dir`. */
-static void on_child(struct inotify *s, struct lookup *lookup, struct dir *dir, const char *name, uint32_t index) {
+/* One directory that was listed as a child of `dir`. `touched`: an event has told of it meanwhile. */
+static void on_child(struct inotify *s, struct lookup *lookup, struct dir *dir, const char *name, bool touched,
+                     uint32_t index) {
         struct dir *child = tree_child(&s->tree, dir, name);
 
         if (!child && lookup->stop)
@@ -273,9 +282,9 @@ static void on_child(struct inotify *s, struct lookup *lookup, struct dir *dir, 
                         tree_crawl(s, child, lookup->purpose, 0, lookup->user, lookup->stop);
                 child = NULL;
         } else if (child->placed > lookup->n_placed) {
-                /* An event has told since: the answer may be about another. */
-                if (lookup->purpose == PURPOSE_RECHECK)
-                        tree_crawl(s, child, PURPOSE_RECHECK, 0, lookup->user, NULL);
+                /* The answer may be about another, of which an event has told since; or a watch was made of it. */
+                if (lookup->purpose == PURPOSE_RECHECK || (lookup->purpose == PURPOSE_NEW && !touched))
+                        tree_crawl(s, child, lookup->purpose, 0, lookup->user, lookup->stop);
                 child = NULL;
         }
         if (!give_index(lookup, child, index))
@@ -302,16 +311,18 @@ static void on_entries(struct inotify *s, struct lookup *lookup, struct dir *dir
 
         for (const char *p = f->entries; p < f->entries + f->size; p += strlen(p) + 1) {
                 enum kev_kind kind = (enum kev_kind)*p++;
+                bool touched = false;
 
                 if (lookup->purpose == PURPOSE_NEW) {
-                        if (!names_take(&s->touched, dir, p, NULL)) {
+                        touched = names_take(&s->touched, dir, p, NULL);
+                        if (!touched) {
                                 names_add(&s->listed, dir, p, lookup->stop);
                                 tree_report_entry(s, dir, p, KEV_NOTE_CREATE, kind, now, lookup->stop);
                         }
                         s->listed_tick = ++s->tick;
                 }
                 if (kind == KEV_KIND_DIRECTORY)
-                        on_child(s, lookup, dir, p, index++);
+                        on_child(s, lookup, dir, p, touched, index++);
         }
         if (lookup->purpose == PURPOSE_RECHECK && !f->more && !f->error)
                 drop_unlisted(s, lookup, dir);

@@ -32,6 +32,7 @@ struct mark *mark_get(struct inotify *s, int wd) {
                 return NULL;
         mark->wd = wd;
         list_init(&mark->ghost);
+        list_init(&mark->waiters);
         if (hash_add(&s->marks, &mark->node, hash_u64((uint64_t)wd)) < 0) {
                 free(mark);
                 return NULL;
@@ -90,8 +91,12 @@ void marks_lay_ghosts(struct inotify *s) {
         }
 }
 
+static bool is_used(const struct mark *mark) {
+        return mark->dirs || mark->vnode || !list_empty(&mark->waiters);
+}
+
 void mark_release(struct inotify *s, struct mark *mark) {
-        if (mark->dirs || mark->vnode || mark->dying)
+        if (is_used(mark) || mark->dying)
                 return;
         if (inotify_rm_watch(s->fd, mark->wd) < 0)
                 mark_make_ghost(s, mark);
@@ -134,7 +139,7 @@ static void forget_lone(struct hash *table) {
 void mark_orphan(struct inotify *s, int wd) {
         struct mark *mark = mark_find(s, wd);
 
-        if (!mark || (!mark->dirs && !mark->vnode && !mark->dying))
+        if (!mark || (!is_used(mark) && !mark->dying))
                 (void)add_lone(&s->orphans, wd);
 }
 

@@ -73,6 +73,7 @@ void names_forget_touched(struct inotify *s) {
 }
 
 void names_touch(struct inotify *s, const struct dir *dir, const char *name) {
-        if (dir->lookup && dir->mark && dir->lookup->purpose == PURPOSE_NEW)
+        if (dir->lookup && dir->mark &&
+            (dir->lookup->purpose == PURPOSE_NEW || (dir->again && dir->again_purpose == PURPOSE_NEW)))
                 names_add(&s->touched, dir, name, NULL);
 }

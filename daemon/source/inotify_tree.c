@@ -147,6 +147,7 @@ void tree_leave(struct file_watch *watch) {
 void tree_end_watch(struct inotify *s, struct file_watch *watch, uint64_t realtime_usec) {
         struct report report = REPORT_INIT;
         bool starting = watch->state == WATCH_STARTING;
+        bool waits = watch->path && watch->subscription->notes & KEV_NOTE_BACK;
 
         tree_leave(watch);
         if (starting) {
@@ -154,12 +155,14 @@ void tree_end_watch(struct inotify *s, struct file_watch *watch, uint64_t realti
                 return;
         }
         report.notes = KEV_NOTE_GONE;
-        report.flags = KEV_FLAG_EOF;
+        report.flags = waits ? 0 : KEV_FLAG_EOF;
         report.kind = KEV_KIND_DIRECTORY;
         report.realtime_usec = realtime_usec;
         report.below = (struct event_path){ "", 0 };
         report_to(s, watch, &report);
         report_done(&report);
+        if (waits)
+                wait_begin(s, watch);
 }
 
 /* Every watch whose directory is `dir` or below it. */
@@ -253,16 +256,28 @@ bool tree_claim(struct inotify *s, struct dir *dir, struct mark *mark) {
 
 void tree_on_resolved(struct inotify *s, struct lookup *lookup) {
         struct file_watch *watch = lookup->watch;
+
+        if (!watch) {
+                if (lookup->end.wd >= 0)
+                        mark_orphan(s, lookup->end.wd);
+                return;
+        }
+        watch->lookup = NULL;
+        if (watch->state == WATCH_WAITING)
+                wait_on_resolved(s, lookup);
+        else if (!lookup->error)
+                tree_start(s, watch, lookup);
+        else if (watch->waits_first && lookup_is_absence(lookup->error)) {
+                s->source.context->sink->attached(watch->subscription, NULL);
+                wait_begin(s, watch);
+        } else
+                watch_attached(s, watch, lookup->error, lookup_message_text(lookup->error));
+}
+
+void tree_start(struct inotify *s, struct file_watch *watch, struct lookup *lookup) {
         struct dir *dir;
         bool covered;
 
-        if (!watch)
-                return;
-        watch->lookup = NULL;
-        if (lookup->error) {
-                watch_attached(s, watch, lookup->error, lookup_message_text(lookup->error));
-                return;
-        }
         dir = tree_make_path(&s->tree, lookup->canonical);
         if (!dir) {
                 watch_attached(s, watch, ENOMEM, "no memory");
@@ -277,7 +292,9 @@ void tree_on_resolved(struct inotify *s, struct lookup *lookup) {
         list_append(&dir->subscriptions, &watch->subscription->link);
         list_append(&s->trees, &watch->link);
         if (!covered) /* what is being watched for others is not asked again */
-                tree_crawl(s, dir, PURPOSE_INITIAL, 0, watch->asker->uid, NULL);
+                tree_crawl(s, dir, PURPOSE_INITIAL, watch->returning ? lookup->serial : 0, watch->asker->uid, NULL);
+        if (watch->returning && dir->lookup)
+                dir->lookup->doubted = true; /* a barrier waits for `back` */
         watch->serial = s->serial;
         list_append(&s->unblocked, &watch->blocked);
         tree_check_starting(s);
@@ -322,6 +339,8 @@ void tree_check_starting(struct inotify *s) {
 void tree_detach(struct inotify *s, struct file_watch *watch) {
         struct dir *dir = watch->dir;
 
+        if (watch->state == WATCH_WAITING)
+                wait_end(s, watch);
         if (!dir)
                 return;
         tree_leave(watch);

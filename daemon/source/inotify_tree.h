@@ -31,6 +31,8 @@ void tree_drop(struct inotify *s, struct dir *dir, uint64_t realtime_usec);
 void tree_leave(struct file_watch *watch);
 /* The watched directory itself is gone from where it was. */
 void tree_end_watch(struct inotify *s, struct file_watch *watch, uint64_t realtime_usec);
+/* Begins to watch what was looked up. */
+void tree_start(struct inotify *s, struct file_watch *watch, struct lookup *lookup);
 /* A watch of `dir` has ended: what nobody else watches goes. */
 void tree_release(struct inotify *s, struct dir *dir);
 
@@ -41,7 +43,6 @@ void tree_release(struct inotify *s, struct dir *dir);
 void tree_crawl(struct inotify *s, struct dir *dir, enum lookup_purpose purpose, uint64_t serial, uid_t user,
                 struct dir *stop);
 uid_t tree_user_of(const struct dir *dir);
-bool lookup_is_absence(int error);
 
 /* ---- inotify_names.c ------------------------------------------------------------------ */
 

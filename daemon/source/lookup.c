@@ -220,7 +220,11 @@ static int open_subject(struct lookup *l, uint64_t flags) {
         return l->fd >= 0 ? fcntl(l->fd, F_DUPFD_CLOEXEC, 3) : open_path(l->path, flags, 0);
 }
 
-static int run_resolve(struct lookup *l) {
+bool lookup_is_absence(int error) {
+        return error == ENOENT || error == ENOTDIR || error == ELOOP;
+}
+
+static int resolve(struct lookup *l) {
         int fd _cleanup_(closep) = open_subject(l, O_PATH | O_DIRECTORY), r;
 
         if (fd < 0)
@@ -231,6 +235,40 @@ static int run_resolve(struct lookup *l) {
         if (r == 0)
                 r = get_canonical(l, fd);
         return r < 0 ? r : get_mount(fd, &l->mount);
+}
+
+/* Watches the nearest directory that is there, for the next name on the way. */
+static void watch_above(struct lookup *l) {
+        char *path _cleanup_(freep) = strdup(l->path);
+        size_t size = strlen(l->path);
+
+        while (path && size > 1) {
+                int fd _cleanup_(closep) = -1;
+
+                while (size > 1 && path[size - 1] == '/')
+                        size--;
+                while (path[size - 1] != '/')
+                        size--;
+                path[size] = 0;
+                fd = open_path(path, O_PATH | O_DIRECTORY, 0);
+                if (fd < 0)
+                        continue;
+                begin_section(l); /* ended by the loop */
+                l->missing = size;
+                l->end.wd = add_watch(l, fd, IN_CREATE | IN_MOVED_TO | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR);
+                if (l->end.wd >= 0)
+                        l->end.first_wd = is_new(l, l->end.wd) ? l->end.wd : put_marker(l);
+                return;
+        }
+}
+
+static int run_resolve(struct lookup *l) {
+        int r = resolve(l);
+
+        if (!l->wait || !lookup_is_absence(-r))
+                return r;
+        watch_above(l);
+        return resolve(l); /* it may have come before the watch was made */
 }
 
 /* Opens the directory that holds `path`, and says which it is. */

@@ -100,12 +100,14 @@ struct lookup {
         int fd; /* a passed descriptor, or -1; the thread puts an O_PATH one in its place, which can be closed anywhere */
         uint32_t mask;
         bool list_files;
+        bool wait; /* RESOLVE: where nothing is there, watch the nearest directory above that is */
         atomic_bool cancelled;
 
         /* The thread writes, before the end message. */
         int error; /* positive errno */
         char *canonical;
         uint32_t mount;
+        size_t missing; /* RESOLVE, `wait`: where in `path` the name begins that is not there */
         struct list section; /* under section_lock */
         uint64_t section_number;
         struct file_state state;
@@ -150,5 +152,7 @@ bool lookup_has_ended_sections(struct lookup_context *context, uint64_t n);
 struct lookup *lookup_new(enum lookup_kind kind, const char *path);
 struct lookup *lookup_free(struct lookup *lookup);
 /* `context` has to be set. */
+/* Whether a positive errno says that there is nothing of that name. */
+bool lookup_is_absence(int error);
 void lookup_end_section(struct lookup *lookup);
 int lookup_submit(struct workers *workers, struct lookup *lookup);

@@ -40,6 +40,7 @@ struct subject {
         int64_t pid;      /* or ABSENT */
         int64_t data;     /* or ABSENT */
         bool match;       /* by predicate */
+        bool waits;       /* tree: it need not be there yet */
         const struct asker *asker;
 };
 
