@@ -14,7 +14,6 @@
 #include <limits.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +23,7 @@
 
 #include <json-c/json.h>
 
+#include "files.h"
 #include "harness.h"
 #include "kev.h"
 #include "macro.h"
@@ -39,78 +39,6 @@ enum {
 static struct daemon *kevd;
 static struct kev *noise; /* watches what fills the kernel's queue */
 static int64_t noise_id;
-
-/* ---- paths and files ------------------------------------------------------------------------- */
-
-/* A path, which stays for the test. */
-static const char *at(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static const char *at(const char *format, ...) {
-        static char space[256 * 1024 * 1024];
-        static size_t used;
-        char *path = space + used;
-        va_list arguments;
-
-        va_start(arguments, format);
-        used += (size_t)vsnprintf(path, sizeof(space) - used, format, arguments) + 1;
-        va_end(arguments);
-        ck_assert_uint_lt(used, sizeof(space));
-        return path;
-}
-
-static void make_dir(const char *path) {
-        assert_system(mkdir(path, 0755) == 0, path);
-}
-
-static void append(const char *path, const char *text) {
-        int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-
-        assert_system(fd >= 0, path);
-        assert_system(write(fd, text, strlen(text)) == (ssize_t)strlen(text), path);
-        (void)close(fd);
-}
-
-static void make_file(const char *path) {
-        append(path, "text");
-}
-
-static void move(const char *from, const char *to) {
-        assert_system(rename(from, to) == 0, from);
-}
-
-static const char *make_root(const char *name) {
-        const char *path = at("%s/%s", harness_tempdir(), name);
-
-        make_dir(path);
-        return path;
-}
-
-/* A tree of `width` directories in each of `depth` levels, with a file in each. Returns how many there are. */
-static size_t make_tree(const char *path, int width, int depth) {
-        size_t n = 1;
-
-        make_file(at("%s/file", path));
-        for (int i = 0; depth > 0 && i < width; i++) {
-                const char *child = at("%s/d%d", path, i);
-
-                make_dir(child);
-                n += make_tree(child, width, depth - 1);
-        }
-        return n;
-}
-
-static void run(const char *directory, const char *script) {
-        pid_t pid = fork();
-        int status;
-
-        assert_system(pid >= 0, "fork");
-        if (pid == 0) {
-                if (chdir(directory) == 0)
-                        (void)execl("/bin/sh", "sh", "-euc", script, NULL);
-                _exit(127);
-        }
-        assert_system(waitpid(pid, &status, 0) == pid, "waitpid");
-        ck_assert_msg(status == 0, "%s: status %d", script, status);
-}
 
 /* ---- the loss --------------------------------------------------------------------------------- */
 
@@ -286,17 +214,17 @@ static void check_held(size_t n, const char *what) {
 static void do_changes(const char *root, const char *outside) {
         make_dir(at("%s/new", root));
         make_dir(at("%s/new/below", root));
-        make_file(at("%s/new/below/file", root));
+        append(at("%s/new/below/file", root), "text");
         move(at("%s/known", root), at("%s/renamed", root));
-        make_file(at("%s/renamed/d0/file2", root));
+        append(at("%s/renamed/d0/file2", root), "text");
         run(root, "rm -r doomed");
-        ck_assert_int_eq(renameat2(AT_FDCWD, at("%s/a", root), AT_FDCWD, at("%s/b/d1", root), RENAME_EXCHANGE), 0);
-        ck_assert_int_eq(unlink(at("%s/file", root)), 0);
+        exchange(at("%s/a", root), at("%s/b/d1", root));
+        remove_file(at("%s/file", root));
         make_dir(at("%s/file", root));
         move(at("%s/in", outside), at("%s/in", root));
         move(at("%s/out", root), at("%s/out", outside));
         make_dir(at("%s/out", root)); /* another in its place */
-        make_file(at("%s/out/file", root));
+        append(at("%s/out/file", root), "text");
         move(at("%s/b/d0", root), at("%s/d0", root));
 }
 
@@ -309,11 +237,11 @@ START_TEST(test_changes) {
         harness_label(at("%d events before the loss", _i));
         for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
                 make_dir(at("%s/%s", root, names[i]));
-                (void)make_tree(at("%s/%s", root, names[i]), 2, 2);
+                make_tree(at("%s/%s", root, names[i]), 2, 2);
         }
         make_file(at("%s/file", root));
         make_dir(at("%s/in", outside));
-        (void)make_tree(at("%s/in", outside), 2, 1);
+        make_tree(at("%s/in", outside), 2, 1);
         follower_check(f, "before");
         ck_assert_uint_eq(replay_n_rescans(f->replay), 0);
 
@@ -421,7 +349,7 @@ START_TEST(test_root) {
         struct stat st;
 
         harness_label(scripts[_i]);
-        (void)make_tree(root, 2, 2);
+        make_tree(root, 2, 2);
         follower_check(f, "before");
         begin_loss();
         run(harness_tempdir(), scripts[_i]);
@@ -841,11 +769,11 @@ START_TEST(test_limit_at_attach) {
 
         start_with_limit(100);
         f = follower_new(kevd, root, REPLAY_AT_REST);
-        (void)make_tree(root, 3, 2); /* 13 */
+        make_tree(root, 3, 2); /* 13 */
         follower_check(f, "before");
         for (int i = 0; i < 20; i++) {
                 make_dir(at("%s/d%d", large, i));
-                (void)make_tree(at("%s/d%d", large, i), 3, 2);
+                make_tree(at("%s/d%d", large, i), 3, 2);
         }
         ck_assert_int_eq(kev_open(kevd->socket, &kev), 0);
         ck_assert_int_eq(kev_watch_new(KEV_FILTER_TREE, &watch), 0);

@@ -15,12 +15,13 @@
 
 #include <json-c/json.h>
 
+#include "files.h"
 #include "harness.h"
 #include "macro.h"
 
 #define NEVER "3600000" /* milliseconds: not while a test runs */
 
-static struct json_object *at(struct json_object *object, const char *pointer) {
+static struct json_object *member(struct json_object *object, const char *pointer) {
         struct json_object *found;
 
         return json_pointer_get(object, pointer, &found) == 0 ? found : NULL;
@@ -36,7 +37,7 @@ static void set(int fd, const char *what, const char *tree) {
                        "{\"%s\":[{\"id\":1,\"filter\":\"tree\"%s%s%s,\"notes\":[\"create\",\"write\"],\"tree\":%s}]}",
                        what, add ? ",\"path\":\"" : "", add ? harness_tempdir() : "", add ? "\"" : "", tree);
         reply = client_call(fd, "org.kevd.events.Change", parameters);
-        ck_assert_msg(at(reply, "/parameters/refused") && !at(reply, "/parameters/refused/0"), "%s",
+        ck_assert_msg(member(reply, "/parameters/refused") && !member(reply, "/parameters/refused/0"), "%s",
                       json_object_to_json_string(reply));
         json_object_put(reply);
 }
@@ -53,19 +54,13 @@ static size_t take(int fd, int timeout_msec) {
 
         (void)snprintf(parameters, sizeof(parameters), "{\"timeoutMsec\":%d}", timeout_msec);
         reply = client_call(fd, "org.kevd.events.Wait", parameters);
-        n = json_object_array_length(at(reply, "/parameters/events"));
+        n = json_object_array_length(member(reply, "/parameters/events"));
         json_object_put(reply);
         return n;
 }
 
 static void make(const char *name) {
-        char path[256];
-        int fd;
-
-        (void)snprintf(path, sizeof(path), "%s/%s", harness_tempdir(), name);
-        fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-        assert_system(fd >= 0, path);
-        (void)close(fd);
+        make_file(at("%s/%s", harness_tempdir(), name));
 }
 
 static void write_on(int fd) {
@@ -89,11 +84,8 @@ START_TEST(test_together) {
         set(settled, "add", "{\"settleMsec\":300,\"maxLatencyMsec\":" NEVER "}");
         set(plain, "add", "{}");
         for (int i = 0; i < N; i++) {
-                char name[16];
-
-                (void)snprintf(name, sizeof(name), "f%d", i);
                 last = now_msec();
-                make(name);
+                make(at("f%d", i));
                 ck_assert_uint_eq(take(plain, 0), 1); /* the other's settling is not its own */
         }
         /* A machine that stood still in between may have let it settle twice. */
@@ -118,12 +110,11 @@ START_TEST(test_no_starvation) {
                 "{\"settleMsec\":50}",
         };
         struct daemon *daemon = daemon_start(NULL);
+        const char *path = at("%s/file", harness_tempdir());
         int fd = client_connect(daemon->socket), file;
-        char path[256];
         pid_t pid;
 
         harness_label(trees[_i]);
-        (void)snprintf(path, sizeof(path), "%s/file", harness_tempdir());
         file = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
         assert_system(file >= 0, path);
         set(fd, "add", trees[_i]);

@@ -9,7 +9,6 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <limits.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +19,7 @@
 
 #include <json-c/json.h>
 
+#include "files.h"
 #include "harness.h"
 #include "kev.h"
 #include "macro.h"
@@ -41,79 +41,13 @@ static void stop(void) {
         daemon_stop(kevd);
 }
 
-/* ---- what is done to files; what goes wrong fails the test ----------------------------------- */
-
-/* A path, which stays for the test. */
-static const char *at(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static const char *at(const char *format, ...) {
-        static char space[256 * 1024 * 1024];
-        static size_t used;
-        char *path = space + used;
-        va_list arguments;
-
-        va_start(arguments, format);
-        used += (size_t)vsnprintf(path, sizeof(space) - used, format, arguments) + 1;
-        va_end(arguments);
-        ck_assert_uint_lt(used, sizeof(space));
-        return path;
-}
-
-static void make_dir(const char *path) {
-        assert_system(mkdir(path, 0755) == 0, path);
-}
-
-static void make_file(const char *path) {
-        int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-
-        assert_system(fd >= 0, path);
-        (void)close(fd);
-}
-
-static void append(const char *path, const char *text) {
-        int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-
-        assert_system(fd >= 0, path);
-        assert_system(write(fd, text, strlen(text)) == (ssize_t)strlen(text), path);
-        (void)close(fd);
-}
-
-static void move(const char *from, const char *to) {
-        assert_system(rename(from, to) == 0, from);
-}
-
-static void exchange(const char *from, const char *to) {
-        assert_system(renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_EXCHANGE) == 0, from);
-}
-
-static void remove_file(const char *path) {
-        assert_system(unlink(path) == 0, path);
-}
+/* ---- what is done to files, and by whom ------------------------------------------------------- */
 
 static void remove_dir(const char *path) {
         assert_system(rmdir(path) == 0, path);
 }
 
-/* A directory for the test to watch, in its own. */
-static const char *make_root(const char *name) {
-        const char *path = at("%s/%s", harness_tempdir(), name);
-
-        make_dir(path);
-        return path;
-}
-
-/* A tree of `width` directories in each of `depth` levels, with a file in each. */
-static void make_tree(const char *path, int width, int depth) {
-        char child[PATH_MAX];
-
-        make_file(at("%s/file", path));
-        for (int i = 0; depth > 0 && i < width; i++) {
-                (void)snprintf(child, sizeof(child), "%s/d%d", path, i);
-                make_dir(child);
-                make_tree(child, width, depth - 1);
-        }
-}
-
-/* A file in each directory of such a tree. */
+/* A file in each directory of what make_tree() made. */
 static void touch_tree(const char *path, int width, int depth, const char *name) {
         char child[PATH_MAX];
 
@@ -122,18 +56,6 @@ static void touch_tree(const char *path, int width, int depth, const char *name)
                 (void)snprintf(child, sizeof(child), "%s/d%d", path, i);
                 touch_tree(child, width, depth - 1, name);
         }
-}
-
-static pid_t run(const char *directory, const char *script) {
-        pid_t pid = fork();
-
-        assert_system(pid >= 0, "fork");
-        if (pid == 0) {
-                if (chdir(directory) == 0)
-                        (void)execl("/bin/sh", "sh", "-euc", script, NULL);
-                _exit(127);
-        }
-        return pid;
 }
 
 static void wait_for(pid_t pid) {
@@ -382,21 +304,17 @@ static void do_flicker(const char *root, int round) {
         }
 }
 
-static void do_script(const char *root, const char *script) {
-        wait_for(run(root, script));
-}
-
 static void do_copy(const char *root, int round _unused_) {
         make_dir(at("%s/from", root));
         make_tree(at("%s/from", root), 3, 3);
-        do_script(root, "cp -r from to; cp -r to/d0 from/d1/; mkdir -p a/b/c/d/e/f; touch a/b/c/d/e/f/g a/b/h");
+        run(root, "cp -r from to; cp -r to/d0 from/d1/; mkdir -p a/b/c/d/e/f; touch a/b/c/d/e/f/g a/b/h");
 }
 
 static void do_git(const char *root, int round _unused_) {
-        do_script(root, "export HOME=$PWD GIT_CONFIG_NOSYSTEM=1; git init -q .; mkdir -p src/a/b; "
-                        "for i in 1 2 3 4 5; do echo $i > src/$i; echo $i > src/a/b/$i; done; git add .; "
-                        "git -c user.name=n -c user.email=e commit -q -m first; git mv src/a src/c; rm src/1; "
-                        "git -c user.name=n -c user.email=e commit -q -a -m second; git gc -q");
+        run(root, "export HOME=$PWD GIT_CONFIG_NOSYSTEM=1; git init -q .; mkdir -p src/a/b; "
+                  "for i in 1 2 3 4 5; do echo $i > src/$i; echo $i > src/a/b/$i; done; git add .; "
+                  "git -c user.name=n -c user.email=e commit -q -m first; git mv src/a src/c; rm src/1; "
+                  "git -c user.name=n -c user.email=e commit -q -a -m second; git gc -q");
 }
 
 static void do_move(const char *root, int round _unused_) {
@@ -415,7 +333,7 @@ static void do_move(const char *root, int round _unused_) {
 static void do_remove(const char *root, int round _unused_) {
         make_dir(at("%s/a", root));
         make_tree(at("%s/a", root), 3, 3);
-        do_script(root, "rm -r a/d1; mv a/d0 c; rm -r a; mkdir a; touch a/x; rm -r c/d2; mv a c/a");
+        run(root, "rm -r a/d1; mv a/d0 c; rm -r a; mkdir a; touch a/x; rm -r c/d2; mv a c/a");
 }
 
 static const struct round {
@@ -653,7 +571,7 @@ START_TEST(test_moved_out) {
         move(at("%s/tree", root), out);
         expect(f, at("%s/tree", root), KEV_NOTE_MOVEDOUT);
         touch_tree(out, 4, 3, "later");
-        do_script(out, "rm -r d0; mkdir -p d1/new; touch d1/new/file");
+        run(out, "rm -r d0; mkdir -p d1/new; touch d1/new/file");
         ck_assert(!follower_take(f, 0, NULL));
         follower_check(f, "moved out");
         follower_free(f);
@@ -809,7 +727,7 @@ START_TEST(test_exchange) {
                 exchange(at("%s/%s", root, pairs[_i][0]), at("%s/%s", root, pairs[_i][1]));
                 follower_check(f, at("exchange %d", i));
                 check_registrations(f, at("exchange %d", i));
-                do_script(root, at("for d in $(find . -type d); do touch $d/later%d; done", i));
+                run(root, at("for d in $(find . -type d); do touch $d/later%d; done", i));
                 follower_check(f, at("exchange %d, later", i));
         }
         follower_free(f);
@@ -834,7 +752,7 @@ START_TEST(test_root_deleted) {
 
         make_tree(root, 3, 2);
         follower_check(f, "before");
-        do_script("/", at("rm -r %s", root));
+        run("/", at("rm -r %s", root));
         expect_gone(f, "deleted");
         follower_check(f, "deleted");
         ck_assert_uint_eq(daemon_fdinfo_inotify_watches(kevd->pid), 0);
@@ -1611,7 +1529,7 @@ static void random_test(uint64_t seed, int n_operations, bool exchanges) {
         }
         follow_children(f, pids, ARRAY_SIZE(pids));
         follower_check(f, at("seed %d", (int)seed));
-        do_script(root, "for d in $(find . -type d); do touch $d/later; done");
+        run(root, "for d in $(find . -type d); do touch $d/later; done");
         follower_check(f, at("seed %d, later", (int)seed));
         follower_free(f);
 }

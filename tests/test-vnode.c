@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "files.h"
 #include "harness.h"
 #include "kev.h"
 #include "macro.h"
@@ -42,15 +43,7 @@ static void stop(void) {
 
 /* ---- what is done ------------------------------------------------------------------------------- */
 
-static void put(const char *name, int flags, const char *text) {
-        int fd = open(name, O_WRONLY | O_CLOEXEC | flags, 0644);
-
-        assert_system(fd >= 0, name);
-        assert_system(write(fd, text, strlen(text)) == (ssize_t)strlen(text), name);
-        (void)close(fd);
-}
-
-static void make_file(const char *name) {
+static void make_text(const char *name) {
         put(name, O_CREAT | O_EXCL, "text");
 }
 
@@ -130,7 +123,7 @@ START_TEST(test_write) {
         int64_t id;
         int fd;
 
-        make_file("f");
+        make_text("f");
         id = watch("f", _i);
         put("f", O_APPEND, "more");
         expect(id, W | E | KEV_NOTE_CLOSEWRITE, "append");
@@ -151,7 +144,7 @@ END_TEST
 START_TEST(test_truncate) {
         int64_t id;
 
-        make_file("f");
+        make_text("f");
         id = watch("f", _i);
         must(truncate("f", 2));
         expect(id, W, "shorter");
@@ -166,7 +159,7 @@ START_TEST(test_attrib) {
         const struct timespec times[2] = { { 1, 0 }, { 2, 0 } };
         int64_t id;
 
-        make_file("f");
+        make_text("f");
         id = watch("f", _i);
         must(chmod("f", 0600));
         expect(id, KEV_NOTE_ATTRIB, "chmod");
@@ -178,7 +171,7 @@ END_TEST
 START_TEST(test_link) {
         int64_t id;
 
-        make_file("f");
+        make_text("f");
         id = watch("f", _i);
         must(link("f", "g"));
         expect(id, L, "made");
@@ -199,14 +192,14 @@ END_TEST
 START_TEST(test_rename) {
         int64_t id;
 
-        make_file("f");
+        make_text("f");
         must(mkdir("d", 0755));
         id = watch("f", _i);
         must(rename("f", "g"));
         expect(id, KEV_NOTE_RENAME, "rename");
         must(rename("g", "d/f"));
         expect(id, KEV_NOTE_RENAME, "to another directory");
-        make_file("f");
+        make_text("f");
         expect(id, 0, "another file of that name");
         put("d/f", 0, "TEXT");
         expect(id, W | KEV_NOTE_CLOSEWRITE, "written in place");
@@ -218,11 +211,11 @@ END_TEST
 START_TEST(test_delete) {
         int64_t id;
 
-        make_file("f");
+        make_text("f");
         id = watch("f", _i);
         must(unlink("f"));
         expect(id, KEV_NOTE_DELETE, "unlink");
-        make_file("f");
+        make_text("f");
         expect(id, 0, "made again");
         ck_assert_uint_eq(daemon_fdinfo_inotify_watches(kevd->pid), 0);
 }
@@ -233,7 +226,7 @@ START_TEST(test_delete_while_open) {
         int64_t id;
         int fd;
 
-        make_file("f");
+        make_text("f");
         fd = open("f", O_RDWR | O_CLOEXEC);
         ck_assert_int_ge(fd, 0);
         id = watch("f", _i);
@@ -250,7 +243,7 @@ START_TEST(test_renamed_and_deleted_while_open) {
         int64_t id;
         int fd;
 
-        make_file("f");
+        make_text("f");
         fd = open("f", O_RDWR | O_CLOEXEC);
         ck_assert_int_ge(fd, 0);
         id = watch("f", _i);
@@ -269,8 +262,8 @@ START_TEST(test_replaced) {
         int64_t id, of_new;
         int fd = -1;
 
-        make_file("f");
-        make_file("new");
+        make_text("f");
+        make_text("new");
         if (_i >= WAYS) {
                 fd = open("f", O_RDONLY | O_CLOEXEC);
                 ck_assert_int_ge(fd, 0);
@@ -293,7 +286,7 @@ START_TEST(test_costly_notes) {
         char byte;
         int fd;
 
-        make_file("f");
+        make_text("f");
         id = watch("f", _i);
         fd = open("f", O_RDONLY | O_CLOEXEC);
         ck_assert_int_ge(fd, 0);
@@ -321,7 +314,7 @@ START_TEST(test_many_writes) {
         int64_t id;
         int fd;
 
-        make_file("f");
+        make_text("f");
         id = watch("f", _i);
         fd = open("f", O_WRONLY | O_APPEND | O_CLOEXEC);
         ck_assert_int_ge(fd, 0);
@@ -347,7 +340,7 @@ START_TEST(test_extend_is_not_forgotten) {
         int64_t id;
         int fd;
 
-        make_file("f");
+        make_text("f");
         id = watch("f", _i);
         fd = open("f", O_WRONLY | O_CLOEXEC);
         ck_assert_int_ge(fd, 0);
@@ -364,9 +357,9 @@ START_TEST(test_directory) {
         int64_t id;
 
         must(mkdir("d", 0755));
-        make_file("outside");
+        make_text("outside");
         id = watch("d", _i);
-        make_file("d/f");
+        make_text("d/f");
         expect(id, W, "create");
         put("d/f", O_APPEND, "x");
         must(chmod("d/f", 0600));
@@ -379,7 +372,7 @@ START_TEST(test_directory) {
         expect(id, W, "unlink");
         must(mkdir("d/d", 0755));
         expect(id, W | L, "mkdir");
-        make_file("d/d/f");
+        make_text("d/d/f");
         expect(id, 0, "further down");
         must(unlink("d/d/f"));
         must(rmdir("d/d"));
@@ -401,7 +394,7 @@ START_TEST(test_across) {
         must(mkdir("a", 0755));
         must(mkdir("b", 0755));
         must(mkdir("c", 0755));
-        make_file("a/f");
+        make_text("a/f");
         must(mkdir("a/d", 0755));
         of_a = watch("a", _i);
         of_b = watch("b", _i);
@@ -464,7 +457,7 @@ START_TEST(test_shared) {
         struct kev *other;
         int64_t ids[4], of_other;
 
-        make_file("f");
+        make_text("f");
         must(link("f", "hard"));
         must(symlink("f", "soft"));
         ck_assert_int_eq(kev_open(kevd->socket, &other), 0);
@@ -514,13 +507,13 @@ START_TEST(test_with_tree) {
         kev_watch_free(w);
         id = watch_on(kev, "d", BY_PATH, kev_filter_notes(KEV_FILTER_VNODE));
         ck_assert_uint_eq(daemon_fdinfo_inotify_watches(kevd->pid), 1);
-        make_file("d/f");
+        make_text("d/f");
         while (kev_wait(kev, 0, &event) == 1)
                 notes[kev_event_id(event) == id] |= kev_event_notes(event);
         ck_assert_uint_eq(notes[0], KEV_NOTE_CREATE | KEV_NOTE_WRITE | KEV_NOTE_CLOSEWRITE);
         ck_assert_uint_eq(notes[1], W);
         ck_assert_int_eq(kev_remove(kev, id), 0);
-        make_file("d/g");
+        make_text("d/g");
         ck_assert_int_eq(kev_wait(kev, 0, &event), 1);
         ck_assert_int_eq(kev_event_id(event), of_tree);
         ck_assert_int_eq(kev_remove(kev, of_tree), 0);
@@ -529,7 +522,7 @@ START_TEST(test_with_tree) {
 END_TEST
 
 START_TEST(test_made_and_removed) {
-        make_file("f");
+        make_text("f");
         for (int i = 0; i < 1000; i++) {
                 int64_t id = watch("f", i % WAYS);
 
@@ -548,7 +541,7 @@ START_TEST(test_paths) {
         char path[PATH_MAX];
 
         must(mkdir("caf\xe9", 0755));
-        make_file("caf\xe9/f");
+        make_text("caf\xe9/f");
         must(symlink("caf\xe9", "l"));
         ck_assert_ptr_nonnull(getcwd(path, sizeof(path) - 8));
         (void)strcat(path, "/l/f");
@@ -566,7 +559,7 @@ END_TEST
 START_TEST(test_refusals) {
         struct kev_watch *w;
 
-        make_file("f");
+        make_text("f");
         ck_assert_int_eq(kev_watch_new(KEV_FILTER_VNODE, &w), 0);
         ck_assert_int_eq(kev_watch_set_path(w, "none"), 0);
         ck_assert_int_eq(kev_add(kev, w, NULL, NULL, NULL), -ENOENT);

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include "files.h"
+
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "harness.h"
+
+const char *at(const char *format, ...) {
+        static char space[256 * 1024 * 1024];
+        static size_t used;
+        char *path = space + used;
+        va_list arguments;
+
+        va_start(arguments, format);
+        used += (size_t)vsnprintf(path, sizeof(space) - used, format, arguments) + 1;
+        va_end(arguments);
+        ck_assert_uint_lt(used, sizeof(space));
+        return path;
+}
+
+static int open_to_write(const char *path, int flags) {
+        int fd = open(path, O_WRONLY | O_CLOEXEC | flags, 0644);
+
+        assert_system(fd >= 0, path);
+        return fd;
+}
+
+void put(const char *path, int flags, const char *text) {
+        int fd = open_to_write(path, flags);
+
+        assert_system(write(fd, text, strlen(text)) == (ssize_t)strlen(text), path);
+        (void)close(fd);
+}
+
+void make_file(const char *path) {
+        (void)close(open_to_write(path, O_CREAT | O_EXCL));
+}
+
+void append(const char *path, const char *text) {
+        put(path, O_CREAT | O_APPEND, text);
+}
+
+void remove_file(const char *path) {
+        assert_system(unlink(path) == 0, path);
+}
+
+void make_dir(const char *path) {
+        assert_system(mkdir(path, 0755) == 0, path);
+}
+
+const char *make_root(const char *name) {
+        const char *path = at("%s/%s", harness_tempdir(), name);
+
+        make_dir(path);
+        return path;
+}
+
+size_t make_tree(const char *path, int width, int depth) {
+        size_t n = 1;
+
+        make_file(at("%s/file", path));
+        for (int i = 0; depth > 0 && i < width; i++) {
+                const char *child = at("%s/d%d", path, i);
+
+                make_dir(child);
+                n += make_tree(child, width, depth - 1);
+        }
+        return n;
+}
+
+void move(const char *from, const char *to) {
+        assert_system(rename(from, to) == 0, from);
+}
+
+void exchange(const char *from, const char *to) {
+        assert_system(renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_EXCHANGE) == 0, from);
+}
+
+void run(const char *directory, const char *script) {
+        pid_t pid = fork();
+        int status;
+
+        assert_system(pid >= 0, "fork");
+        if (pid == 0) {
+                if (chdir(directory) == 0)
+                        (void)execl("/bin/sh", "sh", "-euc", script, NULL);
+                _exit(127);
+        }
+        assert_system(waitpid(pid, &status, 0) == pid, "waitpid");
+        ck_assert_msg(status == 0, "%s: status %d", script, status);
+}

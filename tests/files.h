@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* What tests do to files and directories. What goes wrong fails the test. */
+
+#include <stddef.h>
+
+/* A path, which stays for the test. */
+const char *at(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Writes the text, having opened the file with these flags beside O_WRONLY. */
+void put(const char *path, int flags, const char *text);
+/* A new one, which is empty: nothing is written. */
+void make_file(const char *path);
+/* Makes the file if need be. */
+void append(const char *path, const char *text);
+void remove_file(const char *path);
+
+void make_dir(const char *path);
+/* A directory for the test to watch, in its own. */
+const char *make_root(const char *name);
+/* In a directory, a tree of `width` directories in each of `depth` levels, with a file in each. Returns how many
+ * directories these are with the outermost. */
+size_t make_tree(const char *path, int width, int depth);
+
+void move(const char *from, const char *to);
+void exchange(const char *from, const char *to);
+
+/* Has a shell do it in the directory, and waits for it. */
+void run(const char *directory, const char *script);
