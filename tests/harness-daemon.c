@@ -229,6 +229,15 @@ int client_connect(const char *socket_path) {
         return fd;
 }
 
+int client_connect_as(const char *socket_path, uid_t uid) {
+        int fd;
+
+        ck_assert_int_eq(seteuid(uid), 0);
+        fd = client_connect(socket_path);
+        ck_assert_int_eq(seteuid(0), 0);
+        return fd;
+}
+
 void client_send_with_fds(int fd, const void *data, size_t size, const int *fds, size_t n_fds) {
         union {
                 struct cmsghdr header;

@@ -88,6 +88,9 @@ size_t daemon_fdinfo_inotify_watches(pid_t pid);
 /* Connected to the socket; the caller closes it. */
 int client_connect(const char *socket_path);
 
+/* The same as another user, which only root can be. */
+int client_connect_as(const char *socket_path, uid_t uid);
+
 /* All of the bytes, with up to 16 descriptors beside the first of them. */
 void client_send(int fd, const void *data, size_t size);
 void client_send_with_fds(int fd, const void *data, size_t size, const int *fds, size_t n_fds);

@@ -212,15 +212,6 @@ static struct daemon *start_for_all(void) {
         return daemon_start("--mode=system");
 }
 
-static int connect_as(const char *path, uid_t uid) {
-        int fd;
-
-        ck_assert_int_eq(seteuid(uid), 0);
-        fd = client_connect(path);
-        ck_assert_int_eq(seteuid(0), 0);
-        return fd;
-}
-
 /* ---- calls -------------------------------------------------------------------------------------- */
 
 START_TEST(test_pipelined) {
@@ -1390,7 +1381,7 @@ START_TEST(test_quota_connections) {
         for (size_t i = 0; i < LIMIT; i += 93)
                 expect_answers(fds[i]);
         if (geteuid() == 0) { /* another user is not concerned */
-                other = connect_as(daemon->socket, NOBODY);
+                other = client_connect_as(daemon->socket, NOBODY);
                 expect_answers(other);
                 (void)close(other);
         }
@@ -1522,7 +1513,7 @@ START_TEST(test_other_user) {
         need_root();
         daemon = start_for_all();
         root = client_connect(daemon->socket);
-        fd = connect_as(daemon->socket, NOBODY);
+        fd = client_connect_as(daemon->socket, NOBODY);
 
         for (size_t i = 0; i < 2; i++) {
                 reply = client_call(fd, i ? "org.kevd.manager.GetStatus" : "org.kevd.manager.ListQueues", NULL);
@@ -1584,7 +1575,7 @@ START_TEST(test_other_user_in_part) {
 
         need_root();
         daemon = start_for_all();
-        fd = connect_as(daemon->socket, NOBODY);
+        fd = client_connect_as(daemon->socket, NOBODY);
         ck_assert_int_eq(pipe2(ready, O_CLOEXEC), 0);
         pid = fork();
         assert_system(pid >= 0, "fork");

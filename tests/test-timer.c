@@ -589,15 +589,6 @@ START_TEST(test_trigger) {
 }
 END_TEST
 
-static int connect_as(const char *path, uid_t uid) {
-        int fd;
-
-        ck_assert_int_eq(seteuid(uid), 0);
-        fd = client_connect(path);
-        ck_assert_int_eq(seteuid(0), 0);
-        return fd;
-}
-
 /* A name is its user's own, root's too: nobody else sets its watches off, or learns that there are any. */
 START_TEST(test_other_user) {
         enum { SOMEBODY = 64001, ANOTHER = 64002 };
@@ -610,12 +601,12 @@ START_TEST(test_other_user) {
         ck_assert_int_eq(chmod(harness_tempdir(), 0711), 0);
         daemon = daemon_start("--mode=system");
         for (size_t i = 0; i < ARRAY_SIZE(users); i++) {
-                fds[i] = connect_as(daemon->socket, users[i]);
+                fds[i] = client_connect_as(daemon->socket, users[i]);
                 ck_assert_int_eq(trigger(fds[i], "{\"name\":\"n\"}"), 0);
                 change(fds[i], "{\"add\":[{\"id\":%zu,\"filter\":\"user\",\"name\":\"n\"}]}", i + 1);
         }
         for (size_t i = 0; i < ARRAY_SIZE(users); i++) {
-                int second = connect_as(daemon->socket, users[i]);
+                int second = client_connect_as(daemon->socket, users[i]);
 
                 ck_assert_int_eq(trigger(second, "{\"name\":\"n\",\"data\":7}"), 1);
                 for (size_t j = 0; j < ARRAY_SIZE(users); j++) {
