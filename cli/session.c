@@ -66,8 +66,10 @@ int session_open(struct session *s, const struct options *options, session_take 
 
         *s = (struct session){ .options = options, .take = take, .colour = print_in_colour(STDOUT_FILENO) };
         r = kev_open(options->address, &s->kev);
-        if (r < 0)
-                session_refuse(s, "can't connect to kevd", r, kev_error_message(NULL));
+        if (r < 0) {
+                report(NULL, kev_error_message(NULL), NULL); /* says what, where and why */
+                s->refused = true;
+        }
         return r;
 }
 

@@ -228,7 +228,7 @@ int status_run(const struct command *command, const struct options *options) {
                 return usage_error(command, "'%s' is not asked for", options->arguments[0]);
         r = kev_open(options->address, &kev);
         if (r < 0) {
-                report_error("can't connect to kevd", r, kev_error_message(NULL));
+                report(NULL, kev_error_message(NULL), NULL);
                 return STATUS_FAILED;
         }
         status = get_status(kev);

@@ -272,7 +272,7 @@ unconnected() {
         "$KEV" "$@" --address "$PWD/none" >out 2>err || status=$?
         expect_status 1
         expect out ''
-        expect_message "can't connect to kevd" "$PWD/none" 'No such file or directory'
+        expect err "kev: Can't connect to kevd at $PWD/none: No such file or directory"$'\n'
 }
 
 no_daemon() {
