@@ -170,9 +170,19 @@ static void on_attached(struct subscription *subscription, const struct refusal 
         queue->listener->added(queue, id, refusal);
 }
 
+static bool descends(const struct subscription *subscription, struct event_path directory) {
+        return match_below(container_of(subscription, struct watch, subscription)->match, directory);
+}
+
+static bool sees_alike(const struct subscription *subscription, struct event_path a, struct event_path b) {
+        return match_same_below(container_of(subscription, struct watch, subscription)->match, a, b);
+}
+
 const struct sink queue_sink = {
         .report = on_report,
         .attached = on_attached,
+        .descends = descends,
+        .sees_alike = sees_alike,
 };
 
 /* ---- making and changing -------------------------------------------------------------------- */
@@ -308,6 +318,7 @@ static int fill_watch(struct watch *watch, const struct watch_spec *spec, struct
         if (r < 0)
                 return r;
         watch->charged += match_bytes(watch->match);
+        watch->subscription.selective = watch->match != NULL;
         r = settle_new(watch, &spec->tree, &watch->settle);
         return r < 0 ? refuse(refusal, -r, "no memory") : 0;
 }
@@ -389,6 +400,8 @@ int queue_modify(struct queue *queue, const struct watch_spec *spec, struct refu
                 watch->charged += match_bytes(match) - match_bytes(watch->match);
                 drop_match(queue, watch->match);
                 watch->match = match;
+                watch->subscription.selective = match != NULL;
+                source_select(&watch->subscription);
                 settle_free(watch->settle);
                 watch->settle = settle;
                 queue_let_go(watch);

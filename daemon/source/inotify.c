@@ -439,6 +439,13 @@ static int inotify_modify(struct source *source _unused_, struct subscription *s
         return 0;
 }
 
+static void inotify_select(struct source *source, struct subscription *subscription) {
+        struct file_watch *watch = subscription->object;
+
+        if (watch->filter == KEV_FILTER_TREE)
+                tree_select(container_of(source, struct inotify, source), watch);
+}
+
 static void inotify_detach(struct source *source, struct subscription *subscription) {
         struct inotify *s = container_of(source, struct inotify, source);
         struct file_watch *watch = take_pointer(&subscription->object);
@@ -563,6 +570,7 @@ const struct source_class source_inotify = {
         .close = inotify_close,
         .attach = inotify_attach,
         .modify = inotify_modify,
+        .select = inotify_select,
         .detach = inotify_detach,
         .barrier = inotify_barrier,
         .registrations = inotify_registrations,

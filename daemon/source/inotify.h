@@ -267,6 +267,8 @@ void tree_on_unmarked(struct inotify *s, struct dir *dir);
 void tree_recheck_all(struct inotify *s);
 /* The kernel has dropped a watch: there may be room for what could not be watched. */
 void tree_retry_soon(struct inotify *s);
+/* The watch is about other directories from now on: what is new to it is told with a rescan. */
+void tree_select(struct inotify *s, struct file_watch *watch);
 void tree_detach(struct inotify *s, struct file_watch *watch);
 /* Whether what is found in or below `dir` may be told to a watch of the asker. */
 bool tree_is_watched_by(const struct inotify *s, const struct dir *dir, const struct asker *asker);

@@ -151,6 +151,7 @@ void tree_crawl(struct inotify *s, struct dir *dir, enum lookup_purpose purpose,
         lookup->mask = TREE_MASK;
         lookup->purpose = purpose;
         lookup->list_files = purpose == PURPOSE_NEW;
+        lookup->shallow = !tree_wants_all(dir);
         lookup->serial = serial;
         r = submit(s, lookup, serial || user ? user : tree_user_of(dir), dir, stop);
         if (r < 0) {
@@ -268,11 +269,37 @@ static bool has_moved(const struct dir *dir, const struct lookup *lookup) {
         return false;
 }
 
+/* One of a crawl that goes directory by directory. */
+static void crawl_child(struct inotify *s, struct lookup *lookup, struct dir *dir, const char *name, bool touched) {
+        struct dir *child = tree_make_child(&s->tree, dir, name);
+
+        if (!child) {
+                s->in_doubt = true;
+                return;
+        }
+        if (child->lookup && is_enough(child->lookup, lookup))
+                return;
+        if (lookup->purpose == PURPOSE_NEW && touched)
+                return;
+        if (child->lookup) {
+                tree_crawl(s, child, lookup->purpose, 0, lookup->user, lookup->stop);
+                return;
+        }
+        tree_crawl(s, child, lookup->purpose, lookup->serial, lookup->user, lookup->stop);
+        if (child->lookup)
+                child->lookup->part = true;
+}
+
 /* One directory that was listed as a child of `dir`. `touched`: an event has told of it meanwhile. */
 static void on_child(struct inotify *s, struct lookup *lookup, struct dir *dir, const char *name, bool touched,
                      uint32_t index) {
         struct dir *child = tree_child(&s->tree, dir, name);
 
+        if (lookup->shallow || !tree_wants_all(dir)) {
+                if (tree_wants(s, dir, name))
+                        crawl_child(s, lookup, dir, name, touched);
+                return;
+        }
         if (!child && lookup->stop)
                 child = NULL; /* known to nobody yet: its IN_CREATE tells everybody what is in it */
         else if (!child)
@@ -370,6 +397,8 @@ void tree_on_found(struct inotify *s, struct found *f) {
                 on_unfound(s, lookup, dir, f->error);
                 return;
         }
+        if (f->index == 0 && !again && dir->mark)
+                lookup->was_marked = true;
         mark = again ? NULL : mark_get(s, wd);
         if (!mark || mark->dying || (dir->mount = lookup->mount, !tree_claim(s, dir, mark))) {
                 if (wd >= 0)
@@ -404,6 +433,7 @@ void tree_on_crawled(struct inotify *s, struct lookup *lookup) {
                         on_unfound(s, lookup, dir, lookup->error ? lookup->error : EIO);
         }
         if (lookup->purpose == PURPOSE_RECHECK && tree_root_of(s, lookup) && lookup->error != ECANCELED &&
+            !(lookup->part && lookup->was_marked) &&
             (lookup->root->mark || list_empty(&lookup->root->degraded)))
                 report_rechecked(s, lookup->root);
         if (lookup->recovered && !list_empty(&s->degraded)) { /* there is room: the next at once */
@@ -416,7 +446,7 @@ void tree_recheck_all(struct inotify *s) {
         list_for_each(entry, &s->trees) {
                 struct file_watch *watch = list_entry(entry, struct file_watch, link);
 
-                if (!tree_is_covered(watch->dir->parent))
+                if (!watch->dir->parent || !tree_wants_all(watch->dir->parent))
                         tree_crawl(s, watch->dir, PURPOSE_RECHECK, 0, watch->asker->uid, NULL);
         }
 }

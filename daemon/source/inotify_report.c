@@ -6,38 +6,6 @@
 
 #include <string.h>
 
-/* A path that grows towards the front. */
-struct climb {
-        char *buffer;
-        size_t start; /* SCRATCH_BYTES - 1: empty */
-};
-
-static void climb_begin(struct climb *c, char *buffer, const char *name) {
-        size_t size = strlen(name);
-
-        c->buffer = buffer;
-        c->start = SCRATCH_BYTES - 1 - size;
-        memcpy(buffer + c->start, name, size + 1);
-}
-
-/* Puts a directory's name in front. False: no room for it. */
-static bool climb_up(struct climb *c, const char *name) {
-        size_t size = strlen(name);
-        bool separate = c->start < SCRATCH_BYTES - 1;
-
-        if (c->start < size + 1)
-                return false;
-        if (separate)
-                c->buffer[--c->start] = '/';
-        c->start -= size;
-        memcpy(c->buffer + c->start, name, size);
-        return true;
-}
-
-static struct event_path climb_path(const struct climb *c) {
-        return (struct event_path){ c->buffer + c->start, SCRATCH_BYTES - 1 - c->start };
-}
-
 void tree_report_at(struct inotify *s, struct dir *dir, struct report *report) {
         bool always = report->notes & KEV_NOTE_DEGRADED; /* part of what the watch is made of */
 

@@ -18,22 +18,6 @@ bool tree_holds(const struct inotify *s, const struct dir *dir) {
         return tree_is_below(dir, s->tree.root);
 }
 
-/* Whether a watch of `dir` or of one above it, but below `stop`, covers it. */
-static bool is_covered_below(const struct dir *dir, const struct dir *stop) {
-        for (; dir && dir != stop; dir = dir->parent)
-                list_for_each(entry, &dir->subscriptions) {
-                        struct file_watch *watch = list_entry(entry, struct subscription, link)->object;
-
-                        if (watch->state == WATCH_STARTING || watch->state == WATCH_IN_FORCE)
-                                return true;
-                }
-        return false;
-}
-
-bool tree_is_covered(const struct dir *dir) {
-        return is_covered_below(dir, NULL);
-}
-
 /* Takes the node off its mark, which may be left with none. */
 static void leave_mark(struct dir *dir) {
         struct mark *mark = take_pointer(&dir->mark);
@@ -77,7 +61,8 @@ static bool forget_lookups_below(struct inotify *s, struct dir *dir) {
         list_for_each(entry, &s->lookups) {
                 struct lookup *lookup = list_entry(entry, struct lookup, link);
 
-                if (lookup->forgotten || !lookup->root || !tree_is_below(lookup->root, dir))
+                if (lookup->forgotten || !lookup->root || !tree_is_below(lookup->root, dir) ||
+                    tree_wants(s, lookup->root, ""))
                         continue;
                 lookup->forgotten = true;
                 list_splice(&s->unblocked, &lookup->blocked);
@@ -182,23 +167,26 @@ void tree_drop(struct inotify *s, struct dir *dir, uint64_t realtime_usec) {
         tree_throw_away(s, dir);
 }
 
+static bool is_kept(struct inotify *s, const struct dir *dir, bool selective) {
+        return dir->n_watches > 0 || (selective && tree_wants(s, dir, ""));
+}
+
 void tree_release(struct inotify *s, struct dir *dir) {
         struct dir *d = dir;
-        bool disturbed;
+        bool disturbed, selective = tree_is_watched_below(dir, NULL);
 
-        if (tree_is_covered(dir))
+        if (tree_wants_all(dir))
                 return;
         disturbed = forget_lookups_below(s, dir);
-        /* Down through what is kept because something below it is watched. */
+        /* Down through what is kept because something below it is watched, or somebody above wants it. */
         for (;;) {
-                bool covered = d != dir && tree_is_covered(d);
-                struct dir *child = covered ? NULL : d->first_child;
+                struct dir *child = tree_wants_all(d) ? NULL : d->first_child;
 
-                if (!covered) {
+                if (!tree_wants(s, d, "")) {
                         unmark(s, d);
                         forget_lookup(d);
                 }
-                for (struct dir *next; child && child->n_watches == 0; child = next) {
+                for (struct dir *next; child && !is_kept(s, child, selective); child = next) {
                         next = child->next;
                         tree_throw_away(s, child);
                 }
@@ -210,7 +198,7 @@ void tree_release(struct inotify *s, struct dir *dir) {
                 while (d != dir) {
                         struct dir *next = d->next;
 
-                        while (next && next->n_watches == 0) {
+                        while (next && !is_kept(s, next, selective)) {
                                 struct dir *after = next->next;
 
                                 tree_throw_away(s, next);
@@ -283,7 +271,7 @@ void tree_start(struct inotify *s, struct file_watch *watch, struct lookup *look
                 watch_attached(s, watch, ENOMEM, "no memory");
                 return;
         }
-        covered = dir->mark && tree_is_covered(dir);
+        covered = dir->mark && tree_wants_all(dir);
         watch->dir = dir;
         watch->device = lookup->state.device;
         watch->inode = lookup->state.inode;
@@ -336,6 +324,15 @@ void tree_check_starting(struct inotify *s) {
         }
 }
 
+void tree_select(struct inotify *s, struct file_watch *watch) {
+        struct dir *dir = watch->dir;
+
+        if (!dir || watch->state != WATCH_IN_FORCE)
+                return;
+        tree_release(s, dir);
+        tree_crawl(s, dir, PURPOSE_RECHECK, 0, watch->asker->uid, NULL);
+}
+
 void tree_detach(struct inotify *s, struct file_watch *watch) {
         struct dir *dir = watch->dir;
 
@@ -370,7 +367,7 @@ static void on_create(struct inotify *s, struct dir *dir, const char *name, bool
         report.kind = is_dir ? KEV_KIND_DIRECTORY : KEV_KIND_UNKNOWN;
         report.realtime_usec = realtime_usec;
         tree_report_up(s, dir, name, &report, start, NULL);
-        if (is_dir && tree_is_covered(dir))
+        if (is_dir && tree_wants(s, dir, name))
                 discover(s, dir, name);
 }
 
@@ -378,7 +375,7 @@ static void on_create(struct inotify *s, struct dir *dir, const char *name, bool
 static void on_attrib_of_dir(struct inotify *s, struct dir *dir, const char *name) {
         const struct dir *child = tree_child(&s->tree, dir, name);
 
-        if (!(child && (child->mark || child->lookup)) && tree_is_covered(dir))
+        if (!(child && (child->mark || child->lookup)) && tree_wants(s, dir, name))
                 discover(s, dir, name);
 }
 
@@ -446,7 +443,8 @@ void tree_on_unmarked(struct inotify *s, struct dir *dir) {
 static void move_known(struct inotify *s, struct dir *moved, struct dir *to, const char *to_name, struct dir *common,
                        uint64_t realtime_usec) {
         struct dir *target = tree_child(&s->tree, to, to_name), *from = moved->parent;
-        bool new_to_some = is_covered_below(to, common);
+        bool new_to_some = tree_is_watched_below(to, common);
+        bool alike = tree_wants_all(common) || tree_wants_alike(s, from, moved->name, to, to_name, common);
 
         if (target == moved)
                 return;
@@ -470,6 +468,8 @@ static void move_known(struct inotify *s, struct dir *moved, struct dir *to, con
         else if (new_to_some)
                 /* To those who did not see it before, all of it is new. */
                 tree_crawl(s, moved, PURPOSE_NEW, 0, 0, common);
+        else if (!alike) /* some of what was left out before is wanted here */
+                tree_crawl(s, moved, PURPOSE_RECHECK, 0, 0, NULL);
 }
 
 void tree_on_move(struct inotify *s, struct dir *from, const char *from_name, struct dir *to, const char *to_name,
@@ -504,11 +504,11 @@ void tree_on_move(struct inotify *s, struct dir *from, const char *from_name, st
                 tree_report_rename(s, from, from_name, to, to_name, common, &report);
         if (!is_dir)
                 return;
-        if (moved && to && tree_is_covered(to))
+        if (moved && to && tree_wants(s, to, to_name))
                 move_known(s, moved, to, to_name, common, realtime_usec);
         else if (moved)
                 tree_drop(s, moved, realtime_usec);
-        else if (to && tree_is_covered(to)) {
+        else if (to && tree_wants(s, to, to_name)) {
                 struct dir *child = tree_child(&s->tree, to, to_name);
 
                 if (child)

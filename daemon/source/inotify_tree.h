@@ -6,6 +6,7 @@
  *
  *   inotify_tree.c    which directories are watched, and what events do to them
  *   inotify_crawl.c   asking what is there, and taking the answers
+ *   inotify_cover.c   which directories are wanted
  *   inotify_names.c   names that must not be told twice
  *   inotify_report.c  telling, from a directory up
  */
@@ -16,8 +17,6 @@
 
 /* False: it was taken out, and is freed soon. */
 bool tree_holds(const struct inotify *s, const struct dir *dir);
-/* Whether a watch of `dir` or of one above it covers it. */
-bool tree_is_covered(const struct dir *dir);
 /* What a lookup was put for, as long as it is in the tree and watched. */
 struct dir *tree_root_of(const struct inotify *s, const struct lookup *lookup);
 /* `dir` is where the mark's inode is. A bind mount may show it in another place as well; on the same mount no two
@@ -43,6 +42,29 @@ void tree_release(struct inotify *s, struct dir *dir);
 void tree_crawl(struct inotify *s, struct dir *dir, enum lookup_purpose purpose, uint64_t serial, uid_t user,
                 struct dir *stop);
 uid_t tree_user_of(const struct dir *dir);
+
+/* ---- inotify_cover.c ------------------------------------------------------------------ */
+
+/* A path that grows towards the front. */
+struct climb {
+        char *buffer;
+        size_t start; /* SCRATCH_BYTES - 1: empty */
+};
+
+void climb_begin(struct climb *c, char *buffer, const char *name);
+/* Puts a directory's name in front. False: no room for it. */
+bool climb_up(struct climb *c, const char *name);
+struct event_path climb_path(const struct climb *c);
+
+/* Whether there is a watch of `dir` or of one above it, but below `stop`. */
+bool tree_is_watched_below(const struct dir *dir, const struct dir *stop);
+/* Whether such a watch is about anything below the directory `name` in `dir`, or `dir` itself where it is empty. */
+bool tree_wants(struct inotify *s, const struct dir *dir, const char *name);
+/* Whether one of them is about all below `dir`. */
+bool tree_wants_all(const struct dir *dir);
+/* Whether to those who see both ends what is below is of the same interest after a move as before. */
+bool tree_wants_alike(struct inotify *s, const struct dir *from, const char *from_name, const struct dir *to,
+                      const char *to_name, const struct dir *common);
 
 /* ---- inotify_names.c ------------------------------------------------------------------ */
 

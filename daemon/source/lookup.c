@@ -495,7 +495,7 @@ static int visit(struct lookup *l, int fd, uint32_t index, unsigned depth) {
         if (list.directories.error)
                 r = -ENOMEM;
         lookup_end_section(l);
-        if (r == 0)
+        if (r == 0 && !l->shallow)
                 r = visit_children(l, fd, &list.directories, first, depth);
         buffer_free(&list.directories);
         return r;

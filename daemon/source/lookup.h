@@ -100,6 +100,7 @@ struct lookup {
         int fd; /* a passed descriptor, or -1; the thread puts an O_PATH one in its place, which can be closed anywhere */
         uint32_t mask;
         bool list_files;
+        bool shallow; /* CRAWL: nothing below the directory; the loop asks for what is wanted */
         bool wait; /* RESOLVE: where nothing is there, watch the nearest directory above that is */
         atomic_bool cancelled;
 
@@ -129,6 +130,8 @@ struct lookup {
         struct dir **dirs; /* by index; NULL: of no interest any more */
         size_t n_dirs, dirs_capacity;
         struct dir *root; /* CRAWL: what is asked about; NAME: where the name is. A reference; may be out of the tree */
+        bool part;        /* of a crawl that goes directory by directory */
+        bool was_marked;  /* the root was watched before */
         bool forgotten;   /* nobody watches what `root` is any more */
         bool recovered;   /* some of it could not be watched before */
         bool doubted;     /* something happened meanwhile: part of it will be asked again */

@@ -107,6 +107,13 @@ int source_modify(struct subscription *subscription, const struct subject *subje
         return r;
 }
 
+void source_select(struct subscription *subscription) {
+        struct source *source = subscription->source;
+
+        if (source && source->class->select)
+                source->class->select(source, subscription);
+}
+
 void source_detach(struct subscription *subscription) {
         struct source *source = subscription->source;
 

@@ -51,6 +51,7 @@ struct subscription {
         void *object;           /* the source's own */
         uint64_t notes;         /* wanted */
         uint64_t tag;           /* the source's own */
+        bool selective;         /* tree: sink->descends() may say no */
 };
 
 /* Why something was refused. */
@@ -91,6 +92,10 @@ struct sink {
         /* The end of an attach that answered 1: `refusal` is NULL, or the
          * subscription is attached to nothing. */
         void (*attached)(struct subscription *subscription, const struct refusal *refusal);
+        /* tree: whether anything below that directory is of interest. */
+        bool (*descends)(const struct subscription *subscription, struct event_path directory);
+        /* tree: whether what is of interest below `b` was so below `a`, as far as that is certain. */
+        bool (*sees_alike)(const struct subscription *subscription, struct event_path a, struct event_path b);
 };
 
 /* What a source finds on its way in; outlives it. */
@@ -126,6 +131,8 @@ struct source_class {
          * all that can change and the report's are filtered anyway. */
         int (*modify)(struct source *source, struct subscription *subscription, const struct subject *subject,
                       struct refusal *refusal);
+        /* What sink->descends() says is another from now on. May be NULL. */
+        void (*select)(struct source *source, struct subscription *subscription);
         void (*detach)(struct source *source, struct subscription *subscription);
         /* NULL: its callbacks leave nothing behind. True: calls barrier->fn later. */
         bool (*barrier)(struct source *source, struct source_barrier *barrier);
@@ -169,6 +176,7 @@ void sources_close(struct sources *sources);
 int sources_attach(struct sources *sources, struct subscription *subscription, const struct subject *subject,
                    struct refusal *refusal);
 int source_modify(struct subscription *subscription, const struct subject *subject, struct refusal *refusal);
+void source_select(struct subscription *subscription);
 void source_detach(struct subscription *subscription);
 
 static inline void source_report(struct source *source, struct subscription *subscription, struct report *report) {
