@@ -45,6 +45,16 @@ int harness_main(int argc, char *argv[]);
 /* Ends the test as skipped; the case's own teardown does not run. The reason is one line. */
 void harness_skip(const char *reason) __attribute__((noreturn));
 
+/* How often to do what is done over and over: less with the sanitizers, which find other faults, and under which it
+ * takes several times as long. */
+static inline int harness_rounds(int n) {
+#if defined(__SANITIZE_ADDRESS__)
+        return (n + 4) / 5;
+#else
+        return n;
+#endif
+}
+
 /* Adds to the test's name what a loop test is about: a file of a corpus, say. */
 void harness_label(const char *label);
 

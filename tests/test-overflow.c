@@ -233,8 +233,9 @@ START_TEST(test_changes) {
         static const char *const names[] = { "known", "doomed", "a", "b", "out" };
         const char *root = make_root("w"), *outside = make_root("outside");
         struct follower *f = follower_new(kevd, root, REPLAY_AT_REST);
+        int split = _i * SPLITS / harness_rounds(SPLITS);
 
-        harness_label(at("%d events before the loss", _i));
+        harness_label(at("%d events before the loss", split));
         for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
                 make_dir(at("%s/%s", root, names[i]));
                 make_tree(at("%s/%s", root, names[i]), 2, 2);
@@ -245,13 +246,13 @@ START_TEST(test_changes) {
         follower_check(f, "before");
         ck_assert_uint_eq(replay_n_rescans(f->replay), 0);
 
-        fill_queue((size_t)_i);
+        fill_queue((size_t)split);
         do_changes(root, outside);
         let_go_on();
         check_held(check_all(f, root, "after the loss"), "after the loss");
         ck_assert_uint_le(count_overflows(), 1);
-        ck_assert_msg(_i > 0 || count_overflows() == 1, "there was no loss");
-        ck_assert_msg(_i < SPLITS || count_overflows() == 0, "the test is to be given more rounds");
+        ck_assert_msg(split > 0 || count_overflows() == 1, "there was no loss");
+        ck_assert_msg(split < SPLITS || count_overflows() == 0, "the test is to be given more rounds");
         ck_assert_msg(count_overflows() == 0 || replay_n_rescans(f->replay) > 0, "a loss, and no rescan");
         follower_free(f);
 }
@@ -902,12 +903,12 @@ int main(int argc, char *argv[]) {
         Suite *suite = harness_suite("overflow");
         TCase *c = make_case(suite, "trees", true);
 
-        tcase_add_loop_test(c, test_changes, 0, SPLITS + 1);
+        tcase_add_loop_test(c, test_changes, 0, harness_rounds(SPLITS) + 1);
         tcase_add_test(c, test_what_was_queued);
         tcase_add_test(c, test_every_watch);
         tcase_add_loop_test(c, test_root, 0, 5);
         c = make_case(suite, "again", true);
-        tcase_add_loop_test(c, test_again_and_again, 0, 16);
+        tcase_add_loop_test(c, test_again_and_again, 0, harness_rounds(16));
         tcase_add_test(c, test_into_itself);
         tcase_add_test(c, test_while_starting);
         tcase_add_test(c, test_while_crawling);

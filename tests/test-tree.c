@@ -362,7 +362,7 @@ START_TEST(test_round) {
                 daemon_stop(kevd);
                 harness_skip("the program is missing");
         }
-        for (int i = 0; i < ROUNDS; i++) {
+        for (int i = 0; i < harness_rounds(ROUNDS); i++) {
                 char root[PATH_MAX];
                 struct follower *f;
                 pid_t pid = 0;
@@ -450,7 +450,7 @@ static void fill(int fd, int n) {
 }
 
 START_TEST(test_renamed_while_filled) {
-        for (int i = 0; i < ROUNDS; i++) {
+        for (int i = 0; i < harness_rounds(ROUNDS); i++) {
                 char root[PATH_MAX];
                 struct follower *f;
                 pid_t pids[2];
@@ -485,7 +485,7 @@ END_TEST
 
 /* The same by one writer: a directory is made in one that is renamed at once. */
 START_TEST(test_made_and_renamed) {
-        for (int i = 0; i < ROUNDS; i++) {
+        for (int i = 0; i < harness_rounds(ROUNDS); i++) {
                 char root[PATH_MAX];
                 struct follower *f;
 
@@ -584,7 +584,7 @@ START_TEST(test_moved_out_and_touched) {
         const char *root = make_root("w"), *outside = make_root("outside");
         struct follower *f = follower_new(kevd, root, REPLAY_STRICT);
 
-        for (int i = 0; i < ROUNDS; i++) {
+        for (int i = 0; i < harness_rounds(ROUNDS); i++) {
                 char name[32];
                 const struct kev_event *event;
 
@@ -632,7 +632,7 @@ END_TEST
 START_TEST(test_moved_into_new) {
         const char *root = make_root("w");
 
-        for (int i = 0; i < ROUNDS; i++) {
+        for (int i = 0; i < harness_rounds(ROUNDS); i++) {
                 struct follower *f;
                 char watched[PATH_MAX];
 
@@ -1401,7 +1401,7 @@ START_TEST(test_handed_over) {
 
         make_tree(root, 4, 3);
         f = follower_new(kevd, root, REPLAY_AT_REST);
-        for (int i = 0; i < ROUNDS; i++) {
+        for (int i = 0; i < harness_rounds(ROUNDS); i++) {
                 pid_t pid = fork_writer();
                 size_t n;
 
