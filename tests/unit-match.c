@@ -78,6 +78,36 @@ START_TEST(nothing_given) {
 }
 END_TEST
 
+START_TEST(equal) {
+        const struct globs all[] = {
+                { .include = { (char[]){ "a" } } },
+                { .include = { (char[]){ "b" } } },
+                { .include = { (char[]){ "a" }, (char[]){ "b" } } },
+                { .include = { (char[]){ "[ab]" } } },
+                { .include = { (char[]){ "[ac]" } } },
+                { .exclude = { (char[]){ "a" } } },
+                { .exclude = { (char[]){ "a" }, (char[]){ "!a" } } },
+                { .include = { (char[]){ "a" } }, .depth = 1 },
+                { .depth = 1 },
+                { .depth = 2 },
+        };
+
+        ck_assert(match_equal(NULL, NULL));
+        for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
+                struct match *a = compile(&all[i]);
+
+                ck_assert(!match_equal(a, NULL) && !match_equal(NULL, a));
+                for (size_t k = 0; k < ARRAY_SIZE(all); k++) {
+                        struct match *b = compile(&all[k]);
+
+                        ck_assert_msg(match_equal(a, b) == (i == k), "%zu and %zu", i, k);
+                        match_free(b);
+                }
+                match_free(a);
+        }
+}
+END_TEST
+
 START_TEST(the_directory_itself) {
         struct globs globs = { .include = { (char[]){ "x" } }, .exclude = { (char[]){ "**" } }, .depth = 1 };
 
@@ -644,6 +674,7 @@ int main(int argc, char *argv[]) {
         TCase *c = harness_case(suite, "rules");
 
         tcase_add_test(c, nothing_given);
+        tcase_add_test(c, equal);
         tcase_add_test(c, the_directory_itself);
         tcase_add_test(c, plain);
         tcase_add_test(c, star);

@@ -397,3 +397,18 @@ bool match_same_below(const struct match *m, struct event_path a, struct event_p
                 return false; /* what was too deep may not be any more */
         return match_below(m, a) == match_below(m, b) && same_below(m->include, a, b) && same_below(m->exclude, a, b);
 }
+
+static bool equal_globs(const struct glob *a, const struct glob *b) {
+        for (; a && b; a = a->next, b = b->next)
+                if (a->negated != b->negated || a->n_tokens != b->n_tokens || a->n_sets != b->n_sets ||
+                    memcmp(a->tokens, b->tokens, a->n_tokens * sizeof(*a->tokens)) != 0 ||
+                    (a->n_sets > 0 && memcmp(a->sets, b->sets, a->n_sets * sizeof(*a->sets)) != 0))
+                        return false;
+        return !a && !b;
+}
+
+bool match_equal(const struct match *a, const struct match *b) {
+        if (!a || !b)
+                return a == b;
+        return a->depth == b->depth && equal_globs(a->include, b->include) && equal_globs(a->exclude, b->exclude);
+}

@@ -34,6 +34,8 @@ size_t match_bytes(const struct match *match);
 bool match_path(const struct match *match, struct event_path path);
 /* Whether anything below the directory may match. */
 bool match_below(const struct match *match, struct event_path directory);
+/* Whether both were made from the same options. */
+bool match_equal(const struct match *a, const struct match *b);
 /* Whether all that matches below `b` would have matched below `a`, so that a
  * directory that moves from there to here brings nothing into sight. False if
  * that isn't certain. */

@@ -397,11 +397,14 @@ int queue_modify(struct queue *queue, const struct watch_spec *spec, struct refu
                 return r;
         }
         if (spec->tree.given) {
+                bool alike = match_equal(match, watch->match);
+
                 watch->charged += match_bytes(match) - match_bytes(watch->match);
                 drop_match(queue, watch->match);
                 watch->match = match;
                 watch->subscription.selective = match != NULL;
-                source_select(&watch->subscription);
+                if (!alike)
+                        source_select(&watch->subscription);
                 settle_free(watch->settle);
                 watch->settle = settle;
                 queue_let_go(watch);
