@@ -520,6 +520,7 @@ static int inotify_open(struct source_context *context, struct source **ret_sour
                 return r;
         }
         *ret_source = &s->source;
+        mounts_open(s);
         return 0;
 }
 
@@ -530,6 +531,7 @@ static void inotify_close(struct source *source) {
 
         answers_free(s);
         tree_empty_trash(s, UINT32_MAX);
+        mounts_close(s);
         mux_remove(s->mux, &s->io);
         mailbox_close(&s->mailbox);
         lookup_context_close(&s->lookup_context);

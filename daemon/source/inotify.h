@@ -10,6 +10,7 @@
  *   inotify_answer.c  what lookups have answered, each at its moment
  *   inotify_tree.c    tree watches; inotify_tree.h names their parts
  *   inotify_wait.c    tree watches whose directory is not there
+ *   inotify_mount.c   mounts that come and go
  *   inotify_vnode.c   vnode watches, in kqueue's words
  *   tree.c            which directory is where
  *   lookup.c          the questions that may take long, on workers
@@ -74,7 +75,7 @@ struct file_watch {
         struct mark *mark;     /* vnode; waiting: of the nearest directory above that is there, or NULL */
         char *path;            /* tree: as the client named it; NULL: by descriptor */
         size_t missing;        /* waiting: where in the path the name begins that is not there */
-        bool again;            /* waiting: it is to be looked up once more */
+        bool again;            /* while a lookup is under way: it is to be asked once more */
         bool waits_first;      /* tree: the directory need not be there as the watch is made */
         bool returning;        /* starting after it waited: `back` is told when it is in force */
         uint32_t mask;         /* vnode */
@@ -140,6 +141,11 @@ struct inotify {
                 int wd; /* 0: the last change of an entry was none */
                 char name[256];
         } last_arrival; /* out of sight's */
+
+        int mount_fd; /* /proc/self/mountinfo, or -1 */
+        struct mux_io mount_io;
+        struct hash mounts;
+        uint64_t mount_reading; /* how often it was read */
 
         struct tree tree;
         struct list trees;   /* all tree watches that have a directory */
@@ -278,12 +284,20 @@ void tree_add_crawl(struct inotify *s, struct lookup *lookup);
 void tree_check_starting(struct inotify *s);
 void tree_empty_trash(struct inotify *s, unsigned budget);
 
+/* ---- inotify_mount.c ------------------------------------------------------------------- */
+
+/* Without /proc mounts are not followed, which is logged. */
+void mounts_open(struct inotify *s);
+void mounts_close(struct inotify *s);
+
 /* ---- inotify_wait.c -------------------------------------------------------------------- */
 
 /* The watch's directory is not there: from now on it is waited for. */
 void wait_begin(struct inotify *s, struct file_watch *watch);
 /* Its path is to be looked up again. */
 void wait_look(struct inotify *s, struct file_watch *watch);
+/* The same of all that wait. */
+void wait_look_all(struct inotify *s);
 /* The watch is removed. */
 void wait_end(struct inotify *s, struct file_watch *watch);
 void wait_on_resolved(struct inotify *s, struct lookup *lookup);

@@ -152,6 +152,8 @@ void tree_crawl(struct inotify *s, struct dir *dir, enum lookup_purpose purpose,
         lookup->purpose = purpose;
         lookup->list_files = purpose == PURPOSE_NEW;
         lookup->shallow = !tree_wants_all(dir);
+        if (list_empty(&dir->subscriptions) && dir->parent && dir->parent->mark)
+                lookup->only_mount = dir->parent->mount;
         lookup->serial = serial;
         r = submit(s, lookup, serial || user ? user : tree_user_of(dir), dir, stop);
         if (r < 0) {
@@ -177,39 +179,53 @@ static bool refuse_starting(struct inotify *s, struct dir *dir, int error) {
         return any;
 }
 
+void tree_check_place(struct inotify *s, struct file_watch *watch) {
+        struct buffer path _cleanup_(buffer_free) = BUFFER_INIT;
+
+        if (watch->state != WATCH_IN_FORCE)
+                return;
+        if (watch->lookup) {
+                watch->again = true;
+                return;
+        }
+        tree_path(watch->dir, &path);
+        watch->lookup = path.error ? NULL : lookup_new(LOOKUP_PLACE, path.data);
+        if (!watch->lookup)
+                return;
+        watch->lookup->watch = watch;
+        if (submit(s, watch->lookup, watch->asker->uid, NULL, NULL) < 0)
+                watch->lookup = lookup_free(watch->lookup);
+}
+
 /* Those who watch a directory above: if that is not where it was, nothing can be found in it by its path. */
 static void check_places(struct inotify *s, const struct dir *dir) {
         for (const struct dir *d = dir->parent; d; d = d->parent)
-                list_for_each(entry, &d->subscriptions) {
-                        struct file_watch *watch = list_entry(entry, struct subscription, link)->object;
-                        struct buffer path _cleanup_(buffer_free) = BUFFER_INIT;
-
-                        if (watch->state != WATCH_IN_FORCE || watch->lookup)
-                                continue;
-                        tree_path(d, &path);
-                        watch->lookup = path.error ? NULL : lookup_new(LOOKUP_PLACE, path.data);
-                        if (!watch->lookup)
-                                continue;
-                        watch->lookup->watch = watch;
-                        if (submit(s, watch->lookup, watch->asker->uid, NULL, NULL) < 0)
-                                watch->lookup = lookup_free(watch->lookup);
-                }
+                list_for_each(entry, &d->subscriptions)
+                        tree_check_place(s, list_entry(entry, struct subscription, link)->object);
 }
 
 void tree_on_place(struct inotify *s, struct lookup *lookup) {
         struct file_watch *watch = lookup->watch;
         struct dir *dir;
+        bool again;
 
         if (!watch)
                 return;
         watch->lookup = NULL;
+        again = watch->again;
+        watch->again = false;
         if (watch->state == WATCH_WAITING) {
-                watch->again = false;
                 wait_look(s, watch);
                 return;
         }
         dir = watch->dir;
-        if (!dir || (lookup->error && !lookup_is_absence(lookup->error)) ||
+        if (!dir)
+                return;
+        if (again) {
+                tree_check_place(s, watch);
+                return;
+        }
+        if ((lookup->error && !lookup_is_absence(lookup->error)) ||
             (!lookup->error && lookup->state.device == watch->device && lookup->state.inode == watch->inode))
                 return;
         tree_end_watch(s, watch, realtime_nsec() / NSEC_PER_USEC);
@@ -231,7 +247,12 @@ static void on_unfound(struct inotify *s, struct lookup *lookup, struct dir *dir
                 tree_drop(s, dir, now); /* the parent's events tell */
                 tree_prune(&s->tree, parent);
                 return;
-        case EXDEV:   /* another file system is mounted there */
+        case EXDEV: /* another file system is mounted there */
+                if (dir->mark || dir->first_child || dir == lookup->root)
+                        tree_report_entry(s, dir, "", KEV_NOTE_RESCAN, KEV_KIND_DIRECTORY, now, NULL);
+                tree_hide(s, dir, now);
+                tree_prune(&s->tree, parent);
+                return;
         case EACCES:  /* nobody who asked may look into it */
         case EPERM:
                 if (dir == lookup->root)

@@ -167,6 +167,19 @@ void tree_drop(struct inotify *s, struct dir *dir, uint64_t realtime_usec) {
         tree_throw_away(s, dir);
 }
 
+void tree_hide(struct inotify *s, struct dir *dir, uint64_t realtime_usec) {
+        if (dir->n_watches == 0) {
+                tree_drop(s, dir, realtime_usec);
+                return;
+        }
+        unmark(s, dir);
+        for (struct dir *child = dir->first_child, *next; child; child = next) {
+                next = child->next;
+                if (child->n_watches == 0)
+                        tree_drop(s, child, realtime_usec);
+        }
+}
+
 static bool is_kept(struct inotify *s, const struct dir *dir, bool selective) {
         return dir->n_watches > 0 || (selective && tree_wants(s, dir, ""));
 }

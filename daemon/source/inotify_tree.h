@@ -26,6 +26,8 @@ bool tree_claim(struct inotify *s, struct dir *dir, struct mark *mark);
 void tree_throw_away(struct inotify *s, struct dir *dir);
 /* The same, of a directory that is gone: watches of it and below end. */
 void tree_drop(struct inotify *s, struct dir *dir, uint64_t realtime_usec);
+/* Something else is to be seen in its place: what no watch of its own holds goes. */
+void tree_hide(struct inotify *s, struct dir *dir, uint64_t realtime_usec);
 /* The watch has no directory any more. */
 void tree_leave(struct file_watch *watch);
 /* The watched directory itself is gone from where it was. */
@@ -41,6 +43,8 @@ void tree_release(struct inotify *s, struct dir *dir);
  * whoever watches it. Those who watch `stop`, which may be NULL, or above are not told. */
 void tree_crawl(struct inotify *s, struct dir *dir, enum lookup_purpose purpose, uint64_t serial, uid_t user,
                 struct dir *stop);
+/* Asks whether the watch's directory is still the one that it is about. */
+void tree_check_place(struct inotify *s, struct file_watch *watch);
 uid_t tree_user_of(const struct dir *dir);
 
 /* ---- inotify_cover.c ------------------------------------------------------------------ */

@@ -37,6 +37,11 @@ void wait_look(struct inotify *s, struct file_watch *watch) {
                 watch->lookup = lookup_free(watch->lookup);
 }
 
+void wait_look_all(struct inotify *s) {
+        list_for_each(entry, &s->waiting)
+                wait_look(s, list_entry(entry, struct file_watch, link));
+}
+
 static void on_wait_timer(struct mux_timer *timer) {
         struct inotify *s = container_of(timer, struct inotify, wait_timer);
 
@@ -44,8 +49,7 @@ static void on_wait_timer(struct mux_timer *timer) {
                 return;
         s->wait_msec = MIN(s->wait_msec * 2, (uint64_t)POLL_MAX_MSEC);
         set_timer(s);
-        list_for_each(entry, &s->waiting)
-                wait_look(s, list_entry(entry, struct file_watch, link));
+        wait_look_all(s);
 }
 
 /* It waits for nothing in that directory any more. */

@@ -511,6 +511,8 @@ static int run_crawl(struct lookup *l) {
         l->next_index = 1;
         fd = open_path(l->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, RESOLVE_NO_SYMLINKS);
         r = fd < 0 ? fd : get_mount(fd, &l->mount);
+        if (r == 0 && l->only_mount && l->mount != l->only_mount)
+                r = -EXDEV;
         if (r < 0)
                 r = post_error(l, 0, -r) ? 0 : -ENOMEM;
         else

@@ -101,6 +101,7 @@ struct lookup {
         uint32_t mask;
         bool list_files;
         bool shallow; /* CRAWL: nothing below the directory; the loop asks for what is wanted */
+        uint32_t only_mount; /* CRAWL: another is not entered, EXDEV; 0: whichever it is on */
         bool wait; /* RESOLVE: where nothing is there, watch the nearest directory above that is */
         atomic_bool cancelled;
 

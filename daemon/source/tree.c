@@ -109,6 +109,23 @@ struct dir *tree_make_child(struct tree *tree, struct dir *parent, const char *n
         return make_child(tree, parent, name, strlen(name));
 }
 
+struct dir *tree_find_path(const struct tree *tree, const char *path, size_t size) {
+        const char *end = path + size;
+        struct dir *dir = tree->root;
+
+        while (dir && path < end) {
+                size_t n = 0;
+
+                path += *path == '/';
+                while (path + n < end && path[n] != '/')
+                        n++;
+                if (n > 0)
+                        dir = find(tree, dir, path, n);
+                path += n;
+        }
+        return dir;
+}
+
 struct dir *tree_make_path(struct tree *tree, const char *path) {
         struct dir *dir = tree->root;
 

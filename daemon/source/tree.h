@@ -56,6 +56,8 @@ void tree_free(struct tree *tree);
 struct dir *tree_child(const struct tree *tree, const struct dir *parent, const char *name);
 /* The child, made if it isn't there. NULL: no memory. */
 struct dir *tree_make_child(struct tree *tree, struct dir *parent, const char *name);
+/* The node for the first `size` bytes of such a path as below. NULL: there is none. */
+struct dir *tree_find_path(const struct tree *tree, const char *path, size_t size);
 /* The node for an absolute path without ".", ".." and doubled slashes. */
 struct dir *tree_make_path(struct tree *tree, const char *path);
 

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * Mounts over and within watched trees, on the real daemon and real file systems, in a mount namespace of the test's
+ * own: what is to be seen in a place is what is told of, and `rescan`, or `gone` and `back`, say when it changes.
+ */
+
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <unistd.h>
+
+#include "files.h"
+#include "harness.h"
+#include "kev.h"
+#include "macro.h"
+#include "replay.h"
+
+static struct daemon *kevd;
+
+static void start(void) {
+        if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+                harness_skip(errno == EPERM ? "mounting takes root" : "there are no mount namespaces");
+        kevd = daemon_start(NULL);
+}
+
+static void stop(void) {
+        daemon_stop(kevd);
+}
+
+static struct follower *follow(const char *path) {
+        struct kev_watch *watch;
+
+        ck_assert_int_eq(kev_watch_new(KEV_FILTER_TREE, &watch), 0);
+        ck_assert_int_eq(kev_watch_set_path(watch, path), 0);
+        return follower_new_with(kevd, watch, path, REPLAY_AT_REST);
+}
+
+static void mount_tmpfs(const char *path) {
+        assert_system(mount("tmpfs", path, "tmpfs", 0, "mode=700") == 0, path);
+}
+
+static void unmount(const char *path) {
+        assert_system(umount2(path, 0) == 0, path);
+}
+
+/* What is due: the notes about the path itself, and how many events there are about what is below it. */
+struct seen {
+        uint64_t notes;
+        size_t below;
+};
+
+static struct seen see(struct follower *f, const char *path) {
+        struct seen seen = { 0 };
+        const struct kev_event *event;
+        size_t size = strlen(path);
+
+        while (follower_take(f, 0, &event)) {
+                const char *p = kev_event_path(event);
+
+                if (strcmp(p, path) == 0)
+                        seen.notes |= kev_event_notes(event);
+                else
+                        seen.below += strncmp(p, path, size) == 0 && p[size] == '/';
+        }
+        return seen;
+}
+
+START_TEST(test_within) {
+        const char *root = make_root("w"), *place = at("%s/d/place", root);
+        struct follower *f;
+
+        make_dir(at("%s/d", root));
+        make_dir(place);
+        make_dir(at("%s/hidden", place));
+        f = follow(root);
+        for (int i = 0; i < 5; i++) {
+                struct seen seen;
+
+                mount_tmpfs(place);
+                ck_assert_msg(see(f, place).notes & KEV_NOTE_RESCAN, "mounted, %d: no rescan", i);
+                make_file(at("%s/file", place)); /* of the other file system, which is not entered */
+                make_dir(at("%s/dir", place));
+                make_file(at("%s/dir/file", place));
+                seen = see(f, place);
+                ck_assert_uint_eq(seen.below, 0);
+                make_file(at("%s/d/beside%d", root, i));
+                ck_assert_msg(see(f, at("%s/d/beside%d", root, i)).notes & KEV_NOTE_CREATE, "beside it, %d", i);
+                unmount(place);
+                ck_assert_msg(see(f, place).notes & KEV_NOTE_RESCAN, "unmounted, %d: no rescan", i);
+                make_file(at("%s/hidden/file%d", place, i));
+                ck_assert_msg(see(f, at("%s/hidden/file%d", place, i)).notes & KEV_NOTE_CREATE, "unmounted, %d", i);
+        }
+        ck_assert_uint_eq(daemon_fdinfo_inotify_watches(kevd->pid), 4);
+        follower_free(f);
+}
+END_TEST
+
+/* The directory that is watched, or one above it. */
+START_TEST(test_over) {
+        const char *above = make_root("above"), *root = at("%s/w", above), *place = _i ? above : root;
+        struct follower *f;
+
+        harness_label(_i ? "over one above" : "over itself");
+        make_dir(root);
+        make_dir(at("%s/below", root));
+        f = follow(root);
+        for (int i = 0; i < 5; i++) {
+                uint64_t notes;
+
+                mount_tmpfs(place);
+                if (_i) {
+                        notes = see(f, root).notes;
+                        ck_assert_msg(notes & KEV_NOTE_GONE, "mounted, %d: not gone", i);
+                        make_dir(root);
+                        notes = see(f, root).notes;
+                } else {
+                        notes = see(f, root).notes;
+                        ck_assert_msg(notes & KEV_NOTE_GONE, "mounted, %d: not gone", i);
+                }
+                for (int64_t deadline = now_msec() + HARNESS_REPLY_MSEC; !(notes & KEV_NOTE_BACK) && now_msec() < deadline;)
+                        notes |= see(f, root).notes;
+                ck_assert_msg(notes & KEV_NOTE_BACK, "mounted, %d: not back", i);
+                make_file(at("%s/file", root));
+                ck_assert_msg(see(f, at("%s/file", root)).notes & KEV_NOTE_CREATE, "mounted, %d", i);
+                unmount(place);
+                notes = 0;
+                for (int64_t deadline = now_msec() + HARNESS_REPLY_MSEC; !(notes & KEV_NOTE_BACK) && now_msec() < deadline;)
+                        notes |= see(f, root).notes;
+                ck_assert_msg(notes & KEV_NOTE_GONE, "unmounted, %d: not gone", i);
+                ck_assert_msg(notes & KEV_NOTE_BACK, "unmounted, %d: not back", i);
+                make_file(at("%s/below/file%d", root, i));
+                ck_assert_msg(see(f, at("%s/below/file%d", root, i)).notes & KEV_NOTE_CREATE, "unmounted, %d", i);
+        }
+        follower_free(f);
+}
+END_TEST
+
+/* One that was there before the watch, and is unmounted; its name has what mountinfo escapes. */
+START_TEST(test_there_before) {
+        const char *root = make_root("w"), *place = at("%s/a place\\n", root);
+        struct follower *f;
+
+        make_dir(place);
+        make_dir(at("%s/hidden", place));
+        mount_tmpfs(place);
+        make_dir(at("%s/dir", place));
+        f = follow(root);
+        ck_assert_uint_eq(daemon_fdinfo_inotify_watches(kevd->pid), 1);
+        make_file(at("%s/dir/file", place));
+        ck_assert_uint_eq(see(f, place).below, 0);
+        unmount(place);
+        ck_assert_msg(see(f, place).notes & KEV_NOTE_RESCAN, "no rescan");
+        make_file(at("%s/hidden/file", place));
+        ck_assert_msg(see(f, at("%s/hidden/file", place)).notes & KEV_NOTE_CREATE, "unmounted");
+        follower_free(f);
+}
+END_TEST
+
+/* A bind mount of a directory is another way to it: each watch tells by the path that its client named. */
+START_TEST(test_bind) {
+        const char *a = make_root("a"), *b = make_root("b");
+        struct follower *at_a, *at_b;
+
+        make_dir(at("%s/sub", a));
+        assert_system(mount(a, b, NULL, MS_BIND, NULL) == 0, b);
+        at_a = follow(a);
+        at_b = follow(b);
+        make_file(at("%s/sub/file", a));
+        ck_assert_uint_ne(see(at_a, at("%s/sub/file", a)).notes & KEV_NOTE_CREATE, 0);
+        ck_assert_uint_ne(see(at_b, at("%s/sub/file", b)).notes & KEV_NOTE_CREATE, 0);
+        make_dir(at("%s/sub/new", b));
+        make_file(at("%s/sub/new/file", b));
+        ck_assert_uint_ne(see(at_a, at("%s/sub/new/file", a)).notes & KEV_NOTE_CREATE, 0);
+        ck_assert_uint_ne(see(at_b, at("%s/sub/new/file", b)).notes & KEV_NOTE_CREATE, 0);
+        ck_assert_uint_eq(daemon_fdinfo_inotify_watches(kevd->pid), 3);
+        follower_free(at_a);
+        follower_free(at_b);
+        unmount(b);
+}
+END_TEST
+
+int main(int argc, char *argv[]) {
+        Suite *suite = harness_suite("mount");
+        TCase *c = harness_case(suite, "mounts");
+
+        tcase_add_checked_fixture(c, start, stop);
+        tcase_set_timeout(c, 60);
+        tcase_add_test(c, test_within);
+        tcase_add_loop_test(c, test_over, 0, 2);
+        tcase_add_test(c, test_there_before);
+        tcase_add_test(c, test_bind);
+        return harness_main(argc, argv);
+}
