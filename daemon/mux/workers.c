@@ -114,7 +114,7 @@ static struct pool *find_pool(struct workers *w, uid_t user) {
         list_for_each(entry, &w->pools) {
                 struct pool *pool = list_entry(entry, struct pool, link);
 
-                if (pool->user == user && !pool->closing)
+                if (pool->user == user)
                         return pool;
         }
         return NULL;
@@ -152,6 +152,8 @@ int workers_submit(struct workers *w, uid_t user, struct work *work) {
         pool = find_pool(w, user);
         if (!pool)
                 pool = make_pool(w, user);
+        if (pool)
+                pool->closing = false; /* its threads may be stuck: they count for the user still */
         if (!pool)
                 r = -ENOMEM;
         else {
