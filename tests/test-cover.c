@@ -235,6 +235,33 @@ START_TEST(test_modified) {
 }
 END_TEST
 
+/* What one leaves out another watches by itself: nothing that the first does ends that. */
+START_TEST(test_left_out_and_watched) {
+        const char *root = make_root("w");
+        struct follower *f, *at_x;
+
+        make_abx(root, 3);
+        f = follow(root, scopes[0]);
+        at_x = follow(at("%s/x", root), scopes[4]);
+        for (size_t i = 1; i < 2 * ARRAY_SIZE(scopes); i++) {
+                const struct scope *scope = &scopes[i % 4];
+                struct kev_watch *watch = make_watch(root, *scope);
+                const struct kev_event *event;
+                bool told = false;
+
+                ck_assert_int_eq(kev_modify(f->kev, f->id, watch), 0);
+                kev_watch_free(watch);
+                follower_drain(f);
+                make_file(at("%s/x/a/file%zu", root, i));
+                while (follower_take(at_x, 0, &event))
+                        told |= kev_event_notes(event) & KEV_NOTE_CREATE;
+                ck_assert_msg(told && !(at_x->notes & KEV_NOTE_GONE), "modified, %zu", i);
+        }
+        follower_free(f);
+        follower_free(at_x);
+}
+END_TEST
+
 /* ---- whatever happens ------------------------------------------------------------------------------ */
 
 static unsigned seed;
@@ -318,6 +345,7 @@ int main(int argc, char *argv[]) {
         tcase_add_loop_test(c, test_renamed, 0, ARRAY_SIZE(scopes));
         tcase_add_test(c, test_come_and_go);
         tcase_add_test(c, test_modified);
+        tcase_add_test(c, test_left_out_and_watched);
         tcase_add_loop_test(c, test_random, 0, 8);
         return harness_main(argc, argv);
 }

@@ -159,6 +159,29 @@ START_TEST(test_there_before) {
 }
 END_TEST
 
+/* A mount point is watched by itself, and others come and go above: that concerns nobody. */
+START_TEST(test_watched_itself) {
+        const char *root = make_root("w"), *place = at("%s/place", root);
+        struct follower *at_place, *above;
+
+        make_dir(place);
+        mount_tmpfs(place);
+        make_dir(at("%s/dir", place));
+        at_place = follow(place);
+        for (int i = 0; i < 3; i++) {
+                above = follow(root);
+                ck_assert(!follower_take(at_place, 0, NULL));
+                make_file(at("%s/dir/file%d", place, i));
+                ck_assert_msg(see(at_place, at("%s/dir/file%d", place, i)).notes & KEV_NOTE_CREATE, "one above, %d", i);
+                follower_free(above);
+                make_file(at("%s/dir/later%d", place, i));
+                ck_assert_msg(see(at_place, at("%s/dir/later%d", place, i)).notes & KEV_NOTE_CREATE, "none above, %d", i);
+        }
+        follower_free(at_place);
+        unmount(place);
+}
+END_TEST
+
 /* A bind mount of a directory is another way to it: each watch tells by the path that its client named. */
 START_TEST(test_bind) {
         const char *a = make_root("a"), *b = make_root("b");
@@ -191,6 +214,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_within);
         tcase_add_loop_test(c, test_over, 0, 2);
         tcase_add_test(c, test_there_before);
+        tcase_add_test(c, test_watched_itself);
         tcase_add_test(c, test_bind);
         return harness_main(argc, argv);
 }

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/inotify.h>
-#include <sys/ioctl.h>
 
 #include "log.h"
 
@@ -187,6 +186,7 @@ static void after_handling(struct inotify *s) {
                 s->in_doubt = false;
                 tree_recheck_all(s);
                 vnode_recheck_all(s);
+                wait_look_all(s);
         }
         check_barriers(s);
 }
@@ -301,11 +301,16 @@ static void check_barriers(struct inotify *s) {
 
 static void on_barrier_timer(struct mux_timer *timer) {
         struct inotify *s = container_of(timer, struct inotify, barrier_timer);
-        struct list *entry;
+        uint64_t now = monotonic_nsec();
 
-        while ((entry = list_pop(&s->barriers))) {
-                struct source_barrier *barrier = list_entry(entry, struct source_barrier, link);
+        while (!list_empty(&s->barriers)) {
+                struct source_barrier *barrier = list_entry(s->barriers.next, struct source_barrier, link);
 
+                if (barrier->deadline_nsec > now) {
+                        (void)mux_timer_set(s->mux, &s->barrier_timer, barrier->deadline_nsec, on_barrier_timer);
+                        break;
+                }
+                list_remove(&barrier->link);
                 barrier->fn(barrier);
         }
 }
@@ -318,9 +323,9 @@ static bool inotify_barrier(struct source *source, struct source_barrier *barrie
         barrier->serial = 0;
         if (is_past(s, barrier))
                 return false;
+        barrier->deadline_nsec = monotonic_nsec() + BARRIER_MAX_MSEC * NSEC_PER_MSEC;
         if (list_empty(&s->barriers))
-                (void)mux_timer_set(s->mux, &s->barrier_timer,
-                                    monotonic_nsec() + BARRIER_MAX_MSEC * NSEC_PER_MSEC, on_barrier_timer);
+                (void)mux_timer_set(s->mux, &s->barrier_timer, barrier->deadline_nsec, on_barrier_timer);
         list_append(&s->barriers, &barrier->link);
         return true;
 }
@@ -336,6 +341,10 @@ void watch_attached(struct inotify *s, struct file_watch *watch, int error, cons
         }
         if (error == 0) {
                 watch->state = WATCH_IN_FORCE;
+                if (watch->again) { /* a mount has come or gone meanwhile */
+                        watch->again = false;
+                        tree_check_place(s, watch);
+                }
                 s->source.context->sink->attached(watch->subscription, NULL);
                 return;
         }
@@ -467,6 +476,7 @@ static void on_empty_trash(struct mux_deferred *deferred) {
         struct inotify *s = container_of(deferred, struct inotify, empty_trash);
 
         tree_empty_trash(s, TRASH_A_TURN);
+        marks_remove_orphans(s);
 }
 
 static void inotify_init_lists(struct inotify *s) {

@@ -210,7 +210,7 @@ void marks_bury(struct inotify *s);
 void marks_lay_ghosts(struct inotify *s);
 /* A wd that a lookup brought and nobody took. */
 void mark_orphan(struct inotify *s, int wd);
-/* With no lookup under way nobody will claim them any more. */
+/* With no lookup under way nobody will claim them any more: some of them go, and the rest in the next turns. */
 void marks_remove_orphans(struct inotify *s);
 /* An event of this wd is passed over: whoever claims it looks at it again. */
 void mark_pass_over(struct inotify *s, int wd);
@@ -254,6 +254,8 @@ void answers_free(struct inotify *s);
 /* ---- inotify_tree.c ------------------------------------------------------------------- */
 
 void tree_on_resolved(struct inotify *s, struct lookup *lookup);
+/* Asks whether the watch's directory is still the one that it is about. */
+void tree_check_place(struct inotify *s, struct file_watch *watch);
 void tree_on_place(struct inotify *s, struct lookup *lookup);
 void tree_on_name(struct inotify *s, struct lookup *lookup);
 void tree_on_found(struct inotify *s, struct found *found);

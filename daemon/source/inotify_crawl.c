@@ -89,12 +89,7 @@ void tree_retry_soon(struct inotify *s) {
 /* All of it was looked at again: what is still not covered is said after `rescan`. */
 static void report_rechecked(struct inotify *s, struct dir *dir) {
         tree_report_rescan(s, dir);
-        list_for_each(entry, &s->degraded) {
-                struct dir *other = list_entry(entry, struct dir, degraded);
-
-                if (tree_is_below(other, dir))
-                        report_degraded(s, other);
-        }
+        tree_report_degraded(s, dir);
 }
 
 bool tree_is_watched_by(const struct inotify *s, const struct dir *dir, const struct asker *asker) {
@@ -179,12 +174,21 @@ static bool refuse_starting(struct inotify *s, struct dir *dir, int error) {
         return any;
 }
 
+void tree_report_degraded(struct inotify *s, const struct dir *above) {
+        list_for_each(entry, &s->degraded) {
+                struct dir *dir = list_entry(entry, struct dir, degraded);
+
+                if (tree_is_below(dir, above))
+                        report_degraded(s, dir);
+        }
+}
+
 void tree_check_place(struct inotify *s, struct file_watch *watch) {
         struct buffer path _cleanup_(buffer_free) = BUFFER_INIT;
 
-        if (watch->state != WATCH_IN_FORCE)
+        if (watch->state != WATCH_IN_FORCE && watch->state != WATCH_STARTING)
                 return;
-        if (watch->lookup) {
+        if (watch->lookup || watch->state == WATCH_STARTING) {
                 watch->again = true;
                 return;
         }
@@ -228,8 +232,13 @@ void tree_on_place(struct inotify *s, struct lookup *lookup) {
         if ((lookup->error && !lookup_is_absence(lookup->error)) ||
             (!lookup->error && lookup->state.device == watch->device && lookup->state.inode == watch->inode))
                 return;
+        tree_ref(dir);
         tree_end_watch(s, watch, realtime_nsec() / NSEC_PER_USEC);
         tree_release(s, dir);
+        /* For those above: something else may have its place. */
+        if (tree_holds(s, dir) && dir->parent && dir->parent->mark && tree_wants(s, dir->parent, dir->name))
+                tree_crawl(s, dir, PURPOSE_RECHECK, 0, 0, NULL);
+        tree_unref(&s->tree, dir);
 }
 
 static void on_unfound(struct inotify *s, struct lookup *lookup, struct dir *dir, int error) {
@@ -248,7 +257,9 @@ static void on_unfound(struct inotify *s, struct lookup *lookup, struct dir *dir
                 tree_prune(&s->tree, parent);
                 return;
         case EXDEV: /* another file system is mounted there */
-                if (dir->mark || dir->first_child || dir == lookup->root)
+                if (!list_empty(&dir->subscriptions)) /* its watch is of what is mounted */
+                        return;
+                if (dir->mark || dir->first_child || (dir == lookup->root && !lookup->part))
                         tree_report_entry(s, dir, "", KEV_NOTE_RESCAN, KEV_KIND_DIRECTORY, now, NULL);
                 tree_hide(s, dir, now);
                 tree_prune(&s->tree, parent);
@@ -257,7 +268,7 @@ static void on_unfound(struct inotify *s, struct lookup *lookup, struct dir *dir
         case EPERM:
                 if (dir == lookup->root)
                         (void)refuse_starting(s, dir, error);
-                if (list_empty(&dir->subscriptions) && !dir->first_child && !dir->mark) {
+                if (parent && list_empty(&dir->subscriptions) && !dir->first_child && !dir->mark) {
                         tree_throw_away(s, dir);
                         tree_prune(&s->tree, parent);
                 }
@@ -290,17 +301,30 @@ static bool has_moved(const struct dir *dir, const struct lookup *lookup) {
         return false;
 }
 
+/* What waits for `lookup` waits for `other`, too. */
+static void rely_on(struct inotify *s, struct lookup *other, const struct lookup *lookup) {
+        if (other->serial <= lookup->serial)
+                return;
+        list_remove(&other->crawl);
+        other->serial = lookup->serial;
+        tree_add_crawl(s, other);
+}
+
 /* One of a crawl that goes directory by directory. */
 static void crawl_child(struct inotify *s, struct lookup *lookup, struct dir *dir, const char *name, bool touched) {
-        struct dir *child = tree_make_child(&s->tree, dir, name);
+        struct dir *child;
 
+        if (lookup->purpose == PURPOSE_NEW && touched) /* the event has had it crawled */
+                return;
+        child = tree_make_child(&s->tree, dir, name);
         if (!child) {
                 s->in_doubt = true;
                 return;
         }
+        child->listed_by = lookup->order;
+        if (child->lookup)
+                rely_on(s, child->lookup, lookup);
         if (child->lookup && is_enough(child->lookup, lookup))
-                return;
-        if (lookup->purpose == PURPOSE_NEW && touched)
                 return;
         if (child->lookup) {
                 tree_crawl(s, child, lookup->purpose, 0, lookup->user, lookup->stop);
@@ -316,6 +340,8 @@ static void on_child(struct inotify *s, struct lookup *lookup, struct dir *dir, 
                      uint32_t index) {
         struct dir *child = tree_child(&s->tree, dir, name);
 
+        if (child)
+                child->listed_by = lookup->order;
         if (lookup->shallow || !tree_wants_all(dir)) {
                 if (tree_wants(s, dir, name))
                         crawl_child(s, lookup, dir, name, touched);
@@ -326,6 +352,7 @@ static void on_child(struct inotify *s, struct lookup *lookup, struct dir *dir, 
         else if (!child)
                 child = tree_make_child(&s->tree, dir, name);
         else if (child->lookup) { /* asked about already */
+                rely_on(s, child->lookup, lookup);
                 if (!is_enough(child->lookup, lookup))
                         tree_crawl(s, child, lookup->purpose, 0, lookup->user, lookup->stop);
                 child = NULL;
@@ -344,7 +371,7 @@ static void on_child(struct inotify *s, struct lookup *lookup, struct dir *dir, 
 static void drop_unlisted(struct inotify *s, struct lookup *lookup, struct dir *dir) {
         for (struct dir *child = dir->first_child, *next; child; child = next) {
                 next = child->next;
-                if (child->lookup)
+                if (child->lookup || child->listed_by == lookup->order)
                         continue;
                 if (child->placed <= lookup->n_placed)
                         tree_drop(s, child, realtime_nsec() / NSEC_PER_USEC);
@@ -397,14 +424,39 @@ static bool is_doubtful(struct dir *dir, const struct found *f) {
         return f->index > 0 && f->message.wd < 0 && lookup_is_absence(f->error) && (dir->mark || dir->first_child);
 }
 
+/* The lookup won't come to it, but somebody wants it: it has gone elsewhere. */
+static void ask_again(struct inotify *s, const struct lookup *lookup, struct dir *dir) {
+        enum lookup_purpose purpose = lookup->purpose;
+
+        if (dir->again)
+                purpose = MAX((enum lookup_purpose)dir->again_purpose, purpose);
+        dir->again = false;
+        if (tree_wants(s, dir, ""))
+                tree_crawl(s, dir, purpose, 0, 0, NULL);
+}
+
+void tree_forget_lookup(struct inotify *s, struct lookup *lookup) {
+        lookup->forgotten = true;
+        atomic_store(&lookup->cancelled, true);
+        list_splice(&s->unblocked, &lookup->blocked);
+        for (uint32_t i = 0; i < lookup->n_dirs; i++) {
+                struct dir *dir = take_index(s, lookup, i);
+
+                if (dir)
+                        ask_again(s, lookup, dir);
+        }
+}
+
 void tree_on_found(struct inotify *s, struct found *f) {
         struct lookup *lookup = f->message.lookup;
         struct dir *dir = take_index(s, lookup, f->index);
         enum lookup_purpose purpose = lookup->purpose;
         int wd = f->message.wd;
-        bool late = mark_was_late(s, f->message.first_wd), again, recovered = dir && !list_empty(&dir->degraded);
+        bool late = mark_was_late(s, f->message.first_wd), again, recovered = dir && !f->error && !list_empty(&dir->degraded);
         struct mark *mark;
 
+        if (f->index > 0 && !tree_root_of(s, lookup)) /* all of it went: the thread need not go on */
+                atomic_store(&lookup->cancelled, true);
         if (!dir) { /* of no interest any more, nor what is below it */
                 if (wd >= 0)
                         mark_orphan(s, wd);
@@ -427,7 +479,8 @@ void tree_on_found(struct inotify *s, struct found *f) {
                 tree_crawl(s, dir, purpose, lookup->serial, lookup->user, lookup->stop);
                 return;
         }
-        list_remove(&dir->degraded);
+        if (!f->error)
+                list_remove(&dir->degraded);
         lookup->recovered |= recovered;
         on_entries(s, lookup, dir, f);
         if (f->more && !give_index(lookup, dir, f->index))
@@ -449,9 +502,12 @@ void tree_on_crawled(struct inotify *s, struct lookup *lookup) {
 
                 if (!dir)
                         continue;
+                if (lookup->error == ECANCELED) {
+                        ask_again(s, lookup, dir);
+                        continue;
+                }
                 dir->again = false;
-                if (lookup->error != ECANCELED)
-                        on_unfound(s, lookup, dir, lookup->error ? lookup->error : EIO);
+                on_unfound(s, lookup, dir, lookup->error ? lookup->error : EIO);
         }
         if (lookup->purpose == PURPOSE_RECHECK && tree_root_of(s, lookup) && lookup->error != ECANCELED &&
             !(lookup->part && lookup->was_marked) &&
@@ -467,7 +523,8 @@ void tree_recheck_all(struct inotify *s) {
         list_for_each(entry, &s->trees) {
                 struct file_watch *watch = list_entry(entry, struct file_watch, link);
 
-                if (!watch->dir->parent || !tree_wants_all(watch->dir->parent))
+                if (!watch->dir->parent || !tree_wants_all(watch->dir->parent) ||
+                    watch->dir->mount != watch->dir->parent->mount)
                         tree_crawl(s, watch->dir, PURPOSE_RECHECK, 0, watch->asker->uid, NULL);
         }
 }

@@ -6,7 +6,10 @@
 
 #include <sys/inotify.h>
 
-enum { MARKS_LATE_MAX = 1024 };
+enum {
+        MARKS_LATE_MAX = 1024,
+        ORPHANS_A_TURN = 256, /* each leaves an event in the kernel's queue */
+};
 
 /* A wd by itself. */
 struct lone_wd {
@@ -144,18 +147,25 @@ void mark_orphan(struct inotify *s, int wd) {
 }
 
 void marks_remove_orphans(struct inotify *s) {
-        if (s->orphans.n_nodes == 0)
+        unsigned budget = ORPHANS_A_TURN;
+
+        if (s->orphans.n_nodes == 0 || !list_empty(&s->lookups))
                 return;
         hash_for_each(node, &s->orphans) {
-                int wd = container_of(node, struct lone_wd, node)->wd;
-                struct mark *mark = mark_find(s, wd);
+                struct lone_wd *lone = container_of(node, struct lone_wd, node);
+                struct mark *mark = mark_find(s, lone->wd);
 
+                if (budget-- == 0) {
+                        mux_defer(s->mux, &s->empty_trash);
+                        return;
+                }
                 if (mark)
                         mark_release(s, mark);
                 else
-                        (void)inotify_rm_watch(s->fd, wd);
+                        (void)inotify_rm_watch(s->fd, lone->wd);
+                hash_remove(&s->orphans, node);
+                free(lone);
         }
-        forget_lone(&s->orphans);
 }
 
 bool mark_is_late(const struct inotify *s, int wd) {
@@ -182,13 +192,8 @@ void marks_forget_late(struct inotify *s) {
 }
 
 void marks_free(struct inotify *s) {
-        while (s->marks.n_nodes > 0) {
-                struct mark *mark = NULL;
-
-                hash_for_each(node, &s->marks)
-                        mark = container_of(node, struct mark, node);
-                mark_free(s, mark);
-        }
+        hash_for_each(node, &s->marks)
+                mark_free(s, container_of(node, struct mark, node));
         marks_bury(s);
         forget_lone(&s->late);
         forget_lone(&s->orphans);

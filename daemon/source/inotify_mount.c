@@ -43,6 +43,8 @@ static void on_changed(struct inotify *s, const char *path) {
                         if (tree_is_below(watch->dir, dir))
                                 tree_check_place(s, watch);
                 }
+        if (dir && !list_empty(&dir->subscriptions)) /* see tree_on_place() */
+                return;
         if (*name == 0 || !parent || !parent->mark || !tree_wants(s, parent, name))
                 return;
         dir = tree_make_child(&s->tree, parent, name);

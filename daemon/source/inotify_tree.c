@@ -64,8 +64,7 @@ static bool forget_lookups_below(struct inotify *s, struct dir *dir) {
                 if (lookup->forgotten || !lookup->root || !tree_is_below(lookup->root, dir) ||
                     tree_wants(s, lookup->root, ""))
                         continue;
-                lookup->forgotten = true;
-                list_splice(&s->unblocked, &lookup->blocked);
+                tree_forget_lookup(s, lookup);
                 any = true;
         }
         return any;
@@ -292,6 +291,7 @@ void tree_start(struct inotify *s, struct file_watch *watch, struct lookup *look
         tree_count(dir, 1);
         list_append(&dir->subscriptions, &watch->subscription->link);
         list_append(&s->trees, &watch->link);
+        tree_report_degraded(s, dir);
         if (!covered) /* what is being watched for others is not asked again */
                 tree_crawl(s, dir, PURPOSE_INITIAL, watch->returning ? lookup->serial : 0, watch->asker->uid, NULL);
         if (watch->returning && dir->lookup)
@@ -340,10 +340,12 @@ void tree_check_starting(struct inotify *s) {
 void tree_select(struct inotify *s, struct file_watch *watch) {
         struct dir *dir = watch->dir;
 
-        if (!dir || watch->state != WATCH_IN_FORCE)
+        if (!dir)
                 return;
         tree_release(s, dir);
-        tree_crawl(s, dir, PURPOSE_RECHECK, 0, watch->asker->uid, NULL);
+        tree_crawl(s, dir, watch->state == WATCH_STARTING ? PURPOSE_INITIAL : PURPOSE_RECHECK, 0, watch->asker->uid,
+                   NULL);
+        watch->serial = s->serial;
 }
 
 void tree_detach(struct inotify *s, struct file_watch *watch) {

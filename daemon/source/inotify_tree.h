@@ -43,8 +43,10 @@ void tree_release(struct inotify *s, struct dir *dir);
  * whoever watches it. Those who watch `stop`, which may be NULL, or above are not told. */
 void tree_crawl(struct inotify *s, struct dir *dir, enum lookup_purpose purpose, uint64_t serial, uid_t user,
                 struct dir *stop);
-/* Asks whether the watch's directory is still the one that it is about. */
-void tree_check_place(struct inotify *s, struct file_watch *watch);
+/* Nobody wants its answers any more; what has gone elsewhere meanwhile is asked by itself. */
+void tree_forget_lookup(struct inotify *s, struct lookup *lookup);
+/* Tells once more what of the directory, or below it, can't be watched. */
+void tree_report_degraded(struct inotify *s, const struct dir *above);
 uid_t tree_user_of(const struct dir *dir);
 
 /* ---- inotify_cover.c ------------------------------------------------------------------ */

@@ -320,6 +320,7 @@ void vnode_on_watched(struct inotify *s, struct lookup *lookup) {
         if (mark && !mark->vnode)
                 mark->vnode = make_vnode(lookup);
         if (!mark || !mark->vnode) {
+                mark_orphan(s, lookup->end.wd);
                 watch_attached(s, watch, ENOMEM, "no memory");
                 return;
         }

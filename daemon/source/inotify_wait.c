@@ -61,11 +61,17 @@ static void leave_above(struct inotify *s, struct file_watch *watch) {
                 mark_release(s, mark);
 }
 
-void wait_begin(struct inotify *s, struct file_watch *watch) {
+static void begin(struct inotify *s, struct file_watch *watch) {
         watch->state = WATCH_WAITING;
         list_append(&s->waiting, &watch->link);
+        if (s->wait_timer.heap_index > 0 && s->wait_msec == POLL_MIN_MSEC)
+                return; /* soon enough */
         s->wait_msec = POLL_MIN_MSEC;
         set_timer(s);
+}
+
+void wait_begin(struct inotify *s, struct file_watch *watch) {
+        begin(s, watch);
         wait_look(s, watch);
 }
 
@@ -77,17 +83,19 @@ void wait_end(struct inotify *s, struct file_watch *watch) {
 void wait_on_resolved(struct inotify *s, struct lookup *lookup) {
         struct file_watch *watch = lookup->watch;
         int wd = lookup->end.wd;
-        struct mark *mark = lookup->error && wd >= 0 ? mark_get(s, wd) : NULL;
-        bool again = watch->again;
+        struct mark *mark = lookup->error && wd >= 0 ? mark_get(s, wd) : NULL, *before = take_pointer(&watch->mark);
+        bool again = watch->again || mark_was_late(s, lookup->end.first_wd) || (mark && mark->dying);
 
         watch->again = false;
-        leave_above(s, watch);
+        list_remove(&watch->subscription->link);
         if (mark && !mark->dying) {
                 watch->mark = mark;
                 watch->missing = lookup->missing;
                 list_append(&mark->waiters, &watch->subscription->link);
         } else if (wd >= 0)
                 mark_orphan(s, wd);
+        if (before)
+                mark_release(s, before);
         if (again)
                 wait_look(s, watch);
         else if (!lookup->error) {
@@ -102,10 +110,16 @@ void wait_on_started(struct inotify *s, struct file_watch *watch, int error) {
 
         watch->returning = false;
         if (error) {
-                wait_begin(s, watch);
+                begin(s, watch);
+                if (lookup_is_absence(error))
+                        wait_look(s, watch);
                 return;
         }
         watch->state = WATCH_IN_FORCE;
+        if (watch->again) {
+                watch->again = false;
+                tree_check_place(s, watch);
+        }
         report.notes = KEV_NOTE_BACK | KEV_NOTE_RESCAN;
         report.kind = KEV_KIND_DIRECTORY;
         report.realtime_usec = realtime_nsec() / NSEC_PER_USEC;

@@ -308,6 +308,7 @@ static int run_vnode(struct lookup *l) {
         begin_section(l); /* ended by the loop */
         r = add_watch(l, fd, l->mask | (S_ISDIR(l->state.mode) ? (uint32_t)IN_EXCL_UNLINK : 0));
         l->end.wd = l->end.first_wd = MAX(r, -1);
+        (void)is_new(l, r); /* from now on it may be known */
         return MIN(r, 0);
 }
 

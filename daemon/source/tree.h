@@ -35,6 +35,7 @@ struct dir {
         uint32_t refs;             /* lookups that know it otherwise */
         uint32_t lookup_index;
         uint32_t mount;
+        uint64_t listed_by; /* order of the last lookup that saw its name in a listing */
         bool again;    /* what the lookup says will be in doubt */
         uint8_t again_purpose;
         bool limbo;    /* out of the tree, and freed with the last reference */
