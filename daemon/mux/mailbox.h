@@ -3,7 +3,7 @@
 
 /*
  * How other threads speak to the loop: messages, taken in the order in which
- * they were posted. Threads share nothing else.
+ * they were posted.
  */
 
 #include <pthread.h>

@@ -154,7 +154,6 @@ int tree_move(struct tree *tree, struct dir *dir, struct dir *parent, const char
         unlink_dir(tree, dir);
         free(dir->name);
         dir->name = copy;
-        /* The table held it a moment ago, so it needs no memory. */
         return link_dir(tree, dir, parent);
 }
 

@@ -63,7 +63,7 @@ struct dir *tree_find_path(const struct tree *tree, const char *path, size_t siz
 struct dir *tree_make_path(struct tree *tree, const char *path);
 
 /* Gives it another place and name, which no other node may have, and which is not
- * below it. -ENOMEM: it stays where it was. */
+ * below it. -ENOMEM: it may be out of the tree. */
 int tree_move(struct tree *tree, struct dir *dir, struct dir *parent, const char *name);
 /* Takes it, with all below it, out of the tree; it is not freed. */
 void tree_cut(struct tree *tree, struct dir *dir);
