@@ -3,11 +3,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/inotify.h>
-
-#include "log.h"
 
 enum {
         CHUNK_BYTES = 64 * 1024,

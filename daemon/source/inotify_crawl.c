@@ -452,7 +452,8 @@ void tree_on_found(struct inotify *s, struct found *f) {
         struct dir *dir = take_index(s, lookup, f->index);
         enum lookup_purpose purpose = lookup->purpose;
         int wd = f->message.wd;
-        bool late = mark_was_late(s, f->message.first_wd), again, recovered = dir && !f->error && !list_empty(&dir->degraded);
+        bool late = mark_was_late(s, f->message.first_wd);
+        bool again, recovered = dir && !f->error && !list_empty(&dir->degraded);
         struct mark *mark;
 
         if (f->index > 0 && !tree_root_of(s, lookup)) /* all of it went: the thread need not go on */

@@ -5,12 +5,10 @@
  */
 
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/inotify.h>
 
 #include "inotify_tree.h"
-#include "log.h"
 
 /* ---- directories and their marks -------------------------------------------------------------------- */
 
