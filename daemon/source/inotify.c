@@ -34,7 +34,7 @@ static void on_ignored(struct inotify *s, struct mark *mark) {
                 tree_on_unmarked(s, d);
         }
         if (mark->vnode)
-                vnode_on_unmarked(s, mark);
+                vnode_on_unmarked(mark);
         wait_on_unmarked(s, mark);
         tree_retry_soon(s);
         mark_make_ghost(s, mark);
@@ -368,10 +368,6 @@ const char *lookup_message_text(int error) {
         }
 }
 
-void report_to(struct inotify *s, struct file_watch *watch, struct report *report) {
-        source_report(&s->source, watch->subscription, report);
-}
-
 /* For now the daemon can't tell what a user other than its own could see by
  * itself, so it serves files to that one, and to root, alone. */
 static int check_asker(const struct inotify *s, const struct subject *subject, struct refusal *refusal) {
@@ -479,7 +475,6 @@ static void on_empty_trash(struct mux_deferred *deferred) {
 static void inotify_init_lists(struct inotify *s) {
         list_init(&s->chunks);
         list_init(&s->moves);
-        list_init(&s->trees);
         list_init(&s->waiting);
         list_init(&s->degraded);
         list_init(&s->ghosts);
@@ -502,10 +497,8 @@ static int inotify_open(struct source_context *context, struct source **ret_sour
                 return -ENOMEM;
         s->mux = context->mux;
         inotify_init_lists(s);
-        s->scratch = malloc(SCRATCH_BYTES);
-        s->from_scratch = malloc(SCRATCH_BYTES);
         s->fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-        r = !s->scratch || !s->from_scratch ? -ENOMEM : s->fd < 0 ? -errno : tree_init(&s->tree);
+        r = s->fd < 0 ? -errno : tree_init(&s->tree);
         if (r == 0)
                 r = lookup_context_open(&s->lookup_context, s->fd, &s->mailbox);
         if (r == 0) {
@@ -521,8 +514,6 @@ static int inotify_open(struct source_context *context, struct source **ret_sour
         if (r < 0) {
                 tree_free(&s->tree);
                 (void)safe_close(s->fd);
-                free(s->scratch);
-                free(s->from_scratch);
                 free(s);
                 return r;
         }
@@ -557,8 +548,6 @@ static void inotify_close(struct source *source) {
         marks_free(s);
         tree_free(&s->tree);
         (void)close(s->fd);
-        free(s->scratch);
-        free(s->from_scratch);
         free(s);
 }
 

@@ -48,39 +48,10 @@
 
 #include <sys/inotify.h>
 
+#include "file_watch.h"
 #include "lookup.h"
 #include "source.h"
 #include "tree.h"
-
-enum watch_state {
-        WATCH_RESOLVING, /* a lookup tells what it is */
-        WATCH_STARTING,  /* tree: directories are being watched */
-        WATCH_IN_FORCE,
-        WATCH_WAITING,   /* tree: the directory is not there; inotify_wait.c */
-        WATCH_ENDED,     /* what was watched is gone */
-};
-
-/* One subscription here. */
-struct file_watch {
-        struct subscription *subscription;
-        enum kev_filter filter;
-        enum watch_state state;
-        struct list link;      /* among all tree watches, or those that wait */
-        struct lookup *lookup; /* while resolving, or while it is asked whether it is still there */
-        uint64_t serial;       /* tree: in force once no crawl up to this is under way */
-        struct list blocked;   /* tree, starting: among those that wait for the same crawl */
-        struct dir *dir;       /* tree */
-        dev_t device;          /* tree: of the directory */
-        ino_t inode;
-        struct mark *mark;     /* vnode; waiting: of the nearest directory above that is there, or NULL */
-        char *path;            /* tree: as the client named it; NULL: by descriptor */
-        size_t missing;        /* waiting: where in the path the name begins that is not there */
-        bool again;            /* while a lookup is under way: it is to be asked once more */
-        bool waits_first;      /* tree: the directory need not be there as the watch is made */
-        bool returning;        /* starting after it waited: `back` is told when it is in force */
-        uint32_t mask;         /* vnode */
-        const struct asker *asker; /* as identity, too; outlives the watch */
-};
 
 /* The kernel's watch of one inode. */
 struct mark {
@@ -148,7 +119,6 @@ struct inotify {
         uint64_t mount_reading; /* how often it was read */
 
         struct tree tree;
-        struct list trees;   /* all tree watches that have a directory */
         struct list waiting; /* those that wait for theirs */
         struct mux_timer wait_timer;
         uint64_t wait_msec;
@@ -172,11 +142,7 @@ struct inotify {
         uint64_t serial, order;
         struct list barriers;
         struct mux_timer barrier_timer;
-
-        char *scratch, *from_scratch; /* paths, built from the end */
 };
-
-enum { SCRATCH_BYTES = 128 * 1024 };
 
 /* What is asked for a directory of a tree: all that any tree watch may want, so
  * that the mask never changes. */
@@ -191,7 +157,6 @@ bool inotify_has_handled(const struct inotify *s, uint64_t position);
 void watch_attached(struct inotify *s, struct file_watch *watch, int error, const char *message);
 /* What a lookup's error means to whoever asked. */
 const char *lookup_message_text(int error);
-void report_to(struct inotify *s, struct file_watch *watch, struct report *report);
 
 /* ---- inotify_mark.c ------------------------------------------------------------------- */
 
@@ -322,8 +287,8 @@ void names_forget_touched(struct inotify *s);
 uint32_t vnode_mask(uint64_t notes);
 void vnode_on_watched(struct inotify *s, struct lookup *lookup);
 void vnode_on_event(struct inotify *s, struct mark *mark, uint32_t mask, bool has_name, uint64_t realtime_usec);
-void vnode_on_move(struct inotify *s, struct mark *mark, bool is_dir, bool within, uint64_t realtime_usec);
-void vnode_on_unmarked(struct inotify *s, struct mark *mark);
+void vnode_on_move(struct mark *mark, bool is_dir, bool within, uint64_t realtime_usec);
+void vnode_on_unmarked(struct mark *mark);
 void vnode_on_stat(struct inotify *s, struct lookup *lookup);
 void vnode_recheck_all(struct inotify *s);
 bool vnode_is_watched_by(const struct mark *mark, const struct asker *asker);

@@ -36,7 +36,7 @@ static bool give_index(struct lookup *lookup, struct dir *dir, uint32_t index) {
 }
 
 static void report_degraded(struct inotify *s, struct dir *dir) {
-        tree_report_entry(s, dir, "", KEV_NOTE_DEGRADED, KEV_KIND_DIRECTORY, realtime_nsec() / NSEC_PER_USEC, NULL);
+        tree_report_entry(&s->tree, dir, "", KEV_NOTE_DEGRADED, KEV_KIND_DIRECTORY, realtime_nsec() / NSEC_PER_USEC, NULL);
 }
 
 static void on_retry_timer(struct mux_timer *timer);
@@ -88,7 +88,7 @@ void tree_retry_soon(struct inotify *s) {
 
 /* All of it was looked at again: what is still not covered is said after `rescan`. */
 static void report_rechecked(struct inotify *s, struct dir *dir) {
-        tree_report_rescan(s, dir);
+        tree_report_rescan(&s->tree, dir);
         tree_report_degraded(s, dir);
 }
 
@@ -100,7 +100,7 @@ bool tree_is_watched_by(const struct inotify *s, const struct dir *dir, const st
                         if (watch->asker == asker)
                                 return true;
                 }
-        list_for_each(entry, &s->trees) {
+        list_for_each(entry, &s->tree.watches) {
                 const struct file_watch *watch = list_entry(entry, struct file_watch, link);
 
                 if (watch->asker == asker && watch->dir && tree_is_below(watch->dir, dir))
@@ -236,7 +236,7 @@ void tree_on_place(struct inotify *s, struct lookup *lookup) {
         tree_end_watch(s, watch, realtime_nsec() / NSEC_PER_USEC);
         tree_release(s, dir);
         /* For those above: something else may have its place. */
-        if (tree_holds(s, dir) && dir->parent && dir->parent->mark && tree_wants(s, dir->parent, dir->name))
+        if (tree_holds(s, dir) && dir->parent && dir->parent->mark && tree_wants(&s->tree, dir->parent, dir->name))
                 tree_crawl(s, dir, PURPOSE_RECHECK, 0, 0, NULL);
         tree_unref(&s->tree, dir);
 }
@@ -260,7 +260,7 @@ static void on_unfound(struct inotify *s, struct lookup *lookup, struct dir *dir
                 if (!list_empty(&dir->subscriptions)) /* its watch is of what is mounted */
                         return;
                 if (dir->mark || dir->first_child || (dir == lookup->root && !lookup->part))
-                        tree_report_entry(s, dir, "", KEV_NOTE_RESCAN, KEV_KIND_DIRECTORY, now, NULL);
+                        tree_report_entry(&s->tree, dir, "", KEV_NOTE_RESCAN, KEV_KIND_DIRECTORY, now, NULL);
                 tree_hide(s, dir, now);
                 tree_prune(&s->tree, parent);
                 return;
@@ -343,7 +343,7 @@ static void on_child(struct inotify *s, struct lookup *lookup, struct dir *dir, 
         if (child)
                 child->listed_by = lookup->order;
         if (lookup->shallow || !tree_wants_all(dir)) {
-                if (tree_wants(s, dir, name))
+                if (tree_wants(&s->tree, dir, name))
                         crawl_child(s, lookup, dir, name, touched);
                 return;
         }
@@ -392,7 +392,7 @@ static void on_entries(struct inotify *s, struct lookup *lookup, struct dir *dir
                         touched = names_take(&s->touched, dir, p, NULL);
                         if (!touched) {
                                 names_add(&s->listed, dir, p, lookup->stop);
-                                tree_report_entry(s, dir, p, KEV_NOTE_CREATE, kind, now, lookup->stop);
+                                tree_report_entry(&s->tree, dir, p, KEV_NOTE_CREATE, kind, now, lookup->stop);
                         }
                         s->listed_tick = ++s->tick;
                 }
@@ -431,7 +431,7 @@ static void ask_again(struct inotify *s, const struct lookup *lookup, struct dir
         if (dir->again)
                 purpose = MAX((enum lookup_purpose)dir->again_purpose, purpose);
         dir->again = false;
-        if (tree_wants(s, dir, ""))
+        if (tree_wants(&s->tree, dir, ""))
                 tree_crawl(s, dir, purpose, 0, 0, NULL);
 }
 
@@ -521,7 +521,7 @@ void tree_on_crawled(struct inotify *s, struct lookup *lookup) {
 }
 
 void tree_recheck_all(struct inotify *s) {
-        list_for_each(entry, &s->trees) {
+        list_for_each(entry, &s->tree.watches) {
                 struct file_watch *watch = list_entry(entry, struct file_watch, link);
 
                 if (!watch->dir->parent || !tree_wants_all(watch->dir->parent) ||

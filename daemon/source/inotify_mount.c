@@ -37,7 +37,7 @@ static void on_changed(struct inotify *s, const char *path) {
         struct dir *dir = tree_find_path(&s->tree, path, strlen(path));
 
         if (dir && dir->n_watches > 0)
-                list_for_each(entry, &s->trees) {
+                list_for_each(entry, &s->tree.watches) {
                         struct file_watch *watch = list_entry(entry, struct file_watch, link);
 
                         if (tree_is_below(watch->dir, dir))
@@ -45,7 +45,7 @@ static void on_changed(struct inotify *s, const char *path) {
                 }
         if (dir && !list_empty(&dir->subscriptions)) /* see tree_on_place() */
                 return;
-        if (*name == 0 || !parent || !parent->mark || !tree_wants(s, parent, name))
+        if (*name == 0 || !parent || !parent->mark || !tree_wants(&s->tree, parent, name))
                 return;
         dir = tree_make_child(&s->tree, parent, name);
         if (dir)

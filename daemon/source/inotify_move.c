@@ -20,7 +20,7 @@ void move_out(struct inotify *s, struct move *move) {
                         tree_on_move(s, d, move->name, NULL, NULL, move->is_dir, move->realtime_usec);
         }
         if (move->mark->vnode)
-                vnode_on_move(s, move->mark, move->is_dir, false, move->realtime_usec);
+                vnode_on_move(move->mark, move->is_dir, false, move->realtime_usec);
         free(move);
 }
 
@@ -121,9 +121,9 @@ void move_on_to(struct inotify *s, struct mark *mark, const struct inotify_event
                                 tree_on_move(s, d, move->name, NULL, NULL, is_dir, now);
                 }
         if (mark->vnode)
-                vnode_on_move(s, mark, is_dir, move && move->mark == mark, now);
+                vnode_on_move(mark, is_dir, move && move->mark == mark, now);
         if (move && move->mark != mark && move->mark->vnode)
-                vnode_on_move(s, move->mark, is_dir, false, now);
+                vnode_on_move(move->mark, is_dir, false, now);
         free(move);
 }
 

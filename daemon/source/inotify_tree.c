@@ -60,7 +60,7 @@ static bool forget_lookups_below(struct inotify *s, struct dir *dir) {
                 struct lookup *lookup = list_entry(entry, struct lookup, link);
 
                 if (lookup->forgotten || !lookup->root || !tree_is_below(lookup->root, dir) ||
-                    tree_wants(s, lookup->root, ""))
+                    tree_wants(&s->tree, lookup->root, ""))
                         continue;
                 tree_forget_lookup(s, lookup);
                 any = true;
@@ -72,7 +72,7 @@ static bool forget_lookups_below(struct inotify *s, struct dir *dir) {
 static void ask_again_below(struct inotify *s, struct dir *dir) {
         if (dir->n_watches == 0)
                 return;
-        list_for_each(entry, &s->trees) {
+        list_for_each(entry, &s->tree.watches) {
                 struct file_watch *watch = list_entry(entry, struct file_watch, link);
 
                 if (!tree_is_below(watch->dir, dir))
@@ -141,7 +141,7 @@ void tree_end_watch(struct inotify *s, struct file_watch *watch, uint64_t realti
         report.kind = KEV_KIND_DIRECTORY;
         report.realtime_usec = realtime_usec;
         report.below = (struct event_path){ "", 0 };
-        report_to(s, watch, &report);
+        watch_report(watch, &report);
         report_done(&report);
         if (waits)
                 wait_begin(s, watch);
@@ -151,7 +151,7 @@ void tree_end_watch(struct inotify *s, struct file_watch *watch, uint64_t realti
 static void end_watches(struct inotify *s, struct dir *dir, uint64_t realtime_usec) {
         if (dir->n_watches == 0)
                 return;
-        list_for_each(entry, &s->trees) {
+        list_for_each(entry, &s->tree.watches) {
                 struct file_watch *watch = list_entry(entry, struct file_watch, link);
 
                 if (tree_is_below(watch->dir, dir))
@@ -178,7 +178,7 @@ void tree_hide(struct inotify *s, struct dir *dir, uint64_t realtime_usec) {
 }
 
 static bool is_kept(struct inotify *s, const struct dir *dir, bool selective) {
-        return dir->n_watches > 0 || (selective && tree_wants(s, dir, ""));
+        return dir->n_watches > 0 || (selective && tree_wants(&s->tree, dir, ""));
 }
 
 void tree_release(struct inotify *s, struct dir *dir) {
@@ -192,7 +192,7 @@ void tree_release(struct inotify *s, struct dir *dir) {
         for (;;) {
                 struct dir *child = tree_wants_all(d) ? NULL : d->first_child;
 
-                if (!tree_wants(s, d, "")) {
+                if (!tree_wants(&s->tree, d, "")) {
                         unmark(s, d);
                         forget_lookup(d);
                 }
@@ -288,7 +288,7 @@ void tree_start(struct inotify *s, struct file_watch *watch, struct lookup *look
         watch->state = WATCH_STARTING;
         tree_count(dir, 1);
         list_append(&dir->subscriptions, &watch->subscription->link);
-        list_append(&s->trees, &watch->link);
+        list_append(&s->tree.watches, &watch->link);
         tree_report_degraded(s, dir);
         if (!covered) /* what is being watched for others is not asked again */
                 tree_crawl(s, dir, PURPOSE_INITIAL, watch->returning ? lookup->serial : 0, watch->asker->uid, NULL);
@@ -379,8 +379,8 @@ static void on_create(struct inotify *s, struct dir *dir, const char *name, bool
         report.notes = KEV_NOTE_CREATE;
         report.kind = is_dir ? KEV_KIND_DIRECTORY : KEV_KIND_UNKNOWN;
         report.realtime_usec = realtime_usec;
-        tree_report_up(s, dir, name, &report, start, NULL);
-        if (is_dir && tree_wants(s, dir, name))
+        tree_report_up(&s->tree, dir, name, &report, start, NULL);
+        if (is_dir && tree_wants(&s->tree, dir, name))
                 discover(s, dir, name);
 }
 
@@ -388,7 +388,7 @@ static void on_create(struct inotify *s, struct dir *dir, const char *name, bool
 static void on_attrib_of_dir(struct inotify *s, struct dir *dir, const char *name) {
         const struct dir *child = tree_child(&s->tree, dir, name);
 
-        if (!(child && (child->mark || child->lookup)) && tree_wants(s, dir, name))
+        if (!(child && (child->mark || child->lookup)) && tree_wants(&s->tree, dir, name))
                 discover(s, dir, name);
 }
 
@@ -397,7 +397,7 @@ static void on_delete(struct inotify *s, struct dir *dir, const char *name, bool
 
         (void)names_take(&s->listed, dir, name, NULL);
         names_touch(s, dir, name);
-        tree_report_entry(s, dir, name, KEV_NOTE_DELETE, is_dir ? KEV_KIND_DIRECTORY : KEV_KIND_UNKNOWN, realtime_usec,
+        tree_report_entry(&s->tree, dir, name, KEV_NOTE_DELETE, is_dir ? KEV_KIND_DIRECTORY : KEV_KIND_UNKNOWN, realtime_usec,
                           NULL);
         if (child)
                 tree_drop(s, child, realtime_usec);
@@ -413,7 +413,7 @@ void tree_on_entry(struct inotify *s, struct dir *dir, uint32_t mask, const char
         else if (mask & IN_DELETE)
                 on_delete(s, dir, name, is_dir, realtime_usec);
         else if (notes)
-                tree_report_entry(s, dir, name, notes, is_dir ? KEV_KIND_DIRECTORY : KEV_KIND_UNKNOWN, realtime_usec,
+                tree_report_entry(&s->tree, dir, name, notes, is_dir ? KEV_KIND_DIRECTORY : KEV_KIND_UNKNOWN, realtime_usec,
                                   NULL);
         if (is_dir && (mask & IN_ATTRIB))
                 on_attrib_of_dir(s, dir, name);
@@ -438,7 +438,7 @@ void tree_on_self(struct inotify *s, struct dir *dir, uint32_t mask, uint64_t re
         report.kind = KEV_KIND_DIRECTORY;
         report.realtime_usec = realtime_usec;
         report.below = (struct event_path){ "", 0 };
-        tree_report_at(s, dir, &report);
+        tree_report_at(&s->tree, dir, &report);
 }
 
 void tree_on_unmarked(struct inotify *s, struct dir *dir) {
@@ -457,7 +457,7 @@ static void move_known(struct inotify *s, struct dir *moved, struct dir *to, con
                        uint64_t realtime_usec) {
         struct dir *target = tree_child(&s->tree, to, to_name), *from = moved->parent;
         bool new_to_some = tree_is_watched_below(to, common);
-        bool alike = tree_wants_all(common) || tree_wants_alike(s, from, moved->name, to, to_name, common);
+        bool alike = tree_wants_all(common) || tree_wants_alike(&s->tree, from, moved->name, to, to_name, common);
 
         if (target == moved)
                 return;
@@ -501,27 +501,27 @@ void tree_on_move(struct inotify *s, struct dir *from, const char *from_name, st
                 /* Both directories were listed after this: it was told where it is now, and hardly where it was. */
                 (void)names_take(&s->listed, from, from_name, NULL);
                 names_touch(s, from, from_name);
-                tree_report_entry(s, from, from_name, KEV_NOTE_MOVEDOUT, kind, realtime_usec, NULL);
+                tree_report_entry(&s->tree, from, from_name, KEV_NOTE_MOVEDOUT, kind, realtime_usec, NULL);
                 return;
         }
         if (from) {
                 (void)names_take(&s->listed, from, from_name, NULL);
                 names_touch(s, from, from_name);
-                tree_report_entry(s, from, from_name, KEV_NOTE_MOVEDOUT, kind, realtime_usec, common);
+                tree_report_entry(&s->tree, from, from_name, KEV_NOTE_MOVEDOUT, kind, realtime_usec, common);
         }
         if (to) {
                 names_touch(s, to, to_name);
-                tree_report_entry(s, to, to_name, KEV_NOTE_MOVEDIN, kind, realtime_usec, common);
+                tree_report_entry(&s->tree, to, to_name, KEV_NOTE_MOVEDIN, kind, realtime_usec, common);
         }
         if (common)
-                tree_report_rename(s, from, from_name, to, to_name, common, &report);
+                tree_report_rename(&s->tree, from, from_name, to, to_name, common, &report);
         if (!is_dir)
                 return;
-        if (moved && to && tree_wants(s, to, to_name))
+        if (moved && to && tree_wants(&s->tree, to, to_name))
                 move_known(s, moved, to, to_name, common, realtime_usec);
         else if (moved)
                 tree_drop(s, moved, realtime_usec);
-        else if (to && tree_wants(s, to, to_name)) {
+        else if (to && tree_wants(&s->tree, to, to_name)) {
                 struct dir *child = tree_child(&s->tree, to, to_name);
 
                 if (child)

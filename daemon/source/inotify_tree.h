@@ -6,12 +6,11 @@
  *
  *   inotify_tree.c    which directories are watched, and what events do to them
  *   inotify_crawl.c   asking what is there, and taking the answers
- *   inotify_cover.c   which directories are wanted
  *   inotify_names.c   names that must not be told twice
- *   inotify_report.c  telling, from a directory up
  */
 
 #include "inotify.h"
+#include "tree_report.h"
 
 /* ---- inotify_tree.c ------------------------------------------------------------------- */
 
@@ -49,29 +48,6 @@ void tree_forget_lookup(struct inotify *s, struct lookup *lookup);
 void tree_report_degraded(struct inotify *s, const struct dir *above);
 uid_t tree_user_of(const struct dir *dir);
 
-/* ---- inotify_cover.c ------------------------------------------------------------------ */
-
-/* A path that grows towards the front. */
-struct climb {
-        char *buffer;
-        size_t start; /* SCRATCH_BYTES - 1: empty */
-};
-
-void climb_begin(struct climb *c, char *buffer, const char *name);
-/* Puts a directory's name in front. False: no room for it. */
-bool climb_up(struct climb *c, const char *name);
-struct event_path climb_path(const struct climb *c);
-
-/* Whether there is a watch of `dir` or of one above it, but below `stop`. */
-bool tree_is_watched_below(const struct dir *dir, const struct dir *stop);
-/* Whether such a watch is about anything below the directory `name` in `dir`, or `dir` itself where it is empty. */
-bool tree_wants(struct inotify *s, const struct dir *dir, const char *name);
-/* Whether one of them is about all below `dir`. */
-bool tree_wants_all(const struct dir *dir);
-/* Whether to those who see both ends what is below is of the same interest after a move as before. */
-bool tree_wants_alike(struct inotify *s, const struct dir *from, const char *from_name, const struct dir *to,
-                      const char *to_name, const struct dir *common);
-
 /* ---- inotify_names.c ------------------------------------------------------------------ */
 
 /* In s->listed or s->touched. Without memory for it the name is told twice. */
@@ -81,20 +57,3 @@ void names_add(struct hash *table, const struct dir *dir, const char *name, cons
 bool names_take(struct hash *table, const struct dir *dir, const char *name, uint64_t *ret_stop);
 /* An event about an entry was handled. */
 void names_touch(struct inotify *s, const struct dir *dir, const char *name);
-
-/* ---- inotify_report.c ----------------------------------------------------------------- */
-
-/* To those who watch this very directory. */
-void tree_report_at(struct inotify *s, struct dir *dir, struct report *report);
-/* About `name` in `dir` (or `dir` itself where it is empty), to the watches from there up, those below the directory
- * `start` left out, and those at `stop` and above. With a `start` of 0, or that is not above any more, none below
- * are. */
-void tree_report_up(struct inotify *s, struct dir *dir, const char *name, struct report *report, uint64_t start,
-                    const struct dir *stop);
-void tree_report_entry(struct inotify *s, struct dir *dir, const char *name, uint64_t notes, enum kev_kind kind,
-                       uint64_t realtime_usec, struct dir *stop);
-/* To the watches that see both ends. */
-void tree_report_rename(struct inotify *s, struct dir *from, const char *from_name, struct dir *to,
-                        const char *to_name, struct dir *common, struct report *report);
-/* `dir` and all below it are in doubt: told to those above for `dir`, to those within for themselves. */
-void tree_report_rescan(struct inotify *s, struct dir *dir);

@@ -58,7 +58,7 @@ uint32_t vnode_mask(uint64_t notes) {
 
 /* ---- telling -------------------------------------------------------------------------------- */
 
-static void tell(struct inotify *s, struct vnode *v, const struct changes *changes, uint64_t notes, bool end) {
+static void tell(struct vnode *v, const struct changes *changes, uint64_t notes, bool end) {
         struct report report = REPORT_INIT;
 
         notes |= changes->notes;
@@ -78,7 +78,7 @@ static void tell(struct inotify *s, struct vnode *v, const struct changes *chang
 
                 /* The end is for those, too, who asked for none of the notes. */
                 report.notes = end && !(notes & subscription->notes) ? 0 : notes;
-                report_to(s, subscription->object, &report);
+                watch_report(subscription->object, &report);
         }
         report_done(&report);
 }
@@ -106,7 +106,7 @@ static void look(struct inotify *s, struct mark *mark, uint64_t serial) {
                 }
                 lookup_free(lookup);
         }
-        tell(s, v, &v->now, blunt_notes(&v->now), false);
+        tell(v, &v->now, blunt_notes(&v->now), false);
         v->now = (struct changes){ 0 };
 }
 
@@ -158,7 +158,7 @@ void vnode_on_stat(struct inotify *s, struct lookup *lookup) {
         notes = there ? compare(v, &lookup->state) : on_gone(v, lookup);
         if (there)
                 v->state = lookup->state;
-        tell(s, v, &v->now, notes, false);
+        tell(v, &v->now, notes, false);
         v->now = v->later;
         v->later = (struct changes){ 0 };
         if (v->now.count > 0)
@@ -173,14 +173,14 @@ static void count(struct changes *changes, uint64_t realtime_usec) {
 }
 
 /* Now, or with the answer that is awaited. */
-static void add(struct inotify *s, struct vnode *v, uint64_t notes, uint64_t realtime_usec) {
+static void add(struct vnode *v, uint64_t notes, uint64_t realtime_usec) {
         struct changes *changes = v->later.count > 0 ? &v->later : &v->now;
 
         changes->notes |= notes;
         count(changes, realtime_usec);
         if (v->asked)
                 return;
-        tell(s, v, &v->now, 0, false);
+        tell(v, &v->now, 0, false);
         v->now = (struct changes){ 0 };
 }
 
@@ -220,23 +220,23 @@ static void on_self(struct inotify *s, struct mark *mark, uint32_t mask, uint64_
                 add_with_look(s, mark, (struct changes){ .modified = mask & IN_MODIFY, .changed = mask & IN_ATTRIB },
                               realtime_usec);
         if (notes)
-                add(s, v, notes, realtime_usec);
+                add(v, notes, realtime_usec);
 }
 
 void vnode_on_event(struct inotify *s, struct mark *mark, uint32_t mask, bool has_name, uint64_t realtime_usec) {
         if (!has_name)
                 on_self(s, mark, mask, realtime_usec);
         else if (mask & (IN_CREATE | IN_DELETE)) /* in a directory; what happens to its entries is theirs */
-                add(s, mark->vnode, KEV_NOTE_WRITE | (mask & IN_ISDIR ? KEV_NOTE_LINK : 0), realtime_usec);
+                add(mark->vnode, KEV_NOTE_WRITE | (mask & IN_ISDIR ? KEV_NOTE_LINK : 0), realtime_usec);
 }
 
-void vnode_on_move(struct inotify *s, struct mark *mark, bool is_dir, bool within, uint64_t realtime_usec) {
-        add(s, mark->vnode,
+void vnode_on_move(struct mark *mark, bool is_dir, bool within, uint64_t realtime_usec) {
+        add(mark->vnode,
             KEV_NOTE_WRITE | (within ? 0 : KEV_NOTE_EXTEND) | (!within && is_dir ? KEV_NOTE_LINK : 0), realtime_usec);
 }
 
 /* The watch is over. What was still to be learned can't be any more. */
-void vnode_on_unmarked(struct inotify *s, struct mark *mark) {
+void vnode_on_unmarked(struct mark *mark) {
         struct vnode *v = mark->vnode;
         struct changes all = v->now;
         struct list *entry;
@@ -249,7 +249,7 @@ void vnode_on_unmarked(struct inotify *s, struct mark *mark) {
                 all.changed = false;
         if (all.count == 0)
                 all.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
-        tell(s, v, &all, blunt_notes(&all), true);
+        tell(v, &all, blunt_notes(&all), true);
         while ((entry = list_pop(&v->subscriptions))) {
                 struct file_watch *watch = list_entry(entry, struct subscription, link)->object;
 

@@ -124,7 +124,7 @@ void wait_on_started(struct inotify *s, struct file_watch *watch, int error) {
         report.kind = KEV_KIND_DIRECTORY;
         report.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
         report.below = (struct event_path){ "", 0 };
-        report_to(s, watch, &report);
+        watch_report(watch, &report);
         report_done(&report);
 }
 

@@ -27,15 +27,23 @@ static struct dir *new_dir(struct tree *tree, const char *name, size_t size) {
 
 int tree_init(struct tree *tree) {
         *tree = (struct tree){ .next_id = 1 };
+        list_init(&tree->watches);
         tree->root = new_dir(tree, "", 0);
-        return tree->root ? 0 : -ENOMEM;
+        tree->scratch = malloc(SCRATCH_BYTES);
+        tree->from_scratch = malloc(SCRATCH_BYTES);
+        if (tree->root && tree->scratch && tree->from_scratch)
+                return 0;
+        tree_free(tree);
+        return -ENOMEM;
 }
 
 void tree_free(struct tree *tree) {
         if (tree->root)
                 tree_free_dir(tree, tree->root);
         hash_free(&tree->names);
-        tree->root = NULL;
+        free(tree->scratch);
+        free(tree->from_scratch);
+        *tree = (struct tree){ 0 };
 }
 
 static struct dir *find(const struct tree *tree, const struct dir *parent, const char *name, size_t size) {

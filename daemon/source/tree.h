@@ -15,8 +15,11 @@
 #include "hash.h"
 #include "list.h"
 
-struct mark;
+struct event_process;
+struct file_watch;
 struct lookup;
+struct mark;
+struct report;
 
 struct dir {
         struct hash_node node; /* by parent and name */
@@ -47,7 +50,16 @@ struct tree {
         uint64_t next_id;
         uint64_t n_placed; /* how often a directory was made or moved */
         size_t n_dirs;
+        struct list watches; /* the tree watches that have a directory here */
+        char *scratch, *from_scratch; /* SCRATCH_BYTES each: paths, built from the end */
+        /* The event at hand: where it happened, in both directories for a rename; who did it, or NULL. */
+        const struct dir *where, *from_where;
+        const struct event_process *process;
+        /* Whether this watch may be told; NULL: all may. Of `where` NULL it may always. */
+        bool (*may_tell)(struct tree *tree, struct file_watch *watch, const struct report *report);
 };
+
+enum { SCRATCH_BYTES = 128 * 1024 };
 
 int tree_init(struct tree *tree);
 /* The root alone must be left. */

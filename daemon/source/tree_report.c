@@ -2,21 +2,28 @@
 
 /* Telling: from a directory up, to the tree watches on the way. */
 
-#include "inotify_tree.h"
+#include "tree_report.h"
 
 #include <string.h>
 
-void tree_report_at(struct inotify *s, struct dir *dir, struct report *report) {
+static void report_at(struct tree *tree, struct dir *dir, struct report *report) {
         bool always = report->notes & KEV_NOTE_DEGRADED; /* part of what the watch is made of */
 
         list_for_each(entry, &dir->subscriptions) {
                 struct subscription *subscription = list_entry(entry, struct subscription, link);
                 struct file_watch *watch = subscription->object;
 
-                if (watch->state == WATCH_IN_FORCE || (always && watch->state == WATCH_STARTING))
-                        report_to(s, watch, report);
+                if (watch->state != WATCH_IN_FORCE && !(always && watch->state == WATCH_STARTING))
+                        continue;
+                if (!tree->may_tell || tree->may_tell(tree, watch, report))
+                        watch_report(watch, report);
         }
         report_done(report);
+}
+
+void tree_report_at(struct tree *tree, struct dir *dir, struct report *report) {
+        tree->where = tree->from_where = NULL;
+        report_at(tree, dir, report);
 }
 
 static bool has_above(const struct dir *dir, uint64_t id) {
@@ -25,61 +32,66 @@ static bool has_above(const struct dir *dir, uint64_t id) {
         return dir != NULL;
 }
 
-void tree_report_up(struct inotify *s, struct dir *dir, const char *name, struct report *report, uint64_t start,
+void tree_report_up(struct tree *tree, struct dir *dir, const char *name, struct report *report, uint64_t start,
                     const struct dir *stop) {
         bool started = start == 0 || !has_above(dir, start);
         struct climb below;
 
-        climb_begin(&below, s->scratch, name);
+        tree->where = dir;
+        tree->from_where = NULL;
+        climb_begin(&below, tree->scratch, name);
         for (struct dir *d = dir; d && d != stop; d = d->parent) {
                 started |= d->id == start;
                 if (started && !list_empty(&d->subscriptions)) {
                         report->below = climb_path(&below);
-                        tree_report_at(s, d, report);
+                        report_at(tree, d, report);
                 }
                 if (!climb_up(&below, d->name)) {
                         /* Deeper than can be said: the part that can. */
                         report->notes = KEV_NOTE_RESCAN;
-                        climb_begin(&below, s->scratch, d->name);
+                        climb_begin(&below, tree->scratch, d->name);
                 }
         }
 }
 
-void tree_report_entry(struct inotify *s, struct dir *dir, const char *name, uint64_t notes, enum kev_kind kind,
+void tree_report_entry(struct tree *tree, struct dir *dir, const char *name, uint64_t notes, enum kev_kind kind,
                        uint64_t realtime_usec, struct dir *stop) {
         struct report report = REPORT_INIT;
 
         report.notes = notes;
         report.kind = kind;
         report.realtime_usec = realtime_usec;
-        tree_report_up(s, dir, name, &report, 0, stop);
+        report.process = tree->process;
+        tree_report_up(tree, dir, name, &report, 0, stop);
 }
 
-void tree_report_rescan(struct inotify *s, struct dir *dir) {
+void tree_report_rescan(struct tree *tree, struct dir *dir) {
         struct report report = REPORT_INIT;
 
         report.notes = KEV_NOTE_RESCAN;
         report.kind = KEV_KIND_DIRECTORY;
         report.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
-        tree_report_up(s, dir, "", &report, 0, NULL);
+        tree_report_up(tree, dir, "", &report, 0, NULL);
         report.below = (struct event_path){ "", 0 };
         if (dir->n_watches == 0)
                 return;
-        list_for_each(entry, &s->trees) {
+        list_for_each(entry, &tree->watches) {
                 struct file_watch *watch = list_entry(entry, struct file_watch, link);
 
                 if (watch->state == WATCH_IN_FORCE && watch->dir != dir && tree_is_below(watch->dir, dir))
-                        report_to(s, watch, &report);
+                        watch_report(watch, &report);
                 report_done(&report);
         }
 }
 
-void tree_report_rename(struct inotify *s, struct dir *from, const char *from_name, struct dir *to,
+void tree_report_rename(struct tree *tree, struct dir *from, const char *from_name, struct dir *to,
                         const char *to_name, struct dir *common, struct report *report) {
         struct climb below, from_below;
 
-        climb_begin(&below, s->scratch, to_name);
-        climb_begin(&from_below, s->from_scratch, from_name);
+        tree->where = to;
+        tree->from_where = from;
+        climb_begin(&below, tree->scratch, to_name);
+        climb_begin(&from_below, tree->from_scratch, from_name);
         for (struct dir *d = to; d != common; d = d->parent)
                 if (!climb_up(&below, d->name))
                         return;
@@ -90,10 +102,10 @@ void tree_report_rename(struct inotify *s, struct dir *from, const char *from_na
                 if (!list_empty(&d->subscriptions)) {
                         report->below = climb_path(&below);
                         report->from_below = climb_path(&from_below);
-                        tree_report_at(s, d, report);
+                        report_at(tree, d, report);
                 }
                 if (!climb_up(&below, d->name) || !climb_up(&from_below, d->name)) {
-                        tree_report_rescan(s, d);
+                        tree_report_rescan(tree, d);
                         return;
                 }
         }

@@ -2,7 +2,7 @@
 
 /* Which directories are wanted: those that a watch of them or of a directory above covers, by its globs and depth. */
 
-#include "inotify_tree.h"
+#include "tree_report.h"
 
 #include <string.h>
 
@@ -43,17 +43,17 @@ bool tree_is_watched_below(const struct dir *dir, const struct dir *stop) {
         return false;
 }
 
-bool tree_wants(struct inotify *s, const struct dir *dir, const char *name) {
+bool tree_wants(struct tree *tree, const struct dir *dir, const char *name) {
         struct climb below;
 
-        climb_begin(&below, s->scratch, name);
+        climb_begin(&below, tree->scratch, name);
         for (const struct dir *d = dir; d; d = d->parent) {
                 list_for_each(entry, &d->subscriptions) {
                         struct subscription *subscription = list_entry(entry, struct subscription, link);
 
                         if (is_at_work(subscription->object) &&
                             (!subscription->selective ||
-                             s->source.context->sink->descends(subscription, climb_path(&below))))
+                             subscription->source->context->sink->descends(subscription, climb_path(&below))))
                                 return true;
                 }
                 if (!climb_up(&below, d->name))
@@ -73,12 +73,12 @@ bool tree_wants_all(const struct dir *dir) {
         return false;
 }
 
-bool tree_wants_alike(struct inotify *s, const struct dir *from, const char *from_name, const struct dir *to,
+bool tree_wants_alike(struct tree *tree, const struct dir *from, const char *from_name, const struct dir *to,
                       const char *to_name, const struct dir *common) {
         struct climb below, from_below;
 
-        climb_begin(&below, s->scratch, to_name);
-        climb_begin(&from_below, s->from_scratch, from_name);
+        climb_begin(&below, tree->scratch, to_name);
+        climb_begin(&from_below, tree->from_scratch, from_name);
         for (const struct dir *d = to; d != common; d = d->parent)
                 if (!climb_up(&below, d->name))
                         return false;
@@ -90,7 +90,7 @@ bool tree_wants_alike(struct inotify *s, const struct dir *from, const char *fro
                         struct subscription *subscription = list_entry(entry, struct subscription, link);
 
                         if (is_at_work(subscription->object) && subscription->selective &&
-                            !s->source.context->sink->sees_alike(subscription, climb_path(&from_below),
+                            !subscription->source->context->sink->sees_alike(subscription, climb_path(&from_below),
                                                                  climb_path(&below)))
                                 return false;
                 }
