@@ -12,6 +12,7 @@
 #include <sys/signalfd.h>
 #include <systemd/sd-daemon.h>
 
+#include "broker.h"
 #include "bus.h"
 #include "config.h"
 #include "log.h"
@@ -28,6 +29,8 @@ struct daemon {
         struct bus *bus;
         struct mux_io signals;
         int signal_fd;
+        pid_t broker; /* 0: there is none */
+        int broker_fd; /* or why, a negative errno */
 };
 
 static void on_signal(struct mux_io *io, unsigned events _unused_) {
@@ -85,16 +88,31 @@ static int run(struct daemon *d, const struct options *options) {
         return r;
 }
 
+/* fanotify's calls are a system daemon's, and of whoever asks for them. */
+static void start_broker(struct daemon *d, const struct options *options) {
+        enum file_mechanism m = options->file_mechanism;
+        int r = -EOPNOTSUPP;
+
+        if (m == FILE_MECHANISM_FANOTIFY || (m == FILE_MECHANISM_AUTO && options->mode == MODE_SYSTEM))
+                r = broker_start(&d->broker_fd, &d->broker);
+        if (r == 0)
+                return;
+        d->broker_fd = r;
+        if (r != -EOPNOTSUPP)
+                log_notice("fanotify is not to be had: %s", strerror(-r));
+}
+
 static int serve(const struct options *options) {
         struct daemon d = { .signal_fd = -1, .signals = MUX_IO_INIT };
         int r;
 
+        start_broker(&d, options);
         raise_descriptor_limit();
         r = mux_open(options->mux, &d.mux);
         if (r == 0)
                 r = workers_new(&d.workers);
         if (r == 0)
-                r = server_open(&d.server, d.mux, d.workers, options->mode);
+                r = server_open(&d.server, d.mux, d.workers, options->mode, options->file_mechanism, d.broker_fd);
         if (r < 0) {
                 log_error("can't start: %s", strerror(-r));
                 return r;
@@ -108,6 +126,7 @@ static int serve(const struct options *options) {
         if (!workers_free(d.workers))
                 return r; /* a thread hangs in a file system, and will until the process ends */
         server_free(&d.server);
+        broker_wait(d.broker);
         mux_remove(d.mux, &d.signals);
         (void)safe_close(d.signal_fd);
         mux_close(d.mux);

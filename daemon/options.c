@@ -78,11 +78,18 @@ static int set_mux(struct options *o, const char *value, struct origin origin) {
         return -EINVAL;
 }
 
-static int set_file_mechanism(struct options *o _unused_, const char *value, struct origin origin) {
-        if (strcmp(value, "auto") == 0 || strcmp(value, "inotify") == 0)
-                return 0; /* the same in this version */
-        if (strcmp(value, "fanotify") == 0)
-                return complain(origin, "file-mechanism: fanotify is not part of this version");
+static int set_file_mechanism(struct options *o, const char *value, struct origin origin) {
+        static const char *const names[] = {
+                [FILE_MECHANISM_AUTO] = "auto",
+                [FILE_MECHANISM_FANOTIFY] = "fanotify",
+                [FILE_MECHANISM_INOTIFY] = "inotify",
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+                if (strcmp(value, names[i]) == 0) {
+                        o->file_mechanism = (enum file_mechanism)i;
+                        return 0;
+                }
         return complain(origin, "file-mechanism: \"%s\" is none of auto, fanotify, inotify", value);
 }
 
@@ -268,7 +275,7 @@ void options_print_help(void) {
         for (unsigned i = 0; mux_backend_name_at(i); i++)
                 printf(" %s", mux_backend_name_at(i));
         printf("\n"
-               "  --file-mechanism=NAME      auto or inotify\n"
+               "  --file-mechanism=NAME      auto, fanotify (with privileges), or inotify\n"
                "  --process-feed=NAME        auto or pidfd\n"
                "  --config=FILE              read this file instead of the default ones\n"
                "  --check-config             read the configuration, say what is wrong, and end\n"

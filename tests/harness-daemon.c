@@ -127,9 +127,9 @@ struct daemon *daemon_start_with(const char *const *options) {
         unsigned number = ++n_daemons;
         _cleanup_(freep) char *log_path = format("%s/kevd-%u.log", harness_tempdir(), number);
         _cleanup_(freep) char *notify_path = format("%s/notify-%u", harness_tempdir(), number);
-        _cleanup_(freep) char *listen_option = NULL;
+        _cleanup_(freep) char *listen_option = NULL, *mechanism_option = NULL;
         _cleanup_(freep) char **argv = NULL;
-        const char *path = getenv("KEVD");
+        const char *path = getenv("KEVD"), *mechanism = getenv("KEVD_FILE_MECHANISM");
         struct daemon *daemon = calloc(1, sizeof(*daemon));
         pid_t parent = getpid();
         struct sockaddr_un address;
@@ -142,12 +142,15 @@ struct daemon *daemon_start_with(const char *const *options) {
 
         while (options[n])
                 n++;
-        argv = calloc(n + 4, sizeof(*argv));
+        if (mechanism)
+                mechanism_option = format("--file-mechanism=%s", mechanism);
+        argv = calloc(n + 5, sizeof(*argv));
         ck_assert_ptr_nonnull(argv);
         argv[0] = (char *)path;
         argv[1] = listen_option;
         argv[2] = (char *)"--mode=user";
         memcpy(&argv[3], options, n * sizeof(*argv));
+        argv[3 + n] = mechanism_option;
 
         address_of(notify_path, &address);
         daemon->notify_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);

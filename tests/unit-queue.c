@@ -65,7 +65,7 @@ static const struct queue_listener listener = { .ready = on_ready, .added = on_a
 static void setup(void) {
         ck_assert_int_eq(mux_open(NULL, &mux), 0);
         ck_assert_int_eq(workers_new(&workers), 0);
-        sources_open(&sources, mux, workers, &queue_sink);
+        sources_open(&sources, mux, workers, &queue_sink, FILE_MECHANISM_INOTIFY, -EOPNOTSUPP);
         queue_context_init(&context, &sources);
         accounts_init(&accounts, &limits, NULL);
         account = account_get(&accounts, geteuid());

@@ -77,7 +77,8 @@ static void on_next_turn(struct mux_deferred *deferred) {
 
 /* ---- life ------------------------------------------------------------------------------ */
 
-int server_open(struct server *s, struct mux *mux, struct workers *workers, enum mode mode) {
+int server_open(struct server *s, struct mux *mux, struct workers *workers, enum mode mode,
+                enum file_mechanism file_mechanism, int broker_fd) {
         int r;
 
         *s = (struct server){
@@ -93,7 +94,7 @@ int server_open(struct server *s, struct mux *mux, struct workers *workers, enum
         r = closer_open(&s->closer, mux, workers);
         if (r < 0)
                 return r;
-        sources_open(&s->sources, mux, workers, &queue_sink);
+        sources_open(&s->sources, mux, workers, &queue_sink, file_mechanism, broker_fd);
         queue_context_init(&s->queues, &s->sources);
         return 0;
 }

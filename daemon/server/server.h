@@ -50,7 +50,9 @@ struct server {
         bool stop; /* the loop is to end */
 };
 
-int server_open(struct server *server, struct mux *mux, struct workers *workers, enum mode mode);
+/* `broker_fd`: see struct source_context. */
+int server_open(struct server *server, struct mux *mux, struct workers *workers, enum mode mode,
+                enum file_mechanism file_mechanism, int broker_fd);
 /* Ends all connections. The workers are ended next, then it is freed, then the mux closed. */
 void server_close(struct server *server);
 void server_free(struct server *server);

@@ -518,7 +518,7 @@ static int inotify_open(struct source_context *context, struct source **ret_sour
                 return r;
         }
         *ret_source = &s->source;
-        mounts_open(s);
+        inotify_follow_mounts(s);
         return 0;
 }
 
@@ -529,7 +529,7 @@ static void inotify_close(struct source *source) {
 
         answers_free(s);
         tree_empty_trash(s, UINT32_MAX);
-        mounts_close(s);
+        mounts_close(&s->mounts);
         mux_remove(s->mux, &s->io);
         mailbox_close(&s->mailbox);
         lookup_context_close(&s->lookup_context);
@@ -573,5 +573,4 @@ const struct source_class source_inotify = {
         .barrier = inotify_barrier,
         .registrations = inotify_registrations,
         .mechanism = inotify_mechanism,
-        .reason = "fanotify is not part of this version",
 };

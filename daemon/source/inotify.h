@@ -50,6 +50,7 @@
 
 #include "file_watch.h"
 #include "lookup.h"
+#include "mounts.h"
 #include "source.h"
 #include "tree.h"
 
@@ -113,10 +114,7 @@ struct inotify {
                 char name[256];
         } last_arrival; /* out of sight's */
 
-        int mount_fd; /* /proc/self/mountinfo, or -1 */
-        struct mux_io mount_io;
-        struct hash mounts;
-        uint64_t mount_reading; /* how often it was read */
+        struct mounts mounts;
 
         struct tree tree;
         struct list waiting; /* those that wait for theirs */
@@ -253,9 +251,7 @@ void tree_empty_trash(struct inotify *s, unsigned budget);
 
 /* ---- inotify_mount.c ------------------------------------------------------------------- */
 
-/* Without /proc mounts are not followed, which is logged. */
-void mounts_open(struct inotify *s);
-void mounts_close(struct inotify *s);
+void inotify_follow_mounts(struct inotify *s);
 
 /* ---- inotify_wait.c -------------------------------------------------------------------- */
 

@@ -9,7 +9,7 @@
 #include "log.h"
 
 static const struct source_class *const classes[] = {
-        &source_inotify, &source_pidfd, &source_rtnetlink, &source_timer, &source_user,
+        &source_fanotify, &source_inotify, &source_pidfd, &source_rtnetlink, &source_timer, &source_user,
 };
 
 _Static_assert(ARRAY_SIZE(classes) <= SOURCES_MAX, "struct sources has room for all");
@@ -29,9 +29,13 @@ void report_done(struct report *report) {
         report->event_key = NULL;
 }
 
-void sources_open(struct sources *sources, struct mux *mux, struct workers *workers, const struct sink *sink) {
+void sources_open(struct sources *sources, struct mux *mux, struct workers *workers, const struct sink *sink,
+                  enum file_mechanism file_mechanism, int broker_fd) {
         *sources = (struct sources){
-                .context = { .mux = mux, .workers = workers, .sink = sink, .uid = geteuid() },
+                .context = {
+                        .mux = mux, .workers = workers, .sink = sink, .uid = geteuid(),
+                        .file_mechanism = file_mechanism, .broker_fd = broker_fd,
+                },
                 .n = ARRAY_SIZE(classes),
         };
         for (size_t i = 0; i < ARRAY_SIZE(classes); i++) {
@@ -42,7 +46,7 @@ void sources_open(struct sources *sources, struct mux *mux, struct workers *work
                         sources->list[i]->context = &sources->context;
                         continue;
                 }
-                log_warning("%s is not to be had: %s", classes[i]->name, strerror(-r));
+                log_at(classes[i] == &source_fanotify ? LOG_DEBUG : LOG_WARNING, "%s is not to be had: %s", classes[i]->name, strerror(-r));
                 sources->list[i] = NULL;
                 sources->failed[i] = classes[i];
                 sources->errors[i] = -r;
@@ -70,17 +74,24 @@ static int attach_to(struct source *source, struct subscription *subscription, c
         return r;
 }
 
-int sources_attach(struct sources *sources, struct subscription *subscription, const struct subject *subject,
-                   struct refusal *refusal) {
+static bool is_allowed(const struct sources *sources, const struct source_class *class, enum kev_filter filter) {
+        enum file_mechanism m = sources->context.file_mechanism;
+
+        return (class->filters & 1u << filter) &&
+               !(class == &source_inotify && filter == KEV_FILTER_TREE && m == FILE_MECHANISM_FANOTIFY);
+}
+
+static int attach_from(struct sources *sources, size_t first, struct subscription *subscription,
+                       const struct subject *subject, struct refusal *refusal) {
         struct refusal next;
         int refused = 0;
 
-        for (size_t i = 0; i < sources->n && (refused == 0 || refused == -EOPNOTSUPP); i++) {
+        for (size_t i = first; i < sources->n && (refused == 0 || refused == -EOPNOTSUPP); i++) {
                 struct source *source = sources->list[i];
                 const struct source_class *class = source ? source->class : sources->failed[i];
                 int r;
 
-                if (!(class->filters & 1u << subject->filter))
+                if (!is_allowed(sources, class, subject->filter))
                         continue;
                 if (source)
                         r = attach_to(source, subscription, subject, &next);
@@ -94,6 +105,22 @@ int sources_attach(struct sources *sources, struct subscription *subscription, c
         }
         return refused < 0 ? refused : refuse(refusal, EOPNOTSUPP, "filter: %s is not served by this version",
                                               kev_filter_name(subject->filter));
+}
+
+int sources_attach(struct sources *sources, struct subscription *subscription, const struct subject *subject,
+                   struct refusal *refusal) {
+        return attach_from(sources, 0, subscription, subject, refusal);
+}
+
+int sources_pass_on(struct subscription *subscription, const struct subject *subject, struct refusal *refusal) {
+        struct source *from = subscription->source;
+        struct sources *sources = container_of(from->context, struct sources, context);
+        size_t i = 0;
+
+        while (sources->list[i] != from)
+                i++;
+        source_detach(subscription);
+        return attach_from(sources, i + 1, subscription, subject, refusal);
 }
 
 int source_modify(struct subscription *subscription, const struct subject *subject, struct refusal *refusal) {

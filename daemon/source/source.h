@@ -41,6 +41,9 @@ struct subject {
         int64_t data;     /* or ABSENT */
         bool match;       /* by predicate */
         bool waits;       /* tree: it need not be there yet */
+        bool list;        /* tree: what is there already is to be told */
+        bool exclude_self; /* tree: what the asker's process does is not */
+        bool second_choice; /* another mechanism could not serve it */
         const struct asker *asker;
 };
 
@@ -98,12 +101,20 @@ struct sink {
         bool (*sees_alike)(const struct subscription *subscription, struct event_path a, struct event_path b);
 };
 
+enum file_mechanism {
+        FILE_MECHANISM_AUTO,
+        FILE_MECHANISM_FANOTIFY,
+        FILE_MECHANISM_INOTIFY,
+};
+
 /* What a source finds on its way in; outlives it. */
 struct source_context {
         struct mux *mux;
         struct workers *workers;
         const struct sink *sink;
         uid_t uid; /* the daemon's own */
+        enum file_mechanism file_mechanism;
+        int broker_fd; /* fanotify's, from here on; or why there is none, a negative errno */
         uint64_t kernel_overflows;
 };
 
@@ -149,6 +160,7 @@ struct source {
         uint64_t n_subscriptions;
 };
 
+extern const struct source_class source_fanotify;
 extern const struct source_class source_inotify;
 extern const struct source_class source_pidfd;
 extern const struct source_class source_rtnetlink;
@@ -168,13 +180,16 @@ struct sources {
 };
 
 /* Opens all. A source that can't be opened leaves its filters without one. */
-void sources_open(struct sources *sources, struct mux *mux, struct workers *workers, const struct sink *sink);
+void sources_open(struct sources *sources, struct mux *mux, struct workers *workers, const struct sink *sink,
+                  enum file_mechanism file_mechanism, int broker_fd);
 void sources_close(struct sources *sources);
 
 /* As in the class, by the first source of the filter that doesn't answer
  * EOPNOTSUPP; the refusal is the last one's. */
 int sources_attach(struct sources *sources, struct subscription *subscription, const struct subject *subject,
                    struct refusal *refusal);
+/* A source finds out late that it can't serve this: it is detached, and the next that can is asked. */
+int sources_pass_on(struct subscription *subscription, const struct subject *subject, struct refusal *refusal);
 int source_modify(struct subscription *subscription, const struct subject *subject, struct refusal *refusal);
 void source_select(struct subscription *subscription);
 void source_detach(struct subscription *subscription);

@@ -196,7 +196,8 @@ void tree_unref(struct tree *tree, struct dir *dir) {
 }
 
 void tree_prune(struct tree *tree, struct dir *dir) {
-        while (dir && dir != tree->root && !dir->first_child && !dir->mark && !dir->lookup && dir->refs == 0 &&
+        while (dir && dir != tree->root && !dir->first_child && !dir->mark && !dir->lookup && !dir->place &&
+               !dir->listing && dir->refs == 0 &&
                list_empty(&dir->subscriptions) && list_empty(&dir->degraded)) {
                 struct dir *parent = dir->parent;
 

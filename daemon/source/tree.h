@@ -17,8 +17,10 @@
 
 struct event_process;
 struct file_watch;
+struct listing;
 struct lookup;
 struct mark;
+struct place;
 struct report;
 
 struct dir {
@@ -42,6 +44,8 @@ struct dir {
         bool again;    /* what the lookup says will be in doubt */
         uint8_t again_purpose;
         bool limbo;    /* out of the tree, and freed with the last reference */
+        struct place *place;     /* fanotify: its handle; NULL: not known */
+        struct listing *listing; /* fanotify: it is new to some */
 };
 
 struct tree {

@@ -32,13 +32,11 @@ static bool has_above(const struct dir *dir, uint64_t id) {
         return dir != NULL;
 }
 
-void tree_report_up(struct tree *tree, struct dir *dir, const char *name, struct report *report, uint64_t start,
-                    const struct dir *stop) {
+static void report_up(struct tree *tree, struct dir *dir, const char *name, struct report *report, uint64_t start,
+                      const struct dir *stop) {
         bool started = start == 0 || !has_above(dir, start);
         struct climb below;
 
-        tree->where = dir;
-        tree->from_where = NULL;
         climb_begin(&below, tree->scratch, name);
         for (struct dir *d = dir; d && d != stop; d = d->parent) {
                 started |= d->id == start;
@@ -52,6 +50,19 @@ void tree_report_up(struct tree *tree, struct dir *dir, const char *name, struct
                         climb_begin(&below, tree->scratch, d->name);
                 }
         }
+}
+
+void tree_report_up(struct tree *tree, struct dir *dir, const char *name, struct report *report, uint64_t start,
+                    const struct dir *stop) {
+        tree->where = dir;
+        tree->from_where = NULL;
+        report_up(tree, dir, name, report, start, stop);
+}
+
+void tree_report_self(struct tree *tree, struct dir *dir, struct report *report) {
+        tree->where = dir->parent ? dir->parent : dir;
+        tree->from_where = NULL;
+        report_up(tree, dir, "", report, 0, NULL);
 }
 
 void tree_report_entry(struct tree *tree, struct dir *dir, const char *name, uint64_t notes, enum kev_kind kind,

@@ -41,6 +41,8 @@ void tree_report_at(struct tree *tree, struct dir *dir, struct report *report);
  * are. */
 void tree_report_up(struct tree *tree, struct dir *dir, const char *name, struct report *report, uint64_t start,
                     const struct dir *stop);
+/* About `dir` itself, as it is seen in the directory above. */
+void tree_report_self(struct tree *tree, struct dir *dir, struct report *report);
 void tree_report_entry(struct tree *tree, struct dir *dir, const char *name, uint64_t notes, enum kev_kind kind,
                        uint64_t realtime_usec, struct dir *stop);
 /* To the watches that see both ends. */

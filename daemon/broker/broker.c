@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * The broker takes requests of one fixed size from the daemon, and starts a helper
+ * for each: a surveyor for a file system, a stand-in for a peer. It opens nothing
+ * itself, so nothing can make it wait. What it may be asked for is all here:
+ *
+ *   a fanotify group with a mark on the file system of a mount (CAP_SYS_ADMIN)
+ *   a process that may look up handles and read directories (CAP_DAC_READ_SEARCH)
+ *   a process of a given user and groups, without capabilities (CAP_SETUID, CAP_SETGID)
+ */
+
+#include "broker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/fanotify.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "file_system.h"
+#include "macro.h"
+#include "question.h"
+
+#ifndef FAN_REPORT_TARGET_FID
+#define FAN_REPORT_TARGET_FID 0x00001000 /* Linux 5.17 */
+#endif
+
+enum { END_MSEC = 1000 };
+
+/* ---- capabilities: capset(2), capabilities(7) -------------------------------------------- */
+
+static uint64_t capability(unsigned number) {
+        return UINT64_C(1) << number;
+}
+
+static int get_capabilities(uint64_t *ret) {
+        struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+        struct __user_cap_data_struct data[2];
+
+        if (syscall(SYS_capget, &header, data) < 0)
+                return -errno;
+        *ret = data[0].permitted | (uint64_t)data[1].permitted << 32;
+        return 0;
+}
+
+/* What is kept is effective, and can't be had back by a program that is executed. */
+static int keep_capabilities(uint64_t kept) {
+        struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+        struct __user_cap_data_struct data[2];
+        uint64_t had;
+        int r = get_capabilities(&had);
+
+        if (r < 0)
+                return r;
+        kept &= had;
+        data[0] = (struct __user_cap_data_struct){ .effective = (uint32_t)kept, .permitted = (uint32_t)kept };
+        data[1] = (struct __user_cap_data_struct){ .effective = (uint32_t)(kept >> 32),
+                                                   .permitted = (uint32_t)(kept >> 32) };
+        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || syscall(SYS_capset, &header, data) < 0)
+                return -errno;
+        return 0;
+}
+
+static uint64_t brokers_capabilities(void) {
+        return capability(CAP_SYS_ADMIN) | capability(CAP_DAC_READ_SEARCH) | capability(CAP_SETUID) |
+               capability(CAP_SETGID);
+}
+
+/* ---- the helpers' beginnings ---------------------------------------------------------------- */
+
+/* The first message of a helper. */
+static void say_hello(int socket, int error, int fd) {
+        struct answer answer = { .error = -error };
+
+        (void)send_with_fd(socket, &answer, sizeof(answer), fd);
+}
+
+static int mark(int group, const struct helper_request *request) {
+        int fd _cleanup_(closep) = -1, top _cleanup_(closep) = -1;
+        int r = open_mount(request->mount_point, request->mount, &fd);
+
+        if (r < 0)
+                return r;
+        if (fanotify_mark(group, FAN_MARK_ADD | FAN_MARK_FILESYSTEM, request->mask, fd, NULL) == 0)
+                return 0;
+        if (errno != EXDEV)
+                return -errno;
+        /* A subvolume of btrfs: the file system's own root has to be marked. */
+        r = open_top_of_btrfs(request->mount, &top);
+        if (r < 0)
+                return r;
+        return fanotify_mark(group, FAN_MARK_ADD | FAN_MARK_FILESYSTEM, request->mask, top, NULL) < 0 ? -errno : 0;
+}
+
+static _Noreturn void begin_surveyor(int socket, const struct helper_request *request) {
+        int group = fanotify_init(FAN_CLASS_NOTIF | FAN_CLOEXEC | FAN_NONBLOCK | FAN_UNLIMITED_QUEUE |
+                                          FAN_UNLIMITED_MARKS | FAN_REPORT_DFID_NAME | FAN_REPORT_FID |
+                                          FAN_REPORT_TARGET_FID,
+                                  O_RDONLY | O_CLOEXEC | O_LARGEFILE);
+        int r = group < 0 ? -errno : mark(group, request);
+
+        if (r == 0)
+                r = keep_capabilities(capability(CAP_DAC_READ_SEARCH));
+        say_hello(socket, r, r == 0 ? group : -1);
+        group = safe_close(group);
+        if (r < 0)
+                _exit(0);
+        surveyor_run(socket);
+}
+
+static int become(const struct helper_request *request) {
+        gid_t groups[HELPER_GROUPS_MAX];
+
+        for (uint32_t i = 0; i < request->n_groups; i++)
+                groups[i] = request->groups[i];
+        if (setgroups(request->n_groups, groups) < 0 || setresgid(request->gid, request->gid, request->gid) < 0 ||
+            setresuid(request->uid, request->uid, request->uid) < 0)
+                return -errno;
+        /* Root sees what its capability lets it see. */
+        return keep_capabilities(request->uid == 0 ? capability(CAP_DAC_READ_SEARCH) : 0);
+}
+
+static _Noreturn void begin_stand_in(int socket, const struct helper_request *request) {
+        int r = become(request);
+
+        if (r == 0 && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0) /* not the peer's to look into */
+                r = -errno;
+        say_hello(socket, r, -1);
+        if (r < 0)
+                _exit(0);
+        stand_in_run(socket);
+}
+
+/* ---- the broker ---------------------------------------------------------------------------- */
+
+static bool is_whole(const struct helper_request *request, ssize_t size) {
+        if (size != sizeof(*request))
+                return false;
+        if (request->kind == HELPER_SURVEYOR)
+                return request->mount_point[0] == '/' && memchr(request->mount_point, 0, HELPER_PATH_MAX);
+        return request->kind == HELPER_STAND_IN && request->n_groups <= HELPER_GROUPS_MAX;
+}
+
+static void start_helper(int fd, const struct helper_request *request) {
+        int pair[2], r = 0;
+        pid_t pid;
+
+        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
+                r = -errno;
+                (void)send_with_fd(fd, &r, sizeof(r), -1);
+                return;
+        }
+        pid = fork();
+        if (pid == 0) {
+                (void)close(fd);
+                (void)close(pair[0]);
+                if (request->kind == HELPER_SURVEYOR)
+                        begin_surveyor(pair[1], request);
+                begin_stand_in(pair[1], request);
+        }
+        if (pid < 0)
+                r = -errno;
+        (void)send_with_fd(fd, &r, sizeof(r), r == 0 ? pair[0] : -1);
+        (void)close(pair[0]);
+        (void)close(pair[1]);
+}
+
+static _Noreturn void run(int fd) {
+        static struct helper_request request;
+        ssize_t n;
+
+        (void)prctl(PR_SET_NAME, "kevd-broker", 0, 0, 0);
+        (void)signal(SIGCHLD, SIG_IGN); /* nobody waits for helpers that end before it */
+        (void)signal(SIGINT, SIG_IGN);  /* the daemon's end is its own */
+        (void)signal(SIGTERM, SIG_IGN);
+        (void)signal(SIGPIPE, SIG_IGN);
+        while ((n = recv(fd, &request, sizeof(request), 0)) > 0) {
+                int r = -EINVAL;
+
+                if (is_whole(&request, n))
+                        start_helper(fd, &request);
+                else
+                        (void)send_with_fd(fd, &r, sizeof(r), -1);
+        }
+        /* The helpers' sockets are closed, too: all end, but those that a file system keeps. */
+        (void)alarm(END_MSEC / 1000);
+        while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
+                ;
+        _exit(0);
+}
+
+int broker_start(int *ret_fd, pid_t *ret_pid) {
+        uint64_t had;
+        int pair[2], r = get_capabilities(&had);
+        pid_t pid;
+
+        if (r < 0)
+                return r;
+        if (~had & brokers_capabilities())
+                return -EPERM;
+        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+                return -errno;
+        pid = fork();
+        if (pid == 0) {
+                (void)close(pair[0]);
+                if (keep_capabilities(brokers_capabilities()) < 0)
+                        _exit(EXIT_FAILURE);
+                run(pair[1]);
+        }
+        r = pid < 0 ? -errno : keep_capabilities(had & ~brokers_capabilities());
+        (void)close(pair[1]);
+        if (r < 0) {
+                (void)close(pair[0]);
+                return r;
+        }
+        *ret_fd = pair[0];
+        *ret_pid = pid;
+        return 0;
+}
+
+void broker_wait(pid_t pid) {
+        while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+                ;
+}

@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "client.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "log.h"
+
+enum { ANSWERS_A_TURN = 64 };
+
+struct broker {
+        struct mux *mux;
+        struct mux_io io;
+        struct list waiting; /* helpers, in the order of the requests */
+};
+
+struct asked {
+        struct list link;
+        answer_fn *fn; /* NULL: forgotten */
+        void *owner;
+        /* Until it is sent. */
+        struct question *question;
+        char *path;
+        int fd;
+};
+
+static void free_asked(struct asked *asked) {
+        list_remove(&asked->link);
+        free(asked->question);
+        free(asked->path);
+        (void)safe_close(asked->fd);
+        free(asked);
+}
+
+/* ---- messages ----------------------------------------------------------------------------------- */
+
+/* What recvmsg(2) returns; `ret_fd`: -1, or what came beside. */
+static ssize_t receive(int socket, void *data, size_t size, int *ret_fd) {
+        struct iovec part = { .iov_base = data, .iov_len = size };
+        union {
+                struct cmsghdr header;
+                char bytes[CMSG_SPACE(sizeof(int))];
+        } control;
+        struct msghdr message = {
+                .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control.bytes),
+        };
+        ssize_t n = recvmsg(socket, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        struct cmsghdr *c = n < 0 ? NULL : CMSG_FIRSTHDR(&message);
+
+        *ret_fd = -1;
+        if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))
+                memcpy(ret_fd, CMSG_DATA(c), sizeof(int));
+        return n;
+}
+
+static bool is_for_later(ssize_t n) {
+        return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR);
+}
+
+/* ---- helpers ------------------------------------------------------------------------------------ */
+
+static void on_end(struct helper *h) {
+        static const struct answer end = { .error = EIO };
+        struct list open;
+        int fd = h->io.fd;
+
+        mux_remove(h->broker->mux, &h->io);
+        (void)close(fd);
+        h->state = HELPER_ENDED;
+        list_init(&open);
+        list_splice(&open, &h->sent);
+        list_splice(&open, &h->unsent);
+        for (struct list *entry; (entry = list_pop(&open));) {
+                struct asked *asked = list_entry(entry, struct asked, link);
+
+                if (asked->fn)
+                        asked->fn(asked->owner, &end, NULL);
+                free_asked(asked);
+        }
+        h->fn(h, EIO, -1);
+}
+
+static bool send_question(int socket, struct asked *asked) {
+        struct iovec parts[] = {
+                { .iov_base = asked->question, .iov_len = sizeof(*asked->question) },
+                { .iov_base = asked->path, .iov_len = asked->question->path_size },
+        };
+        union {
+                struct cmsghdr header;
+                char bytes[CMSG_SPACE(sizeof(int))];
+        } control = { 0 };
+        struct msghdr message = { .msg_iov = parts, .msg_iovlen = 2 };
+
+        if (asked->fd >= 0) {
+                control.header = (struct cmsghdr){
+                        .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int)),
+                };
+                memcpy(CMSG_DATA(&control.header), &asked->fd, sizeof(int));
+                message.msg_control = control.bytes;
+                message.msg_controllen = sizeof(control.bytes);
+        }
+        return sendmsg(socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0;
+}
+
+/* As many as the socket takes. An error beside that of a full socket shows at the next read. */
+static void send_questions(struct helper *h) {
+        bool full = false;
+
+        while (h->state == HELPER_READY && !full && !list_empty(&h->unsent)) {
+                struct asked *asked = list_entry(h->unsent.next, struct asked, link);
+
+                if (!asked->fn) {
+                        free_asked(asked);
+                        continue;
+                }
+                full = !send_question(h->io.fd, asked);
+                if (full)
+                        break;
+                free(take_pointer(&asked->question));
+                free(take_pointer(&asked->path));
+                asked->fd = safe_close(asked->fd);
+                list_remove(&asked->link);
+                list_append(&h->sent, &asked->link);
+        }
+        if (h->state == HELPER_READY && full != ((h->io.events & MUX_OUT) != 0))
+                (void)mux_modify(h->broker->mux, &h->io, MUX_IN | (full ? MUX_OUT : 0));
+}
+
+/* False: there is none, or the helper has ended. */
+static bool take_message(struct helper *h) {
+        const struct answer *answer = (const void *)h->space;
+        int fd;
+        ssize_t n = receive(h->io.fd, h->space, ANSWER_BYTES_MAX, &fd);
+
+        if (is_for_later(n))
+                return false;
+        if (n < (ssize_t)sizeof(*answer) || (size_t)n != sizeof(*answer) + answer->size) {
+                (void)safe_close(fd);
+                on_end(h);
+                return false;
+        }
+        if (h->state == HELPER_STARTING) {
+                h->state = HELPER_READY;
+                h->fn(h, answer->error, fd); /* may close it */
+                if (h->state == HELPER_READY)
+                        send_questions(h);
+                return h->state == HELPER_READY;
+        }
+        (void)safe_close(fd);
+        if (!list_empty(&h->sent)) {
+                struct asked *asked = list_entry(h->sent.next, struct asked, link);
+                answer_fn *fn = asked->fn;
+                void *owner = asked->owner;
+
+                if (!answer->more)
+                        free_asked(asked);
+                if (fn)
+                        fn(owner, answer, h->space + sizeof(*answer));
+        }
+        return h->state == HELPER_READY;
+}
+
+static void on_helper(struct mux_io *io, unsigned events) {
+        struct helper *h = container_of(io, struct helper, io);
+
+        if (events & MUX_OUT)
+                send_questions(h);
+        for (int i = 0; i < ANSWERS_A_TURN; i++)
+                if (!take_message(h))
+                        break;
+}
+
+int helper_start(struct broker *broker, struct helper *h, const struct helper_request *request, helper_fn *fn) {
+        *h = (struct helper){ .broker = broker, .state = HELPER_ASKED_FOR, .io = MUX_IO_INIT, .fn = fn };
+        list_init(&h->link);
+        list_init(&h->unsent);
+        list_init(&h->sent);
+        h->space = malloc(ANSWER_BYTES_MAX);
+        if (!h->space || broker->io.fd < 0 ||
+            send(broker->io.fd, request, sizeof(*request), MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
+                int r = !h->space ? -ENOMEM : broker->io.fd < 0 ? -EPIPE : -errno;
+
+                free(take_pointer(&h->space));
+                h->state = HELPER_CLOSED;
+                return r;
+        }
+        list_append(&broker->waiting, &h->link);
+        return 0;
+}
+
+static void forget_all(struct list *questions) {
+        for (struct list *entry; (entry = list_pop(questions));)
+                free_asked(list_entry(entry, struct asked, link));
+}
+
+void helper_close(struct helper *h) {
+        if (h->state == HELPER_CLOSED)
+                return;
+        if (h->state == HELPER_ASKED_FOR) {
+                /* Its place in the order is kept. */
+                struct helper *heir = calloc(1, sizeof(*heir));
+
+                if (heir) {
+                        *heir = (struct helper){ .state = HELPER_CLOSED };
+                        list_append(&h->link, &heir->link);
+                }
+                list_remove(&h->link);
+        }
+        if (h->io.fd >= 0) {
+                int fd = h->io.fd;
+
+                mux_remove(h->broker->mux, &h->io);
+                (void)close(fd);
+        }
+        forget_all(&h->sent);
+        forget_all(&h->unsent);
+        free(take_pointer(&h->space));
+        h->state = HELPER_CLOSED;
+}
+
+struct asked *helper_ask(struct helper *h, const struct question *question, const char *path, int fd, answer_fn *fn,
+                         void *owner) {
+        struct asked *asked = calloc(1, sizeof(*asked));
+
+        if (!asked) {
+                (void)safe_close(fd);
+                return NULL;
+        }
+        list_init(&asked->link);
+        asked->fd = fd;
+        asked->fn = fn;
+        asked->owner = owner;
+        asked->question = malloc(sizeof(*question));
+        asked->path = path ? strdup(path) : NULL;
+        if (!asked->question || (path && !asked->path)) {
+                free_asked(asked);
+                return NULL;
+        }
+        *asked->question = *question;
+        asked->question->path_size = path ? (uint32_t)strlen(path) + 1 : 0;
+        list_append(&h->unsent, &asked->link);
+        if (h->state == HELPER_READY)
+                send_questions(h);
+        return asked;
+}
+
+void asked_forget(struct asked *asked) {
+        asked->fn = NULL;
+}
+
+/* ---- the broker ---------------------------------------------------------------------------------- */
+
+static void on_broker_end(struct broker *b) {
+        int fd = b->io.fd;
+
+        log_error("the broker has ended: no further file system or user can be served with fanotify");
+        mux_remove(b->mux, &b->io);
+        (void)close(fd);
+        for (struct list *entry; (entry = list_pop(&b->waiting));) {
+                struct helper *h = list_entry(entry, struct helper, link);
+
+                if (h->state == HELPER_CLOSED)
+                        free(h);
+                else {
+                        h->state = HELPER_ENDED;
+                        h->fn(h, EIO, -1);
+                }
+        }
+}
+
+static void on_broker(struct mux_io *io, unsigned events _unused_) {
+        struct broker *b = container_of(io, struct broker, io);
+        int error, fd;
+        ssize_t n = receive(io->fd, &error, sizeof(error), &fd);
+        struct helper *h;
+
+        if (is_for_later(n))
+                return;
+        if (n != sizeof(error) || list_empty(&b->waiting)) {
+                (void)safe_close(fd);
+                on_broker_end(b);
+                return;
+        }
+        h = list_entry(list_pop(&b->waiting), struct helper, link);
+        if (h->state == HELPER_CLOSED) { /* nobody wants it any more */
+                (void)safe_close(fd);
+                free(h);
+                return;
+        }
+        if (fd >= 0)
+                error = mux_add(b->mux, &h->io, fd, MUX_IN, on_helper);
+        if (fd < 0 || error < 0) {
+                (void)safe_close(fd);
+                h->state = HELPER_ENDED;
+                h->fn(h, error < 0 ? -error : EIO, -1);
+                return;
+        }
+        h->state = HELPER_STARTING;
+}
+
+int broker_open(struct mux *mux, int fd, struct broker **ret_broker) {
+        struct broker *b = calloc(1, sizeof(*b));
+        int r;
+
+        if (!b)
+                return -ENOMEM;
+        b->mux = mux;
+        b->io = MUX_IO_INIT;
+        list_init(&b->waiting);
+        r = mux_add(mux, &b->io, fd, MUX_IN, on_broker);
+        if (r < 0) {
+                free(b);
+                return r;
+        }
+        *ret_broker = b;
+        return 0;
+}
+
+struct broker *broker_close(struct broker *b) {
+        if (!b)
+                return NULL;
+        for (struct list *entry; (entry = list_pop(&b->waiting));)
+                free(list_entry(entry, struct helper, link)); /* places of helpers that were closed */
+        if (b->io.fd >= 0) {
+                int fd = b->io.fd;
+
+                mux_remove(b->mux, &b->io);
+                (void)close(fd);
+        }
+        free(b);
+        return NULL;
+}

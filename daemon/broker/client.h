@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * The daemon's side of the broker and its helpers: asking never waits, and answers
+ * come as calls from the loop, a helper's in the order of its questions.
+ */
+
+#include "list.h"
+#include "mux.h"
+#include "question.h"
+
+struct broker;
+
+/* Takes the socket over. */
+int broker_open(struct mux *mux, int fd, struct broker **ret_broker);
+/* No helper may be left. */
+struct broker *broker_close(struct broker *broker);
+
+struct helper;
+/* A helper is ready, or (with a positive errno) is not to be had, or has ended; then it has to be closed before it can
+ * be started again. `fd`: a surveyor's fanotify group, the callee's from here on. */
+typedef void helper_fn(struct helper *helper, int error, int fd);
+
+enum helper_state {
+        HELPER_CLOSED,
+        HELPER_ASKED_FOR, /* the broker will send its socket */
+        HELPER_STARTING,  /* it will say whether it can work */
+        HELPER_READY,
+        HELPER_ENDED,
+};
+
+/* Embedded in its owner. Questions may be asked from the start on. */
+struct helper {
+        struct broker *broker;
+        enum helper_state state;
+        struct list link; /* among those that the broker was asked for */
+        struct mux_io io;
+        helper_fn *fn;
+        struct list unsent, sent; /* questions */
+        char *space;
+};
+
+/* 0, or a negative errno; `fn` is not called from within. */
+int helper_start(struct broker *broker, struct helper *helper, const struct helper_request *request, helper_fn *fn);
+/* Questions that are open are forgotten. */
+void helper_close(struct helper *helper);
+
+/* A part of an answer, or the whole; `bytes` live until the return. With a helper that has ended the error is EIO. */
+typedef void answer_fn(void *owner, const struct answer *answer, const char *bytes);
+
+struct asked; /* a question under way */
+
+/* `path` may be NULL; `fd`, or -1, is the callee's from here on. NULL: no memory. */
+struct asked *helper_ask(struct helper *helper, const struct question *question, const char *path, int fd,
+                         answer_fn *fn, void *owner);
+/* Nobody waits for the answer any more. */
+void asked_forget(struct asked *asked);

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "file_system.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/mount.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+
+#include "macro.h"
+
+_Static_assert(HANDLE_BYTES_MAX == MAX_HANDLE_SZ, "a handle fits");
+
+ssize_t send_with_fd(int socket, const void *data, size_t size, int fd) {
+        union {
+                struct cmsghdr header;
+                char bytes[CMSG_SPACE(sizeof(int))];
+        } control = { 0 };
+        struct iovec part = { .iov_base = (void *)data, .iov_len = size };
+        struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
+
+        if (fd >= 0) {
+                control.header = (struct cmsghdr){
+                        .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int)),
+                };
+                memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
+                message.msg_control = control.bytes;
+                message.msg_controllen = sizeof(control.bytes);
+        }
+        return sendmsg(socket, &message, MSG_NOSIGNAL);
+}
+
+static int open_at(int at, const char *path, uint64_t flags, uint64_t resolve) {
+        struct open_how how = { .flags = flags | O_CLOEXEC, .resolve = resolve };
+        int fd = (int)syscall(SYS_openat2, at, path, &how, sizeof(how));
+
+        return fd < 0 ? -errno : fd;
+}
+
+int open_below(int at, const char *path, uint64_t flags, uint64_t resolve) {
+        char piece[PATH_MAX];
+        int above _cleanup_(closep) = -1;
+
+        while (strlen(path) >= sizeof(piece)) {
+                size_t n = sizeof(piece) - 1;
+                int fd;
+
+                while (n > 1 && path[n] != '/')
+                        n--;
+                memcpy(piece, path, n);
+                piece[n] = 0;
+                fd = open_at(above < 0 ? at : above, piece, O_PATH | O_DIRECTORY, resolve);
+                if (fd < 0)
+                        return fd;
+                (void)safe_close(above);
+                above = fd;
+                path += n;
+                path += strspn(path, "/");
+        }
+        return open_at(above < 0 ? at : above, path, flags, resolve);
+}
+
+/* ---- mounts -------------------------------------------------------------------------------- */
+
+int get_mount(int fd, uint64_t *ret_mount) {
+        struct statx st;
+
+        if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_MNT_ID, &st) < 0)
+                return -errno;
+        *ret_mount = st.stx_mnt_id;
+        return 0;
+}
+
+int open_mount(const char *mount_point, uint64_t mount, int *ret_fd) {
+        uint64_t found;
+        int fd _cleanup_(closep) = open(mount_point, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r;
+
+        if (fd < 0)
+                return -errno;
+        r = get_mount(fd, &found);
+        if (r == 0 && found != mount)
+                r = -ESTALE;
+        if (r == 0)
+                *ret_fd = take_fd(&fd);
+        return r;
+}
+
+/* Blanks and the like stand there as "\040". */
+static int copy_unescaped(char *to, size_t size, const char *from, size_t from_size) {
+        const char *end = from + from_size;
+
+        while (from < end) {
+                char c = *from++;
+
+                if (c == '\\' && end - from >= 3) {
+                        c = (char)((from[0] - '0') * 64 + (from[1] - '0') * 8 + (from[2] - '0'));
+                        from += 3;
+                }
+                if (size-- <= 1)
+                        return -ENAMETOOLONG;
+                *to++ = c;
+        }
+        *to = 0;
+        return 0;
+}
+
+/* "36 35 98:0 /root /mount/point options ... - ext4 /dev/sda rw" */
+static int take_mount_line(const char *line, struct mount_info *ret) {
+        unsigned major, minor;
+        const char *path, *type = strstr(line, " - ");
+        int n = 0;
+
+        if (sscanf(line, "%*u %*u %u:%u %*s %n", &major, &minor, &n) < 2 || n == 0 || !type)
+                return -EINVAL;
+        path = line + n;
+        ret->device = makedev(major, minor);
+        type += 3;
+        if (copy_unescaped(ret->mount_point, sizeof(ret->mount_point), path, strcspn(path, " ")) < 0 ||
+            copy_unescaped(ret->file_system, sizeof(ret->file_system), type, strcspn(type, " ")) < 0)
+                return -ENAMETOOLONG;
+        type += strcspn(type, " ");
+        type += *type == ' ';
+        return copy_unescaped(ret->source, sizeof(ret->source), type, strcspn(type, " \n"));
+}
+
+int get_mount_info(uint64_t mount, struct mount_info *ret) {
+        FILE *file = fopen("/proc/self/mountinfo", "re");
+        char *line _cleanup_(freep) = NULL;
+        size_t size = 0;
+        int r = -ENOENT;
+
+        if (!file)
+                return -errno;
+        while (r == -ENOENT && getline(&line, &size, file) > 0)
+                if (strtoull(line, NULL, 10) == mount)
+                        r = take_mount_line(line, ret);
+        (void)fclose(file);
+        return r;
+}
+
+int open_top_of_btrfs(uint64_t mount, int *ret_fd) {
+        struct mount_info info;
+        int r = get_mount_info(mount, &info), context _cleanup_(closep) = -1, fd;
+
+        if (r < 0)
+                return r;
+        if (strcmp(info.file_system, "btrfs") != 0)
+                return -EXDEV;
+        context = (int)syscall(SYS_fsopen, "btrfs", FSOPEN_CLOEXEC);
+        if (context < 0)
+                return -errno;
+        if (syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, "source", info.source, 0) < 0 ||
+            syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, "subvolid", "5", 0) < 0 ||
+            syscall(SYS_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+                return -errno;
+        fd = (int)syscall(SYS_fsmount, context, FSMOUNT_CLOEXEC, MOUNT_ATTR_RDONLY);
+        if (fd < 0)
+                return -errno;
+        *ret_fd = fd;
+        return 0;
+}
+
+/* ---- handles: name_to_handle_at(2) ------------------------------------------------------------- */
+
+int get_handle(int fd, const char *name, struct handle *ret) {
+        union {
+                struct file_handle handle;
+                char bytes[sizeof(struct file_handle) + HANDLE_BYTES_MAX];
+        } space = { .handle = { .handle_bytes = HANDLE_BYTES_MAX } };
+        int mount;
+
+        if (name_to_handle_at(fd, name, &space.handle, &mount, *name ? 0 : AT_EMPTY_PATH) < 0)
+                return -errno;
+        ret->type = space.handle.handle_type;
+        ret->size = space.handle.handle_bytes;
+        memcpy(ret->bytes, space.handle.f_handle, ret->size);
+        return 0;
+}
+
+int open_handle(int mount_fd, const struct handle *handle, int flags) {
+        union {
+                struct file_handle handle;
+                char bytes[sizeof(struct file_handle) + HANDLE_BYTES_MAX];
+        } space;
+        int fd;
+
+        space.handle.handle_bytes = handle->size;
+        space.handle.handle_type = handle->type;
+        memcpy(space.handle.f_handle, handle->bytes, handle->size);
+        fd = open_by_handle_at(mount_fd, &space.handle, flags | O_CLOEXEC);
+        return fd < 0 ? -errno : fd;
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * Mounts, directories and their handles, for the helpers. Negative errnos throughout.
+ */
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "question.h"
+
+/* A message, and a descriptor beside it unless that is -1. Returns what sendmsg(2) does. */
+ssize_t send_with_fd(int socket, const void *data, size_t size, int fd);
+
+/* The root of a mount, to be read. -ESTALE: something else is mounted there. */
+int open_mount(const char *mount_point, uint64_t mount, int *ret_fd);
+int get_mount(int fd, uint64_t *ret_mount);
+/* A mount of the root of the whole file system, nowhere in the tree of mounts. */
+int open_top_of_btrfs(uint64_t mount, int *ret_fd);
+
+struct mount_info {
+        uint64_t device;
+        char mount_point[HELPER_PATH_MAX];
+        char file_system[32];
+        char source[HELPER_PATH_MAX];
+};
+
+/* proc_pid_mountinfo(5). -ENOENT: there is no such mount. */
+int get_mount_info(uint64_t mount, struct mount_info *ret);
+
+/* Of what `fd` is with an empty name, else of the name in it, which is not followed. */
+int get_handle(int fd, const char *name, struct handle *ret);
+int open_handle(int mount_fd, const struct handle *handle, int flags);
+
+/* openat2(2); paths may be longer than what one call takes. */
+int open_below(int at, const char *path, uint64_t flags, uint64_t resolve);

@@ -1,0 +1,449 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * Answering the daemon's questions about directories, in a helper: a surveyor,
+ * which may read everything, or a stand-in, which may what its peer may.
+ *
+ * A descriptor keeps its file system from being unmounted, so none is open while a
+ * helper waits for questions.
+ */
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include "broker.h"
+#include "buffer.h"
+#include "file_system.h"
+#include "macro.h"
+
+enum {
+        LISTING_BYTES = 32 * 1024,
+        PART_BYTES = 64 * 1024, /* of an answer; then the next part begins */
+        PLACE_TRIES = 8,        /* while what is looked for is being moved about */
+};
+
+struct helper {
+        int socket;
+        struct question question;
+        char path[QUESTION_PATH_MAX]; /* what came behind it */
+        int passed_fd;
+        struct buffer answer; /* begins with its struct answer */
+        /* The mount of the last question, while others are waiting. */
+        int mount_fd;
+        uint64_t mount;
+};
+
+/* ---- answers ---------------------------------------------------------------------------------- */
+
+static void begin_answer(struct helper *h) {
+        buffer_reset(&h->answer);
+        if (buffer_reserve(&h->answer, sizeof(struct answer)))
+                h->answer.size = sizeof(struct answer);
+}
+
+static void send_answer(struct helper *h, int error, bool more) {
+        struct answer *answer = (void *)h->answer.data;
+
+        if (h->answer.error || h->answer.size > ANSWER_BYTES_MAX) {
+                begin_answer(h);
+                error = -ENOMEM;
+                answer = (void *)h->answer.data;
+                if (!answer)
+                        _exit(EXIT_FAILURE);
+        }
+        *answer = (struct answer){
+                .error = -error,
+                .more = more,
+                .size = (uint32_t)(h->answer.size - sizeof(struct answer)),
+        };
+        if (send(h->socket, h->answer.data, h->answer.size, MSG_NOSIGNAL) < 0)
+                _exit(0); /* the daemon has gone */
+        begin_answer(h);
+}
+
+static void put_link(struct helper *h, const struct handle *handle, enum kev_kind kind, const char *name,
+                     size_t name_size) {
+        struct link_header header = {
+                .name_size = (uint16_t)name_size,
+                .handle_size = handle ? (uint16_t)handle->size : 0,
+                .handle_type = handle ? handle->type : 0,
+                .kind = (uint8_t)kind,
+        };
+
+        buffer_put(&h->answer, (const char *)&header, sizeof(header));
+        if (handle)
+                buffer_put(&h->answer, (const char *)handle->bytes, handle->size);
+        buffer_put(&h->answer, name, name_size);
+}
+
+/* ---- places ------------------------------------------------------------------------------------- */
+
+/* Puts the links from a mount's root, `top`, down along `path`, and says whose handle the last has. */
+static int put_links(struct helper *h, int top, const char *path, struct handle *ret_last) {
+        int fd _cleanup_(closep) = fcntl(top, F_DUPFD_CLOEXEC, 3);
+        int r = fd < 0 ? -errno : get_handle(fd, "", ret_last);
+
+        if (r == 0)
+                put_link(h, ret_last, KEV_KIND_DIRECTORY, "", 0);
+        while (r == 0 && *(path += strspn(path, "/"))) {
+                size_t size = strcspn(path, "/");
+                char name[256];
+                int next;
+
+                if (size >= sizeof(name))
+                        return -ENAMETOOLONG;
+                memcpy(name, path, size);
+                name[size] = 0;
+                next = open_below(fd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW,
+                                  RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
+                if (next < 0)
+                        return next;
+                (void)close(fd);
+                fd = next;
+                r = get_handle(fd, "", ret_last);
+                if (r == 0)
+                        put_link(h, ret_last, KEV_KIND_DIRECTORY, name, size);
+                path += size;
+        }
+        return r;
+}
+
+/* Appends the name of what `fd` is in the directory `parent`. */
+static int find_name(int parent, int fd, char ret_name[256]) {
+        int listing = openat(parent, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        DIR *directory = listing < 0 ? NULL : fdopendir(listing);
+        struct dirent *entry;
+        struct handle wanted, found;
+        int r = get_handle(fd, "", &wanted);
+
+        if (!directory) {
+                (void)safe_close(listing);
+                return -EACCES;
+        }
+        while (r == 0) {
+                entry = readdir(directory);
+                if (!entry)
+                        r = -ESTALE;
+                else if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 &&
+                         (entry->d_type == DT_DIR || entry->d_type == DT_UNKNOWN) &&
+                         get_handle(dirfd(directory), entry->d_name, &found) == 0 && handle_equal(&found, &wanted)) {
+                        (void)snprintf(ret_name, 256, "%s", entry->d_name);
+                        break;
+                }
+        }
+        (void)closedir(directory);
+        return r;
+}
+
+/* Where a directory is, however long that is: what the kernel can't say in one go is put together from above. */
+static int get_path(int fd, struct buffer *path) {
+        char link[32], text[PATH_MAX], name[256];
+        int parent _cleanup_(closep) = -1;
+        ssize_t n;
+        int r;
+
+        (void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+        n = readlink(link, text, sizeof(text) - 1);
+        if (n >= 0) {
+                buffer_put(path, text, (size_t)n);
+                return path->error ? -ENOMEM : 0;
+        }
+        if (errno != ENAMETOOLONG)
+                return -errno;
+        parent = openat(fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (parent < 0)
+                return -errno;
+        r = find_name(parent, fd, name);
+        if (r == 0)
+                r = get_path(parent, path);
+        if (r == 0) {
+                buffer_put_literal(path, "/");
+                buffer_put(path, name, strlen(name));
+                r = path->error ? -ENOMEM : 0;
+        }
+        return r;
+}
+
+/* The part of a path below a mount. NULL: it is not below. */
+static const char *below_mount(const char *path, const char *mount_point) {
+        size_t size = strlen(mount_point);
+
+        if (size == 1)
+                return path[0] == '/' ? path : NULL;
+        return strncmp(path, mount_point, size) == 0 && (path[size] == '/' || path[size] == 0) ? path + size : NULL;
+}
+
+/* -EAGAIN: it was being moved. */
+static int put_place(struct helper *h) {
+        struct buffer path _cleanup_(buffer_free) = BUFFER_INIT;
+        int fd _cleanup_(closep) = open_handle(h->mount_fd, &h->question.handle, O_PATH | O_DIRECTORY);
+        struct handle last;
+        const char *below;
+        int r = fd < 0 ? fd : get_path(fd, &path);
+
+        if (r < 0)
+                return r;
+        buffer_put(&path, "", 1);
+        if (path.error)
+                return -ENOMEM;
+        below = below_mount(path.data, h->question.mount_point);
+        if (!below)
+                return -EXDEV;
+        r = put_links(h, h->mount_fd, below, &last);
+        if (r == 0 && handle_equal(&last, &h->question.handle))
+                return 0;
+        return r == -EXDEV ? r : -EAGAIN;
+}
+
+static void answer_place(struct helper *h) {
+        int r = -EAGAIN;
+
+        for (int i = 0; r == -EAGAIN && i < PLACE_TRIES; i++) {
+                begin_answer(h);
+                r = put_place(h);
+        }
+        if (r < 0)
+                begin_answer(h);
+        send_answer(h, r == -EAGAIN ? -ESTALE : r, false);
+}
+
+/* ---- names --------------------------------------------------------------------------------------- */
+
+static enum kev_kind kind_of(mode_t mode) {
+        return S_ISDIR(mode)  ? KEV_KIND_DIRECTORY :
+               S_ISREG(mode)  ? KEV_KIND_FILE :
+               S_ISLNK(mode)  ? KEV_KIND_SYMLINK :
+               S_ISFIFO(mode) ? KEV_KIND_FIFO :
+               S_ISSOCK(mode) ? KEV_KIND_SOCKET :
+               S_ISBLK(mode)  ? KEV_KIND_BLOCK_DEVICE :
+               S_ISCHR(mode)  ? KEV_KIND_CHARACTER_DEVICE :
+                                KEV_KIND_UNKNOWN;
+}
+
+/* Of a directory the handle as well, as far as there is one. */
+static int put_entry(struct helper *h, int directory, const char *name, enum kev_kind kind) {
+        struct handle handle;
+        struct stat st;
+        bool has_handle;
+
+        if (kind == KEV_KIND_UNKNOWN) {
+                if (fstatat(directory, name, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) < 0)
+                        return -errno;
+                kind = kind_of(st.st_mode);
+        }
+        has_handle = kind == KEV_KIND_DIRECTORY && get_handle(directory, name, &handle) == 0;
+        put_link(h, has_handle ? &handle : NULL, kind, name, strlen(name));
+        return 0;
+}
+
+static void answer_name(struct helper *h) {
+        int fd _cleanup_(closep) = open_handle(h->mount_fd, &h->question.handle, O_PATH | O_DIRECTORY);
+
+        send_answer(h, fd < 0 ? fd : put_entry(h, fd, h->question.name, KEV_KIND_UNKNOWN), false);
+}
+
+static void answer_list(struct helper *h) {
+        int fd = open_handle(h->mount_fd, &h->question.handle, O_RDONLY | O_DIRECTORY);
+        DIR *directory = fd < 0 ? NULL : fdopendir(fd);
+        struct dirent *entry;
+        int r = fd < 0 ? fd : 0;
+
+        if (!directory) {
+                (void)safe_close(fd);
+                send_answer(h, r < 0 ? r : -ENOMEM, false);
+                return;
+        }
+        for (;;) {
+                errno = 0;
+                entry = readdir(directory);
+                if (!entry)
+                        break;
+                if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+                        (void)put_entry(h, dirfd(directory), entry->d_name,
+                                        entry->d_type == DT_UNKNOWN ? KEV_KIND_UNKNOWN :
+                                                                      kind_of(DTTOIF(entry->d_type)));
+                if (h->answer.size > PART_BYTES)
+                        send_answer(h, 0, true);
+        }
+        r = -errno;
+        (void)closedir(directory);
+        send_answer(h, r, false);
+}
+
+/* ---- the surveyor's loop ---------------------------------------------------------------------------- */
+
+/* False: the daemon has gone. */
+static bool take_question(struct helper *h, bool wait) {
+        struct iovec parts[] = {
+                { .iov_base = &h->question, .iov_len = sizeof(h->question) },
+                { .iov_base = h->path, .iov_len = sizeof(h->path) },
+        };
+        union {
+                struct cmsghdr header;
+                char bytes[CMSG_SPACE(sizeof(int))];
+        } control;
+        struct msghdr message = {
+                .msg_iov = parts, .msg_iovlen = 2,
+                .msg_control = control.bytes, .msg_controllen = sizeof(control.bytes),
+        };
+        ssize_t n = recvmsg(h->socket, &message, MSG_CMSG_CLOEXEC | (wait ? 0 : MSG_DONTWAIT));
+        size_t size = (size_t)n - sizeof(h->question);
+        struct cmsghdr *c;
+
+        if (n < 0 && !wait && (errno == EAGAIN || errno == EWOULDBLOCK))
+                return false;
+        if (n <= 0)
+                _exit(0);
+        h->passed_fd = -1;
+        c = CMSG_FIRSTHDR(&message);
+        if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))
+                memcpy(&h->passed_fd, CMSG_DATA(c), sizeof(int));
+        if ((size_t)n < sizeof(h->question) || (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) ||
+            size != h->question.path_size || (size > 0 && h->path[size - 1] != 0) ||
+            h->question.handle.size > HANDLE_BYTES_MAX || !memchr(h->question.name, 0, sizeof(h->question.name)) ||
+            strchr(h->question.name, '/') || !memchr(h->question.mount_point, 0, HELPER_PATH_MAX))
+                _exit(EXIT_FAILURE);
+        return true;
+}
+
+static void leave_mount(struct helper *h) {
+        h->mount_fd = safe_close(h->mount_fd);
+}
+
+static int enter_mount(struct helper *h) {
+        if (h->mount_fd >= 0 && h->mount == h->question.mount)
+                return 0;
+        leave_mount(h);
+        h->mount = h->question.mount;
+        return open_mount(h->question.mount_point, h->mount, &h->mount_fd);
+}
+
+static struct helper *new_helper(int socket, const char *name) {
+        struct helper *h = calloc(1, sizeof(*h));
+
+        if (!h)
+                _exit(EXIT_FAILURE);
+        (void)prctl(PR_SET_NAME, name, 0, 0, 0);
+        h->socket = socket;
+        h->mount_fd = h->passed_fd = -1;
+        begin_answer(h);
+        return h;
+}
+
+void surveyor_run(int socket) {
+        struct helper *h = new_helper(socket, "kevd-surveyor");
+
+        for (;;) {
+                int r;
+
+                if (!take_question(h, false)) {
+                        leave_mount(h);
+                        if (!take_question(h, true))
+                                _exit(0);
+                }
+                h->passed_fd = safe_close(h->passed_fd);
+                r = enter_mount(h);
+                if (r < 0)
+                        send_answer(h, r, false);
+                else if (h->question.kind == QUESTION_PLACE)
+                        answer_place(h);
+                else if (h->question.kind == QUESTION_NAME)
+                        answer_name(h);
+                else if (h->question.kind == QUESTION_LIST)
+                        answer_list(h);
+                else
+                        send_answer(h, -EINVAL, false);
+        }
+}
+
+/* ---- the stand-in -------------------------------------------------------------------------------------- */
+
+static int put_subject(struct helper *h) {
+        struct buffer path _cleanup_(buffer_free) = BUFFER_INIT;
+        int fd _cleanup_(closep) = h->passed_fd >= 0 ? openat(h->passed_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC) :
+                                                       open_below(AT_FDCWD, h->path, O_RDONLY | O_DIRECTORY, 0);
+        int top _cleanup_(closep) = -1, r;
+        struct mount_info mount;
+        struct subject_place place = { 0 };
+        struct handle wanted, last;
+        struct stat st;
+
+        if (fd < 0)
+                return h->passed_fd >= 0 ? -errno : fd;
+        if (fstat(fd, &st) < 0)
+                return -errno;
+        r = get_path(fd, &path);
+        if (r == 0)
+                r = get_mount(fd, &place.mount);
+        if (r == 0)
+                r = get_mount_info(place.mount, &mount);
+        if (r < 0)
+                return r;
+        buffer_put(&path, "", 1);
+        if (path.error)
+                return -ENOMEM;
+        place.device = st.st_dev;
+        place.inode = st.st_ino;
+        place.file_system = mount.device;
+        memcpy(place.file_system_name, mount.file_system, sizeof(place.file_system_name));
+        place.mount_point_size = (uint32_t)strlen(mount.mount_point);
+        place.path_size = (uint32_t)path.size;
+        buffer_put(&h->answer, (const char *)&place, sizeof(place));
+        buffer_put(&h->answer, path.data, path.size);
+        if (!below_mount(path.data, mount.mount_point))
+                return st.st_nlink == 0 ? -ENOENT : -EXDEV;
+        top = open_below(AT_FDCWD, mount.mount_point, O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
+        if (top < 0)
+                return top;
+        r = get_handle(fd, "", &wanted);
+        if (r == 0)
+                r = put_links(h, top, below_mount(path.data, mount.mount_point), &last);
+        return r == 0 && !handle_equal(&wanted, &last) ? -EAGAIN : r;
+}
+
+static void answer_resolve(struct helper *h) {
+        int r = -EAGAIN;
+
+        for (int i = 0; r == -EAGAIN && i < PLACE_TRIES; i++) {
+                begin_answer(h);
+                r = put_subject(h);
+        }
+        send_answer(h, r == -EAGAIN ? -ENOENT : r, false);
+}
+
+static void answer_access(struct helper *h) {
+        int fd _cleanup_(closep) = open_below(AT_FDCWD, h->path, O_RDONLY | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
+        struct handle found;
+        int r = fd < 0 ? fd : get_handle(fd, "", &found);
+
+        if (r == 0 && !handle_equal(&found, &h->question.handle))
+                r = -ESTALE;
+        send_answer(h, r, false);
+}
+
+void stand_in_run(int socket) {
+        struct helper *h = new_helper(socket, "kevd-stand-in");
+
+        for (;;) {
+                if (!take_question(h, true))
+                        _exit(0);
+                if (h->question.path_size == 0 && h->passed_fd < 0)
+                        send_answer(h, -EINVAL, false);
+                else if (h->question.kind == QUESTION_RESOLVE)
+                        answer_resolve(h);
+                else if (h->question.kind == QUESTION_ACCESS && h->question.path_size > 0)
+                        answer_access(h);
+                else
+                        send_answer(h, -EINVAL, false);
+                h->passed_fd = safe_close(h->passed_fd);
+        }
+}

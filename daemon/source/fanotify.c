@@ -1,0 +1,698 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "fanotify.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#include "fanotify_watch.h"
+#include "log.h"
+
+enum {
+        BARRIER_MAX_MSEC = 1000,
+        TRIES_MAX = 64, /* to find a directory that is being moved about */
+        POLL_MIN_MSEC = 50,
+        POLL_MAX_MSEC = 2000,
+};
+
+/* ---- inquiries, and barriers ------------------------------------------------------------------------ */
+
+void inquiry_begin(struct fanotify *s, struct inquiry *inquiry) {
+        inquiry->serial = ++s->serial;
+        list_append(&s->inquiries, &inquiry->link);
+}
+
+void inquiry_end(struct fanotify *s _unused_, struct inquiry *inquiry) {
+        list_remove(&inquiry->link);
+}
+
+static bool is_past(struct fanotify *s, struct source_barrier *barrier) {
+        list_for_each(entry, &s->groups) {
+                const struct group *g = list_entry(entry, struct group, link);
+
+                if (g->ready && !group_has_handled(g, barrier->position))
+                        return false;
+        }
+        if (barrier->serial == 0)
+                barrier->serial = s->serial; /* what the events up to here have asked */
+        return list_empty(&s->inquiries) ||
+               list_entry(s->inquiries.next, struct inquiry, link)->serial > barrier->serial;
+}
+
+void fanotify_check_barriers(struct fanotify *s) {
+        list_for_each(entry, &s->barriers) {
+                struct source_barrier *barrier = list_entry(entry, struct source_barrier, link);
+
+                if (!is_past(s, barrier))
+                        continue;
+                list_remove(&barrier->link);
+                barrier->fn(barrier);
+        }
+}
+
+static void on_barrier_timer(struct mux_timer *timer) {
+        struct fanotify *s = container_of(timer, struct fanotify, barrier_timer);
+        uint64_t now = monotonic_nsec();
+
+        while (!list_empty(&s->barriers)) {
+                struct source_barrier *barrier = list_entry(s->barriers.next, struct source_barrier, link);
+
+                if (barrier->deadline_nsec > now) {
+                        (void)mux_timer_set(s->mux, &s->barrier_timer, barrier->deadline_nsec, on_barrier_timer);
+                        break;
+                }
+                list_remove(&barrier->link);
+                barrier->fn(barrier);
+        }
+}
+
+static bool fanotify_barrier(struct source *source, struct source_barrier *barrier) {
+        struct fanotify *s = container_of(source, struct fanotify, source);
+
+        list_for_each(entry, &s->groups) {
+                struct group *g = list_entry(entry, struct group, link);
+
+                if (g->ready)
+                        group_run(g);
+        }
+        barrier->position = s->n_chunks;
+        barrier->serial = 0;
+        if (is_past(s, barrier))
+                return false;
+        barrier->deadline_nsec = monotonic_nsec() + BARRIER_MAX_MSEC * NSEC_PER_MSEC;
+        if (list_empty(&s->barriers))
+                (void)mux_timer_set(s->mux, &s->barrier_timer, barrier->deadline_nsec, on_barrier_timer);
+        list_append(&s->barriers, &barrier->link);
+        return true;
+}
+
+/* ---- which directory a watch is about ---------------------------------------------------------------- */
+
+static void ask_for(struct fan_watch *w);
+
+static bool is_absence(int error) {
+        return error == ENOENT || error == ENOTDIR || error == ELOOP;
+}
+
+static const char *explain(int error) {
+        switch (error) {
+        case ENOENT:
+                return "path: there is no such file or directory";
+        case ENOTDIR:
+                return "path: not a directory";
+        case EACCES:
+                return "path: it may not be read";
+        case ELOOP:
+                return "path: too many symbolic links";
+        case EXDEV:
+                return "descriptor: not to be found from where the daemon is";
+        default:
+                return "path: it can't be watched";
+        }
+}
+
+static void tell_self(struct file_watch *watch, uint64_t notes, uint32_t flags, uint64_t realtime_usec) {
+        struct report report = REPORT_INIT;
+
+        report.notes = notes;
+        report.flags = flags;
+        report.kind = KEV_KIND_DIRECTORY;
+        report.realtime_usec = realtime_usec;
+        report.below = (struct event_path){ "", 0 };
+        watch_report(watch, &report);
+        report_done(&report);
+}
+
+static void on_wait_timer(struct mux_timer *timer) {
+        struct fanotify *s = container_of(timer, struct fanotify, wait_timer);
+
+        list_for_each(entry, &s->waiting)
+                ask_for(fan_watch_of(list_entry(entry, struct file_watch, link)));
+        if (list_empty(&s->waiting))
+                return;
+        s->wait_msec = MIN(s->wait_msec * 2, POLL_MAX_MSEC);
+        (void)mux_timer_set(s->mux, &s->wait_timer, monotonic_nsec() + s->wait_msec * NSEC_PER_MSEC, on_wait_timer);
+}
+
+static void wait_for(struct fan_watch *w) {
+        struct fanotify *s = w->s;
+
+        w->watch.state = WATCH_WAITING;
+        list_remove(&w->watch.link);
+        list_append(&s->waiting, &w->watch.link);
+        s->wait_msec = POLL_MIN_MSEC;
+        (void)mux_timer_set(s->mux, &s->wait_timer, monotonic_nsec() + s->wait_msec * NSEC_PER_MSEC, on_wait_timer);
+}
+
+void fanotify_on_appeared(struct fanotify *s, const char *name) {
+        size_t size = strlen(name);
+
+        list_for_each(entry, &s->waiting) {
+                struct file_watch *watch = list_entry(entry, struct file_watch, link);
+
+                /* Any name of its path: which of them is missing changes. */
+                for (const char *p = watch->path; (p = strstr(p, name)); p++)
+                        if (p > watch->path && p[-1] == '/' && (p[size] == '/' || p[size] == 0)) {
+                                ask_for(fan_watch_of(watch));
+                                break;
+                        }
+        }
+}
+
+/* The watch has no directory any more. */
+static void leave(struct fan_watch *w) {
+        struct view *v = take_pointer(&w->view);
+
+        if (!v)
+                return;
+        jobs_forget(v, &w->watch);
+        held_forget(w);
+        list_remove(&w->watch.subscription->link);
+        list_remove(&w->watch.link);
+        tree_count(w->watch.dir, -1);
+        w->watch.dir = NULL;
+        v->n_watches--;
+        mux_defer(w->s->mux, &w->s->tidy);
+}
+
+static void stop_asking(struct fan_watch *w) {
+        if (w->asked)
+                asked_forget(take_pointer(&w->asked));
+        list_remove(&w->due.link);
+        list_remove(&w->attaching);
+        w->again = false;
+}
+
+void fanotify_end_watch(struct fanotify *s, struct file_watch *watch, uint64_t realtime_usec) {
+        struct fan_watch *w = fan_watch_of(watch);
+        bool waits = watch->path && watch->subscription->notes & KEV_NOTE_BACK;
+
+        leave(w);
+        stop_asking(w);
+        watch->state = WATCH_ENDED;
+        tell_self(watch, KEV_NOTE_GONE, waits ? 0 : KEV_FLAG_EOF, realtime_usec);
+        (void)s;
+        if (!waits)
+                return;
+        w->returning = true;
+        wait_for(w);
+        ask_for(w);
+}
+
+/* Not here: the next mechanism is asked to serve it. */
+static void pass_on(struct fan_watch *w, int error) {
+        struct subscription *subscription = w->watch.subscription;
+        const struct sink *sink = w->s->source.context->sink;
+        char *path _cleanup_(freep) = take_pointer(&w->watch.path);
+        int fd _cleanup_(closep) = take_fd(&w->fd), r;
+        struct subject subject = {
+                .filter = KEV_FILTER_TREE,
+                .notes = subscription->notes,
+                .path = path,
+                .fd = fd,
+                .pid = ABSENT,
+                .data = ABSENT,
+                .waits = w->watch.waits_first,
+                .list = w->list,
+                .exclude_self = w->exclude_self,
+                .second_choice = true,
+                .asker = w->watch.asker,
+        };
+        struct refusal refusal;
+
+        log_debug("fanotify: a watch goes to another mechanism: %s", strerror(error));
+        r = sources_pass_on(subscription, &subject, &refusal); /* frees it here */
+        if (r == 0)
+                sink->attached(subscription, NULL);
+        else if (r < 0)
+                sink->attached(subscription, &refusal);
+}
+
+static void give_up(struct fan_watch *w, int error) {
+        struct refusal refusal;
+
+        (void)refuse(&refusal, error, "%s", explain(error));
+        w->s->source.context->sink->attached(w->watch.subscription, &refusal);
+}
+
+/* Without a directory: it is refused, or goes on waiting. */
+static void on_absent(struct fan_watch *w, int error) {
+        if (w->watch.state == WATCH_IN_FORCE) {
+                fanotify_end_watch(w->s, &w->watch, realtime_nsec() / NSEC_PER_USEC);
+                return;
+        }
+        if (w->watch.state == WATCH_WAITING)
+                return; /* whatever it is: it is looked at again */
+        if (w->watch.waits_first && is_absence(error)) {
+                w->returning = true;
+                wait_for(w);
+                w->s->source.context->sink->attached(w->watch.subscription, NULL);
+                return;
+        }
+        give_up(w, error);
+}
+
+/* Of its links, whether one may have been moved since it was asked. */
+static bool is_stale(const struct group *g, uint64_t number, const char *links, size_t size) {
+        struct link_view link;
+
+        while (link_take(&links, &size, &link))
+                if (group_has_moved(g, number, handle_hash(handle_refer(&link.handle))))
+                        return true;
+        return false;
+}
+
+static void enter(struct fan_watch *w, struct view *v, struct dir *dir) {
+        struct file_watch *watch = &w->watch;
+        struct fanotify *s = w->s;
+        bool returning = w->returning;
+
+        list_remove(&watch->link);
+        w->view = v;
+        v->n_watches++;
+        v->generation++; /* what was outside may be below it */
+        watch->dir = dir;
+        watch->serial = ++s->serial;
+        watch->state = WATCH_IN_FORCE;
+        tree_count(dir, 1);
+        list_append(&dir->subscriptions, &watch->subscription->link);
+        list_append(&v->tree.watches, &watch->link);
+        w->returning = false;
+        w->tries = 0;
+        if (w->list)
+                job_start(v, dir, NULL, watch);
+        if (returning)
+                tell_self(watch, KEV_NOTE_BACK | KEV_NOTE_RESCAN, 0, realtime_nsec() / NSEC_PER_USEC);
+        else
+                s->source.context->sink->attached(watch->subscription, NULL);
+}
+
+/* All that was queued as the answer came is handled: the tree is as it was then. */
+static void on_due(struct due *due) {
+        struct fan_watch *w = container_of(due, struct fan_watch, due);
+        struct group *g = w->group;
+        struct subject_place place;
+        const char *path = w->answer.data + sizeof(place), *links;
+        char mount_point[HELPER_PATH_MAX];
+        struct view *v;
+        struct dir *dir = NULL;
+        size_t size;
+
+        memcpy(&place, w->answer.data, sizeof(place));
+        links = path + place.path_size;
+        size = w->answer.size - sizeof(place) - place.path_size;
+        if (w->again || is_stale(g, w->asked_at, links, size)) {
+                if (w->tries++ < TRIES_MAX)
+                        ask_for(w);
+                else
+                        on_absent(w, ENOENT);
+                return;
+        }
+        memcpy(mount_point, path, place.mount_point_size);
+        mount_point[place.mount_point_size] = 0;
+        v = view_get(g, place.mount, mount_point);
+        if (v)
+                dir = place_take_links(v, links, size);
+        if (w->watch.state == WATCH_IN_FORCE) {
+                if (v != w->view || dir != w->watch.dir)
+                        fanotify_end_watch(w->s, &w->watch, realtime_nsec() / NSEC_PER_USEC);
+        } else if (dir)
+                enter(w, v, dir);
+        else
+                on_absent(w, ENOMEM);
+        mux_defer(w->s->mux, &w->s->tidy);
+}
+
+/* Whether what a stand-in has answered is what it should be. */
+static bool is_whole(const struct fan_watch *w) {
+        struct subject_place place;
+
+        if (w->answer.size < sizeof(place))
+                return false;
+        memcpy(&place, w->answer.data, sizeof(place));
+        return place.path_size > 0 && place.path_size <= w->answer.size - sizeof(place) &&
+               w->answer.data[sizeof(place) + place.path_size - 1] == 0 &&
+               place.mount_point_size < MIN(place.path_size, (uint32_t)HELPER_PATH_MAX) &&
+               memchr(place.file_system_name, 0, sizeof(place.file_system_name));
+}
+
+static void on_resolved(void *owner, const struct answer *answer, const char *bytes) {
+        struct fan_watch *w = owner;
+        struct subject_place place;
+        struct group *g = NULL;
+        char mount_point[HELPER_PATH_MAX];
+        int error = answer->error, r;
+
+        if (answer->size > 0)
+                buffer_put(&w->answer, bytes, answer->size);
+        if (answer->more)
+                return;
+        w->asked = NULL;
+        if (w->answer.error)
+                error = ENOMEM;
+        else if (error == 0 && !is_whole(w))
+                error = EIO;
+        if (error == EIO) /* the stand-in was ended, by its user perhaps */
+                error = EAGAIN;
+        if (error != 0) {
+                bool here = is_absence(error) || error == EACCES || error == ENOMEM || error == EAGAIN || error == EPERM;
+
+                if (here || w->watch.state == WATCH_IN_FORCE || w->watch.state == WATCH_WAITING)
+                        on_absent(w, error);
+                else
+                        pass_on(w, error);
+                return;
+        }
+        memcpy(&place, w->answer.data, sizeof(place));
+        memcpy(mount_point, w->answer.data + sizeof(place), place.mount_point_size);
+        mount_point[place.mount_point_size] = 0;
+        r = group_get(w->s, &place, mount_point, &g);
+        if (r < 0) {
+                on_absent(w, -r);
+                return;
+        }
+        if (g->ready && w->group == g) {
+                group_await(g, &w->due);
+                return;
+        }
+        /* The answer has to be younger than the mark, and the events are to be told from one another. */
+        w->group = g;
+        if (g->ready)
+                ask_for(w);
+        else
+                list_append(&g->attaching, &w->attaching);
+}
+
+static void ask_for(struct fan_watch *w) {
+        struct question question = { .kind = QUESTION_RESOLVE };
+
+        if (w->asked || !list_empty(&w->due.link) || !list_empty(&w->attaching)) {
+                w->again = true;
+                return;
+        }
+        w->again = false;
+        buffer_reset(&w->answer);
+        if (w->group && w->group->ready) {
+                group_read(w->group);
+                w->asked_at = w->group->n_read;
+                mux_defer(w->s->mux, &w->group->go_on);
+        }
+        w->asked = helper_ask(peer_helper(w->peer), &question, w->fd < 0 ? w->watch.path : NULL,
+                              w->fd < 0 ? -1 : fcntl(w->fd, F_DUPFD_CLOEXEC, 3), on_resolved, w);
+        if (!w->asked)
+                log_error("fanotify: no memory to look up a directory");
+}
+
+void fanotify_check_watch(struct fanotify *s _unused_, struct file_watch *watch) {
+        struct fan_watch *w = fan_watch_of(watch);
+
+        if (w->watch.path)
+                ask_for(w);
+}
+
+void fanotify_on_group(struct group *g, int error) {
+        struct fanotify *s = g->s;
+
+        while (!list_empty(&g->attaching)) {
+                struct fan_watch *w = list_entry(g->attaching.next, struct fan_watch, attaching);
+
+                list_remove(&w->attaching);
+                if (error == 0)
+                        ask_for(w);
+                else {
+                        w->group = NULL;
+                        if (w->watch.state == WATCH_WAITING)
+                                continue; /* again with the timer */
+                        pass_on(w, error);
+                }
+        }
+        if (error == 0)
+                return;
+        log_info("fanotify: a file system of the kind %s can't be watched: %s", g->name, strerror(error));
+        /* What was served is said not to be any more. */
+        list_for_each(entry, &g->views) {
+                struct view *v = list_entry(entry, struct view, link);
+
+                while (!list_empty(&v->tree.watches)) {
+                        struct file_watch *watch = list_entry(v->tree.watches.next, struct file_watch, link);
+
+                        fan_watch_of(watch)->group = NULL;
+                        fanotify_end_watch(s, watch, realtime_nsec() / NSEC_PER_USEC);
+                }
+        }
+        g->failed = true;
+        mux_defer(s->mux, &s->tidy);
+}
+
+/* ---- attach -------------------------------------------------------------------------------------------- */
+
+static void free_watch(struct fan_watch *w) {
+        if (!w)
+                return;
+        buffer_free(&w->answer);
+        (void)safe_close(w->fd);
+        free(w->watch.path);
+        free(w);
+}
+
+static int fanotify_attach(struct source *source, struct subscription *subscription, const struct subject *subject,
+                           struct refusal *refusal) {
+        struct fanotify *s = container_of(source, struct fanotify, source);
+        struct fan_watch *w;
+        int r = 0;
+
+        if (subject->fd < 0 && subject->asker->other_mounts)
+                return refuse(refusal, EXDEV, "path: the caller lives in another mount namespace; pass a descriptor");
+        w = calloc(1, sizeof(*w));
+        if (!w)
+                return refuse(refusal, ENOMEM, "no memory");
+        w->s = s;
+        w->fd = -1;
+        w->due.fn = on_due;
+        w->list = subject->list;
+        w->exclude_self = subject->exclude_self;
+        w->watch.subscription = subscription;
+        w->watch.filter = KEV_FILTER_TREE;
+        w->watch.state = WATCH_RESOLVING;
+        w->watch.asker = subject->asker;
+        list_init(&w->watch.link);
+        list_init(&w->due.link);
+        list_init(&w->attaching);
+        list_init(&w->held);
+        if (subject->fd >= 0) {
+                w->fd = fcntl(subject->fd, F_DUPFD_CLOEXEC, 3);
+                if (w->fd < 0)
+                        r = -errno;
+        } else {
+                w->watch.path = strdup(subject->path);
+                if (!w->watch.path)
+                        r = -ENOMEM;
+                w->watch.waits_first = subject->waits;
+        }
+        if (r == 0)
+                w->peer = peer_get(s, subject->asker, &r);
+        if (r < 0) {
+                free_watch(w);
+                return refuse(refusal, -r, "path: %s", strerror(-r));
+        }
+        subscription->object = &w->watch;
+        s->n_watches++;
+        ask_for(w);
+        return 1;
+}
+
+static int fanotify_modify(struct source *source _unused_, struct subscription *subscription _unused_,
+                           const struct subject *subject _unused_, struct refusal *refusal _unused_) {
+        return 0;
+}
+
+static void fanotify_select(struct source *source _unused_, struct subscription *subscription) {
+        struct file_watch *watch = subscription->object;
+
+        if (watch->state == WATCH_IN_FORCE) /* what was left out so far was not told */
+                tell_self(watch, KEV_NOTE_RESCAN, 0, realtime_nsec() / NSEC_PER_USEC);
+}
+
+static void fanotify_detach(struct source *source, struct subscription *subscription) {
+        struct fanotify *s = container_of(source, struct fanotify, source);
+        struct fan_watch *w = fan_watch_of(take_pointer(&subscription->object));
+
+        stop_asking(w);
+        leave(w);
+        list_remove(&w->watch.link);
+        peer_put(s, w->peer);
+        s->n_watches--;
+        free_watch(w);
+        mux_defer(s->mux, &s->tidy);
+}
+
+/* ---- mounts ----------------------------------------------------------------------------------------------- */
+
+static bool is_at_or_below(const char *path, const char *above) {
+        size_t size = strlen(above);
+
+        while (size > 0 && above[size - 1] == '/')
+                size--;
+        return strncmp(path, above, size) == 0 && (path[size] == 0 || path[size] == '/');
+}
+
+/* In a tree something else is to be seen at that place, and below it. */
+static void on_mounted_within(struct view *v, const char *path) {
+        const char *below = path + (v->mount_point[1] ? strlen(v->mount_point) : 0);
+        const char *name = strrchr(path, '/') + 1;
+        struct dir *dir, *parent;
+
+        parent = tree_find_path(&v->tree, below, MAX(name, below) > below ? (size_t)(name - below) : 0);
+        dir = tree_find_path(&v->tree, below, strlen(below));
+        v->generation++;
+        if (dir && dir->n_watches == 0)
+                fan_tree_drop(v, dir, realtime_nsec() / NSEC_PER_USEC);
+        if (parent) {
+                tree_report_entry(&v->tree, parent, name, KEV_NOTE_RESCAN, KEV_KIND_DIRECTORY,
+                                  realtime_nsec() / NSEC_PER_USEC, NULL);
+                return;
+        }
+        /* The directories between are not known: those who watch above are told at the path as it is. */
+        list_for_each(entry, &v->tree.watches) {
+                struct file_watch *watch = list_entry(entry, struct file_watch, link);
+                struct buffer at _cleanup_(buffer_free) = BUFFER_INIT;
+                struct report report = REPORT_INIT;
+                const char *rest;
+
+                tree_path(watch->dir, &at);
+                if (at.error || !is_at_or_below(below, at.data) || watch->state != WATCH_IN_FORCE)
+                        continue;
+                rest = below + (at.size > 1 ? at.size : 0);
+                rest += strspn(rest, "/");
+                report.notes = KEV_NOTE_RESCAN;
+                report.kind = KEV_KIND_DIRECTORY;
+                report.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
+                report.below = (struct event_path){ rest, strlen(rest) };
+                v->tree.where = NULL;
+                if (access_may_tell_unknown(v, watch))
+                        watch_report(watch, &report);
+                report_done(&report);
+        }
+}
+
+static void on_mount_changed(struct mounts *mounts, const char *path) {
+        struct fanotify *s = container_of(mounts, struct fanotify, mounts);
+
+        list_for_each(entry, &s->groups) {
+                struct group *g = list_entry(entry, struct group, link);
+
+                list_for_each(entry_of_view, &g->views) {
+                        struct view *v = list_entry(entry_of_view, struct view, link);
+
+                        list_for_each(entry_of_watch, &v->tree.watches) {
+                                struct file_watch *watch = list_entry(entry_of_watch, struct file_watch, link);
+
+                                if (!watch->path)
+                                        continue;
+                                fanotify_check_watch(s, watch);
+                        }
+                        if (is_at_or_below(path, v->mount_point) && strcmp(path, v->mount_point) != 0)
+                                on_mounted_within(v, path);
+                }
+        }
+}
+
+static void on_mounts_done(struct mounts *mounts) {
+        struct fanotify *s = container_of(mounts, struct fanotify, mounts);
+
+        list_for_each(entry, &s->waiting)
+                ask_for(fan_watch_of(list_entry(entry, struct file_watch, link)));
+}
+
+static void on_mounts_doubt(struct mounts *mounts) {
+        struct fanotify *s = container_of(mounts, struct fanotify, mounts);
+
+        list_for_each(entry, &s->groups) {
+                struct group *g = list_entry(entry, struct group, link);
+
+                g->in_doubt = true;
+                mux_defer(s->mux, &g->go_on);
+        }
+}
+
+/* ---- the source -------------------------------------------------------------------------------------------- */
+
+static void on_tidy(struct mux_deferred *deferred) {
+        struct fanotify *s = container_of(deferred, struct fanotify, tidy);
+
+        list_for_each(entry, &s->groups)
+                group_release(list_entry(entry, struct group, link));
+        peers_tidy(s);
+}
+
+static int fanotify_open(struct source_context *context, struct source **ret_source) {
+        struct fanotify *s;
+        int r;
+
+        if (context->broker_fd < 0)
+                return context->broker_fd;
+        s = calloc(1, sizeof(*s));
+        if (!s)
+                return -ENOMEM;
+        s->mux = context->mux;
+        s->pid = getpid();
+        list_init(&s->groups);
+        list_init(&s->peers);
+        list_init(&s->waiting);
+        list_init(&s->inquiries);
+        list_init(&s->barriers);
+        mux_deferred_init(&s->tidy, on_tidy);
+        s->mounts.changed = on_mount_changed;
+        s->mounts.done = on_mounts_done;
+        s->mounts.doubt = on_mounts_doubt;
+        r = broker_open(s->mux, context->broker_fd, &s->broker);
+        if (r < 0) {
+                free(s);
+                return r;
+        }
+        mounts_open(&s->mounts, s->mux);
+        *ret_source = &s->source;
+        return 0;
+}
+
+static void fanotify_close(struct source *source) {
+        struct fanotify *s = container_of(source, struct fanotify, source);
+
+        mounts_close(&s->mounts);
+        while (!list_empty(&s->groups))
+                group_free(list_entry(s->groups.next, struct group, link));
+        peers_free(s);
+        mux_deferred_cancel(&s->tidy);
+        mux_timer_clear(s->mux, &s->wait_timer);
+        mux_timer_clear(s->mux, &s->barrier_timer);
+        s->broker = broker_close(s->broker);
+        free(s);
+}
+
+/* Marks. */
+static uint64_t fanotify_registrations(const struct source *source) {
+        const struct fanotify *s = container_of(source, const struct fanotify, source);
+        uint64_t n = 0;
+
+        list_for_each(entry, &s->groups)
+                n += list_entry(entry, const struct group, link)->ready;
+        return n;
+}
+
+static const char *fanotify_mechanism(const struct source *source _unused_) {
+        return "fanotify";
+}
+
+const struct source_class source_fanotify = {
+        .name = "fanotify",
+        .filters = 1u << KEV_FILTER_TREE,
+        .open = fanotify_open,
+        .close = fanotify_close,
+        .attach = fanotify_attach,
+        .modify = fanotify_modify,
+        .select = fanotify_select,
+        .detach = fanotify_detach,
+        .barrier = fanotify_barrier,
+        .registrations = fanotify_registrations,
+        .mechanism = fanotify_mechanism,
+};

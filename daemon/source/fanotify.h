@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * tree on fanotify(7): what the parts of this source share.
+ *
+ *   fanotify.c         attaching, detaching, barriers
+ *   fanotify_group.c   one file system's queue: reading, and dispatching events
+ *   fanotify_place.c   which directory a handle is
+ *   fanotify_tree.c    what events do to the trees, and telling them
+ *   fanotify_doubt.c   names of which the events may say too little
+ *   fanotify_list.c    telling what is in directories that are new to somebody
+ *   fanotify_access.c  who may be told
+ *
+ * One group with one mark serves a file system, whatever is watched on it. An
+ * event names a directory by its handle, an entry by its name, and the object by
+ * its handle; a rename has both ends. It reaches the loop without a question
+ * asked as long as its directories are known: handle -> place -> directory in a
+ * tree, and up to the subscriptions as in every source of files. A view is one
+ * mount of the file system; each has its own tree, from the mount's root down, since
+ * what can be seen in one need not be to be seen in another.
+ *
+ * Unknown directories. A surveyor (daemon/broker) is asked where the handle is to be
+ * found, and the group's queue waits. The answer is about now, and the event that
+ * waits is older; what lies between has been read by then, as the queue is
+ * drained when the answer comes. So the place of a directory at the event is where the
+ * first move that is still to be handled takes it away from, and only if there is
+ * none, the one that was found. The same goes for each directory above. One that is
+ * not below a watch is kept as a place outside: its further events cost a look-up.
+ *
+ * Merged events. The kernel merges an event into one that is still queued if object,
+ * directory, name and process are the same: then it comes up too early. This can't be
+ * seen, but it needs two events about the same name among those that are queued
+ * together. Such names are in doubt: once the queue was empty, and all of it handled,
+ * they are looked at, and if they are not what was told, that is told.
+ *
+ * New to somebody. A directory that is moved into a tree is listed by the surveyor,
+ * and what is in it is told as created; from the move until then, the events in it
+ * and below are kept from those to whom it is new. What its listing says of a name
+ * that had an event meanwhile doesn't count: what the last such event left does.
+ */
+
+#include <sys/types.h>
+
+#include "client.h"
+#include "file_watch.h"
+#include "mounts.h"
+#include "tree.h"
+#include "tree_report.h"
+
+struct fanotify;
+
+/* A handle where it lies: in an event, or in a place. */
+struct handle_ref {
+        int32_t type;
+        uint32_t size; /* 0: none */
+        const unsigned char *bytes;
+};
+
+struct event_info {
+        uint64_t mask;
+        pid_t pid;
+        uint64_t number; /* of all that were read from this group, from 1 on */
+        struct handle_ref dir, to_dir, object;
+        const char *name, *to_name;
+        bool replaces; /* a rename: something had the name */
+};
+
+/* An answer that is handled once all that was queued as it came is. */
+struct due {
+        struct list link;
+        uint64_t number; /* the last event that comes before it */
+        void (*fn)(struct due *due);
+};
+
+/* What an inquiry finds may lead to events: barriers wait for those that are older than they. */
+struct inquiry {
+        struct list link;
+        uint64_t serial;
+};
+
+/* One file system. */
+struct group {
+        struct list link;
+        struct fanotify *s;
+        uint64_t device;
+        char name[32]; /* of the kind of file system */
+        bool ready, failed;
+        int fd;
+        struct mux_io io;
+        struct helper surveyor;
+        struct mux_deferred go_on;
+
+        struct list chunks; /* read, not handled */
+        size_t backlog;
+        uint64_t n_read, n_handled; /* events */
+        bool drained;
+        bool in_doubt; /* the kernel has dropped events */
+
+        struct hash moves;       /* of directories, read and not handled: by the object's handle */
+        struct list moves_order; /* the same, first to last */
+        struct {
+                uint64_t number, hash;
+        } moved[256];     /* the last that were read */
+        uint64_t n_moved;
+
+        struct hash names;       /* that had an event lately: fanotify_doubt.c */
+        struct list names_order, names_doubtful;
+        size_t n_names_asked;
+        uint64_t era;            /* how often the queue was found empty */
+
+        struct list views;
+        struct list attaching; /* watches that wait for it to be ready */
+        struct list due;
+};
+
+/* One mount of it in which there are watches. */
+struct view {
+        struct list link;
+        struct group *group;
+        uint64_t mount;
+        char *mount_point;
+        struct tree tree;
+        struct hash places;
+        uint64_t generation;          /* places outside hold as long as it stays */
+        struct list inside, outside;  /* places, the longest unused first */
+        size_t n_inside, n_outside;
+        struct list listings;         /* under way, and to come */
+        const struct job *telling;    /* what is told just now is for those alone to whom it is new */
+        size_t n_watches;
+};
+
+/* A directory's handle, and where that is. */
+struct place {
+        struct hash_node node; /* in view->places */
+        struct view *view;
+        struct dir *dir;     /* NULL: outside of all that is watched, or not known yet */
+        uint64_t generation; /* outside */
+        struct list used;    /* among those inside, or outside */
+        struct asked *asked; /* where it is */
+        struct buffer links; /* the answer so far */
+        bool answered;
+        int error;
+        uint64_t asked_at;    /* the last event that was read then */
+        struct list verdicts; /* fanotify_access.c */
+        uint64_t changed;     /* number of the event by which who may read it, or its place, changed last */
+        int32_t type;
+        uint32_t size;
+        unsigned char bytes[];
+};
+
+struct fanotify {
+        struct source source;
+        struct mux *mux;
+        struct broker *broker;
+        struct list groups;
+        struct list peers; /* stand-ins, by credentials: fanotify_access.c */
+        struct mounts mounts;
+        struct list waiting; /* watches whose directory is not there */
+        struct mux_timer wait_timer;
+        uint64_t wait_msec;
+        struct list inquiries;
+        uint64_t serial;
+        uint64_t n_chunks; /* read, of all groups */
+        struct list barriers;
+        struct mux_timer barrier_timer;
+        uint64_t n_watches;
+        struct mux_deferred tidy; /* what nobody uses any more goes */
+        pid_t pid; /* the daemon's: what it does itself is not told */
+};
+
+#define FAN_MASK                                                                                           \
+        (FAN_CREATE | FAN_DELETE | FAN_RENAME | FAN_MODIFY | FAN_CLOSE_WRITE | FAN_ATTRIB | FAN_ONDIR)
+
+void inquiry_begin(struct fanotify *s, struct inquiry *inquiry);
+void inquiry_end(struct fanotify *s, struct inquiry *inquiry);
+
+uint64_t handle_hash(struct handle_ref handle);
+bool handle_ref_equal(struct handle_ref a, struct handle_ref b);
+static inline struct handle_ref handle_refer(const struct handle *h) {
+        return (struct handle_ref){ .type = h->type, .size = h->size, .bytes = h->bytes };
+}
+void handle_copy(struct handle *to, struct handle_ref from);
+
+/* ---- fanotify.c -------------------------------------------------------------------------- */
+
+/* Barriers that have nothing to wait for any more are done. */
+void fanotify_check_barriers(struct fanotify *s);
+/* The watch's directory is gone. */
+void fanotify_end_watch(struct fanotify *s, struct file_watch *watch, uint64_t realtime_usec);
+/* Whether the watch's directory is still where it was named is asked. */
+void fanotify_check_watch(struct fanotify *s, struct file_watch *watch);
+/* A name has come to be: watches that wait for it look again. */
+void fanotify_on_appeared(struct fanotify *s, const char *name);
+/* The group is ready; with an error (positive) it is not to be had, or is no more. */
+void fanotify_on_group(struct group *g, int error);
+
+/* ---- fanotify_group.c --------------------------------------------------------------------- */
+
+/* The group of that file system, which may be just starting. */
+int group_get(struct fanotify *s, const struct subject_place *place, const char *mount_point, struct group **ret_group);
+/* Frees it if nobody uses it, and views that nobody uses. Not while it is at work. */
+void group_release(struct group *g);
+/* The group, its views and all in them, as the source ends. */
+void group_free(struct group *g);
+/* Reads all that the kernel has. */
+void group_read(struct group *g);
+/* Reads, and handles as much as fits into a turn. */
+void group_run(struct group *g);
+struct view *view_find(const struct group *g, uint64_t mount);
+struct view *view_get(struct group *g, uint64_t mount, const char *mount_point);
+void view_free(struct view *v);
+/* Whether a directory with this handle was moved by an event that was read after that of the number. */
+bool group_has_moved(const struct group *g, uint64_t number, uint64_t hash);
+bool group_has_handled(const struct group *g, uint64_t chunk_number);
+/* Handles the answers whose moment has come. */
+void group_take_due(struct group *g);
+/* An answer has come. */
+void group_await(struct group *g, struct due *due);
+/* A question of a view. */
+struct question view_question(const struct view *v, enum question_kind kind, struct handle_ref handle);
+
+/* A directory's move, or end, that is still to be handled. */
+struct pending_move {
+        struct hash_node node;
+        struct list order;
+        uint64_t number;
+        struct handle object, from;
+        char name[256];
+};
+
+/* The first for the object. NULL: none. */
+const struct pending_move *group_next_move(const struct group *g, struct handle_ref object);
+
+/* ---- fanotify_place.c ----------------------------------------------------------------------- */
+
+struct place *place_find(struct view *v, struct handle_ref handle);
+/* The directory is `dir` from now on; what it was known as before is forgotten. NULL: no memory. */
+struct place *place_bind(struct view *v, struct handle_ref handle, struct dir *dir);
+void place_free(struct place *place);
+/* Asks where it is, if that is not known: it is going to be needed. */
+void place_expect(struct view *v, struct handle_ref handle);
+/* Its directory at the event that is being handled. False: that is being asked. *ret_dir is NULL for one outside. */
+bool place_resolve(struct view *v, struct handle_ref handle, struct dir **ret_dir);
+/* The directory at the end of the links of an answer, made with all above it. NULL: no memory, or they make no
+ * sense. */
+struct dir *place_take_links(struct view *v, const char *links, size_t size);
+/* Places that were not used for long go if there are too many. */
+void places_shrink(struct view *v);
+
+/* ---- fanotify_tree.c ------------------------------------------------------------------------- */
+
+/* The directories of the event are known; NULL: outside. */
+void fan_tree_on_event(struct view *v, const struct event_info *e, struct dir *dir, struct dir *to_dir,
+                       uint64_t realtime_usec);
+/* Takes it and all below it out of the tree; watches there end. */
+void fan_tree_drop(struct view *v, struct dir *dir, uint64_t realtime_usec);
+void fan_tree_rescan_all(struct view *v);
+/* The directory has this name in `parent`: what happens in it is known to be there without a question. NULL: no
+ * memory. */
+struct dir *fan_tree_place(struct view *v, struct dir *parent, const char *name, struct handle_ref handle);
+
+/* ---- fanotify_doubt.c ------------------------------------------------------------------------- */
+
+/* What the event says of names, once all views have told it. */
+void names_on_event(struct group *g, const struct event_info *e);
+/* Whether something else than the object was said to have the name. */
+bool names_is_other(const struct group *g, struct handle_ref dir, const char *name, struct handle_ref object);
+/* All that was queued is handled. */
+void names_settle(struct group *g);
+void names_forget_all(struct group *g);
+
+/* ---- fanotify_list.c --------------------------------------------------------------------------- */
+
+/* Tells what is in `dir` and below as created, to the watches from there up that are below `stop`; or to `only`, and
+ * then `listed`. */
+void job_start(struct view *v, struct dir *dir, struct dir *stop, struct file_watch *only);
+/* An event in `dir` has made or removed the name. */
+void listing_on_name(struct view *v, struct dir *dir, const char *name, bool exists, enum kev_kind kind,
+                     struct handle_ref object);
+/* Whether what happens in `dir` is still to be listed for the watch. */
+bool listing_hides(const struct view *v, const struct dir *dir, const struct file_watch *watch);
+/* `dir` is leaving: what was to be listed at or below it is not any more. The highest directory up to which it was
+ * new; NULL if there was none. `*ret_any`: whether there was any. */
+struct dir *listing_cancel(struct view *v, struct dir *dir, bool *ret_any);
+bool job_is_for(const struct job *job, const struct file_watch *watch);
+/* The watch ends. */
+void jobs_forget(struct view *v, struct file_watch *watch);
+void jobs_free(struct view *v);
+
+/* ---- fanotify_access.c --------------------------------------------------------------------------- */
+
+struct peer;
+struct verdict;
+
+void verdicts_forget(struct place *place);
+/* The stand-in of the asker, used once more. NULL: *ret_error. */
+struct peer *peer_get(struct fanotify *s, const struct asker *asker, int *ret_error);
+void peer_put(struct fanotify *s, struct peer *peer);
+struct helper *peer_helper(struct peer *peer);
+bool access_may_tell(struct tree *tree, struct file_watch *watch, const struct report *report);
+/* Those that nobody uses go; all of them. */
+void peers_tidy(struct fanotify *s);
+void peers_free(struct fanotify *s);

@@ -1,0 +1,521 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* One file system's queue: reading it, and dispatching events. */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/fanotify.h>
+
+#include "fanotify.h"
+#include "log.h"
+
+#ifndef FAN_RENAME
+#define FAN_RENAME 0x10000000 /* Linux 5.17 */
+#define FAN_EVENT_INFO_TYPE_OLD_DFID_NAME 10
+#define FAN_EVENT_INFO_TYPE_NEW_DFID_NAME 12
+#endif
+
+enum {
+        CHUNK_BYTES = 64 * 1024,
+        BACKLOG_MAX = 64 * 1024 * 1024, /* then the kernel keeps the rest */
+        EVENTS_A_TURN = 1024,
+        AHEAD_MAX = 256, /* events that are looked at while one waits */
+};
+
+struct chunk {
+        struct list link;
+        uint64_t number; /* of all chunks */
+        size_t size, position;
+        char data[CHUNK_BYTES] __attribute__((aligned(8)));
+};
+
+/* ---- handles ------------------------------------------------------------------------------------- */
+
+uint64_t handle_hash(struct handle_ref h) {
+        return hash_bytes(h.bytes, h.size, (uint64_t)h.type);
+}
+
+bool handle_ref_equal(struct handle_ref a, struct handle_ref b) {
+        return a.type == b.type && a.size == b.size && memcmp(a.bytes, b.bytes, a.size) == 0;
+}
+
+void handle_copy(struct handle *to, struct handle_ref from) {
+        to->type = from.type;
+        to->size = from.size;
+        memcpy(to->bytes, from.bytes, from.size);
+}
+
+/* ---- one record: fanotify(7) ------------------------------------------------------------------------ */
+
+/* A handle, and the name behind it if there is one. */
+static bool take_handle(const char *info, size_t size, struct handle_ref *ret, const char **ret_name) {
+        const size_t start = sizeof(struct fanotify_event_info_fid);
+        struct file_handle h;
+
+        if (size < start + sizeof(h))
+                return false;
+        memcpy(&h, info + start, sizeof(h));
+        if (h.handle_bytes > HANDLE_BYTES_MAX || size < start + sizeof(h) + h.handle_bytes)
+                return false;
+        *ret = (struct handle_ref){
+                .type = h.handle_type,
+                .size = h.handle_bytes,
+                .bytes = (const unsigned char *)info + start + sizeof(h),
+        };
+        if (!ret_name)
+                return true;
+        *ret_name = info + start + sizeof(h) + h.handle_bytes;
+        return memchr(*ret_name, 0, size - start - sizeof(h) - h.handle_bytes) != NULL;
+}
+
+static bool parse(const struct fanotify_event_metadata *m, struct event_info *ret) {
+        const char *p = (const char *)m + m->metadata_len, *end = (const char *)m + m->event_len;
+
+        *ret = (struct event_info){ .mask = m->mask, .pid = m->pid };
+        while (end - p >= (ptrdiff_t)sizeof(struct fanotify_event_info_header)) {
+                struct fanotify_event_info_header h;
+                bool whole = true;
+
+                memcpy(&h, p, sizeof(h));
+                if (h.len < sizeof(h) || h.len > end - p)
+                        return false;
+                if (h.info_type == FAN_EVENT_INFO_TYPE_FID)
+                        whole = take_handle(p, h.len, &ret->object, NULL);
+                else if (h.info_type == FAN_EVENT_INFO_TYPE_DFID_NAME ||
+                         h.info_type == FAN_EVENT_INFO_TYPE_OLD_DFID_NAME)
+                        whole = take_handle(p, h.len, &ret->dir, &ret->name);
+                else if (h.info_type == FAN_EVENT_INFO_TYPE_NEW_DFID_NAME)
+                        whole = take_handle(p, h.len, &ret->to_dir, &ret->to_name);
+                if (!whole)
+                        return false;
+                p += h.len;
+        }
+        return true;
+}
+
+static bool is_directory_move(uint64_t mask) {
+        return (mask & FAN_ONDIR) && (mask & (FAN_RENAME | FAN_DELETE));
+}
+
+/* ---- directories that move ------------------------------------------------------------------------------ */
+
+static void index_move(struct group *g, const struct event_info *e) {
+        struct pending_move *m = malloc(sizeof(*m));
+        uint64_t hash = handle_hash(e->object);
+
+        g->moved[g->n_moved % ARRAY_SIZE(g->moved)].number = e->number;
+        g->moved[g->n_moved++ % ARRAY_SIZE(g->moved)].hash = hash;
+        if (m && hash_add(&g->moves, &m->node, hash) == 0) {
+                m->number = e->number;
+                handle_copy(&m->object, e->object);
+                handle_copy(&m->from, e->dir);
+                (void)snprintf(m->name, sizeof(m->name), "%s", e->name);
+                list_append(&g->moves_order, &m->order);
+                return;
+        }
+        free(m);
+        g->in_doubt = true;
+}
+
+static void pop_moves(struct group *g, uint64_t number) {
+        while (!list_empty(&g->moves_order)) {
+                struct pending_move *m = list_entry(g->moves_order.next, struct pending_move, order);
+
+                if (m->number > number)
+                        return;
+                hash_remove(&g->moves, &m->node);
+                list_remove(&m->order);
+                free(m);
+        }
+}
+
+const struct pending_move *group_next_move(const struct group *g, struct handle_ref object) {
+        const struct pending_move *first = NULL;
+
+        if (g->moves.n_nodes == 0)
+                return NULL;
+        for (struct hash_node *n = hash_first(&g->moves, handle_hash(object)); n; n = hash_next(n)) {
+                const struct pending_move *m = container_of(n, struct pending_move, node);
+
+                if (handle_ref_equal(handle_refer(&m->object), object) && (!first || m->number < first->number))
+                        first = m;
+        }
+        return first;
+}
+
+bool group_has_moved(const struct group *g, uint64_t number, uint64_t hash) {
+        uint64_t n = MIN(g->n_moved, ARRAY_SIZE(g->moved));
+
+        for (uint64_t i = 1; i <= n; i++) {
+                size_t slot = (g->n_moved - i) % ARRAY_SIZE(g->moved);
+
+                if (g->moved[slot].number <= number)
+                        return false;
+                if (g->moved[slot].hash == hash)
+                        return true;
+        }
+        return n == ARRAY_SIZE(g->moved); /* more than are remembered */
+}
+
+/* ---- reading ----------------------------------------------------------------------------------------------- */
+
+static void index_chunk(struct group *g, const struct chunk *chunk) {
+        size_t position = 0;
+
+        while (position < chunk->size) {
+                const struct fanotify_event_metadata *m = (const void *)(chunk->data + position);
+                struct event_info e;
+
+                g->n_read++;
+                if (is_directory_move(m->mask) && parse(m, &e) && e.dir.size > 0 && e.object.size > 0) {
+                        e.number = g->n_read;
+                        index_move(g, &e);
+                }
+                position += m->event_len;
+        }
+}
+
+void group_read(struct group *g) {
+        g->drained = false;
+        while (g->backlog < BACKLOG_MAX) {
+                struct chunk *chunk = malloc(sizeof(*chunk));
+                ssize_t n;
+
+                if (!chunk)
+                        return; /* later */
+                n = read(g->fd, chunk->data, sizeof(chunk->data));
+                if (n <= 0) {
+                        free(chunk);
+                        g->drained = n < 0 && errno == EAGAIN;
+                        return;
+                }
+                chunk->size = (size_t)n;
+                chunk->position = 0;
+                chunk->number = ++g->s->n_chunks;
+                list_append(&g->chunks, &chunk->link);
+                g->backlog += (size_t)n;
+                index_chunk(g, chunk);
+        }
+}
+
+/* ---- handling ------------------------------------------------------------------------------------------------- */
+
+/* Whether an object that had the name is told to have lost a link just behind the rename: that it was replaced. */
+static bool is_replacing(struct group *g, const struct chunk *chunk, size_t next, const struct event_info *e) {
+        const struct fanotify_event_metadata *m;
+        struct event_info after;
+
+        if (next >= chunk->size) {
+                group_read(g);
+                if (chunk->link.next == &g->chunks)
+                        return false;
+                chunk = list_entry(chunk->link.next, const struct chunk, link);
+                next = 0;
+        }
+        m = (const void *)(chunk->data + next);
+        if ((m->mask & ~(uint64_t)FAN_ONDIR) != FAN_ATTRIB || m->pid != e->pid || !parse(m, &after))
+                return false;
+        return after.mask & FAN_ONDIR ? after.name && strcmp(after.name, ".") == 0 :
+                                        after.dir.size == 0 && !handle_ref_equal(after.object, e->object);
+}
+
+/* What the waiting event will be followed by is asked for along with it. */
+static void ask_ahead(struct group *g, const struct chunk *chunk, size_t position) {
+        for (unsigned n = 0; n < AHEAD_MAX && position < chunk->size; n++) {
+                const struct fanotify_event_metadata *m = (const void *)(chunk->data + position);
+                struct event_info e;
+
+                position += m->event_len;
+                if (!parse(m, &e) || e.dir.size == 0)
+                        continue;
+                list_for_each(entry, &g->views) {
+                        struct view *v = list_entry(entry, struct view, link);
+
+                        place_expect(v, e.dir);
+                        if (e.to_dir.size > 0)
+                                place_expect(v, e.to_dir);
+                }
+        }
+}
+
+static bool resolve(struct view *v, struct handle_ref handle, struct dir **ret) {
+        *ret = NULL;
+        return handle.size == 0 || place_resolve(v, handle, ret);
+}
+
+/* False: it has to wait. */
+static bool handle(struct group *g, struct chunk *chunk, const struct event_info *e, size_t next, uint64_t now) {
+        struct event_info event = *e;
+        struct dir *dir, *to_dir;
+        bool whole = true, inside = false;
+
+        list_for_each(entry, &g->views) {
+                struct view *v = list_entry(entry, struct view, link);
+
+                whole &= resolve(v, e->dir, &dir);
+                whole &= resolve(v, e->to_dir, &to_dir);
+                inside |= dir || to_dir;
+        }
+        if (!whole) {
+                ask_ahead(g, chunk, next);
+                return false;
+        }
+        if (!list_empty(&g->s->waiting) && e->mask & (FAN_CREATE | FAN_RENAME))
+                fanotify_on_appeared(g->s, e->mask & FAN_RENAME ? e->to_name : e->name);
+        if (!inside)
+                return true;
+        if (e->mask & FAN_RENAME)
+                event.replaces = is_replacing(g, chunk, next, e);
+        list_for_each(entry, &g->views) {
+                struct view *v = list_entry(entry, struct view, link);
+
+                /* What one view did may have changed what another knows, but for that no question is needed. */
+                (void)resolve(v, e->dir, &dir);
+                (void)resolve(v, e->to_dir, &to_dir);
+                fan_tree_on_event(v, &event, dir, to_dir, now);
+        }
+        names_on_event(g, &event);
+        return true;
+}
+
+static void handle_some(struct group *g) {
+        uint64_t now = realtime_nsec() / NSEC_PER_USEC;
+        unsigned budget = EVENTS_A_TURN;
+
+        while (!list_empty(&g->chunks)) {
+                struct chunk *chunk = list_entry(g->chunks.next, struct chunk, link);
+
+                while (chunk->position < chunk->size) {
+                        const struct fanotify_event_metadata *m = (const void *)(chunk->data + chunk->position);
+                        size_t next = chunk->position + m->event_len;
+                        struct event_info e;
+
+                        if (budget-- == 0) {
+                                mux_defer(g->s->mux, &g->go_on);
+                                return;
+                        }
+                        e.number = 0;
+                        if (m->mask & FAN_Q_OVERFLOW) {
+                                g->s->source.context->kernel_overflows++;
+                                g->in_doubt = true;
+                        } else if (!parse(m, &e))
+                                g->in_doubt = true;
+                        else if (e.dir.size > 0 && e.pid != g->s->pid) {
+                                e.number = g->n_handled + 1;
+                                if (!handle(g, chunk, &e, next, now))
+                                        return;
+                        }
+                        g->n_handled++;
+                        pop_moves(g, g->n_handled);
+                        chunk->position = next;
+                        /* An answer that came before these were read. */
+                        if (!list_empty(&g->due))
+                                group_take_due(g);
+                }
+                g->backlog -= chunk->size;
+                list_remove(&chunk->link);
+                free(chunk);
+        }
+}
+
+void group_take_due(struct group *g) {
+        while (!list_empty(&g->due)) {
+                struct due *due = list_entry(g->due.next, struct due, link);
+
+                if (due->number > g->n_handled)
+                        return;
+                list_remove(&due->link);
+                due->fn(due);
+        }
+}
+
+void group_await(struct group *g, struct due *due) {
+        group_read(g);
+        due->number = g->n_read;
+        list_append(&g->due, &due->link);
+        mux_defer(g->s->mux, &g->go_on);
+}
+
+void group_run(struct group *g) {
+        group_read(g);
+        handle_some(g);
+        group_take_due(g);
+        if (list_empty(&g->chunks) && g->drained) {
+                if (g->in_doubt) {
+                        g->in_doubt = false;
+                        list_for_each(entry, &g->views)
+                                fan_tree_rescan_all(list_entry(entry, struct view, link));
+                }
+                names_settle(g);
+        }
+        list_for_each(entry, &g->views)
+                places_shrink(list_entry(entry, struct view, link));
+        fanotify_check_barriers(g->s);
+}
+
+bool group_has_handled(const struct group *g, uint64_t chunk_number) {
+        return list_empty(&g->chunks) || list_entry(g->chunks.next, const struct chunk, link)->number > chunk_number;
+}
+
+static void on_readable(struct mux_io *io, unsigned events _unused_) {
+        group_run(container_of(io, struct group, io));
+}
+
+static void on_go_on(struct mux_deferred *deferred) {
+        struct group *g = container_of(deferred, struct group, go_on);
+
+        if (g->ready)
+                group_run(g);
+}
+
+/* ---- views ------------------------------------------------------------------------------------------------- */
+
+struct question view_question(const struct view *v, enum question_kind kind, struct handle_ref handle) {
+        struct question question = { .kind = kind, .mount = v->mount };
+
+        if (handle.size > 0)
+                handle_copy(&question.handle, handle);
+        (void)snprintf(question.mount_point, sizeof(question.mount_point), "%s", v->mount_point);
+        return question;
+}
+
+struct view *view_find(const struct group *g, uint64_t mount) {
+        list_for_each(entry, &g->views) {
+                struct view *v = list_entry(entry, struct view, link);
+
+                if (v->mount == mount)
+                        return v;
+        }
+        return NULL;
+}
+
+struct view *view_get(struct group *g, uint64_t mount, const char *mount_point) {
+        struct view *v = view_find(g, mount);
+
+        if (v)
+                return v;
+        v = calloc(1, sizeof(*v));
+        if (!v)
+                return NULL;
+        v->mount_point = strdup(mount_point);
+        if (!v->mount_point || tree_init(&v->tree) < 0) {
+                free(v->mount_point);
+                free(v);
+                return NULL;
+        }
+        v->group = g;
+        v->mount = mount;
+        v->generation = 1;
+        v->tree.may_tell = access_may_tell;
+        list_init(&v->inside);
+        list_init(&v->outside);
+        list_init(&v->listings);
+        list_append(&g->views, &v->link);
+        return v;
+}
+
+void view_free(struct view *v) {
+        jobs_free(v);
+        while (v->tree.root->first_child)
+                fan_tree_drop(v, v->tree.root->first_child, 0);
+        hash_for_each(node, &v->places)
+                place_free(container_of(node, struct place, node));
+        hash_free(&v->places);
+        list_remove(&v->link);
+        tree_free(&v->tree);
+        free(v->mount_point);
+        free(v);
+}
+
+/* ---- groups ------------------------------------------------------------------------------------------------ */
+
+static void on_surveyor(struct helper *helper, int error, int fd) {
+        struct group *g = container_of(helper, struct group, surveyor);
+        int r;
+
+        if (error == 0 && fd >= 0) {
+                r = mux_add(g->s->mux, &g->io, fd, MUX_IN, on_readable);
+                if (r == 0) {
+                        g->fd = fd;
+                        g->ready = true;
+                        fanotify_on_group(g, 0);
+                        return;
+                }
+                error = -r;
+        }
+        (void)safe_close(fd);
+        if (g->ready)
+                log_error("fanotify: what looks up the directories of a file system of the kind %s has ended", g->name);
+        fanotify_on_group(g, error != 0 ? error : EIO);
+}
+
+int group_get(struct fanotify *s, const struct subject_place *place, const char *mount_point, struct group **ret_group) {
+        static struct helper_request request;
+        struct group *g;
+        int r;
+
+        list_for_each(entry, &s->groups) {
+                g = list_entry(entry, struct group, link);
+                if (g->device == place->file_system && !g->failed) {
+                        *ret_group = g;
+                        return 0;
+                }
+        }
+        g = calloc(1, sizeof(*g));
+        if (!g)
+                return -ENOMEM;
+        g->s = s;
+        g->device = place->file_system;
+        memcpy(g->name, place->file_system_name, sizeof(g->name));
+        g->fd = -1;
+        g->io = MUX_IO_INIT;
+        list_init(&g->chunks);
+        list_init(&g->moves_order);
+        list_init(&g->names_order);
+        list_init(&g->names_doubtful);
+        list_init(&g->views);
+        list_init(&g->attaching);
+        list_init(&g->due);
+        mux_deferred_init(&g->go_on, on_go_on);
+        request = (struct helper_request){ .kind = HELPER_SURVEYOR, .mount = place->mount, .mask = FAN_MASK };
+        (void)snprintf(request.mount_point, sizeof(request.mount_point), "%s", mount_point);
+        r = helper_start(s->broker, &g->surveyor, &request, on_surveyor);
+        if (r < 0) {
+                free(g);
+                return r;
+        }
+        list_append(&s->groups, &g->link);
+        *ret_group = g;
+        return 0;
+}
+
+void group_free(struct group *g) {
+        while (!list_empty(&g->views))
+                view_free(list_entry(g->views.next, struct view, link));
+        names_forget_all(g);
+        helper_close(&g->surveyor);
+        mux_deferred_cancel(&g->go_on);
+        if (g->fd >= 0) {
+                mux_remove(g->s->mux, &g->io);
+                (void)close(g->fd);
+        }
+        for (struct list *entry; (entry = list_pop(&g->chunks));)
+                free(list_entry(entry, struct chunk, link));
+        pop_moves(g, UINT64_MAX);
+        hash_free(&g->moves);
+        list_remove(&g->link);
+        free(g);
+}
+
+void group_release(struct group *g) {
+        list_for_each(entry, &g->views) {
+                struct view *v = list_entry(entry, struct view, link);
+
+                if (v->n_watches == 0)
+                        view_free(v);
+        }
+        if (list_empty(&g->views) && list_empty(&g->attaching))
+                group_free(g);
+}

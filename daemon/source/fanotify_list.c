@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * Telling what is in a directory, and in those below it, that is new to somebody: it
+ * was moved into a tree, or the watch asked for a list. One directory is listed at a
+ * time, by the surveyor; from the beginning of a job until a directory's own listing
+ * is told, what happens in it is kept from those to whom it is new.
+ */
+
+#include <errno.h>
+#include <string.h>
+
+#include "fanotify.h"
+#include "log.h"
+
+enum { ASKED_MAX = 8 }; /* listings of a view under way */
+
+struct job {
+        struct inquiry inquiry;
+        struct dir *stop;        /* a reference, or NULL */
+        struct file_watch *only; /* NULL: all below `stop` from before the job */
+        size_t n_listings;
+        bool cancelled_only; /* the watch that it was for has ended */
+};
+
+enum listing_state {
+        LISTING_TO_DO,
+        LISTING_ASKED,
+        LISTING_DUE,
+};
+
+struct listing {
+        struct list link; /* in view->listings */
+        struct due due;
+        struct view *view;
+        struct job *job;
+        struct dir *dir;
+        struct listing *next_on_dir; /* of another job */
+        enum listing_state state;
+        struct asked *asked;
+        uint64_t asked_at;
+        struct buffer entries;
+        int error;
+        struct hash touched; /* names that had an event since it was asked */
+};
+
+struct touched {
+        struct hash_node node;
+        bool exists;
+        enum kev_kind kind;
+        struct handle object;
+        char name[];
+};
+
+/* ---- names that had an event --------------------------------------------------------------------------- */
+
+static uint64_t hash_name(const char *name, size_t size) {
+        return hash_bytes(name, size, 0);
+}
+
+static struct touched *find_touched(const struct listing *l, const char *name, size_t size) {
+        if (l->touched.n_nodes == 0)
+                return NULL;
+        for (struct hash_node *n = hash_first(&l->touched, hash_name(name, size)); n; n = hash_next(n)) {
+                struct touched *t = container_of(n, struct touched, node);
+
+                if (strncmp(t->name, name, size) == 0 && t->name[size] == 0)
+                        return t;
+        }
+        return NULL;
+}
+
+static void on_name(struct view *v, struct listing *l, const char *name, bool exists, enum kev_kind kind,
+                    struct handle_ref object) {
+        size_t size = strlen(name);
+        struct touched *t;
+
+        /* What is older than the question is in its answer. */
+        if (l->state == LISTING_TO_DO || v->group->n_handled + 1 <= l->asked_at)
+                return;
+        t = find_touched(l, name, size);
+        if (!t) {
+                t = malloc(sizeof(*t) + size + 1);
+                if (!t || hash_add(&l->touched, &t->node, hash_name(name, size)) < 0) {
+                        free(t);
+                        v->group->in_doubt = true;
+                        return;
+                }
+                memcpy(t->name, name, size + 1);
+        }
+        t->exists = exists;
+        t->kind = kind;
+        handle_copy(&t->object, object);
+}
+
+void listing_on_name(struct view *v, struct dir *dir, const char *name, bool exists, enum kev_kind kind,
+                     struct handle_ref object) {
+        for (struct listing *l = dir->listing; l; l = l->next_on_dir)
+                on_name(v, l, name, exists, kind, object);
+}
+
+/* ---- jobs ----------------------------------------------------------------------------------------------- */
+
+bool job_is_for(const struct job *job, const struct file_watch *watch) {
+        if (job->only || job->cancelled_only)
+                return job->only == watch;
+        return watch->serial < job->inquiry.serial && !(job->stop && tree_is_below(job->stop, watch->dir));
+}
+
+static void end_job(struct view *v, struct job *job) {
+        struct report report = REPORT_INIT;
+
+        if (job->only && job->only->state == WATCH_IN_FORCE) {
+                report.notes = KEV_NOTE_LISTED;
+                report.kind = KEV_KIND_DIRECTORY;
+                report.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
+                report.below = (struct event_path){ "", 0 };
+                watch_report(job->only, &report);
+                report_done(&report);
+        }
+        tree_unref(&v->tree, job->stop);
+        inquiry_end(v->group->s, &job->inquiry);
+        free(job);
+}
+
+static void free_listing(struct listing *l) {
+        struct view *v = l->view;
+        struct job *job = l->job;
+
+        if (l->asked)
+                asked_forget(l->asked);
+        list_remove(&l->due.link);
+        list_remove(&l->link);
+        for (struct listing **p = &l->dir->listing; *p; p = &(*p)->next_on_dir)
+                if (*p == l) {
+                        *p = l->next_on_dir;
+                        break;
+                }
+        if (l->touched.n_nodes > 0)
+                hash_for_each(node, &l->touched)
+                        free(container_of(node, struct touched, node));
+        hash_free(&l->touched);
+        buffer_free(&l->entries);
+        free(l);
+        if (--job->n_listings == 0)
+                end_job(v, job);
+}
+
+static void run_listings(struct view *v);
+static void on_due(struct due *due);
+
+static bool add_listing(struct view *v, struct job *job, struct dir *dir) {
+        struct listing *l;
+
+        for (l = dir->listing; l; l = l->next_on_dir)
+                if (l->job == job)
+                        return true;
+        l = calloc(1, sizeof(*l));
+        if (!l)
+                return false;
+        l->view = v;
+        l->job = job;
+        l->dir = dir;
+        l->due.fn = on_due;
+        list_init(&l->due.link);
+        l->next_on_dir = dir->listing;
+        dir->listing = l;
+        job->n_listings++;
+        list_append(&v->listings, &l->link);
+        return true;
+}
+
+void job_start(struct view *v, struct dir *dir, struct dir *stop, struct file_watch *only) {
+        struct job *job = calloc(1, sizeof(*job));
+
+        if (!job) {
+                v->group->in_doubt = true;
+                return;
+        }
+        inquiry_begin(v->group->s, &job->inquiry);
+        job->stop = tree_ref(stop);
+        job->only = only;
+        job->n_listings = 1; /* this very function */
+        if (!add_listing(v, job, dir))
+                v->group->in_doubt = true;
+        if (--job->n_listings == 0)
+                end_job(v, job);
+        else
+                run_listings(v);
+}
+
+/* ---- asking, and telling ----------------------------------------------------------------------------------- */
+
+static void on_listed(void *owner, const struct answer *answer, const char *bytes) {
+        struct listing *l = owner;
+
+        if (answer->size > 0)
+                buffer_put(&l->entries, bytes, answer->size);
+        if (answer->more)
+                return;
+        l->asked = NULL;
+        l->state = LISTING_DUE;
+        l->error = l->entries.error ? ENOMEM : answer->error;
+        group_await(l->view->group, &l->due);
+}
+
+static void run_listings(struct view *v) {
+        size_t n = 0;
+
+        list_for_each(entry, &v->listings) {
+                struct listing *l = list_entry(entry, struct listing, link);
+                struct question question;
+
+                if (n >= ASKED_MAX)
+                        break;
+                n += l->state == LISTING_ASKED;
+                if (l->state != LISTING_TO_DO)
+                        continue;
+                if (!l->dir->place) { /* its handle couldn't be had: a file system of its own, say */
+                        free_listing(l);
+                        continue;
+                }
+                question = view_question(v, QUESTION_LIST,
+                                         (struct handle_ref){ .type = l->dir->place->type,
+                                                              .size = l->dir->place->size,
+                                                              .bytes = l->dir->place->bytes });
+                l->asked_at = v->group->n_read;
+                l->state = LISTING_ASKED;
+                l->asked = helper_ask(&v->group->surveyor, &question, NULL, -1, on_listed, l);
+                n++;
+                if (!l->asked) {
+                        v->group->in_doubt = true;
+                        free_listing(l);
+                }
+        }
+}
+
+static void tell_created(struct view *v, struct listing *l, const char *name, enum kev_kind kind,
+                         struct handle_ref handle) {
+        struct dir *child;
+
+        tree_report_entry(&v->tree, l->dir, name, KEV_NOTE_CREATE, kind, realtime_nsec() / NSEC_PER_USEC, NULL);
+        if (kind != KEV_KIND_DIRECTORY || handle.size == 0 || !tree_wants(&v->tree, l->dir, name))
+                return;
+        child = fan_tree_place(v, l->dir, name, handle);
+        if (!child || !add_listing(v, l->job, child))
+                v->group->in_doubt = true;
+}
+
+static void tell_listing(struct view *v, struct listing *l) {
+        const char *bytes = l->entries.data;
+        size_t size = l->entries.size;
+        struct link_view link;
+        char name[256];
+
+        while (link_take(&bytes, &size, &link)) {
+                if (link.name_size >= sizeof(name) || find_touched(l, link.name, link.name_size))
+                        continue;
+                memcpy(name, link.name, link.name_size);
+                name[link.name_size] = 0;
+                tell_created(v, l, name, link.kind, handle_refer(&link.handle));
+        }
+        if (l->touched.n_nodes == 0)
+                return;
+        hash_for_each(node, &l->touched) {
+                const struct touched *t = container_of(node, struct touched, node);
+
+                if (t->exists)
+                        tell_created(v, l, t->name, t->kind, handle_refer(&t->object));
+        }
+}
+
+static void on_due(struct due *due) {
+        struct listing *l = container_of(due, struct listing, due);
+        struct view *v = l->view;
+
+        v->telling = l->job;
+        v->tree.process = NULL;
+        if (l->error == 0)
+                tell_listing(v, l);
+        else if (l->error != ESTALE && l->error != ENOENT) {
+                log_debug("fanotify: a directory can't be listed: %s", strerror(l->error));
+                tree_report_entry(&v->tree, l->dir, "", KEV_NOTE_RESCAN, KEV_KIND_DIRECTORY,
+                                  realtime_nsec() / NSEC_PER_USEC, NULL);
+        }
+        v->telling = NULL;
+        free_listing(l);
+        run_listings(v);
+}
+
+/* ---- what the rest has to know -------------------------------------------------------------------------------- */
+
+bool listing_hides(const struct view *v, const struct dir *dir, const struct file_watch *watch) {
+        if (list_empty(&v->listings))
+                return false;
+        for (const struct dir *d = dir; d && d != watch->dir->parent; d = d->parent)
+                for (const struct listing *l = d->listing; l; l = l->next_on_dir)
+                        if (job_is_for(l->job, watch))
+                                return true;
+        return false;
+}
+
+struct dir *listing_cancel(struct view *v, struct dir *dir, bool *ret_any) {
+        struct dir *above = NULL;
+
+        *ret_any = false;
+        list_for_each(entry, &v->listings) {
+                struct listing *l = list_entry(entry, struct listing, link);
+                struct dir *stop = l->job->stop;
+
+                if (!tree_is_below(l->dir, dir))
+                        continue;
+                if (l->job->only) /* it goes on telling from where this is now, or not at all */
+                        stop = l->job->only->dir ? l->job->only->dir->parent : NULL;
+                if (!*ret_any || !stop || (above && tree_is_below(above, stop)))
+                        above = stop;
+                *ret_any = true;
+                if (stop)
+                        tree_ref(stop); /* free_listing() may let go of it */
+                free_listing(l);
+                if (stop && --stop->refs == 0 && stop->limbo) {
+                        tree_free_dir(&v->tree, stop);
+                        if (above == stop)
+                                above = NULL;
+                }
+        }
+        return above;
+}
+
+void jobs_forget(struct view *v, struct file_watch *watch) {
+        list_for_each(entry, &v->listings) {
+                struct listing *l = list_entry(entry, struct listing, link);
+
+                if (l->job->only != watch)
+                        continue;
+                l->job->only = NULL;
+                l->job->cancelled_only = true;
+        }
+        for (struct list *entry = v->listings.next, *next; entry != &v->listings; entry = next) {
+                struct listing *l = list_entry(entry, struct listing, link);
+
+                next = entry->next;
+                if (l->job->cancelled_only)
+                        free_listing(l);
+        }
+}
+
+void jobs_free(struct view *v) {
+        while (!list_empty(&v->listings))
+                free_listing(list_entry(v->listings.next, struct listing, link));
+}

@@ -1,0 +1,370 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Which directory a handle is: known, asked for, or outside of all that is watched. */
+
+#include <errno.h>
+#include <string.h>
+
+#include "fanotify.h"
+#include "log.h"
+
+enum {
+        INSIDE_MAX = 65536, /* places of a view */
+        OUTSIDE_MAX = 8192,
+        SHRINK_TRIES = 64,
+        LINKS_MAX = 16384,
+};
+
+struct place *place_find(struct view *v, struct handle_ref handle) {
+        for (struct hash_node *n = hash_first(&v->places, handle_hash(handle)); n; n = hash_next(n)) {
+                struct place *p = container_of(n, struct place, node);
+
+                if (p->type == handle.type && p->size == handle.size && memcmp(p->bytes, handle.bytes, p->size) == 0)
+                        return p;
+        }
+        return NULL;
+}
+
+static struct handle_ref handle_of(const struct place *p) {
+        return (struct handle_ref){ .type = p->type, .size = p->size, .bytes = p->bytes };
+}
+
+static struct place *new_place(struct view *v, struct handle_ref handle) {
+        struct place *p = calloc(1, sizeof(*p) + handle.size);
+
+        if (!p)
+                return NULL;
+        p->view = v;
+        p->type = handle.type;
+        p->size = handle.size;
+        memcpy(p->bytes, handle.bytes, handle.size);
+        list_init(&p->verdicts);
+        if (hash_add(&v->places, &p->node, handle_hash(handle)) < 0) {
+                free(p);
+                return NULL;
+        }
+        list_append(&v->outside, &p->used);
+        v->n_outside++;
+        return p;
+}
+
+static void touch(struct place *p) {
+        struct list *list = p->dir ? &p->view->inside : &p->view->outside;
+
+        if (list->previous == &p->used)
+                return;
+        list_remove(&p->used);
+        list_append(list, &p->used);
+}
+
+static void put_inside(struct place *p, struct dir *dir) {
+        p->dir = dir;
+        dir->place = p;
+        p->view->n_outside--;
+        p->view->n_inside++;
+        touch(p);
+}
+
+static void put_outside(struct place *p) {
+        if (p->dir) {
+                p->dir->place = NULL;
+                p->dir = NULL;
+                verdicts_forget(p);
+                p->view->n_inside--;
+                p->view->n_outside++;
+        }
+        touch(p);
+}
+
+static void forget_question(struct place *p) {
+        if (p->asked)
+                asked_forget(take_pointer(&p->asked));
+        buffer_free(&p->links);
+        p->links = BUFFER_INIT;
+        p->answered = false;
+        p->error = 0;
+}
+
+void place_free(struct place *p) {
+        struct view *v = p->view;
+
+        forget_question(p);
+        put_outside(p);
+        v->n_outside--;
+        list_remove(&p->used);
+        hash_remove(&v->places, &p->node);
+        free(p);
+}
+
+struct place *place_bind(struct view *v, struct handle_ref handle, struct dir *dir) {
+        struct place *p = place_find(v, handle);
+
+        if (dir->place && dir->place != p)
+                place_free(dir->place);
+        if (!p)
+                p = new_place(v, handle);
+        if (!p || p->dir == dir)
+                return p;
+        put_outside(p);
+        forget_question(p);
+        put_inside(p, dir);
+        p->changed = v->group->n_handled + 1;
+        return p;
+}
+
+/* ---- asking -------------------------------------------------------------------------------------------- */
+
+static void on_place(void *owner, const struct answer *answer, const char *bytes) {
+        struct place *p = owner;
+        struct group *g = p->view->group;
+
+        if (answer->size > 0)
+                buffer_put(&p->links, bytes, answer->size);
+        if (answer->more)
+                return;
+        p->asked = NULL;
+        p->answered = true;
+        p->error = p->links.error ? ENOMEM : answer->error;
+        group_read(g); /* the moves from before the answer */
+        mux_defer(g->s->mux, &g->go_on);
+}
+
+/* False: it can't be asked. */
+static bool ask(struct place *p) {
+        struct question question = view_question(p->view, QUESTION_PLACE, handle_of(p));
+
+        forget_question(p);
+        p->asked_at = p->view->group->n_read;
+        p->asked = helper_ask(&p->view->group->surveyor, &question, NULL, -1, on_place, p);
+        return p->asked != NULL;
+}
+
+static bool is_outside(const struct place *p) {
+        return !p->dir && !p->asked && !p->answered && p->generation == p->view->generation;
+}
+
+void place_expect(struct view *v, struct handle_ref handle) {
+        struct place *p = place_find(v, handle);
+
+        if (!p)
+                p = new_place(v, handle);
+        if (p && !p->dir && !p->asked && !p->answered && !is_outside(p))
+                (void)ask(p);
+}
+
+/* ---- from an answer to a place --------------------------------------------------------------------------- */
+
+struct step {
+        struct handle_ref handle;
+        const char *name;
+        size_t name_size;
+};
+
+/* The links, in an array that the caller frees. 0 with no memory, or if they make no sense. */
+static size_t parse_links(const char *bytes, size_t size, struct step **ret) {
+        struct step *steps = NULL;
+        size_t n = 0, capacity = 0;
+        struct link_view link;
+
+        while (size > 0) {
+                const char *start = bytes;
+
+                if (n == capacity) {
+                        struct step *more = realloc(steps, (capacity = MAX(capacity * 2, 32u)) * sizeof(*steps));
+
+                        if (!more)
+                                break;
+                        steps = more;
+                }
+                if (!link_take(&bytes, &size, &link) || link.handle.size == 0 || n >= LINKS_MAX)
+                        break;
+                steps[n++] = (struct step){
+                        .handle = { .type = link.handle.type, .size = link.handle.size,
+                                    .bytes = (const unsigned char *)start + sizeof(struct link_header) },
+                        .name = link.name,
+                        .name_size = link.name_size,
+                };
+        }
+        if (size > 0)
+                n = 0;
+        *ret = steps;
+        return n;
+}
+
+/* The directory of a step, made where it belongs. */
+static struct dir *make_step(struct view *v, struct dir *parent, const struct step *step) {
+        char name[256];
+        struct place *p = place_find(v, step->handle);
+        struct dir *dir;
+
+        if (step->name_size == 0 || step->name_size >= sizeof(name))
+                return NULL;
+        memcpy(name, step->name, step->name_size);
+        name[step->name_size] = 0;
+        dir = tree_child(&v->tree, parent, name);
+        if (dir && p && p->dir == dir)
+                return dir;
+        if (dir && dir->place) /* its end has not been told yet, or was merged away */
+                fan_tree_drop(v, dir, realtime_nsec() / NSEC_PER_USEC);
+        if (p && p->dir) {
+                if (tree_is_below(parent, p->dir) || tree_move(&v->tree, p->dir, parent, name) < 0)
+                        return NULL;
+                p->changed = v->group->n_handled + 1;
+                return p->dir;
+        }
+        dir = tree_make_child(&v->tree, parent, name);
+        return dir && place_bind(v, step->handle, dir) ? dir : NULL;
+}
+
+struct dir *place_take_links(struct view *v, const char *links, size_t size) {
+        struct step *steps _cleanup_(freep) = NULL;
+        size_t n = parse_links(links, size, &steps);
+        struct dir *dir = n > 0 && steps[0].name_size == 0 && place_bind(v, steps[0].handle, v->tree.root) ?
+                                  v->tree.root :
+                                  NULL;
+
+        for (size_t i = 1; dir && i < n; i++)
+                dir = make_step(v, dir, &steps[i]);
+        return dir;
+}
+
+enum outcome {
+        OUTCOME_INSIDE,
+        OUTCOME_OUTSIDE,
+        OUTCOME_WAITS,
+};
+
+static size_t find_step(const struct step *steps, size_t n, struct handle_ref handle) {
+        for (size_t i = n; i-- > 0;)
+                if (handle_ref_equal(steps[i].handle, handle))
+                        return i;
+        return SIZE_MAX;
+}
+
+static enum outcome settle_place(struct place *p, struct step *links, size_t n_links, struct step *way, size_t way_max,
+                                 struct dir **ret_dir) {
+        struct view *v = p->view;
+        struct group *g = v->group;
+        struct handle_ref at = handle_of(p);
+        struct dir *dir = NULL;
+        size_t n = 0;
+
+        /* Up, as far as it is not known. */
+        for (;;) {
+                struct place *known = place_find(v, at);
+                const struct pending_move *move = group_next_move(g, at);
+                size_t i;
+
+                if (known && known->dir) {
+                        dir = known->dir;
+                        break;
+                }
+                if (n == way_max || (known && known != p && is_outside(known)))
+                        return OUTCOME_OUTSIDE;
+                if (move) {
+                        way[n++] = (struct step){ .handle = at, .name = move->name, .name_size = strlen(move->name) };
+                        at = handle_refer(&move->from);
+                        continue;
+                }
+                i = find_step(links, n_links, at);
+                if (i == SIZE_MAX || i == 0) {
+                        if (known == p)
+                                return OUTCOME_OUTSIDE;
+                        if (!place_resolve(v, at, &dir))
+                                return OUTCOME_WAITS;
+                        if (!dir)
+                                return OUTCOME_OUTSIDE;
+                        break;
+                }
+                if (group_has_moved(g, p->asked_at, handle_hash(at)))
+                        return ask(p) ? OUTCOME_WAITS : OUTCOME_OUTSIDE;
+                way[n++] = (struct step){ .handle = at, .name = links[i].name, .name_size = links[i].name_size };
+                at = links[i - 1].handle;
+        }
+        if (!tree_is_watched_below(dir, NULL))
+                return OUTCOME_OUTSIDE;
+        while (dir && n-- > 0)
+                dir = make_step(v, dir, &way[n]);
+        if (!dir)
+                g->in_doubt = true;
+        *ret_dir = dir;
+        return dir ? OUTCOME_INSIDE : OUTCOME_OUTSIDE;
+}
+
+bool place_resolve(struct view *v, struct handle_ref handle, struct dir **ret_dir) {
+        struct step *links _cleanup_(freep) = NULL, *way _cleanup_(freep) = NULL;
+        struct place *p = place_find(v, handle);
+        size_t n_links, way_max;
+        enum outcome outcome;
+
+        *ret_dir = NULL;
+        if (!p)
+                p = new_place(v, handle);
+        if (!p) {
+                v->group->in_doubt = true;
+                return true;
+        }
+        if (p->dir) {
+                touch(p);
+                *ret_dir = p->dir;
+                return true;
+        }
+        if (p->asked)
+                return false;
+        if (is_outside(p)) {
+                touch(p);
+                return true;
+        }
+        if (!p->answered) {
+                if (ask(p))
+                        return false;
+                v->group->in_doubt = true;
+                return true;
+        }
+        n_links = p->error ? 0 : parse_links(p->links.data, p->links.size, &links);
+        way_max = n_links + 1024;
+        way = malloc(way_max * sizeof(*way));
+        outcome = way ? settle_place(p, links, n_links, way, way_max, ret_dir) : OUTCOME_OUTSIDE;
+        if (outcome == OUTCOME_WAITS)
+                return false;
+        if (outcome == OUTCOME_OUTSIDE) {
+                p->generation = v->generation;
+                if (p->error != 0 && p->error != ESTALE && p->error != EXDEV && p->error != ENOENT)
+                        v->group->in_doubt = true; /* it may be inside */
+        }
+        forget_question(p);
+        return true;
+}
+
+/* ---- bounds --------------------------------------------------------------------------------------------------- */
+
+/* Frees the directory's node with it, unless that is needed. */
+static bool evict(struct view *v, struct place *p) {
+        struct dir *dir = p->dir;
+
+        if (p->asked || p->answered)
+                return false;
+        if (!dir) {
+                place_free(p);
+                return true;
+        }
+        if (dir == v->tree.root || dir->first_child || dir->n_watches > 0 || dir->listing || dir->refs > 0)
+                return false;
+        place_free(p);
+        tree_free_dir(&v->tree, dir);
+        return true;
+}
+
+static void shrink(struct view *v, struct list *list, const size_t *n, size_t max) {
+        for (unsigned tries = 0; *n > max && tries < SHRINK_TRIES; tries++) {
+                struct place *p = list_entry(list->next, struct place, used);
+
+                if (!evict(v, p))
+                        touch(p);
+        }
+}
+
+void places_shrink(struct view *v) {
+        shrink(v, &v->outside, &v->n_outside, OUTSIDE_MAX);
+        shrink(v, &v->inside, &v->n_inside, INSIDE_MAX);
+}

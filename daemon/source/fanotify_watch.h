@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* A tree watch on fanotify: what fanotify.c and fanotify_access.c share. */
+
+#include "fanotify.h"
+
+struct fan_watch {
+        struct file_watch watch;
+        struct fanotify *s;
+        struct peer *peer;
+        struct view *view;   /* in force */
+        struct group *group; /* what the answer that is awaited can be compared with */
+        int fd;              /* what the client has passed, or -1 */
+        bool list, exclude_self;
+        bool returning;      /* `back` is to be told */
+        bool again;          /* it is to be asked once more */
+        unsigned tries;
+        struct asked *asked;
+        uint64_t asked_at;
+        struct buffer answer;
+        struct due due;
+        struct list attaching; /* among those that wait for the group */
+        struct list held;      /* events, until it is known whether they may be told */
+        size_t n_held;
+};
+
+static inline struct fan_watch *fan_watch_of(struct file_watch *watch) {
+        return container_of(watch, struct fan_watch, watch);
+}
+
+/* The watch ends. */
+void held_forget(struct fan_watch *watch);
+/* Whether it may be told of a directory of which nothing is known. */
+bool access_may_tell_unknown(const struct view *v, struct file_watch *watch);

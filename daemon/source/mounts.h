@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * Mounts that come and go: inotify and fanotify tell nothing of them. /proc/self/mountinfo
+ * says that something has changed (proc_pid_mountinfo(5): POLLPRI); what, the
+ * difference to the last reading says.
+ */
+
+#include "hash.h"
+#include "mux.h"
+
+struct mounts {
+        struct mux *mux;
+        int fd; /* /proc/self/mountinfo, or -1 */
+        struct mux_io io;
+        struct hash table;
+        uint64_t reading; /* how often it was read */
+        /* The owner's: something else than before is to be seen at `path`; all of one reading is told; a change may
+         * have been missed for want of memory. */
+        void (*changed)(struct mounts *mounts, const char *path);
+        void (*done)(struct mounts *mounts);
+        void (*doubt)(struct mounts *mounts);
+};
+
+/* The owner's functions have to be set. Without /proc mounts are not followed, which is logged. */
+void mounts_open(struct mounts *mounts, struct mux *mux);
+void mounts_close(struct mounts *mounts);
