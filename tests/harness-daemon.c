@@ -220,6 +220,12 @@ size_t daemon_fdinfo_inotify_watches(pid_t pid) {
         return n;
 }
 
+bool daemon_is_on_fanotify(void) {
+        const char *mechanism = getenv("KEVD_FILE_MECHANISM");
+
+        return mechanism && strcmp(mechanism, "fanotify") == 0;
+}
+
 /* ---- a client without the library ------------------------------------------ */
 
 int client_connect(const char *socket_path) {

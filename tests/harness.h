@@ -93,6 +93,14 @@ void daemon_stop(struct daemon *daemon);
 /* How many inotify watches the process holds, on all its instances. */
 size_t daemon_fdinfo_inotify_watches(pid_t pid);
 
+/* Daemons serve trees with fanotify, which holds none ($KEVD_FILE_MECHANISM). */
+bool daemon_is_on_fanotify(void);
+
+/* So many watches that inotify takes, as they are with the mechanism at hand. */
+static inline size_t on_inotify(size_t n) {
+        return daemon_is_on_fanotify() ? 0 : n;
+}
+
 /* ---- a client without the library ------------------------------------------ */
 
 /* Connected to the socket; the caller closes it. */

@@ -98,7 +98,7 @@ static void count_below(struct count *c, const char *path, const char *below, in
 }
 
 static bool holds(void *userdata) {
-        return daemon_fdinfo_inotify_watches(kevd->pid) == *(size_t *)userdata;
+        return daemon_fdinfo_inotify_watches(kevd->pid) == on_inotify(*(size_t *)userdata);
 }
 
 /* All that is wanted is watched, and nothing else; and each is told of all that it wants, once. */

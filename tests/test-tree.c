@@ -34,7 +34,7 @@ enum {
 static struct daemon *kevd;
 
 static void start(void) {
-        kevd = daemon_start(NULL);
+        kevd = daemon_start("--log-level=debug");
 }
 
 static void stop(void) {
@@ -920,19 +920,19 @@ START_TEST(test_shared) {
                 make_dir(at("%s/d%d", root, i));
         for (size_t i = 0; i < ARRAY_SIZE(f); i++)
                 follower_check(f[i], "made");
-        ck_assert_uint_eq(daemon_fdinfo_inotify_watches(kevd->pid), 1000);
+        ck_assert_uint_eq(daemon_fdinfo_inotify_watches(kevd->pid), on_inotify(1000));
         ck_assert_uint_eq(count_inotify_instances(kevd->pid), 1);
         for (int i = 0; i < 999; i++)
                 make_file(at("%s/d%d/file", root, i));
         for (size_t i = 0; i < ARRAY_SIZE(f); i++) {
                 follower_check(f[i], "filled");
-                ck_assert_uint_eq(f[i]->n_events, 999 * 3);
+                ck_assert_uint_eq(f[i]->n_counted, 999 * 3);
         }
         follower_free(f[0]);
         follower_free(f[1]);
         make_file(at("%s/d7/later", root));
         follower_check(f[2], "alone");
-        ck_assert_uint_eq(daemon_fdinfo_inotify_watches(kevd->pid), 1000);
+        ck_assert_uint_eq(daemon_fdinfo_inotify_watches(kevd->pid), on_inotify(1000));
         follower_free(f[2]);
         check_released();
         ck_assert_uint_eq(count_inotify_instances(kevd->pid), 1);
@@ -982,7 +982,7 @@ START_TEST(test_links_not_followed) {
         make_file(at("%s/file", outside));
         make_file(at("%s/after/through", root));
         ck_assert(!follower_take(f, 0, NULL));
-        ck_assert_uint_eq(daemon_fdinfo_inotify_watches(kevd->pid), 2);
+        ck_assert_uint_eq(daemon_fdinfo_inotify_watches(kevd->pid), on_inotify(2));
         /* A directory is replaced by a link to where it was moved. */
         make_dir(at("%s/d2", root));
         follower_drain(f);
@@ -1008,7 +1008,7 @@ START_TEST(test_root_by_link) {
         make_tree(root, 2, 2);
         follower_check(by_link, "by a link");
         follower_check(f, "by dots");
-        ck_assert_uint_eq(daemon_fdinfo_inotify_watches(kevd->pid), 7);
+        ck_assert_uint_eq(daemon_fdinfo_inotify_watches(kevd->pid), on_inotify(7));
         follower_free(by_link);
         follower_free(f);
 }
@@ -1114,7 +1114,7 @@ START_TEST(test_deep_before) {
         ck_assert_int_ge(file, 0);
         (void)close(file);
         ck_assert(follower_take(f, 0, &event));
-        ck_assert_uint_eq(kev_event_notes(event), KEV_NOTE_CREATE);
+        ck_assert_uint_ne(kev_event_notes(event) & KEV_NOTE_CREATE, 0);
         ck_assert_uint_gt(strlen(kev_event_path(event)), 300 * 22);
         (void)close(deep);
         (void)close(fd);
@@ -1144,7 +1144,8 @@ static size_t count_about(struct follower *f, const char *text) {
         size_t n = 0;
 
         while (follower_take(f, 0, &event))
-                n += !!strstr(kev_event_path(event) + strlen(harness_tempdir()), text);
+                if (strstr(kev_event_path(event) + strlen(harness_tempdir()), text))
+                        n += kev_event_count(event);
         return n;
 }
 
@@ -1292,6 +1293,8 @@ static void run_as_nobody(void (*fn)(const char *root)) {
 
         if (geteuid() != 0)
                 harness_skip("needs root, to become another user");
+        if (daemon_is_on_fanotify())
+                harness_skip("a daemon without privileges has no fanotify");
         root = make_root("w");
         ck_assert_int_eq(chown(root, NOBODY, NOBODY), 0);
         ck_assert_int_eq(chown(harness_tempdir(), NOBODY, NOBODY), 0);

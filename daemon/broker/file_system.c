@@ -16,6 +16,8 @@
 
 #include "macro.h"
 
+enum { ENOMEM_TRIES = 16 };
+
 _Static_assert(HANDLE_BYTES_MAX == MAX_HANDLE_SZ, "a handle fits");
 
 ssize_t send_with_fd(int socket, const void *data, size_t size, int fd) {
@@ -189,11 +191,16 @@ int open_handle(int mount_fd, const struct handle *handle, int flags) {
                 struct file_handle handle;
                 char bytes[sizeof(struct file_handle) + HANDLE_BYTES_MAX];
         } space;
-        int fd;
+        int fd = -1;
 
         space.handle.handle_bytes = handle->size;
         space.handle.handle_type = handle->type;
         memcpy(space.handle.f_handle, handle->bytes, handle->size);
-        fd = open_by_handle_at(mount_fd, &space.handle, flags | O_CLOEXEC);
+        /* ext4 says so of a directory that is just being removed, too. */
+        for (int i = 0; i < ENOMEM_TRIES; i++) {
+                fd = open_by_handle_at(mount_fd, &space.handle, flags | O_CLOEXEC);
+                if (fd >= 0 || errno != ENOMEM)
+                        break;
+        }
         return fd < 0 ? -errno : fd;
 }

@@ -65,6 +65,7 @@ int connection_new(struct server *server, int fd, struct connection **ret_connec
                 (void)close(fd);
         if (r < 0) {
                 account_unref(c->account);
+                peer_done(&c->asker);
                 free(c);
                 return r;
         }
@@ -108,6 +109,7 @@ struct connection *connection_free(struct connection *c) {
         account_return(c->account, RESOURCE_OUTPUT_BYTES, c->charged);
         account_return(c->account, RESOURCE_CONNECTIONS, 1);
         account_unref(c->account);
+        peer_done(&c->asker);
         list_remove(&c->link);
         server->n_connections--;
         if (server->mode == MODE_PRIVATE)

@@ -42,17 +42,45 @@ static bool has_ended(int pidfd) {
         return poll(&p, 1, 0) > 0 && (p.revents & POLLHUP);
 }
 
+/* socket(7): SO_PEERGROUPS, Linux 4.13. */
+static int get_groups(int fd, struct asker *asker) {
+        socklen_t size = 32 * sizeof(gid_t);
+
+        for (;;) {
+                socklen_t room = size;
+
+                asker->groups = malloc(room);
+                if (!asker->groups)
+                        return -ENOMEM;
+                if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, asker->groups, &size) == 0)
+                        break;
+                free(take_pointer(&asker->groups));
+                if (errno != ERANGE || size <= room)
+                        return -errno;
+        }
+        asker->n_groups = size / sizeof(gid_t);
+        return 0;
+}
+
+void peer_done(struct asker *asker) {
+        free(take_pointer(&asker->groups));
+        asker->n_groups = 0;
+}
+
 int peer_identify(int fd, struct asker *ret_asker) {
         struct ucred credentials;
         socklen_t size = sizeof(credentials);
-        int pidfd _cleanup_(closep) = -1;
+        int pidfd _cleanup_(closep) = -1, r;
 
         if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &size) < 0)
                 return -errno;
         size = sizeof(pidfd);
         if (getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &size) < 0)
                 pidfd = -1; /* before Linux 6.5, or the peer has gone */
-        *ret_asker = (struct asker){ .uid = credentials.uid, .pid = credentials.pid };
+        *ret_asker = (struct asker){ .uid = credentials.uid, .gid = credentials.gid, .pid = credentials.pid };
+        r = get_groups(fd, ret_asker);
+        if (r < 0)
+                return r;
         if (credentials.pid <= 0) { /* of a pid namespace that can't be seen from here */
                 ret_asker->other_mounts = ret_asker->other_pids = ret_asker->other_network = true;
                 return 0;

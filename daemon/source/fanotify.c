@@ -479,6 +479,7 @@ static int fanotify_attach(struct source *source, struct subscription *subscript
         list_init(&w->due.link);
         list_init(&w->attaching);
         list_init(&w->held);
+        list_init(&w->holding);
         if (subject->fd >= 0) {
                 w->fd = fcntl(subject->fd, F_DUPFD_CLOEXEC, 3);
                 if (w->fd < 0)
@@ -610,7 +611,7 @@ static void on_mounts_doubt(struct mounts *mounts) {
         list_for_each(entry, &s->groups) {
                 struct group *g = list_entry(entry, struct group, link);
 
-                g->in_doubt = true;
+                group_doubt(g, "mounts were not read");
                 mux_defer(s->mux, &g->go_on);
         }
 }
@@ -638,6 +639,8 @@ static int fanotify_open(struct source_context *context, struct source **ret_sou
         s->pid = getpid();
         list_init(&s->groups);
         list_init(&s->peers);
+        list_init(&s->lost_peers);
+        list_init(&s->holding);
         list_init(&s->waiting);
         list_init(&s->inquiries);
         list_init(&s->barriers);

@@ -79,6 +79,13 @@ struct inquiry {
         uint64_t serial;
 };
 
+enum { NOTED_MAX = 256 };
+
+/* Something happened to what has a handle with this hash. */
+struct noted {
+        uint64_t number, hash;
+};
+
 /* One file system. */
 struct group {
         struct list link;
@@ -99,10 +106,8 @@ struct group {
 
         struct hash moves;       /* of directories, read and not handled: by the object's handle */
         struct list moves_order; /* the same, first to last */
-        struct {
-                uint64_t number, hash;
-        } moved[256];     /* the last that were read */
-        uint64_t n_moved;
+        struct noted moved[NOTED_MAX], changed[NOTED_MAX]; /* the last that were read: moved; changed or moved */
+        uint64_t n_moved, n_changed;
 
         struct hash names;       /* that had an event lately: fanotify_doubt.c */
         struct list names_order, names_doubtful;
@@ -128,6 +133,7 @@ struct view {
         struct list listings;         /* under way, and to come */
         const struct job *telling;    /* what is told just now is for those alone to whom it is new */
         size_t n_watches;
+        pid_t pid;                    /* that did what is told just now; 0: not known */
 };
 
 /* A directory's handle, and where that is. */
@@ -149,12 +155,18 @@ struct place {
         unsigned char bytes[];
 };
 
+static inline struct handle_ref place_handle(const struct place *place) {
+        return (struct handle_ref){ .type = place->type, .size = place->size, .bytes = place->bytes };
+}
+
 struct fanotify {
         struct source source;
         struct mux *mux;
         struct broker *broker;
         struct list groups;
         struct list peers; /* stand-ins, by credentials: fanotify_access.c */
+        struct list lost_peers; /* those that have ended, and are in use */
+        struct list holding; /* watches whose events wait for a verdict */
         struct mounts mounts;
         struct list waiting; /* watches whose directory is not there */
         struct mux_timer wait_timer;
@@ -210,6 +222,10 @@ void group_run(struct group *g);
 struct view *view_find(const struct group *g, uint64_t mount);
 struct view *view_get(struct group *g, uint64_t mount, const char *mount_point);
 void view_free(struct view *v);
+/* The same of its attributes, or its place. */
+bool group_has_changed(const struct group *g, uint64_t number, uint64_t hash);
+/* Something was missed: everything is in doubt. `why`: for the log. */
+void group_doubt(struct group *g, const char *why);
 /* Whether a directory with this handle was moved by an event that was read after that of the number. */
 bool group_has_moved(const struct group *g, uint64_t number, uint64_t hash);
 bool group_has_handled(const struct group *g, uint64_t chunk_number);
@@ -280,9 +296,10 @@ void listing_on_name(struct view *v, struct dir *dir, const char *name, bool exi
                      struct handle_ref object);
 /* Whether what happens in `dir` is still to be listed for the watch. */
 bool listing_hides(const struct view *v, const struct dir *dir, const struct file_watch *watch);
-/* `dir` is leaving: what was to be listed at or below it is not any more. The highest directory up to which it was
- * new; NULL if there was none. `*ret_any`: whether there was any. */
-struct dir *listing_cancel(struct view *v, struct dir *dir, bool *ret_any);
+/* `dir` is leaving: what was to be listed at or below it is not any more. */
+void listings_drop(struct view *v, struct dir *dir);
+/* `dir` has moved out of a directory that is new to some, and into one that is not. */
+void listing_on_left(struct view *v, struct dir *dir, struct dir *from, struct dir *to);
 bool job_is_for(const struct job *job, const struct file_watch *watch);
 /* The watch ends. */
 void jobs_forget(struct view *v, struct file_watch *watch);

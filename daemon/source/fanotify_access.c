@@ -1,11 +1,31 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Who may be told. */
+/*
+ * Who may be told. A peer sees what happens in a directory if it could have put an
+ * inotify watch there: search on all above, read on the directory itself. Its
+ * stand-in, a process with the peer's user and groups and nothing else, tries just
+ * that, so the kernel decides, ACLs and all.
+ *
+ * A verdict is kept with the directory's place, and holds until an event says that the
+ * attributes or the place of the directory, or of one above it, have changed. It is about
+ * the moment in which the stand-in looked, and the event is older: if one of those was
+ * changed in between, the verdict says nothing about the event, and the peer is told to
+ * look for itself. While it is awaited the watch's events are held, in their order.
+ *
+ * Whoever is root, or the daemon's own user, sees everything.
+ */
 
 #include <errno.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "fanotify_watch.h"
 #include "log.h"
+
+enum {
+        HELD_MAX = 4096, /* events of a watch */
+        PEERS_MAX = 256,
+};
 
 /* The stand-in for all peers of the same user and groups. */
 struct peer {
@@ -13,10 +33,49 @@ struct peer {
         struct fanotify *s;
         struct helper helper;
         uid_t uid;
+        gid_t gid;
+        size_t n_groups;
+        gid_t *groups;
         bool trusted; /* sees everything */
         unsigned refs;
-        bool ended;
 };
+
+enum verdict_state {
+        VERDICT_AWAITED,
+        VERDICT_ALLOWED,
+        VERDICT_DENIED,
+        VERDICT_NONE, /* the directory was not there any more, or nobody could look */
+};
+
+struct verdict {
+        struct list link; /* in place->verdicts */
+        struct inquiry inquiry;
+        unsigned refs;    /* the place's, and those of events that wait for it */
+        struct place *place; /* NULL: gone */
+        struct group *group;
+        struct peer *peer;
+        enum verdict_state state;
+        struct asked *asked;
+        uint64_t asked_at, answered_at; /* the last event that was read then */
+        bool was_denied; /* by the verdict before */
+        size_t n_chain;
+        uint64_t chain[]; /* hashes of the handles of the directory and all above */
+};
+
+/* An event of a watch that waits for a verdict, or behind one that does. */
+struct held {
+        struct list link;
+        struct verdict *to, *from; /* references; NULL: visible */
+        bool has_from, hidden, from_hidden;
+        uint64_t number;
+        uint64_t notes, count, realtime_usec;
+        uint32_t flags;
+        enum kev_kind kind;
+        size_t size, from_size;
+        char text[]; /* both paths */
+};
+
+/* ---- stand-ins -------------------------------------------------------------------------------------- */
 
 static void on_stand_in(struct helper *helper, int error, int fd) {
         struct peer *peer = container_of(helper, struct peer, helper);
@@ -25,38 +84,63 @@ static void on_stand_in(struct helper *helper, int error, int fd) {
         if (error == 0)
                 return;
         log_info("fanotify: what looks at files for user %u has ended", peer->uid);
-        peer->ended = true;
         list_remove(&peer->link); /* the next watch gets another */
+        list_append(&peer->s->lost_peers, &peer->link);
+}
+
+static bool is_same(const struct peer *peer, const struct asker *asker) {
+        return peer->uid == asker->uid && peer->gid == asker->gid && peer->n_groups == asker->n_groups &&
+               (peer->n_groups == 0 ||
+                memcmp(peer->groups, asker->groups, peer->n_groups * sizeof(*peer->groups)) == 0);
+}
+
+static int start(struct peer *peer) {
+        static struct helper_request request;
+
+        request = (struct helper_request){
+                .kind = HELPER_STAND_IN, .uid = peer->uid, .gid = peer->gid, .n_groups = (uint32_t)peer->n_groups,
+        };
+        for (size_t i = 0; i < peer->n_groups; i++)
+                request.groups[i] = peer->groups[i];
+        return helper_start(peer->s->broker, &peer->helper, &request, on_stand_in);
 }
 
 struct peer *peer_get(struct fanotify *s, const struct asker *asker, int *ret_error) {
-        static struct helper_request request;
         struct peer *peer;
+        size_t n = 0;
         int r;
 
         list_for_each(entry, &s->peers) {
                 peer = list_entry(entry, struct peer, link);
-                if (peer->uid == asker->uid) {
+                n++;
+                if (is_same(peer, asker)) {
                         peer->refs++;
                         return peer;
                 }
         }
-        if (asker->uid != 0 && asker->uid != s->source.context->uid) {
-                *ret_error = -EOPNOTSUPP;
+        if (asker->n_groups > HELPER_GROUPS_MAX || n >= PEERS_MAX) {
+                *ret_error = -EDQUOT;
                 return NULL;
         }
         peer = calloc(1, sizeof(*peer));
-        if (!peer) {
+        if (peer && asker->n_groups > 0)
+                peer->groups = calloc(asker->n_groups, sizeof(*peer->groups));
+        if (!peer || (asker->n_groups > 0 && !peer->groups)) {
+                free(peer);
                 *ret_error = -ENOMEM;
                 return NULL;
         }
         peer->s = s;
         peer->uid = asker->uid;
-        peer->trusted = true;
+        peer->gid = asker->gid;
+        peer->n_groups = asker->n_groups;
+        if (peer->n_groups > 0)
+                memcpy(peer->groups, asker->groups, peer->n_groups * sizeof(*peer->groups));
+        peer->trusted = asker->uid == 0 || asker->uid == s->source.context->uid;
         peer->refs = 1;
-        request = (struct helper_request){ .kind = HELPER_STAND_IN, .uid = asker->uid };
-        r = helper_start(s->broker, &peer->helper, &request, on_stand_in);
+        r = start(peer);
         if (r < 0) {
+                free(peer->groups);
                 free(peer);
                 *ret_error = r;
                 return NULL;
@@ -77,11 +161,12 @@ struct helper *peer_helper(struct peer *peer) {
 static void free_peer(struct peer *peer) {
         helper_close(&peer->helper);
         list_remove(&peer->link);
+        free(peer->groups);
         free(peer);
 }
 
-void peers_tidy(struct fanotify *s) {
-        list_for_each(entry, &s->peers) {
+static void free_unused(struct list *peers) {
+        list_for_each(entry, peers) {
                 struct peer *peer = list_entry(entry, struct peer, link);
 
                 if (peer->refs == 0)
@@ -89,25 +174,332 @@ void peers_tidy(struct fanotify *s) {
         }
 }
 
+void peers_tidy(struct fanotify *s) {
+        free_unused(&s->peers);
+        free_unused(&s->lost_peers);
+}
+
 void peers_free(struct fanotify *s) {
+        list_splice(&s->peers, &s->lost_peers);
         while (!list_empty(&s->peers))
                 free_peer(list_entry(s->peers.next, struct peer, link));
 }
 
-void verdicts_forget(struct place *place _unused_) {
+/* ---- verdicts ---------------------------------------------------------------------------------------- */
+
+static void unref(struct verdict *v) {
+        if (!v || --v->refs > 0)
+                return;
+        if (v->asked)
+                asked_forget(v->asked);
+        if (!list_empty(&v->inquiry.link))
+                inquiry_end(v->peer->s, &v->inquiry);
+        v->peer->refs--;
+        mux_defer(v->peer->s->mux, &v->peer->s->tidy);
+        free(v);
 }
 
-void held_forget(struct fan_watch *watch _unused_) {
+static void detach(struct verdict *v) {
+        list_remove(&v->link);
+        v->place = NULL;
+        unref(v);
+}
+
+void verdicts_forget(struct place *place) {
+        while (!list_empty(&place->verdicts))
+                detach(list_entry(place->verdicts.next, struct verdict, link));
+}
+
+static void let_go(struct fanotify *s);
+
+static void on_answer(void *owner, const struct answer *answer, const char *bytes _unused_) {
+        struct verdict *v = owner;
+        struct fanotify *s = v->peer->s;
+
+        v->asked = NULL;
+        v->state = answer->error == 0                                                          ? VERDICT_ALLOWED :
+                   answer->error == ESTALE || answer->error == ENOENT || answer->error == EIO ? VERDICT_NONE :
+                                                                                                 VERDICT_DENIED;
+        group_read(v->group); /* what was changed before the answer */
+        v->answered_at = v->group->n_read;
+        mux_defer(s->mux, &v->group->go_on);
+        inquiry_end(s, &v->inquiry);
+        let_go(s);
+}
+
+static bool ask(struct verdict *v, const struct dir *dir) {
+        struct buffer path _cleanup_(buffer_free) = BUFFER_INIT;
+        struct view *view = v->place->view;
+        struct question question = view_question(view, QUESTION_ACCESS, place_handle(v->place));
+
+        if (view->mount_point[1])
+                buffer_put(&path, view->mount_point, strlen(view->mount_point));
+        if (dir->parent || path.size == 0)
+                tree_path(dir, &path);
+        else
+                buffer_put(&path, "", 1);
+        if (path.error || path.size >= QUESTION_PATH_MAX)
+                return false;
+        v->asked_at = view->group->n_read;
+        v->asked = helper_ask(&v->peer->helper, &question, path.data, -1, on_answer, v);
+        return v->asked != NULL;
+}
+
+static struct verdict *new_verdict(struct peer *peer, const struct dir *dir, bool was_denied) {
+        struct verdict *v;
+        size_t n = 0;
+
+        for (const struct dir *d = dir; d; d = d->parent)
+                n++;
+        v = calloc(1, sizeof(*v) + n * sizeof(v->chain[0]));
+        if (!v)
+                return NULL;
+        for (const struct dir *d = dir; d; d = d->parent)
+                if (d->place)
+                        v->chain[v->n_chain++] = d->place->node.hash;
+        v->refs = 1;
+        v->place = dir->place;
+        v->group = dir->place->view->group;
+        v->peer = peer;
+        v->was_denied = was_denied;
+        v->state = VERDICT_AWAITED;
+        peer->refs++;
+        list_init(&v->inquiry.link);
+        inquiry_begin(peer->s, &v->inquiry);
+        list_append(&dir->place->verdicts, &v->link);
+        if (peer->helper.state == HELPER_ENDED || !ask(v, dir)) {
+                inquiry_end(peer->s, &v->inquiry);
+                v->state = VERDICT_NONE;
+                v->asked_at = v->answered_at = v->group->n_read;
+        }
+        return v;
+}
+
+/* The one that holds for what happens in `dir` now. NULL: no memory. */
+static struct verdict *get_verdict(struct peer *peer, const struct dir *dir) {
+        bool was_denied = false;
+
+        list_for_each(entry, &dir->place->verdicts) {
+                struct verdict *v = list_entry(entry, struct verdict, link);
+                bool holds = v->state != VERDICT_NONE;
+
+                if (v->peer != peer)
+                        continue;
+                for (const struct dir *d = dir; holds && d; d = d->parent)
+                        holds = !d->place || d->place->changed <= v->asked_at;
+                if (holds)
+                        return v;
+                was_denied = v->state == VERDICT_DENIED || (v->state != VERDICT_ALLOWED && v->was_denied);
+                detach(v);
+                break;
+        }
+        return new_verdict(peer, dir, was_denied);
+}
+
+/* Whether an event of that number can be judged by it. */
+static bool is_certain(const struct verdict *v, uint64_t number) {
+        if (v->state == VERDICT_NONE)
+                return false;
+        for (size_t i = 0; v->answered_at > number && i < v->n_chain; i++)
+                if (group_has_changed(v->group, number, v->chain[i]))
+                        return false;
+        return true;
+}
+
+/* ---- telling ------------------------------------------------------------------------------------------- */
+
+static void tell_rescan(struct file_watch *watch, const char *path, size_t size) {
+        struct report report = REPORT_INIT;
+
+        report.notes = KEV_NOTE_RESCAN;
+        report.kind = KEV_KIND_DIRECTORY;
+        report.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
+        report.below = (struct event_path){ path, size };
+        watch_report(watch, &report);
+        report_done(&report);
+}
+
+/* The directory of a path. */
+static size_t size_above(struct event_path path) {
+        size_t size = path.size;
+
+        while (size > 0 && path.bytes[size - 1] != '/')
+                size--;
+        return size > 0 ? size - 1 : 0;
+}
+
+/* As far as the watch sees the two ends of a move. */
+static void tell_seen(struct file_watch *watch, const struct report *report, bool sees_to, bool sees_from,
+                      bool unfolds) {
+        struct report part = *report;
+
+        part.event = NULL;
+        part.event_key = NULL;
+        if (!report->from_below.bytes) {
+                if (sees_to)
+                        watch_report(watch, &part);
+        } else if (sees_to && sees_from) {
+                watch_report(watch, &part);
+        } else if (sees_to || sees_from) {
+                part.notes = (part.notes & ~KEV_NOTE_RENAME) | (sees_to ? KEV_NOTE_MOVEDIN : KEV_NOTE_MOVEDOUT);
+                if (sees_from) {
+                        part.notes &= ~KEV_NOTE_REPLACE;
+                        part.below = part.from_below;
+                }
+                part.from_below = (struct event_path){ 0 };
+                watch_report(watch, &part);
+                if (sees_to && unfolds && part.kind == KEV_KIND_DIRECTORY)
+                        tell_rescan(watch, part.below.bytes, part.below.size);
+        }
+        report_done(&part);
+}
+
+/* What is known now of what the watch may see there; NULL: everything. */
+static struct verdict *verdict_for(struct fan_watch *w, const struct dir *dir, bool *ret_hidden) {
+        struct verdict *v;
+
+        *ret_hidden = false;
+        if (w->peer->trusted || !dir || !dir->place)
+                return NULL;
+        v = get_verdict(w->peer, dir);
+        *ret_hidden = !v;
+        return v;
+}
+
+static void free_held(struct held *h) {
+        list_remove(&h->link);
+        unref(h->to);
+        unref(h->from);
+        free(h);
+}
+
+void held_forget(struct fan_watch *w) {
+        while (!list_empty(&w->held))
+                free_held(list_entry(w->held.next, struct held, link));
+        w->n_held = 0;
+        list_remove(&w->holding);
+}
+
+/* The outcome for one end: 1 seen, 0 not, -1 not to be told by what is known. */
+static int judge(const struct verdict *v, bool hidden, uint64_t number) {
+        if (hidden)
+                return 0;
+        if (!v)
+                return 1;
+        if (!is_certain(v, number))
+                return -1;
+        return v->state == VERDICT_ALLOWED;
+}
+
+static void tell_judged(struct fan_watch *w, const struct report *report, const struct verdict *to, bool hidden,
+                        const struct verdict *from, bool from_hidden, uint64_t number) {
+        int sees_to = judge(to, hidden, number), sees_from = judge(from, from_hidden, number);
+        bool seen_now;
+
+        if (sees_to < 0 || (report->from_below.bytes && sees_from < 0)) {
+                /* It may look for itself where it may now, and else where it surely may. */
+                seen_now = sees_to > 0 || (to && to->state == VERDICT_ALLOWED);
+                tell_rescan(&w->watch, report->below.bytes, seen_now ? size_above(report->below) : 0);
+                return;
+        }
+        if (to && to->was_denied && sees_to > 0) { /* what is in it was not told so far */
+                ((struct verdict *)to)->was_denied = false;
+                tell_rescan(&w->watch, report->below.bytes, size_above(report->below));
+        }
+        tell_seen(&w->watch, report, sees_to > 0, sees_from > 0, !from_hidden);
+}
+
+/* What has its verdict by now, up to the first that has not. */
+static void let_go_of(struct fan_watch *w) {
+        while (!list_empty(&w->held)) {
+                struct held *h = list_entry(w->held.next, struct held, link);
+                struct report report = REPORT_INIT;
+
+                if ((h->to && h->to->state == VERDICT_AWAITED) || (h->from && h->from->state == VERDICT_AWAITED))
+                        return;
+                report.notes = h->notes;
+                report.flags = h->flags;
+                report.kind = h->kind;
+                report.count = h->count;
+                report.realtime_usec = h->realtime_usec;
+                report.below = (struct event_path){ h->text, h->size };
+                if (h->has_from)
+                        report.from_below = (struct event_path){ h->text + h->size, h->from_size };
+                w->n_held--;
+                tell_judged(w, &report, h->to, h->hidden, h->from, h->from_hidden, h->number);
+                free_held(h);
+        }
+        list_remove(&w->holding);
+}
+
+static void let_go(struct fanotify *s) {
+        list_for_each(entry, &s->holding)
+                let_go_of(list_entry(entry, struct fan_watch, holding));
+}
+
+static void hold(struct fan_watch *w, const struct report *report, struct verdict *to, bool hidden,
+                 struct verdict *from, bool from_hidden, uint64_t number) {
+        struct held *h = w->n_held < HELD_MAX ? malloc(sizeof(*h) + report->below.size + report->from_below.size) : NULL;
+
+        if (!h) { /* more than can be remembered: all of it is to be looked at */
+                held_forget(w);
+                tell_rescan(&w->watch, "", 0);
+                return;
+        }
+        *h = (struct held){
+                .to = to, .from = from, .has_from = report->from_below.bytes != NULL,
+                .hidden = hidden, .from_hidden = from_hidden,
+                .number = number,
+                .notes = report->notes, .count = report->count, .realtime_usec = report->realtime_usec,
+                .flags = report->flags, .kind = report->kind,
+                .size = report->below.size, .from_size = report->from_below.size,
+        };
+        list_init(&h->link);
+        memcpy(h->text, report->below.bytes, h->size);
+        if (h->has_from)
+                memcpy(h->text + h->size, report->from_below.bytes, h->from_size);
+        if (to)
+                to->refs++;
+        if (from)
+                from->refs++;
+        list_append(&w->held, &h->link);
+        w->n_held++;
+        if (list_empty(&w->holding))
+                list_append(&w->s->holding, &w->holding);
 }
 
 bool access_may_tell_unknown(const struct view *v _unused_, struct file_watch *watch) {
         return fan_watch_of(watch)->peer->trusted;
 }
 
-bool access_may_tell(struct tree *tree, struct file_watch *watch, const struct report *report _unused_) {
-        const struct view *v = container_of(tree, const struct view, tree);
+bool access_may_tell(struct tree *tree, struct file_watch *watch, const struct report *report) {
+        struct view *view = container_of(tree, struct view, tree);
+        struct fan_watch *w = fan_watch_of(watch);
+        const struct dir *where = tree->where, *from_where = report->from_below.bytes ? tree->from_where : NULL;
+        bool hidden = false, from_hidden = false, denied = false, from_denied = false;
+        struct verdict *to, *from;
+        uint64_t number = view->group->n_handled + 1;
 
-        if (v->telling)
-                return job_is_for(v->telling, watch);
-        return !listing_hides(v, tree->where, watch);
+        if (w->exclude_self && view->pid != 0 && view->pid == watch->asker->pid)
+                return false;
+        if (view->telling && !job_is_for(view->telling, watch))
+                return false;
+        if (!view->telling && where) {
+                hidden = listing_hides(view, where, watch);
+                from_hidden = from_where && listing_hides(view, from_where, watch);
+        }
+        if (w->peer->trusted && !hidden && !from_hidden)
+                return true;
+        if (hidden && (!from_where || from_hidden))
+                return false;
+        /* What is told of the watched directory itself, by whatever is above it, it may know. */
+        to = report->below.size == 0 ? NULL : verdict_for(w, where, &denied);
+        from = verdict_for(w, from_where, &from_denied);
+        hidden |= denied;
+        from_hidden |= from_denied;
+        if (!list_empty(&w->held) || (to && to->state == VERDICT_AWAITED) || (from && from->state == VERDICT_AWAITED))
+                hold(w, report, to, hidden, from, from_hidden, number);
+        else
+                tell_judged(w, report, to, hidden, from, from_hidden, number);
+        return false;
 }

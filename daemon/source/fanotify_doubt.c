@@ -14,6 +14,7 @@
 #include <sys/fanotify.h>
 
 #include "fanotify.h"
+#include "log.h"
 
 #ifndef FAN_RENAME
 #define FAN_RENAME 0x10000000 /* Linux 5.17 */
@@ -101,7 +102,7 @@ static void on_told(struct group *g, struct handle_ref dir, const char *name, bo
         struct name *n = get(g, dir, name);
 
         if (!n) {
-                g->in_doubt = true;
+                group_doubt(g, "no memory for a name");
                 return;
         }
         if (n->era != g->era)
@@ -165,7 +166,7 @@ static bool ask(struct name *n) {
                 if (n->asked)
                         n->group->n_names_asked++;
                 else
-                        n->group->in_doubt = true;
+                        group_doubt(n->group, "a name can't be asked for");
                 return n->asked != NULL;
         }
         return false;
@@ -183,6 +184,8 @@ static void correct(struct view *v, struct name *n, const struct link_view *foun
                 ((is_dir && found->handle.size > 0 && n->object != handle_hash(handle_refer(&found->handle))) ||
                  (!is_dir && child));
         v->tree.process = NULL;
+        v->pid = 0;
+        v->tree.n_merged = 1;
         if (n->exists && (!found || other)) {
                 listing_on_name(v, dir, n->name, false, KEV_KIND_UNKNOWN, handle_refer(&n->dir));
                 tree_report_entry(&v->tree, dir, n->name, KEV_NOTE_DELETE,
@@ -197,8 +200,14 @@ static void correct(struct view *v, struct name *n, const struct link_view *foun
         if (!is_dir || found->handle.size == 0 || !tree_is_watched_below(dir, NULL))
                 return;
         p = place_find(v, handle_refer(&found->handle));
-        if (p && p->dir) /* it is not where it was thought to be */
+        if (p && p->dir && p->dir->parent) { /* it is not where it was thought to be */
+                struct dir *parent = p->dir->parent;
+
+                if (parent->place)
+                        on_told(v->group, place_handle(parent->place), p->dir->name, false, place_handle(p), false);
+                tree_report_entry(&v->tree, parent, p->dir->name, KEV_NOTE_DELETE, KEV_KIND_DIRECTORY, now, NULL);
                 fan_tree_drop(v, p->dir, now);
+        }
         v->generation++;
         child = fan_tree_place(v, dir, n->name, handle_refer(&found->handle));
         if (child)
@@ -213,6 +222,7 @@ static void on_due(struct due *due) {
         struct link_view found;
         bool exists = n->error == 0 && link_take(&bytes, &size, &found);
 
+        log_debug("DBG name due dir %llx '%s' told %d exists %d obj %llx touched %d", (unsigned long long)handle_hash(handle_refer(&n->dir))&0xffff, n->name, n->exists, exists, exists&&found.handle.size?(unsigned long long)handle_hash(handle_refer(&found.handle))&0xffff:0, n->touched);
         if (n->touched) { /* it is in doubt anew */
                 n->doubtful = true;
                 mux_defer(g->s->mux, &g->go_on);

@@ -99,14 +99,39 @@ static bool is_directory_move(uint64_t mask) {
         return (mask & FAN_ONDIR) && (mask & (FAN_RENAME | FAN_DELETE));
 }
 
+void group_doubt(struct group *g, const char *why) {
+        log_debug("fanotify: %s: %s", g->name, why);
+        g->in_doubt = true;
+}
+
 /* ---- directories that move ------------------------------------------------------------------------------ */
+
+static void note(struct noted *ring, uint64_t *n, uint64_t number, uint64_t hash) {
+        ring[*n % NOTED_MAX] = (struct noted){ .number = number, .hash = hash };
+        (*n)++;
+}
+
+/* Whether the hash was noted after that number; true, too, if it is not known any more. */
+static bool has_since(const struct noted *ring, uint64_t n_ever, uint64_t number, uint64_t hash) {
+        uint64_t n = MIN(n_ever, (uint64_t)NOTED_MAX);
+
+        for (uint64_t i = 1; i <= n; i++) {
+                const struct noted *noted = &ring[(n_ever - i) % NOTED_MAX];
+
+                if (noted->number <= number)
+                        return false;
+                if (noted->hash == hash)
+                        return true;
+        }
+        return n == NOTED_MAX;
+}
 
 static void index_move(struct group *g, const struct event_info *e) {
         struct pending_move *m = malloc(sizeof(*m));
         uint64_t hash = handle_hash(e->object);
 
-        g->moved[g->n_moved % ARRAY_SIZE(g->moved)].number = e->number;
-        g->moved[g->n_moved++ % ARRAY_SIZE(g->moved)].hash = hash;
+        note(g->moved, &g->n_moved, e->number, hash);
+        note(g->changed, &g->n_changed, e->number, hash);
         if (m && hash_add(&g->moves, &m->node, hash) == 0) {
                 m->number = e->number;
                 handle_copy(&m->object, e->object);
@@ -116,7 +141,7 @@ static void index_move(struct group *g, const struct event_info *e) {
                 return;
         }
         free(m);
-        g->in_doubt = true;
+        group_doubt(g, "no memory for a move");
 }
 
 static void pop_moves(struct group *g, uint64_t number) {
@@ -146,17 +171,11 @@ const struct pending_move *group_next_move(const struct group *g, struct handle_
 }
 
 bool group_has_moved(const struct group *g, uint64_t number, uint64_t hash) {
-        uint64_t n = MIN(g->n_moved, ARRAY_SIZE(g->moved));
+        return has_since(g->moved, g->n_moved, number, hash);
+}
 
-        for (uint64_t i = 1; i <= n; i++) {
-                size_t slot = (g->n_moved - i) % ARRAY_SIZE(g->moved);
-
-                if (g->moved[slot].number <= number)
-                        return false;
-                if (g->moved[slot].hash == hash)
-                        return true;
-        }
-        return n == ARRAY_SIZE(g->moved); /* more than are remembered */
+bool group_has_changed(const struct group *g, uint64_t number, uint64_t hash) {
+        return has_since(g->changed, g->n_changed, number, hash);
 }
 
 /* ---- reading ----------------------------------------------------------------------------------------------- */
@@ -172,7 +191,9 @@ static void index_chunk(struct group *g, const struct chunk *chunk) {
                 if (is_directory_move(m->mask) && parse(m, &e) && e.dir.size > 0 && e.object.size > 0) {
                         e.number = g->n_read;
                         index_move(g, &e);
-                }
+                } else if ((m->mask & FAN_ONDIR) && (m->mask & FAN_ATTRIB) && parse(m, &e) && e.dir.size > 0 &&
+                           strcmp(e.name, ".") == 0)
+                        note(g->changed, &g->n_changed, g->n_read, handle_hash(e.dir));
                 position += m->event_len;
         }
 }
@@ -268,6 +289,7 @@ static bool handle(struct group *g, struct chunk *chunk, const struct event_info
                 return true;
         if (e->mask & FAN_RENAME)
                 event.replaces = is_replacing(g, chunk, next, e);
+        log_debug("DBG ev %llu mask %llx pid %d dir %llx '%s' to %llx '%s' obj %llx repl %d", (unsigned long long)e->number, (unsigned long long)e->mask, e->pid, (unsigned long long)handle_hash(e->dir)&0xffff, e->name, e->to_dir.size?(unsigned long long)handle_hash(e->to_dir)&0xffff:0, e->to_name?e->to_name:"", e->object.size?(unsigned long long)handle_hash(e->object)&0xffff:0, event.replaces);
         list_for_each(entry, &g->views) {
                 struct view *v = list_entry(entry, struct view, link);
 
@@ -299,9 +321,9 @@ static void handle_some(struct group *g) {
                         e.number = 0;
                         if (m->mask & FAN_Q_OVERFLOW) {
                                 g->s->source.context->kernel_overflows++;
-                                g->in_doubt = true;
+                                group_doubt(g, "the kernel has dropped events");
                         } else if (!parse(m, &e))
-                                g->in_doubt = true;
+                                group_doubt(g, "an event is not understood");
                         else if (e.dir.size > 0 && e.pid != g->s->pid) {
                                 e.number = g->n_handled + 1;
                                 if (!handle(g, chunk, &e, next, now))

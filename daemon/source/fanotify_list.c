@@ -20,6 +20,7 @@ struct job {
         struct dir *stop;        /* a reference, or NULL */
         struct file_watch *only; /* NULL: all below `stop` from before the job */
         size_t n_listings;
+        bool part;           /* of a list that is told by another job */
         bool cancelled_only; /* the watch that it was for has ended */
 };
 
@@ -83,7 +84,7 @@ static void on_name(struct view *v, struct listing *l, const char *name, bool ex
                 t = malloc(sizeof(*t) + size + 1);
                 if (!t || hash_add(&l->touched, &t->node, hash_name(name, size)) < 0) {
                         free(t);
-                        v->group->in_doubt = true;
+                        group_doubt(v->group, "no memory for a name");
                         return;
                 }
                 memcpy(t->name, name, size + 1);
@@ -110,7 +111,7 @@ bool job_is_for(const struct job *job, const struct file_watch *watch) {
 static void end_job(struct view *v, struct job *job) {
         struct report report = REPORT_INIT;
 
-        if (job->only && job->only->state == WATCH_IN_FORCE) {
+        if (job->only && !job->part && job->only->state == WATCH_IN_FORCE) {
                 report.notes = KEV_NOTE_LISTED;
                 report.kind = KEV_KIND_DIRECTORY;
                 report.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
@@ -170,23 +171,43 @@ static bool add_listing(struct view *v, struct job *job, struct dir *dir) {
         return true;
 }
 
-void job_start(struct view *v, struct dir *dir, struct dir *stop, struct file_watch *only) {
+static void start(struct view *v, struct dir *dir, struct dir *stop, struct file_watch *only, bool part) {
         struct job *job = calloc(1, sizeof(*job));
 
         if (!job) {
-                v->group->in_doubt = true;
+                group_doubt(v->group, "no memory for a list");
                 return;
         }
         inquiry_begin(v->group->s, &job->inquiry);
         job->stop = tree_ref(stop);
         job->only = only;
+        job->part = part;
         job->n_listings = 1; /* this very function */
         if (!add_listing(v, job, dir))
-                v->group->in_doubt = true;
+                group_doubt(v->group, "no memory for a list");
         if (--job->n_listings == 0)
                 end_job(v, job);
         else
                 run_listings(v);
+}
+
+void job_start(struct view *v, struct dir *dir, struct dir *stop, struct file_watch *only) {
+        start(v, dir, stop, only, false);
+}
+
+static bool is_covered(const struct dir *dir, const struct job *job) {
+        for (; dir; dir = dir->parent)
+                for (const struct listing *l = dir->listing; l; l = l->next_on_dir)
+                        if (l->job == job)
+                                return true;
+        return false;
+}
+
+void listing_on_left(struct view *v, struct dir *dir, struct dir *from, struct dir *to) {
+        for (struct dir *d = from; d; d = d->parent)
+                for (struct listing *l = d->listing; l; l = l->next_on_dir)
+                        if (!is_covered(to, l->job) && l->dir != dir)
+                                start(v, dir, l->job->stop, l->job->only, true);
 }
 
 /* ---- asking, and telling ----------------------------------------------------------------------------------- */
@@ -220,16 +241,13 @@ static void run_listings(struct view *v) {
                         free_listing(l);
                         continue;
                 }
-                question = view_question(v, QUESTION_LIST,
-                                         (struct handle_ref){ .type = l->dir->place->type,
-                                                              .size = l->dir->place->size,
-                                                              .bytes = l->dir->place->bytes });
+                question = view_question(v, QUESTION_LIST, place_handle(l->dir->place));
                 l->asked_at = v->group->n_read;
                 l->state = LISTING_ASKED;
                 l->asked = helper_ask(&v->group->surveyor, &question, NULL, -1, on_listed, l);
                 n++;
                 if (!l->asked) {
-                        v->group->in_doubt = true;
+                        group_doubt(v->group, "a list can't be asked for");
                         free_listing(l);
                 }
         }
@@ -244,7 +262,7 @@ static void tell_created(struct view *v, struct listing *l, const char *name, en
                 return;
         child = fan_tree_place(v, l->dir, name, handle);
         if (!child || !add_listing(v, l->job, child))
-                v->group->in_doubt = true;
+                group_doubt(v->group, "no memory for a list");
 }
 
 static void tell_listing(struct view *v, struct listing *l) {
@@ -276,6 +294,8 @@ static void on_due(struct due *due) {
 
         v->telling = l->job;
         v->tree.process = NULL;
+        v->pid = 0;
+        v->tree.n_merged = 1;
         if (l->error == 0)
                 tell_listing(v, l);
         else if (l->error != ESTALE && l->error != ENOENT) {
@@ -300,31 +320,13 @@ bool listing_hides(const struct view *v, const struct dir *dir, const struct fil
         return false;
 }
 
-struct dir *listing_cancel(struct view *v, struct dir *dir, bool *ret_any) {
-        struct dir *above = NULL;
-
-        *ret_any = false;
+void listings_drop(struct view *v, struct dir *dir) {
         list_for_each(entry, &v->listings) {
                 struct listing *l = list_entry(entry, struct listing, link);
-                struct dir *stop = l->job->stop;
 
-                if (!tree_is_below(l->dir, dir))
-                        continue;
-                if (l->job->only) /* it goes on telling from where this is now, or not at all */
-                        stop = l->job->only->dir ? l->job->only->dir->parent : NULL;
-                if (!*ret_any || !stop || (above && tree_is_below(above, stop)))
-                        above = stop;
-                *ret_any = true;
-                if (stop)
-                        tree_ref(stop); /* free_listing() may let go of it */
-                free_listing(l);
-                if (stop && --stop->refs == 0 && stop->limbo) {
-                        tree_free_dir(&v->tree, stop);
-                        if (above == stop)
-                                above = NULL;
-                }
+                if (tree_is_below(l->dir, dir))
+                        free_listing(l);
         }
-        return above;
 }
 
 void jobs_forget(struct view *v, struct file_watch *watch) {

@@ -25,10 +25,6 @@ struct place *place_find(struct view *v, struct handle_ref handle) {
         return NULL;
 }
 
-static struct handle_ref handle_of(const struct place *p) {
-        return (struct handle_ref){ .type = p->type, .size = p->size, .bytes = p->bytes };
-}
-
 static struct place *new_place(struct view *v, struct handle_ref handle) {
         struct place *p = calloc(1, sizeof(*p) + handle.size);
 
@@ -131,7 +127,7 @@ static void on_place(void *owner, const struct answer *answer, const char *bytes
 
 /* False: it can't be asked. */
 static bool ask(struct place *p) {
-        struct question question = view_question(p->view, QUESTION_PLACE, handle_of(p));
+        struct question question = view_question(p->view, QUESTION_PLACE, place_handle(p));
 
         forget_question(p);
         p->asked_at = p->view->group->n_read;
@@ -245,7 +241,7 @@ static enum outcome settle_place(struct place *p, struct step *links, size_t n_l
                                  struct dir **ret_dir) {
         struct view *v = p->view;
         struct group *g = v->group;
-        struct handle_ref at = handle_of(p);
+        struct handle_ref at = place_handle(p);
         struct dir *dir = NULL;
         size_t n = 0;
 
@@ -286,7 +282,7 @@ static enum outcome settle_place(struct place *p, struct step *links, size_t n_l
         while (dir && n-- > 0)
                 dir = make_step(v, dir, &way[n]);
         if (!dir)
-                g->in_doubt = true;
+                group_doubt(g, "a directory can't be where it is said to be");
         *ret_dir = dir;
         return dir ? OUTCOME_INSIDE : OUTCOME_OUTSIDE;
 }
@@ -301,7 +297,7 @@ bool place_resolve(struct view *v, struct handle_ref handle, struct dir **ret_di
         if (!p)
                 p = new_place(v, handle);
         if (!p) {
-                v->group->in_doubt = true;
+                group_doubt(v->group, "no memory for a place");
                 return true;
         }
         if (p->dir) {
@@ -318,7 +314,7 @@ bool place_resolve(struct view *v, struct handle_ref handle, struct dir **ret_di
         if (!p->answered) {
                 if (ask(p))
                         return false;
-                v->group->in_doubt = true;
+                group_doubt(v->group, "a place can't be asked for");
                 return true;
         }
         n_links = p->error ? 0 : parse_links(p->links.data, p->links.size, &links);
@@ -330,7 +326,7 @@ bool place_resolve(struct view *v, struct handle_ref handle, struct dir **ret_di
         if (outcome == OUTCOME_OUTSIDE) {
                 p->generation = v->generation;
                 if (p->error != 0 && p->error != ESTALE && p->error != EXDEV && p->error != ENOENT)
-                        v->group->in_doubt = true; /* it may be inside */
+                        group_doubt(v->group, strerror(p->error));
         }
         forget_question(p);
         return true;

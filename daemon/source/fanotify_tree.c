@@ -26,10 +26,9 @@ static void end_watches(struct view *v, struct dir *dir, uint64_t realtime_usec)
 
 void fan_tree_drop(struct view *v, struct dir *dir, uint64_t realtime_usec) {
         struct dir *d = dir;
-        bool any;
 
         end_watches(v, dir, realtime_usec);
-        (void)listing_cancel(v, dir, &any);
+        listings_drop(v, dir);
         /* From the leaves up. */
         for (;;) {
                 struct dir *next;
@@ -120,7 +119,7 @@ struct dir *fan_tree_place(struct view *v, struct dir *parent, const char *name,
         }
         dir = tree_make_child(&v->tree, parent, name);
         if (!dir || (handle.size > 0 && !place_bind(v, handle, dir)))
-                v->group->in_doubt = true;
+                group_doubt(v->group, "no memory for a directory");
         return dir;
 }
 
@@ -129,6 +128,14 @@ static void on_made(struct view *v, const struct event_info *e, struct dir *dir)
 
         if (!(p && p->dir) && tree_is_watched_below(dir, NULL))
                 (void)fan_tree_place(v, dir, e->name, e->object);
+}
+
+/* What was known to have the name hasn't any more. */
+static void drop_child(struct view *v, struct dir *dir, const char *name, uint64_t now) {
+        struct dir *child = tree_child(&v->tree, dir, name);
+
+        if (child)
+                fan_tree_drop(v, child, now);
 }
 
 static void on_deleted_directory(struct view *v, const struct event_info *e, struct dir *dir, uint64_t now) {
@@ -165,14 +172,19 @@ static void on_entry(struct view *v, const struct event_info *e, struct dir *dir
                 return;
         }
         if (notes) {
-                if (e->mask & FAN_CREATE)
+                if (e->mask & FAN_CREATE) {
                         listing_on_name(v, dir, e->name, true, kind_of(e), e->object);
+                        if (!(e->mask & FAN_ONDIR))
+                                drop_child(v, dir, e->name, now);
+                }
+                v->tree.n_merged = (unsigned)__builtin_popcountll(notes);
                 tree_report_entry(&v->tree, dir, e->name, notes, kind_of(e), now, NULL);
         }
         if ((e->mask & (FAN_CREATE | FAN_ONDIR)) == (FAN_CREATE | FAN_ONDIR) && !(e->mask & FAN_DELETE))
                 on_made(v, e, dir);
         if (!(e->mask & FAN_DELETE))
                 return;
+        v->tree.n_merged = 1;
         listing_on_name(v, dir, e->name, false, kind_of(e), e->object);
         tree_report_entry(&v->tree, dir, e->name, KEV_NOTE_DELETE, kind_of(e), now, NULL);
         if (e->mask & FAN_ONDIR)
@@ -183,42 +195,37 @@ static void on_entry(struct view *v, const struct event_info *e, struct dir *dir
 
 /* A directory that is known, or that is only now: to its new place. `common`: the nearest directory that both ends
  * are below, or NULL. */
-static void move_directory(struct view *v, const struct event_info *e, struct dir *moved, struct dir *to,
-                           struct dir *common, uint64_t now) {
+static void move_directory(struct view *v, const struct event_info *e, struct dir *moved, struct dir *from,
+                           struct dir *to, struct dir *common, uint64_t now) {
         struct dir *target = tree_child(&v->tree, to, e->to_name);
-        bool new_to_some = tree_is_watched_below(to, common), cancelled = false;
-        struct dir *stop = common;
+        bool new_to_some = tree_is_watched_below(to, common);
 
         if (target && target == moved)
                 return;
         if (moved && tree_is_below(to, moved)) { /* what is known of it can't be right */
-                v->group->in_doubt = true;
+                group_doubt(v->group, "a directory is said to be moved below itself");
                 return;
         }
         if (target)
                 fan_tree_drop(v, target, now);
         if (moved) {
-                struct dir *above;
-
                 end_watches(v, moved, now); /* they are not where they were named */
-                above = listing_cancel(v, moved, &cancelled);
-                if (cancelled && stop && (!above || tree_is_below(stop, above)))
-                        stop = above;
                 if (tree_move(&v->tree, moved, to, e->to_name) < 0) {
-                        v->group->in_doubt = true;
+                        group_doubt(v->group, "no memory for a move");
                         return;
                 }
                 if (moved->place)
                         moved->place->changed = e->number;
         }
-        new_to_some |= cancelled && tree_is_watched_below(to, stop);
-        if (!new_to_some)
+        if (!new_to_some && list_empty(&v->listings))
                 return;
         v->generation++; /* places below it may have been outside */
         if (!moved)
                 moved = fan_tree_place(v, to, e->to_name, e->object);
-        if (moved)
-                job_start(v, moved, stop, NULL);
+        if (moved && from)
+                listing_on_left(v, moved, from, to);
+        if (moved && new_to_some)
+                job_start(v, moved, common, NULL);
 }
 
 /* The directory that is moved, if it is known. */
@@ -260,16 +267,21 @@ static void on_rename(struct view *v, const struct event_info *e, struct dir *fr
         }
         if (common)
                 tree_report_rename(&v->tree, from, e->name, to, e->to_name, common, &report);
-        if (!is_dir)
+        if (!is_dir) {
+                if (to)
+                        drop_child(v, to, e->to_name, now);
                 return;
+        }
         if (to)
-                move_directory(v, e, moved, to, common, now);
+                move_directory(v, e, moved, from, to, common, now);
         else if (moved)
                 fan_tree_drop(v, moved, now);
 }
 
 void fan_tree_on_event(struct view *v, const struct event_info *e, struct dir *dir, struct dir *to_dir,
                        uint64_t realtime_usec) {
+        v->tree.n_merged = 1;
+        v->pid = e->pid;
         if (e->mask & FAN_RENAME)
                 on_rename(v, e, dir, to_dir, realtime_usec);
         else if (dir)

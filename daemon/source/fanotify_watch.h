@@ -23,6 +23,7 @@ struct fan_watch {
         struct list attaching; /* among those that wait for the group */
         struct list held;      /* events, until it is known whether they may be told */
         size_t n_held;
+        struct list holding;   /* among those that hold some */
 };
 
 static inline struct fan_watch *fan_watch_of(struct file_watch *watch) {

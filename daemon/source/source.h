@@ -24,7 +24,10 @@ struct workers;
 /* Who asks, as the kernel told us. */
 struct asker {
         uid_t uid;
+        gid_t gid;
         pid_t pid;
+        size_t n_groups; /* supplementary */
+        gid_t *groups;
         /* Lives in another namespace than the daemon, or can't be shown not to:
          * its paths, pids and devices mean something else. */
         bool other_mounts, other_pids, other_network;

@@ -26,7 +26,7 @@ static struct dir *new_dir(struct tree *tree, const char *name, size_t size) {
 }
 
 int tree_init(struct tree *tree) {
-        *tree = (struct tree){ .next_id = 1 };
+        *tree = (struct tree){ .next_id = 1, .n_merged = 1 };
         list_init(&tree->watches);
         tree->root = new_dir(tree, "", 0);
         tree->scratch = malloc(SCRATCH_BYTES);

@@ -59,6 +59,7 @@ struct tree {
         /* The event at hand: where it happened, in both directories for a rename; who did it, or NULL. */
         const struct dir *where, *from_where;
         const struct event_process *process;
+        unsigned n_merged; /* how many events of the kernel it stands for */
         /* Whether this watch may be told; NULL: all may. Of `where` NULL it may always. */
         bool (*may_tell)(struct tree *tree, struct file_watch *watch, const struct report *report);
 };

@@ -73,6 +73,7 @@ void tree_report_entry(struct tree *tree, struct dir *dir, const char *name, uin
         report.kind = kind;
         report.realtime_usec = realtime_usec;
         report.process = tree->process;
+        report.count = tree->n_merged;
         tree_report_up(tree, dir, name, &report, 0, stop);
 }
 
