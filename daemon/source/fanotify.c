@@ -175,11 +175,29 @@ static void leave(struct fan_watch *w) {
         mux_defer(w->s->mux, &w->s->tidy);
 }
 
+/* It is kept, and its events are read, as long as a watch may need them. */
+static void set_group(struct fan_watch *w, struct group *g) {
+        if (w->group)
+                w->group->n_watches--;
+        w->group = g;
+        if (g)
+                g->n_watches++;
+        mux_defer(w->s->mux, &w->s->tidy);
+}
+
+/* Nothing more is to be told for it. */
+static void answered(struct fan_watch *w) {
+        if (!list_empty(&w->inquiry.link))
+                inquiry_end(w->s, &w->inquiry);
+        mux_defer(w->s->mux, &w->s->tidy);
+}
+
 static void stop_asking(struct fan_watch *w) {
         if (w->asked)
                 asked_forget(take_pointer(&w->asked));
         list_remove(&w->due.link);
         list_remove(&w->attaching);
+        answered(w);
         w->again = false;
 }
 
@@ -237,12 +255,16 @@ static void give_up(struct fan_watch *w, int error) {
 
 /* Without a directory: it is refused, or goes on waiting. */
 static void on_absent(struct fan_watch *w, int error) {
+        answered(w);
         if (w->watch.state == WATCH_IN_FORCE) {
                 fanotify_end_watch(w->s, &w->watch, realtime_nsec() / NSEC_PER_USEC);
                 return;
         }
-        if (w->watch.state == WATCH_WAITING)
-                return; /* whatever it is: it is looked at again */
+        if (w->watch.state == WATCH_WAITING) { /* whatever it is: it is looked at again */
+                if (w->again)
+                        ask_for(w);
+                return;
+        }
         if (w->watch.waits_first && is_absence(error)) {
                 w->returning = true;
                 wait_for(w);
@@ -279,6 +301,7 @@ static void enter(struct fan_watch *w, struct view *v, struct dir *dir) {
         list_append(&v->tree.watches, &watch->link);
         w->returning = false;
         w->tries = 0;
+        answered(w);
         if (w->list)
                 job_start(v, dir, NULL, watch);
         if (returning)
@@ -316,11 +339,12 @@ static void on_due(struct due *due) {
         if (w->watch.state == WATCH_IN_FORCE) {
                 if (v != w->view || dir != w->watch.dir)
                         fanotify_end_watch(w->s, &w->watch, realtime_nsec() / NSEC_PER_USEC);
+                else
+                        answered(w);
         } else if (dir)
                 enter(w, v, dir);
         else
                 on_absent(w, ENOMEM);
-        mux_defer(w->s->mux, &w->s->tidy);
 }
 
 /* Whether what a stand-in has answered is what it should be. */
@@ -364,6 +388,10 @@ static void on_resolved(void *owner, const struct answer *answer, const char *by
                 return;
         }
         memcpy(&place, w->answer.data, sizeof(place));
+        if (w->watch.state == WATCH_IN_FORCE && place.mount != w->view->mount) { /* something is mounted over it */
+                on_absent(w, ENOENT);
+                return;
+        }
         memcpy(mount_point, w->answer.data + sizeof(place), place.mount_point_size);
         mount_point[place.mount_point_size] = 0;
         r = group_get(w->s, &place, mount_point, &g);
@@ -376,7 +404,7 @@ static void on_resolved(void *owner, const struct answer *answer, const char *by
                 return;
         }
         /* The answer has to be younger than the mark, and the events are to be told from one another. */
-        w->group = g;
+        set_group(w, g);
         if (g->ready)
                 ask_for(w);
         else
@@ -391,6 +419,8 @@ static void ask_for(struct fan_watch *w) {
                 return;
         }
         w->again = false;
+        if (list_empty(&w->inquiry.link) && w->watch.state != WATCH_RESOLVING)
+                inquiry_begin(w->s, &w->inquiry);
         buffer_reset(&w->answer);
         if (w->group && w->group->ready) {
                 group_read(w->group);
@@ -420,7 +450,7 @@ void fanotify_on_group(struct group *g, int error) {
                 if (error == 0)
                         ask_for(w);
                 else {
-                        w->group = NULL;
+                        set_group(w, NULL);
                         if (w->watch.state == WATCH_WAITING)
                                 continue; /* again with the timer */
                         pass_on(w, error);
@@ -436,7 +466,7 @@ void fanotify_on_group(struct group *g, int error) {
                 while (!list_empty(&v->tree.watches)) {
                         struct file_watch *watch = list_entry(v->tree.watches.next, struct file_watch, link);
 
-                        fan_watch_of(watch)->group = NULL;
+                        set_group(fan_watch_of(watch), NULL);
                         fanotify_end_watch(s, watch, realtime_nsec() / NSEC_PER_USEC);
                 }
         }
@@ -477,6 +507,7 @@ static int fanotify_attach(struct source *source, struct subscription *subscript
         w->watch.asker = subject->asker;
         list_init(&w->watch.link);
         list_init(&w->due.link);
+        list_init(&w->inquiry.link);
         list_init(&w->attaching);
         list_init(&w->held);
         list_init(&w->holding);
@@ -520,6 +551,7 @@ static void fanotify_detach(struct source *source, struct subscription *subscrip
 
         stop_asking(w);
         leave(w);
+        set_group(w, NULL);
         list_remove(&w->watch.link);
         peer_put(s, w->peer);
         s->n_watches--;
@@ -624,6 +656,7 @@ static void on_tidy(struct mux_deferred *deferred) {
         list_for_each(entry, &s->groups)
                 group_release(list_entry(entry, struct group, link));
         peers_tidy(s);
+        fanotify_check_barriers(s);
 }
 
 static int fanotify_open(struct source_context *context, struct source **ret_source) {

@@ -115,6 +115,7 @@ struct group {
         uint64_t era;            /* how often the queue was found empty */
 
         struct list views;
+        size_t n_watches;
         struct list attaching; /* watches that wait for it to be ready */
         struct list due;
 };

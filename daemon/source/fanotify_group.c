@@ -538,6 +538,6 @@ void group_release(struct group *g) {
                 if (v->n_watches == 0)
                         view_free(v);
         }
-        if (list_empty(&g->views) && list_empty(&g->attaching))
+        if (g->n_watches == 0)
                 group_free(g);
 }

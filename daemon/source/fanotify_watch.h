@@ -20,6 +20,7 @@ struct fan_watch {
         uint64_t asked_at;
         struct buffer answer;
         struct due due;
+        struct inquiry inquiry; /* while it is not known whether something is to be told */
         struct list attaching; /* among those that wait for the group */
         struct list held;      /* events, until it is known whether they may be told */
         size_t n_held;
