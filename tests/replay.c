@@ -513,7 +513,6 @@ void replay_log(struct replay *r, const char *text) {
         FILE *log;
         size_t n = 0, first = text || r->n_lines < LOG_LINES_MAX ? 0 : r->n_lines - LOG_LINES_MAX;
 
-        { FILE *dbg = fopen("/tmp/replay-all.log", "w"); for (size_t i = 0; i < r->n_lines; i++) fprintf(dbg, "%s\n", r->lines[i]); fclose(dbg); }
         (void)snprintf(path, sizeof(path), "%s/replay.log", harness_tempdir());
         log = fopen(path, "we");
         assert_system(log, path);

@@ -34,7 +34,7 @@ enum {
 static struct daemon *kevd;
 
 static void start(void) {
-        kevd = daemon_start("--log-level=debug");
+        kevd = daemon_start(NULL);
 }
 
 static void stop(void) {

@@ -14,7 +14,6 @@
 #include <sys/fanotify.h>
 
 #include "fanotify.h"
-#include "log.h"
 
 #ifndef FAN_RENAME
 #define FAN_RENAME 0x10000000 /* Linux 5.17 */
@@ -222,7 +221,6 @@ static void on_due(struct due *due) {
         struct link_view found;
         bool exists = n->error == 0 && link_take(&bytes, &size, &found);
 
-        log_debug("DBG name due dir %llx '%s' told %d exists %d obj %llx touched %d", (unsigned long long)handle_hash(handle_refer(&n->dir))&0xffff, n->name, n->exists, exists, exists&&found.handle.size?(unsigned long long)handle_hash(handle_refer(&found.handle))&0xffff:0, n->touched);
         if (n->touched) { /* it is in doubt anew */
                 n->doubtful = true;
                 mux_defer(g->s->mux, &g->go_on);

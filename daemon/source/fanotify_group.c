@@ -289,7 +289,6 @@ static bool handle(struct group *g, struct chunk *chunk, const struct event_info
                 return true;
         if (e->mask & FAN_RENAME)
                 event.replaces = is_replacing(g, chunk, next, e);
-        log_debug("DBG ev %llu mask %llx pid %d dir %llx '%s' to %llx '%s' obj %llx repl %d", (unsigned long long)e->number, (unsigned long long)e->mask, e->pid, (unsigned long long)handle_hash(e->dir)&0xffff, e->name, e->to_dir.size?(unsigned long long)handle_hash(e->to_dir)&0xffff:0, e->to_name?e->to_name:"", e->object.size?(unsigned long long)handle_hash(e->object)&0xffff:0, event.replaces);
         list_for_each(entry, &g->views) {
                 struct view *v = list_entry(entry, struct view, link);
 
