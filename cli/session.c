@@ -104,7 +104,7 @@ int session_try_add(struct session *s, struct kev_watch *watch, const char *name
                 return -errno;
         r = path ? kev_watch_set_path(watch, subject->prefix) : 0;
         if (r == 0) {
-                r = kev_add(s->kev, watch, handle, subject, NULL);
+                r = kev_add(s->kev, watch, handle, subject, &subject->id);
                 s->refusal = r < 0 ? kev_error_message(s->kev) : NULL;
         }
         if (r < 0) {
@@ -200,12 +200,29 @@ static int64_t deadline_of(const struct options *options) {
         return deadline;
 }
 
+/* Files may be served in more than one way, and not all can the same. */
+static void say_watching(struct session *s) {
+        struct text mechanisms = { 0 };
+
+        for (const struct subject *subject = s->subjects; s->says_mechanism && subject; subject = subject->next) {
+                char *name = NULL;
+
+                if (kev_get_mechanism(s->kev, subject->id, &name) < 0)
+                        continue;
+                if (!mechanisms.data || !strstr(mechanisms.data, name))
+                        text_printf(&mechanisms, "%s%s", mechanisms.size > 0 ? " and " : " with ", name);
+                free(name);
+        }
+        (void)fprintf(stderr, "kev: watching%s\n", mechanisms.data && !mechanisms.failed ? mechanisms.data : "");
+        text_free(&mechanisms);
+}
+
 static void run(struct session *s) {
         int r;
 
         signals_catch();
         if (!(s->options->given & OPTION_QUIET))
-                (void)fputs("kev: watching\n", stderr);
+                say_watching(s);
         s->ended = s->n_watched == 0;
         loop(s, deadline_of(s->options));
         r = s->exec ? exec_finish(s->exec) : 0;

@@ -26,6 +26,7 @@ struct session {
         struct kev *kev;
         session_take *take;
         struct exec *exec;    /* NULL: events are printed */
+        bool says_mechanism;  /* which one serves the watches */
         bool outlives_output; /* goes on though nobody reads what it prints */
         int status;           /* what the command will exit with */
 

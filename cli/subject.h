@@ -9,6 +9,7 @@
  */
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "text.h"
 
@@ -19,6 +20,7 @@ struct subject {
         struct session *session;
         char *name;   /* as the user named it; NULL: it has no name */
         char *prefix; /* the absolute path that its events' paths begin with; NULL: it isn't a path */
+        int64_t id;   /* its watch's */
         bool ended;   /* nothing more will come of it */
 };
 

@@ -48,7 +48,8 @@ static int check(const struct command *command, const struct options *o, const c
         if (*path == 0)
                 return usage_error(command, "an empty PATH");
         if (filter != KEV_FILTER_TREE && (o->given & OPTIONS_TREE))
-                return usage_error(command, "--include, --exclude, --depth and --settle are for directories, '%s' is none", path);
+                return usage_error(command, "--include, --exclude, --depth, --settle, --list and --who are for directories, '%s' is none",
+                                   path);
         if (o->notes && !(o->notes & kev_filter_notes(filter)))
                 return usage_error(command, "--notes: none of these happens to '%s', a %s", path,
                                    filter == KEV_FILTER_TREE ? "directory" : "file");
@@ -65,8 +66,11 @@ static int add_globs(struct kev_watch *watch, const struct options *o) {
 }
 
 static int fill_in(struct kev_watch *watch, const struct options *o, enum kev_filter filter) {
-        int r = kev_watch_set_notes(watch, o->notes & kev_filter_notes(filter));
+        uint64_t who = o->given & OPTION_WHO ? KEV_NOTE_WHO : 0;
+        int r = kev_watch_set_notes(watch, (o->notes & kev_filter_notes(filter)) | who);
 
+        if (r == 0 && (o->given & OPTION_LIST))
+                r = kev_watch_set_list(watch, true);
         if (r == 0)
                 r = add_globs(watch, o);
         if (r == 0 && o->depth > 0)
@@ -100,7 +104,9 @@ int watch_run(const struct command *command, const struct options *options) {
         for (size_t i = 0; paths[i]; i++)
                 if (check(command, options, paths[i]) != 0)
                         return STATUS_USAGE;
-        if (session_open(&s, options, take) == 0 && options->exec) {
+        if (session_open(&s, options, take) == 0)
+                s.says_mechanism = true;
+        if (s.kev && options->exec) {
                 s.exec = exec_new(options->exec);
                 if (!s.exec)
                         session_refuse(&s, NULL, -ENOMEM, NULL);

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <json-c/json.h>
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "internal.h"
@@ -128,4 +129,25 @@ _public_ int kev_call(struct kev *kev, const char *method, const char *parameter
         if (r == 0 && ret_reply)
                 *ret_reply = take_pointer(&reply);
         return call_leave(kev, r);
+}
+
+/* ---- GetMechanism --------------------------------------------------------------- */
+
+_public_ int kev_get_mechanism(struct kev *kev, int64_t id, char **ret_name) {
+        struct json_object *reply = NULL, *name;
+        char parameters[48], *text _cleanup_(freep) = NULL;
+        int r;
+
+        (void)snprintf(parameters, sizeof(parameters), "{\"id\":%lld}", (long long)id);
+        r = kev_call(kev, "org.kevd.events.GetMechanism", parameters, &text);
+        if (r == -EREMOTEIO)
+                return -ENOENT;
+        if (r < 0)
+                return r;
+        if (message_parse(text, strlen(text), &reply) < 0)
+                return -EBADMSG;
+        name = reply ? json_object_object_get(reply, "mechanism") : NULL;
+        *ret_name = json_object_is_type(name, json_type_string) ? strdup(json_object_get_string(name)) : NULL;
+        json_object_put(reply);
+        return *ret_name ? 0 : -EBADMSG;
 }

@@ -122,6 +122,9 @@ enum kev_filter {
 #define KEV_NOTE_RDBAND (UINT64_C(1) << 56)
 #define KEV_NOTE_WRNORM (UINT64_C(1) << 57)
 #define KEV_NOTE_WRBAND (UINT64_C(1) << 58)
+/* tree: not a thing that happens, but a wish: events tell of the process that made the change, as
+ * far as that is known (kev_event_pid() and so on). Alone it stands beside all the default notes. */
+#define KEV_NOTE_WHO    (UINT64_C(1) << 59)
 
 /* Flags of a watch, and of an event. */
 #define KEV_FLAG_ONESHOT   (UINT32_C(1) << 0) /* delivered once, then removed */
@@ -217,6 +220,11 @@ int kev_watch_set_depth(struct kev_watch *watch, int depth);
 /* tree. Events are kept back until there was none for settle_msec, but the first of
  * them no longer than max_latency_msec (0: ten times as long as settle_msec). */
 int kev_watch_set_settle(struct kev_watch *watch, int settle_msec, int max_latency_msec);
+/* tree. What is there already is told as created, and then `listed`. Where inotify serves
+ * the watch, this and the next are refused with EOPNOTSUPP. */
+int kev_watch_set_list(struct kev_watch *watch, bool list);
+/* tree. What this very process does is left out. */
+int kev_watch_set_exclude_self(struct kev_watch *watch, bool exclude);
 
 /* ---- events --------------------------------------------------------------- */
 
@@ -367,6 +375,12 @@ int kev_dispatch(struct kev *kev, int timeout_msec);
  * negative errno as kev_dispatch() does.
  */
 int kev_wait(struct kev *kev, int timeout_msec, const struct kev_event **ret_event);
+
+/*
+ * By which of the kernel's interfaces the watch is served, "inotify" for instance;
+ * `ret_name` is allocated. -ENOENT: there is no such watch.
+ */
+int kev_get_mechanism(struct kev *kev, int64_t id, char **ret_name);
 
 /*
  * Any method of the daemon's interfaces: `parameters` is a JSON object, or NULL

@@ -248,3 +248,15 @@ _public_ int kev_watch_set_settle(struct kev_watch *watch, int settle_msec, int 
         watch->spec.tree.given = true;
         return 0;
 }
+
+_public_ int kev_watch_set_list(struct kev_watch *watch, bool list) {
+        watch->spec.tree.list = list;
+        watch->spec.tree.given = true;
+        return 0;
+}
+
+_public_ int kev_watch_set_exclude_self(struct kev_watch *watch, bool exclude) {
+        watch->spec.tree.exclude_self = exclude;
+        watch->spec.tree.given = true;
+        return 0;
+}

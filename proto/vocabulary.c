@@ -37,7 +37,7 @@ static const char *const note_names[NOTE_COUNT] = {
         "linkdown", "linkinv",  "add",      "mtu",     "address",  "route",    "flags",    "lowat",
         "eof",      "complete", "sec",      "msec",    "usec",     "nsec",     "abstime",  "trigger",
         "in",       "out",      "pri",      "err",     "hup",      "rdhup",    "nval",     "rdnorm",
-        "rdband",   "wrnorm",   "wrband",
+        "rdband",   "wrnorm",   "wrband",   "who",
 };
 
 #define NOTES_TIME (KEV_NOTE_SEC | KEV_NOTE_MSEC | KEV_NOTE_USEC | KEV_NOTE_NSEC | KEV_NOTE_ABSTIME)
@@ -55,7 +55,8 @@ static const struct {
         [KEV_FILTER_TREE] = {
                 KEV_NOTE_CREATE | KEV_NOTE_DELETE | KEV_NOTE_WRITE | KEV_NOTE_CLOSEWRITE | KEV_NOTE_ATTRIB |
                         KEV_NOTE_RENAME | KEV_NOTE_REPLACE | KEV_NOTE_MOVEDIN | KEV_NOTE_MOVEDOUT |
-                        KEV_NOTE_LISTED | KEV_NOTE_RESCAN | KEV_NOTE_GONE | KEV_NOTE_BACK | KEV_NOTE_DEGRADED,
+                        KEV_NOTE_LISTED | KEV_NOTE_RESCAN | KEV_NOTE_GONE | KEV_NOTE_BACK | KEV_NOTE_DEGRADED |
+                        KEV_NOTE_WHO,
                 KEV_NOTE_CREATE | KEV_NOTE_DELETE | KEV_NOTE_WRITE | KEV_NOTE_CLOSEWRITE | KEV_NOTE_ATTRIB |
                         KEV_NOTE_RENAME | KEV_NOTE_REPLACE | KEV_NOTE_MOVEDIN | KEV_NOTE_MOVEDOUT |
                         KEV_NOTE_LISTED | KEV_NOTE_RESCAN | KEV_NOTE_GONE | KEV_NOTE_BACK | KEV_NOTE_DEGRADED,

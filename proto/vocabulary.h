@@ -12,7 +12,7 @@
 
 enum { FILTER_COUNT = KEV_FILTER_USER + 1 };
 enum { KIND_COUNT = KEV_KIND_CHARACTER_DEVICE + 1 };
-enum { NOTE_COUNT = 59, FLAG_COUNT = 7 };
+enum { NOTE_COUNT = 60, FLAG_COUNT = 7 };
 
 /* Notes that come whether they were asked for or not: they say that something
  * could not be told, or that the watch is over. */

@@ -99,7 +99,7 @@ kev_begin() {
         rm -f out err
         "$KEV" "$command" --address "$socket" "$@" >out 2>err </dev/null &
         pid=$!
-        until_true grep -qxF 'kev: watching' err
+        until_true grep -qxE 'kev: watching( with [a-z]+)?' err
 }
 
 is_gone() {
@@ -326,7 +326,7 @@ watch_directory() {
         rm d/below/c
         rmdir d/below
         kev_end 0
-        expect err $'kev: watching\n'
+        expect err $'kev: watching with inotify\n'
         expect_events 'create d/b
 write d/b
 closewrite d/b
@@ -340,7 +340,7 @@ watch_here() {
         mkdir d
         (cd d && exec "$KEV" watch --address "$socket" --notes create --count 2 >../out 2>../err </dev/null) &
         pid=$!
-        until_true grep -qxF 'kev: watching' err
+        until_true grep -qxF 'kev: watching with inotify' err
         mkdir d/sub
         until_true grep -q . out
         touch d/sub/f
@@ -550,7 +550,7 @@ def run(environment):
     child = subprocess.Popen([kev, "watch", "--address", socket, "--count", "1", "--notes", "create", "d"], stdout=theirs,
                              stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=dict(os.environ, **environment))
     os.close(theirs)
-    assert child.stderr.readline() == b"kev: watching\n"
+    assert child.stderr.readline() == b"kev: watching with inotify\n"
     name = "d/x\x1b[2J" + str(len(os.listdir("d")))
     open(name, "w").close()
     output = b""
@@ -986,7 +986,7 @@ private() {
         mkdir d
         "$KEV" watch --address private --notes create d >out 2>err &
         pid=$!
-        until_true grep -qx 'kev: watching' err
+        until_true grep -qx 'kev: watching with inotify' err
         [ "$(daemons_here | wc -l)" -eq 1 ] || die "daemons: $(daemons_here)"
         touch d/a
         until_true grep -q 'create .* d/a$' out

@@ -83,7 +83,28 @@ static uint32_t flags_of(const struct watch *watch, const struct report *report)
         return report->flags | (watch->flags & (KEV_FLAG_ONESHOT | KEV_FLAG_DISPATCH));
 }
 
+/* Who did it, as far as the watch wants to know and its owner may. */
+static bool wants_process(const struct watch *watch, const struct report *report) {
+        return report->process && (watch->filter != KEV_FILTER_TREE || watch->subscription.notes & KEV_NOTE_WHO);
+}
+
+/* /proc would tell it to the process's own user, and to root. */
+static bool may_know_exe(const struct watch *watch, const struct event_process *process) {
+        uid_t uid = watch->queue->asker->uid;
+
+        return watch->filter != KEV_FILTER_TREE || uid == 0 || (int64_t)uid == process->uid;
+}
+
+/* Whether what was made of the report for the last watch will do for this one. */
+static bool has_process_for(const struct event *event, const struct watch *watch, const struct report *report) {
+        if (!wants_process(watch, report))
+                return !event->process;
+        return event->process && (!event->process->exe) ==
+                                         (!report->process->exe || !may_know_exe(watch, report->process));
+}
+
 static struct event *make_event(struct watch *watch, const struct report *report, uint64_t notes) {
+        struct event_process process;
         struct queue_context *context = watch->queue->context;
         struct event template = {
                 .filter = watch->filter,
@@ -93,9 +114,15 @@ static struct event *make_event(struct watch *watch, const struct report *report
                 .count = report->count,
                 .realtime_usec = report->realtime_usec,
                 .data = report->data,
-                .process = report->process,
                 .link = report->link,
         }, *event;
+
+        if (wants_process(watch, report)) {
+                process = *report->process;
+                if (!may_know_exe(watch, &process))
+                        process.exe = NULL;
+                template.process = &process;
+        }
 
         template.path = join(&context->path, watch->prefix, report->below);
         template.from_path = join(&context->from_path, watch->prefix, report->from_below);
@@ -128,7 +155,8 @@ static void tell(struct watch *watch, struct report *report, uint64_t notes) {
         watch->queue->context->events_in++;
         watch->queue->context->rescans += (notes & KEV_NOTE_RESCAN) != 0;
         if (!report->event || report->event_key != watch->prefix || report->event->notes != notes ||
-            report->event->flags != flags_of(watch, report) || report->event->filter != watch->filter) {
+            report->event->flags != flags_of(watch, report) || report->event->filter != watch->filter ||
+            !has_process_for(report->event, watch, report)) {
                 report_done(report);
                 report->event = make_event(watch, report, notes);
                 report->event_key = watch->prefix;
@@ -178,11 +206,19 @@ static bool sees_alike(const struct subscription *subscription, struct event_pat
         return match_same_below(container_of(subscription, struct watch, subscription)->match, a, b);
 }
 
+/* A list is told no faster than it is taken. */
+static bool has_room(const struct subscription *subscription) {
+        const struct queue *queue = container_of(subscription, struct watch, subscription)->queue;
+
+        return queue->bytes < queue->bytes_max / 2;
+}
+
 const struct sink queue_sink = {
         .report = on_report,
         .attached = on_attached,
         .descends = descends,
         .sees_alike = sees_alike,
+        .has_room = has_room,
 };
 
 /* ---- making and changing -------------------------------------------------------------------- */
@@ -226,14 +262,9 @@ static int charge(struct queue *queue, size_t bytes, struct refusal *refusal) {
 
 static int check_options(const struct watch_spec *spec, struct refusal *refusal) {
         const struct tree_options *t = &spec->tree;
-        const char *missing = t->list         ? "list" :
-                              t->cross_mounts ? "crossMounts" :
-                              t->exclude_self ? "excludeSelf" :
-                                                NULL;
-
-        if (!missing)
+        if (!t->cross_mounts)
                 return 0;
-        return refuse(refusal, EOPNOTSUPP, "tree.%s: not served by this version", missing);
+        return refuse(refusal, EOPNOTSUPP, "tree.crossMounts: not served by this version");
 }
 
 /* With its bytes charged. */
@@ -263,7 +294,8 @@ static void drop_match(struct queue *queue, struct match *match) {
 static void fill_subject(const struct watch *watch, const struct watch_spec *spec, int fd, struct subject *ret) {
         *ret = (struct subject){
                 .filter = spec->filter,
-                .notes = spec->notes ? spec->notes : kev_filter_default_notes(spec->filter),
+                .notes = spec->notes & ~KEV_NOTE_WHO ? spec->notes :
+                                                       spec->notes | kev_filter_default_notes(spec->filter),
                 .path = spec->path,
                 .name = spec->name,
                 .fd = fd,
@@ -271,6 +303,8 @@ static void fill_subject(const struct watch *watch, const struct watch_spec *spe
                 .data = spec->data,
                 .match = spec->match.given,
                 .waits = spec->notes & KEV_NOTE_BACK,
+                .list = spec->tree.list,
+                .exclude_self = spec->tree.exclude_self,
                 .asker = watch->queue->asker,
         };
 }

@@ -36,6 +36,39 @@ static void get_limits(struct connection *c, struct json_object *parameters) {
         reply_end(c, false);
 }
 
+/* ---- GetMechanism -------------------------------------------------------------------------------- */
+
+struct mechanism_fields {
+        int64_t id;
+};
+
+static void get_mechanism(struct connection *c, struct json_object *parameters) {
+        static const struct field fields[] = {
+                { "id", FIELD_INT, offsetof(struct mechanism_fields, id), true },
+        };
+        struct mechanism_fields f = { 0 };
+        const struct watch *watch;
+        const struct source *source;
+        struct buffer *b;
+
+        if (!call_read(c, parameters, fields, ARRAY_SIZE(fields), &f))
+                return;
+        watch = queue_find(&c->queue, f.id);
+        source = watch ? watch->subscription.source : NULL;
+        if (!source) {
+                reply_invalid(c, "id");
+                return;
+        }
+        b = reply_begin(c);
+        if (!b)
+                return;
+        buffer_put_literal(b, "\"mechanism\":");
+        buffer_put_string(b, "\"");
+        buffer_put_string(b, source->class->mechanism(source));
+        buffer_put_string(b, "\"");
+        reply_end(c, false);
+}
+
 /* ---- Trigger ------------------------------------------------------------------------------------ */
 
 struct trigger_fields {
@@ -528,6 +561,7 @@ const struct queue_listener connection_listener = {
 
 const struct method methods_events[] = {
         { "org.kevd.events.GetLimits", get_limits },
+        { "org.kevd.events.GetMechanism", get_mechanism },
         { "org.kevd.events.Change", change },
         { "org.kevd.events.Wait", wait },
         { "org.kevd.events.Monitor", monitor },

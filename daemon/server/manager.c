@@ -55,6 +55,8 @@ static void put_source(struct buffer *b, const struct source_class *class, const
         put_string(b, "mechanism", source ? class->mechanism(source) : "none");
         if (!source)
                 put_string(b, "reason", strerror(error));
+        else if (source->reason[0])
+                put_string(b, "reason", source->reason);
         else if (class->reason)
                 put_string(b, "reason", class->reason);
         put_number(b, "watches", source ? source->n_subscriptions : 0);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "fanotify_watch.h"
@@ -170,6 +171,7 @@ static void leave(struct fan_watch *w) {
         list_remove(&w->watch.subscription->link);
         list_remove(&w->watch.link);
         tree_count(w->watch.dir, -1);
+        v->n_who -= w->wants_who;
         w->watch.dir = NULL;
         v->n_watches--;
         mux_defer(w->s->mux, &w->s->tidy);
@@ -238,7 +240,9 @@ static void pass_on(struct fan_watch *w, int error) {
         };
         struct refusal refusal;
 
-        log_debug("fanotify: a watch goes to another mechanism: %s", strerror(error));
+        (void)snprintf(w->s->source.reason, sizeof(w->s->source.reason), "%s on %s, so inotify serves %.80s",
+                       strerror(error), w->kind_of_fs[0] ? w->kind_of_fs : "that file system", path ? path : "it");
+        log_debug("fanotify: %s", w->s->source.reason);
         r = sources_pass_on(subscription, &subject, &refusal); /* frees it here */
         if (r == 0)
                 sink->attached(subscription, NULL);
@@ -302,6 +306,8 @@ static void enter(struct fan_watch *w, struct view *v, struct dir *dir) {
         w->returning = false;
         w->tries = 0;
         answered(w);
+        w->wants_who = watch->subscription->notes & KEV_NOTE_WHO;
+        v->n_who += w->wants_who;
         if (w->list)
                 job_start(v, dir, NULL, watch);
         if (returning)
@@ -392,6 +398,7 @@ static void on_resolved(void *owner, const struct answer *answer, const char *by
                 on_absent(w, ENOENT);
                 return;
         }
+        memcpy(w->kind_of_fs, place.file_system_name, sizeof(w->kind_of_fs));
         memcpy(mount_point, w->answer.data + sizeof(place), place.mount_point_size);
         mount_point[place.mount_point_size] = 0;
         r = group_get(w->s, &place, mount_point, &g);
@@ -533,8 +540,18 @@ static int fanotify_attach(struct source *source, struct subscription *subscript
         return 1;
 }
 
-static int fanotify_modify(struct source *source _unused_, struct subscription *subscription _unused_,
-                           const struct subject *subject _unused_, struct refusal *refusal _unused_) {
+static int fanotify_modify(struct source *source _unused_, struct subscription *subscription,
+                           const struct subject *subject, struct refusal *refusal) {
+        struct fan_watch *w = fan_watch_of(subscription->object);
+
+        if (subject->list && !w->list)
+                return refuse(refusal, EOPNOTSUPP, "tree.list: can't be added later; remove the watch and add another");
+        w->exclude_self = subject->exclude_self;
+        if (w->view)
+                w->view->n_who -= w->wants_who;
+        w->wants_who = subject->notes & KEV_NOTE_WHO;
+        if (w->view)
+                w->view->n_who += w->wants_who;
         return 0;
 }
 
@@ -700,6 +717,7 @@ static void fanotify_close(struct source *source) {
         peers_free(s);
         mux_deferred_cancel(&s->tidy);
         mux_timer_clear(s->mux, &s->wait_timer);
+        mux_timer_clear(s->mux, &s->list_timer);
         mux_timer_clear(s->mux, &s->barrier_timer);
         s->broker = broker_close(s->broker);
         free(s);

@@ -11,6 +11,7 @@
  *   fanotify_doubt.c   names of which the events may say too little
  *   fanotify_list.c    telling what is in directories that are new to somebody
  *   fanotify_access.c  who may be told
+ *   fanotify_who.c     who did it
  *
  * One group with one mark serves a file system, whatever is watched on it. An
  * event names a directory by its handle, an entry by its name, and the object by
@@ -113,6 +114,8 @@ struct group {
         struct list names_order, names_doubtful;
         size_t n_names_asked;
         uint64_t era;            /* how often the queue was found empty */
+        struct who *who;         /* processes of the events of this turn: fanotify_who.c */
+        size_t n_who;
 
         struct list views;
         size_t n_watches;
@@ -135,6 +138,7 @@ struct view {
         const struct job *telling;    /* what is told just now is for those alone to whom it is new */
         size_t n_watches;
         pid_t pid;                    /* that did what is told just now; 0: not known */
+        size_t n_who;                 /* watches that want to know more of it */
 };
 
 /* A directory's handle, and where that is. */
@@ -172,6 +176,7 @@ struct fanotify {
         struct list waiting; /* watches whose directory is not there */
         struct mux_timer wait_timer;
         uint64_t wait_msec;
+        struct mux_timer list_timer; /* lists go on */
         struct list inquiries;
         uint64_t serial;
         uint64_t n_chunks; /* read, of all groups */
@@ -301,10 +306,19 @@ bool listing_hides(const struct view *v, const struct dir *dir, const struct fil
 void listings_drop(struct view *v, struct dir *dir);
 /* `dir` has moved out of a directory that is new to some, and into one that is not. */
 void listing_on_left(struct view *v, struct dir *dir, struct dir *from, struct dir *to);
+/* Lists that had no room go on. */
+void listings_go_on(struct view *v);
 bool job_is_for(const struct job *job, const struct file_watch *watch);
 /* The watch ends. */
 void jobs_forget(struct view *v, struct file_watch *watch);
 void jobs_free(struct view *v);
+
+/* ---- fanotify_who.c ------------------------------------------------------------------------------ */
+
+/* What is known of the process. NULL: nothing. It lives until who_forget(). */
+const struct event_process *who_is(struct group *g, pid_t pid);
+/* In the next turn the pids may be those of others. */
+void who_forget(struct group *g);
 
 /* ---- fanotify_access.c --------------------------------------------------------------------------- */
 

@@ -71,6 +71,8 @@ struct held {
         uint64_t notes, count, realtime_usec;
         uint32_t flags;
         enum kev_kind kind;
+        bool has_process;
+        struct event_process process; /* without what it would have to be copied for */
         size_t size, from_size;
         char text[]; /* both paths */
 };
@@ -422,6 +424,7 @@ static void let_go_of(struct fan_watch *w) {
                 report.kind = h->kind;
                 report.count = h->count;
                 report.realtime_usec = h->realtime_usec;
+                report.process = h->has_process ? &h->process : NULL;
                 report.below = (struct event_path){ h->text, h->size };
                 if (h->has_from)
                         report.from_below = (struct event_path){ h->text + h->size, h->from_size };
@@ -452,9 +455,14 @@ static void hold(struct fan_watch *w, const struct report *report, struct verdic
                 .number = number,
                 .notes = report->notes, .count = report->count, .realtime_usec = report->realtime_usec,
                 .flags = report->flags, .kind = report->kind,
+                .has_process = report->process != NULL,
                 .size = report->below.size, .from_size = report->from_below.size,
         };
         list_init(&h->link);
+        if (h->has_process) {
+                h->process = *report->process;
+                h->process.comm = h->process.exe = h->process.cgroup = NULL;
+        }
         memcpy(h->text, report->below.bytes, h->size);
         if (h->has_from)
                 memcpy(h->text + h->size, report->from_below.bytes, h->from_size);

@@ -371,6 +371,7 @@ void group_run(struct group *g) {
                 }
                 names_settle(g);
         }
+        who_forget(g);
         list_for_each(entry, &g->views)
                 places_shrink(list_entry(entry, struct view, link));
         fanotify_check_barriers(g->s);
@@ -516,6 +517,7 @@ void group_free(struct group *g) {
         while (!list_empty(&g->views))
                 view_free(list_entry(g->views.next, struct view, link));
         names_forget_all(g);
+        who_forget(g);
         helper_close(&g->surveyor);
         mux_deferred_cancel(&g->go_on);
         if (g->fd >= 0) {

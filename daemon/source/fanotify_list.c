@@ -13,7 +13,11 @@
 #include "fanotify.h"
 #include "log.h"
 
-enum { ASKED_MAX = 8 }; /* listings of a view under way */
+enum {
+        ASKED_MAX = 8, /* listings of a view under way */
+        ROOM_ENTRIES = 64, /* of a list that are told between two looks at the queue */
+        ROOM_MSEC = 5,
+};
 
 struct job {
         struct inquiry inquiry;
@@ -28,6 +32,7 @@ enum listing_state {
         LISTING_TO_DO,
         LISTING_ASKED,
         LISTING_DUE,
+        LISTING_TOLD_IN_PART,
 };
 
 struct listing {
@@ -41,6 +46,7 @@ struct listing {
         struct asked *asked;
         uint64_t asked_at;
         struct buffer entries;
+        size_t n_told; /* bytes of them */
         int error;
         struct hash touched; /* names that had an event since it was asked */
 };
@@ -48,6 +54,7 @@ struct listing {
 struct touched {
         struct hash_node node;
         bool exists;
+        bool was_told; /* by the listing */
         enum kev_kind kind;
         struct handle object;
         char name[];
@@ -71,6 +78,18 @@ static struct touched *find_touched(const struct listing *l, const char *name, s
         return NULL;
 }
 
+/* In the part of a listing that was told already. */
+static bool was_told(const struct listing *l, const char *name, size_t size) {
+        const char *bytes = l->entries.data;
+        size_t left = l->state == LISTING_TOLD_IN_PART ? l->n_told : 0;
+        struct link_view link;
+
+        while (link_take(&bytes, &left, &link))
+                if (link.name_size == size && memcmp(link.name, name, size) == 0)
+                        return true;
+        return false;
+}
+
 static void on_name(struct view *v, struct listing *l, const char *name, bool exists, enum kev_kind kind,
                     struct handle_ref object) {
         size_t size = strlen(name);
@@ -88,6 +107,7 @@ static void on_name(struct view *v, struct listing *l, const char *name, bool ex
                         return;
                 }
                 memcpy(t->name, name, size + 1);
+                t->was_told = was_told(l, name, size);
         }
         t->exists = exists;
         t->kind = kind;
@@ -147,6 +167,8 @@ static void free_listing(struct listing *l) {
                 end_job(v, job);
 }
 
+static bool has_room(const struct listing *l);
+static void go_on_later(struct view *v);
 static void run_listings(struct view *v);
 static void on_due(struct due *due);
 
@@ -178,7 +200,10 @@ static void start(struct view *v, struct dir *dir, struct dir *stop, struct file
                 group_doubt(v->group, "no memory for a list");
                 return;
         }
-        inquiry_begin(v->group->s, &job->inquiry);
+        if (only) /* as fast as it is taken: nobody waits for its end */
+                list_init(&job->inquiry.link);
+        else
+                inquiry_begin(v->group->s, &job->inquiry);
         job->stop = tree_ref(stop);
         job->only = only;
         job->part = part;
@@ -237,6 +262,10 @@ static void run_listings(struct view *v) {
                 n += l->state == LISTING_ASKED;
                 if (l->state != LISTING_TO_DO)
                         continue;
+                if (!has_room(l)) {
+                        go_on_later(v);
+                        continue;
+                }
                 if (!l->dir->place) { /* its handle couldn't be had: a file system of its own, say */
                         free_listing(l);
                         continue;
@@ -265,26 +294,83 @@ static void tell_created(struct view *v, struct listing *l, const char *name, en
                 group_doubt(v->group, "no memory for a list");
 }
 
-static void tell_listing(struct view *v, struct listing *l) {
-        const char *bytes = l->entries.data;
-        size_t size = l->entries.size;
+static bool has_room(const struct listing *l) {
+        const struct file_watch *watch = l->job->only;
+
+        return !watch || watch->subscription->source->context->sink->has_room(watch->subscription);
+}
+
+/* False: there is no room for more just now. */
+static bool tell_listing(struct view *v, struct listing *l) {
+        const char *bytes = l->entries.data + l->n_told;
+        size_t size = l->entries.size - l->n_told;
         struct link_view link;
         char name[256];
 
-        while (link_take(&bytes, &size, &link)) {
+        for (unsigned n = 1; link_take(&bytes, &size, &link); n++) {
+                l->n_told = l->entries.size - size;
                 if (link.name_size >= sizeof(name) || find_touched(l, link.name, link.name_size))
                         continue;
                 memcpy(name, link.name, link.name_size);
                 name[link.name_size] = 0;
                 tell_created(v, l, name, link.kind, handle_refer(&link.handle));
+                if (n % ROOM_ENTRIES == 0 && !has_room(l))
+                        return false;
         }
         if (l->touched.n_nodes == 0)
-                return;
+                return true;
         hash_for_each(node, &l->touched) {
                 const struct touched *t = container_of(node, struct touched, node);
 
+                if (t->was_told)
+                        tree_report_entry(&v->tree, l->dir, t->name, KEV_NOTE_DELETE, t->kind,
+                                          realtime_nsec() / NSEC_PER_USEC, NULL);
                 if (t->exists)
                         tell_created(v, l, t->name, t->kind, handle_refer(&t->object));
+        }
+        return true;
+}
+
+static void on_list_timer(struct mux_timer *timer) {
+        struct fanotify *s = container_of(timer, struct fanotify, list_timer);
+
+        list_for_each(entry, &s->groups) {
+                struct group *g = list_entry(entry, struct group, link);
+
+                list_for_each(entry_of_view, &g->views)
+                        listings_go_on(list_entry(entry_of_view, struct view, link));
+        }
+}
+
+static void go_on_later(struct view *v) {
+        struct fanotify *s = v->group->s;
+
+        if (s->list_timer.heap_index == 0)
+                (void)mux_timer_set(s->mux, &s->list_timer, monotonic_nsec() + ROOM_MSEC * NSEC_PER_MSEC,
+                                    on_list_timer);
+}
+
+static void tell(struct listing *l) {
+        struct view *v = l->view;
+        bool whole = true;
+
+        v->telling = l->job;
+        v->tree.process = NULL;
+        v->pid = 0;
+        v->tree.n_merged = 1;
+        if (l->error == 0)
+                whole = tell_listing(v, l);
+        else if (l->error != ESTALE && l->error != ENOENT) {
+                log_debug("fanotify: a directory can't be listed: %s", strerror(l->error));
+                tree_report_entry(&v->tree, l->dir, "", KEV_NOTE_RESCAN, KEV_KIND_DIRECTORY,
+                                  realtime_nsec() / NSEC_PER_USEC, NULL);
+        }
+        v->telling = NULL;
+        if (whole)
+                free_listing(l);
+        else {
+                l->state = LISTING_TOLD_IN_PART;
+                go_on_later(v);
         }
 }
 
@@ -292,19 +378,21 @@ static void on_due(struct due *due) {
         struct listing *l = container_of(due, struct listing, due);
         struct view *v = l->view;
 
-        v->telling = l->job;
-        v->tree.process = NULL;
-        v->pid = 0;
-        v->tree.n_merged = 1;
-        if (l->error == 0)
-                tell_listing(v, l);
-        else if (l->error != ESTALE && l->error != ENOENT) {
-                log_debug("fanotify: a directory can't be listed: %s", strerror(l->error));
-                tree_report_entry(&v->tree, l->dir, "", KEV_NOTE_RESCAN, KEV_KIND_DIRECTORY,
-                                  realtime_nsec() / NSEC_PER_USEC, NULL);
+        tell(l);
+        run_listings(v);
+}
+
+void listings_go_on(struct view *v) {
+        list_for_each(entry, &v->listings) {
+                struct listing *l = list_entry(entry, struct listing, link);
+
+                if (l->state != LISTING_TOLD_IN_PART)
+                        continue;
+                if (has_room(l))
+                        tell(l);
+                else
+                        go_on_later(v);
         }
-        v->telling = NULL;
-        free_listing(l);
         run_listings(v);
 }
 

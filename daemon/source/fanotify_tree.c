@@ -282,6 +282,7 @@ void fan_tree_on_event(struct view *v, const struct event_info *e, struct dir *d
                        uint64_t realtime_usec) {
         v->tree.n_merged = 1;
         v->pid = e->pid;
+        v->tree.process = v->n_who > 0 ? who_is(v->group, e->pid) : NULL;
         if (e->mask & FAN_RENAME)
                 on_rename(v, e, dir, to_dir, realtime_usec);
         else if (dir)

@@ -12,10 +12,11 @@ struct fan_watch {
         struct view *view;   /* in force */
         struct group *group; /* what the answer that is awaited can be compared with */
         int fd;              /* what the client has passed, or -1 */
-        bool list, exclude_self;
+        bool list, exclude_self, wants_who;
         bool returning;      /* `back` is to be told */
         bool again;          /* it is to be asked once more */
         unsigned tries;
+        char kind_of_fs[32];
         struct asked *asked;
         uint64_t asked_at;
         struct buffer answer;

@@ -329,6 +329,18 @@ static bool inotify_barrier(struct source *source, struct source_barrier *barrie
 
 /* ---- attach ------------------------------------------------------------------------------------------------ */
 
+/* The first event says that the watch is served by less than the daemon has for others. */
+static void tell_second_choice(struct file_watch *watch) {
+        struct report report = REPORT_INIT;
+
+        report.notes = KEV_NOTE_DEGRADED;
+        report.kind = KEV_KIND_DIRECTORY;
+        report.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
+        report.below = (struct event_path){ "", 0 };
+        watch_report(watch, &report);
+        report_done(&report);
+}
+
 void watch_attached(struct inotify *s, struct file_watch *watch, int error, const char *message) {
         struct refusal refusal;
 
@@ -343,6 +355,8 @@ void watch_attached(struct inotify *s, struct file_watch *watch, int error, cons
                         tree_check_place(s, watch);
                 }
                 s->source.context->sink->attached(watch->subscription, NULL);
+                if (watch->second_choice)
+                        tell_second_choice(watch);
                 return;
         }
         (void)refuse(&refusal, error, "%s", message);
@@ -398,6 +412,11 @@ static int inotify_attach(struct source *source, struct subscription *subscripti
 
         if (r < 0)
                 return r;
+        if (subject->list || subject->exclude_self || subject->notes & KEV_NOTE_WHO)
+                return refuse(refusal, EOPNOTSUPP, "%s: inotify, which serves this, can't; fanotify can, in a system "
+                                                   "daemon", subject->list         ? "tree.list" :
+                                                            subject->exclude_self ? "tree.excludeSelf" :
+                                                                                    "notes: who");
         if (workers_are_stuck(source->context->workers, subject->asker->uid))
                 return refuse(refusal, EDQUOT, "path: all of your look-ups wait for file systems that don't answer");
         watch = calloc(1, sizeof(*watch));
@@ -413,6 +432,7 @@ static int inotify_attach(struct source *source, struct subscription *subscripti
         watch->filter = subject->filter;
         watch->lookup = lookup;
         watch->asker = subject->asker;
+        watch->second_choice = subject->second_choice;
         watch->mask = tree ? 0 : vnode_mask(subject->notes);
         watch->waits_first = tree && watch->path && subject->waits;
         list_init(&watch->link);

@@ -102,6 +102,8 @@ struct sink {
         bool (*descends)(const struct subscription *subscription, struct event_path directory);
         /* tree: whether what is of interest below `b` was so below `a`, as far as that is certain. */
         bool (*sees_alike)(const struct subscription *subscription, struct event_path a, struct event_path b);
+        /* Whether it takes more than what can't be put off. */
+        bool (*has_room)(const struct subscription *subscription);
 };
 
 enum file_mechanism {
@@ -161,6 +163,7 @@ struct source {
         const struct source_class *class;
         struct source_context *context;
         uint64_t n_subscriptions;
+        char reason[160]; /* why another mechanism served a watch, the last time; or empty */
 };
 
 extern const struct source_class source_fanotify;

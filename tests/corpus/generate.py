@@ -239,6 +239,8 @@ case("description-number", call("org.varlink.service.GetInterfaceDescription", {
 # ---- GetLimits, Trigger, the manager -------------------------------------------------------------------
 
 case("limits", call("GetLimits"), reply(messageBytes=65536, connections=1024))
+case("mechanism-no-id", call("GetMechanism"), invalid("id"))
+case("mechanism-unknown-id", call("GetMechanism", {"id": 7}), invalid("id"))
 case("limits-unknown-parameter", call("GetLimits", {"color": None}), invalid("color"))
 case("trigger", call("Trigger", {"name": "nobody"}), reply(reached=0))
 case("trigger-missing-name", call("Trigger", {"data": 1}), invalid("name"))

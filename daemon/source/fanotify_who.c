@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Who did it: what /proc says of the process of an event, if it is still there. */
+
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "fanotify.h"
+
+enum { WHO_MAX = 64 };
+
+struct who {
+        struct event_process process;
+        char comm[64];
+        char exe[PATH_MAX];
+};
+
+static void read_comm(struct who *who, int directory) {
+        int fd _cleanup_(closep) = openat(directory, "comm", O_RDONLY | O_CLOEXEC);
+        ssize_t n = fd < 0 ? -1 : read(fd, who->comm, sizeof(who->comm) - 1);
+
+        if (n <= 0)
+                return;
+        who->comm[n - (who->comm[n - 1] == '\n')] = 0;
+        who->process.comm = who->comm;
+}
+
+static void read_exe(struct who *who, int directory) {
+        ssize_t n = readlinkat(directory, "exe", who->exe, sizeof(who->exe) - 1);
+
+        if (n <= 0)
+                return;
+        who->exe[n] = 0;
+        who->process.exe = who->exe;
+}
+
+/* proc_pid_status(5): "Uid:", and the second number is the effective one. */
+static void read_uid(struct who *who, int directory) {
+        int fd _cleanup_(closep) = openat(directory, "status", O_RDONLY | O_CLOEXEC);
+        char text[2048], *line;
+        ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+        unsigned uid;
+
+        if (n <= 0)
+                return;
+        text[n] = 0;
+        line = strstr(text, "\nUid:");
+        if (line && sscanf(line, "\nUid: %*u %u", &uid) == 1)
+                who->process.uid = uid;
+}
+
+const struct event_process *who_is(struct group *g, pid_t pid) {
+        int directory _cleanup_(closep) = -1;
+        char path[32];
+        struct who *who;
+
+        if (pid <= 0)
+                return NULL;
+        for (size_t i = 0; i < g->n_who; i++)
+                if (g->who[i].process.pid == pid)
+                        return &g->who[i].process;
+        if (!g->who)
+                g->who = calloc(WHO_MAX, sizeof(*g->who));
+        if (!g->who)
+                return NULL;
+        if (g->n_who == WHO_MAX)
+                g->n_who = 0;
+        who = &g->who[g->n_who++];
+        who->process = (struct event_process){
+                .pid = pid, .parent = ABSENT, .uid = ABSENT, .exit_code = ABSENT, .signal = ABSENT,
+        };
+        (void)snprintf(path, sizeof(path), "/proc/%d", pid);
+        directory = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (directory < 0)
+                return &who->process;
+        read_comm(who, directory);
+        read_exe(who, directory);
+        read_uid(who, directory);
+        return &who->process;
+}
+
+void who_forget(struct group *g) {
+        free(take_pointer(&g->who));
+        g->n_who = 0;
+}
