@@ -175,20 +175,29 @@ int bench_main(const struct bench_program *program, int argc, char **argv) {
 
 /* In the child. Nothing of the user's configuration or session is to have a part in it. */
 static _Noreturn void become_daemon(const struct bench *b, pid_t parent) {
-        char listen_option[300];
+        char mechanism_option[48], listen_option[300];
         char *log_path = bench_path(b, "kevd.log");
         int null = open("/dev/null", O_RDWR | O_CLOEXEC);
         int log = open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 
         (void)snprintf(listen_option, sizeof(listen_option), "--listen=%s", b->address + strlen("unix:"));
+        (void)snprintf(mechanism_option, sizeof(mechanism_option), "--file-mechanism=%s",
+                       bench_is_on_fanotify() ? "fanotify" : "inotify");
         if (null < 0 || log < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(log, STDOUT_FILENO) < 0 ||
             dup2(log, STDERR_FILENO) < 0 || clearenv() != 0 || prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
                 _exit(126);
         if (getppid() != parent)
                 _exit(126);
-        (void)execl(b->kevd, b->kevd, "--mode=user", "--log-level=warning", listen_option, (char *)NULL);
+        (void)execl(b->kevd, b->kevd, "--mode=user", "--log-level=warning", listen_option, mechanism_option,
+                    (char *)NULL);
         dprintf(STDERR_FILENO, "%s: %s\n", b->kevd, strerror(errno));
         _exit(127);
+}
+
+bool bench_is_on_fanotify(void) {
+        const char *mechanism = getenv("KEVD_FILE_MECHANISM");
+
+        return mechanism && strcmp(mechanism, "fanotify") == 0;
 }
 
 void daemon_start(struct bench *b) {
@@ -258,7 +267,8 @@ uint64_t daemon_counter(struct kev *kev, const char *name) {
 }
 
 uint64_t daemon_registrations(struct kev *kev) {
-        return status_number(kev, "\"name\":\"inotify\"", "registrations");
+        return status_number(kev, bench_is_on_fanotify() ? "\"name\":\"fanotify\"" : "\"name\":\"inotify\"",
+                             "registrations");
 }
 
 void daemon_wait_registrations(struct kev *kev, uint64_t n) {

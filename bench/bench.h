@@ -57,7 +57,9 @@ char *bench_path(const struct bench *b, const char *format, ...) _printf_(2, 3);
 
 /* ---- the daemon and its clients ----------------------------------------------------------- */
 
+/* With the file mechanism that $KEVD_FILE_MECHANISM names; inotify if it names none. */
 void daemon_start(struct bench *b);
+bool bench_is_on_fanotify(void);
 void daemon_stop(struct bench *b);
 
 struct kev *client_open(const struct bench *b);
@@ -65,7 +67,7 @@ struct kev *client_open(const struct bench *b);
 int64_t client_watch_tree(struct kev *kev, const char *path, uint64_t notes, kev_handler *handler, void *userdata);
 /* Of the daemon's counters (org.kevd.manager.GetStatus). */
 uint64_t daemon_counter(struct kev *kev, const char *name);
-/* inotify watches that the daemon has. */
+/* Watches, or marks, of the kernel that the daemon has for files. */
 uint64_t daemon_registrations(struct kev *kev);
 /* Waits until it has no more than `n`. */
 void daemon_wait_registrations(struct kev *kev, uint64_t n);

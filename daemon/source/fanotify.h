@@ -100,8 +100,13 @@ struct group {
         struct mux_deferred go_on;
 
         struct list chunks; /* read, not handled */
+        struct chunk *spare;
         size_t backlog;
         uint64_t n_read, n_handled; /* events */
+        uint64_t n_inside;          /* of them, those below a watch */
+        unsigned n_noisy;           /* times in a row that it was read without one */
+        uint64_t last_wake_nsec;
+        struct mux_timer gather_timer;
         bool drained;
         bool in_doubt; /* the kernel has dropped events */
 
@@ -267,6 +272,8 @@ bool place_resolve(struct view *v, struct handle_ref handle, struct dir **ret_di
 /* The directory at the end of the links of an answer, made with all above it. NULL: no memory, or they make no
  * sense. */
 struct dir *place_take_links(struct view *v, const char *links, size_t size);
+/* A directory that is not known was made outside of all that is watched. */
+void place_is_outside(struct view *v, struct handle_ref handle);
 /* Places that were not used for long go if there are too many. */
 void places_shrink(struct view *v);
 

@@ -21,6 +21,9 @@ enum {
         CHUNK_BYTES = 64 * 1024,
         BACKLOG_MAX = 64 * 1024 * 1024, /* then the kernel keeps the rest */
         EVENTS_A_TURN = 1024,
+        EVENT_BYTES_MAX = 2048, /* three handles and two names */
+        NOISY_MIN = 16,  /* times in a row that it was read without anything of interest, each just behind the last */
+        GATHER_MSEC = 2,
         AHEAD_MAX = 256, /* events that are looked at while one waits */
 };
 
@@ -102,6 +105,10 @@ static bool is_directory_move(uint64_t mask) {
 void group_doubt(struct group *g, const char *why) {
         log_debug("fanotify: %s: %s", g->name, why);
         g->in_doubt = true;
+}
+
+static bool is_directory_made(uint64_t mask) {
+        return (mask & FAN_ONDIR) && (mask & FAN_CREATE);
 }
 
 /* ---- directories that move ------------------------------------------------------------------------------ */
@@ -198,17 +205,24 @@ static void index_chunk(struct group *g, const struct chunk *chunk) {
         }
 }
 
+static void give_chunk(struct group *g, struct chunk *chunk) {
+        if (g->spare)
+                free(chunk);
+        else
+                g->spare = chunk;
+}
+
 void group_read(struct group *g) {
         g->drained = false;
         while (g->backlog < BACKLOG_MAX) {
-                struct chunk *chunk = malloc(sizeof(*chunk));
+                struct chunk *chunk = g->spare ? take_pointer(&g->spare) : malloc(sizeof(*chunk));
                 ssize_t n;
 
                 if (!chunk)
                         return; /* later */
                 n = read(g->fd, chunk->data, sizeof(chunk->data));
                 if (n <= 0) {
-                        free(chunk);
+                        give_chunk(g, chunk);
                         g->drained = n < 0 && errno == EAGAIN;
                         return;
                 }
@@ -218,6 +232,10 @@ void group_read(struct group *g) {
                 list_append(&g->chunks, &chunk->link);
                 g->backlog += (size_t)n;
                 index_chunk(g, chunk);
+                if ((size_t)n + EVENT_BYTES_MAX <= sizeof(chunk->data)) { /* one more would have fit */
+                        g->drained = true;
+                        return;
+                }
         }
 }
 
@@ -285,8 +303,17 @@ static bool handle(struct group *g, struct chunk *chunk, const struct event_info
         }
         if (!list_empty(&g->s->waiting) && e->mask & (FAN_CREATE | FAN_RENAME))
                 fanotify_on_appeared(g->s, e->mask & FAN_RENAME ? e->to_name : e->name);
+        if (is_directory_made(e->mask) && e->object.size > 0)
+                list_for_each(entry, &g->views) {
+                        struct view *v = list_entry(entry, struct view, link);
+
+                        (void)resolve(v, e->dir, &dir);
+                        if (!dir)
+                                place_is_outside(v, e->object);
+                }
         if (!inside)
                 return true;
+        g->n_inside++;
         if (e->mask & FAN_RENAME)
                 event.replaces = is_replacing(g, chunk, next, e);
         list_for_each(entry, &g->views) {
@@ -337,7 +364,7 @@ static void handle_some(struct group *g) {
                 }
                 g->backlog -= chunk->size;
                 list_remove(&chunk->link);
-                free(chunk);
+                give_chunk(g, chunk);
         }
 }
 
@@ -381,8 +408,39 @@ bool group_has_handled(const struct group *g, uint64_t chunk_number) {
         return list_empty(&g->chunks) || list_entry(g->chunks.next, const struct chunk, link)->number > chunk_number;
 }
 
+static void gather(struct group *g);
+static void on_readable(struct mux_io *io, unsigned events);
+
+static void on_gathered(struct mux_timer *timer) {
+        struct group *g = container_of(timer, struct group, gather_timer);
+        uint64_t n_inside = g->n_inside, n_read = g->n_read;
+
+        group_run(g);
+        g->n_noisy = 0;
+        if ((g->n_inside == n_inside && g->n_read > n_read) ||
+            mux_add(g->s->mux, &g->io, g->fd, MUX_IN, on_readable) < 0)
+                gather(g);
+}
+
+static void gather(struct group *g) {
+        uint64_t deadline = monotonic_nsec() + GATHER_MSEC * NSEC_PER_MSEC;
+
+        if (mux_timer_set(g->s->mux, &g->gather_timer, deadline, on_gathered) == 0)
+                mux_remove(g->s->mux, &g->io); /* else the kernel would wake us still, to find that nothing is asked for */
+}
+
+/* Where for a while nothing has happened but elsewhere, the queue is left to fill: waking up for each event costs far
+ * more than to look it up. Whoever waits for something has the queue read at once. */
 static void on_readable(struct mux_io *io, unsigned events _unused_) {
-        group_run(container_of(io, struct group, io));
+        struct group *g = container_of(io, struct group, io);
+        uint64_t n_inside = g->n_inside, now = monotonic_nsec();
+
+        group_run(g);
+        if (g->n_inside != n_inside || now - g->last_wake_nsec > GATHER_MSEC * NSEC_PER_MSEC)
+                g->n_noisy = 0;
+        g->last_wake_nsec = now;
+        if (++g->n_noisy >= NOISY_MIN)
+                gather(g);
 }
 
 static void on_go_on(struct mux_deferred *deferred) {
@@ -520,12 +578,14 @@ void group_free(struct group *g) {
         who_forget(g);
         helper_close(&g->surveyor);
         mux_deferred_cancel(&g->go_on);
+        mux_timer_clear(g->s->mux, &g->gather_timer);
         if (g->fd >= 0) {
                 mux_remove(g->s->mux, &g->io);
                 (void)close(g->fd);
         }
         for (struct list *entry; (entry = list_pop(&g->chunks));)
                 free(list_entry(entry, struct chunk, link));
+        free(g->spare);
         pop_moves(g, UINT64_MAX);
         hash_free(&g->moves);
         list_remove(&g->link);

@@ -332,6 +332,16 @@ bool place_resolve(struct view *v, struct handle_ref handle, struct dir **ret_di
         return true;
 }
 
+void place_is_outside(struct view *v, struct handle_ref handle) {
+        struct place *p = place_find(v, handle);
+
+        if (p) /* by another name, or merged */
+                return;
+        p = new_place(v, handle);
+        if (p)
+                p->generation = v->generation;
+}
+
 /* ---- bounds --------------------------------------------------------------------------------------------------- */
 
 /* Frees the directory's node with it, unless that is needed. */
