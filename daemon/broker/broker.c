@@ -25,6 +25,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "file_system.h"
 #include "macro.h"
@@ -34,7 +35,9 @@
 #define FAN_REPORT_TARGET_FID 0x00001000 /* Linux 5.17 */
 #endif
 
-enum { END_MSEC = 1000 };
+enum { END_SEC = 1, BROKER_FD = 3 };
+
+static const uid_t NOBODYS_UID = 0xffff0000; /* beyond all that is given to users, containers and services */
 
 /* ---- capabilities: capset(2), capabilities(7) -------------------------------------------- */
 
@@ -44,8 +47,9 @@ static uint64_t capability(unsigned number) {
 
 static int get_capabilities(uint64_t *ret) {
         struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
-        struct __user_cap_data_struct data[2];
+        struct __user_cap_data_struct data[2] = { 0 };
 
+        *ret = 0;
         if (syscall(SYS_capget, &header, data) < 0)
                 return -errno;
         *ret = data[0].permitted | (uint64_t)data[1].permitted << 32;
@@ -122,8 +126,10 @@ static int become(const struct helper_request *request) {
 
         for (uint32_t i = 0; i < request->n_groups; i++)
                 groups[i] = request->groups[i];
+        /* Files are opened by the effective user. The others, by which a signal would be allowed, are nobody's, so that
+         * the peer can neither stop nor end it. */
         if (setgroups(request->n_groups, groups) < 0 || setresgid(request->gid, request->gid, request->gid) < 0 ||
-            setresuid(request->uid, request->uid, request->uid) < 0)
+            (request->uid != 0 && setresuid(NOBODYS_UID, request->uid, NOBODYS_UID) < 0))
                 return -errno;
         /* Root sees what its capability lets it see. */
         return keep_capabilities(request->uid == 0 ? capability(CAP_DAC_READ_SEARCH) : 0);
@@ -176,13 +182,19 @@ static void start_helper(int fd, const struct helper_request *request) {
 
 static _Noreturn void run(int fd) {
         static struct helper_request request;
+        sigset_t none;
         ssize_t n;
 
         (void)prctl(PR_SET_NAME, "kevd-broker", 0, 0, 0);
         (void)signal(SIGCHLD, SIG_IGN); /* nobody waits for helpers that end before it */
         (void)signal(SIGINT, SIG_IGN);  /* the daemon's end is its own */
         (void)signal(SIGTERM, SIG_IGN);
+        (void)signal(SIGHUP, SIG_IGN);
+        (void)signal(SIGQUIT, SIG_IGN);
         (void)signal(SIGPIPE, SIG_IGN);
+        (void)signal(SIGALRM, SIG_DFL);
+        (void)sigemptyset(&none);
+        (void)sigprocmask(SIG_SETMASK, &none, NULL);
         while ((n = recv(fd, &request, sizeof(request), 0)) > 0) {
                 int r = -EINVAL;
 
@@ -192,10 +204,20 @@ static _Noreturn void run(int fd) {
                         (void)send_with_fd(fd, &r, sizeof(r), -1);
         }
         /* The helpers' sockets are closed, too: all end, but those that a file system keeps. */
-        (void)alarm(END_MSEC / 1000);
+        (void)alarm(END_SEC);
         while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
                 ;
         _exit(0);
+}
+
+/* Nothing that the daemon was given is the broker's, nor its helpers'. */
+static void keep_only(int socket) {
+        int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+        if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0 ||
+            dup3(socket, BROKER_FD, O_CLOEXEC) < (socket == BROKER_FD ? -1 : 0) ||
+            close_range(BROKER_FD + 1, ~0U, 0) < 0)
+                _exit(EXIT_FAILURE);
 }
 
 int broker_start(int *ret_fd, pid_t *ret_pid) {
@@ -211,12 +233,14 @@ int broker_start(int *ret_fd, pid_t *ret_pid) {
                 return -errno;
         pid = fork();
         if (pid == 0) {
-                (void)close(pair[0]);
+                keep_only(pair[1]);
                 if (keep_capabilities(brokers_capabilities()) < 0)
                         _exit(EXIT_FAILURE);
-                run(pair[1]);
+                run(BROKER_FD);
         }
-        r = pid < 0 ? -errno : keep_capabilities(had & ~brokers_capabilities());
+        /* Directories are still read here where inotify serves them. */
+        r = pid < 0 ? -errno :
+                      keep_capabilities(had & ~(brokers_capabilities() & ~capability(CAP_DAC_READ_SEARCH)));
         (void)close(pair[1]);
         if (r < 0) {
                 (void)close(pair[0]);

@@ -23,14 +23,13 @@ struct asked {
         /* Until it is sent. */
         struct question *question;
         char *path;
-        int fd;
+        int fd; /* borrowed from who asks */
 };
 
 static void free_asked(struct asked *asked) {
         list_remove(&asked->link);
         free(asked->question);
         free(asked->path);
-        (void)safe_close(asked->fd);
         free(asked);
 }
 
@@ -61,23 +60,28 @@ static bool is_for_later(ssize_t n) {
 
 /* ---- helpers ------------------------------------------------------------------------------------ */
 
+/* All questions are answered with an error. */
 static void on_end(struct helper *h) {
         static const struct answer end = { .error = EIO };
         struct list open;
         int fd = h->io.fd;
 
-        mux_remove(h->broker->mux, &h->io);
-        (void)close(fd);
+        if (fd >= 0) {
+                mux_remove(h->broker->mux, &h->io);
+                (void)close(fd);
+        }
         h->state = HELPER_ENDED;
         list_init(&open);
         list_splice(&open, &h->sent);
         list_splice(&open, &h->unsent);
         for (struct list *entry; (entry = list_pop(&open));) {
                 struct asked *asked = list_entry(entry, struct asked, link);
+                answer_fn *fn = asked->fn;
+                void *owner = asked->owner;
 
-                if (asked->fn)
-                        asked->fn(asked->owner, &end, NULL);
                 free_asked(asked);
+                if (fn)
+                        fn(owner, &end, NULL);
         }
         h->fn(h, EIO, -1);
 }
@@ -111,16 +115,12 @@ static void send_questions(struct helper *h) {
         while (h->state == HELPER_READY && !full && !list_empty(&h->unsent)) {
                 struct asked *asked = list_entry(h->unsent.next, struct asked, link);
 
-                if (!asked->fn) {
-                        free_asked(asked);
-                        continue;
-                }
                 full = !send_question(h->io.fd, asked);
                 if (full)
                         break;
                 free(take_pointer(&asked->question));
                 free(take_pointer(&asked->path));
-                asked->fd = safe_close(asked->fd);
+                asked->fd = -1;
                 list_remove(&asked->link);
                 list_append(&h->sent, &asked->link);
         }
@@ -174,15 +174,17 @@ static void on_helper(struct mux_io *io, unsigned events) {
 
 int helper_start(struct broker *broker, struct helper *h, const struct helper_request *request, helper_fn *fn) {
         *h = (struct helper){ .broker = broker, .state = HELPER_ASKED_FOR, .io = MUX_IO_INIT, .fn = fn };
+        h->heir = calloc(1, sizeof(*h->heir));
         list_init(&h->link);
         list_init(&h->unsent);
         list_init(&h->sent);
         h->space = malloc(ANSWER_BYTES_MAX);
-        if (!h->space || broker->io.fd < 0 ||
+        if (!h->space || !h->heir || broker->io.fd < 0 ||
             send(broker->io.fd, request, sizeof(*request), MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
-                int r = !h->space ? -ENOMEM : broker->io.fd < 0 ? -EPIPE : -errno;
+                int r = !h->space || !h->heir ? -ENOMEM : -EOPNOTSUPP; /* there will be none */
 
                 free(take_pointer(&h->space));
+                free(take_pointer(&h->heir));
                 h->state = HELPER_CLOSED;
                 return r;
         }
@@ -200,14 +202,13 @@ void helper_close(struct helper *h) {
                 return;
         if (h->state == HELPER_ASKED_FOR) {
                 /* Its place in the order is kept. */
-                struct helper *heir = calloc(1, sizeof(*heir));
+                struct helper *heir = take_pointer(&h->heir);
 
-                if (heir) {
-                        *heir = (struct helper){ .state = HELPER_CLOSED };
-                        list_append(&h->link, &heir->link);
-                }
+                *heir = (struct helper){ .state = HELPER_CLOSED };
+                list_append(&h->link, &heir->link);
                 list_remove(&h->link);
         }
+        free(take_pointer(&h->heir));
         if (h->io.fd >= 0) {
                 int fd = h->io.fd;
 
@@ -222,12 +223,10 @@ void helper_close(struct helper *h) {
 
 struct asked *helper_ask(struct helper *h, const struct question *question, const char *path, int fd, answer_fn *fn,
                          void *owner) {
-        struct asked *asked = calloc(1, sizeof(*asked));
+        struct asked *asked = h->state == HELPER_ENDED || h->state == HELPER_CLOSED ? NULL : calloc(1, sizeof(*asked));
 
-        if (!asked) {
-                (void)safe_close(fd);
+        if (!asked)
                 return NULL;
-        }
         list_init(&asked->link);
         asked->fd = fd;
         asked->fn = fn;
@@ -248,6 +247,8 @@ struct asked *helper_ask(struct helper *h, const struct question *question, cons
 
 void asked_forget(struct asked *asked) {
         asked->fn = NULL;
+        if (asked->question) /* not sent yet: nothing will be answered */
+                free_asked(asked);
 }
 
 /* ---- the broker ---------------------------------------------------------------------------------- */
@@ -263,10 +264,8 @@ static void on_broker_end(struct broker *b) {
 
                 if (h->state == HELPER_CLOSED)
                         free(h);
-                else {
-                        h->state = HELPER_ENDED;
-                        h->fn(h, EIO, -1);
-                }
+                else
+                        on_end(h);
         }
 }
 
@@ -293,8 +292,7 @@ static void on_broker(struct mux_io *io, unsigned events _unused_) {
                 error = mux_add(b->mux, &h->io, fd, MUX_IN, on_helper);
         if (fd < 0 || error < 0) {
                 (void)safe_close(fd);
-                h->state = HELPER_ENDED;
-                h->fn(h, error < 0 ? -error : EIO, -1);
+                on_end(h);
                 return;
         }
         h->state = HELPER_STARTING;

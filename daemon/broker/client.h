@@ -38,6 +38,7 @@ struct helper {
         struct mux_io io;
         helper_fn *fn;
         struct list unsent, sent; /* questions */
+        struct helper *heir; /* takes its place among those, should it be closed before */
         char *space;
 };
 
@@ -51,7 +52,7 @@ typedef void answer_fn(void *owner, const struct answer *answer, const char *byt
 
 struct asked; /* a question under way */
 
-/* `path` may be NULL; `fd`, or -1, is the callee's from here on. NULL: no memory. */
+/* `path` may be NULL; `fd`, or -1, is borrowed until the answer. NULL: no memory, or the helper has ended. */
 struct asked *helper_ask(struct helper *helper, const struct question *question, const char *path, int fd,
                          answer_fn *fn, void *owner);
 /* Nobody waits for the answer any more. */

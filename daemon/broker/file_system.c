@@ -54,8 +54,10 @@ int open_below(int at, const char *path, uint64_t flags, uint64_t resolve) {
                 size_t n = sizeof(piece) - 1;
                 int fd;
 
-                while (n > 1 && path[n] != '/')
+                while (n > 0 && path[n] != '/')
                         n--;
+                if (n == 0)
+                        return -ENAMETOOLONG;
                 memcpy(piece, path, n);
                 piece[n] = 0;
                 fd = open_at(above < 0 ? at : above, piece, O_PATH | O_DIRECTORY, resolve);
@@ -82,13 +84,12 @@ int get_mount(int fd, uint64_t *ret_mount) {
 
 int open_mount(const char *mount_point, uint64_t mount, int *ret_fd) {
         uint64_t found;
-        int fd _cleanup_(closep) = open(mount_point, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r;
+        int fd _cleanup_(closep) =
+                open_at(AT_FDCWD, mount_point, O_RDONLY | O_DIRECTORY, RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
+        int r = fd < 0 ? fd : get_mount(fd, &found);
 
-        if (fd < 0)
-                return -errno;
-        r = get_mount(fd, &found);
-        if (r == 0 && found != mount)
-                r = -ESTALE;
+        if (r == -ENOENT || r == -ENOTDIR || r == -ELOOP || (r == 0 && found != mount))
+                r = -ENODEV;
         if (r == 0)
                 *ret_fd = take_fd(&fd);
         return r;
@@ -171,14 +172,13 @@ int open_top_of_btrfs(uint64_t mount, int *ret_fd) {
 
 /* ---- handles: name_to_handle_at(2) ------------------------------------------------------------- */
 
-int get_handle(int fd, const char *name, struct handle *ret) {
+int get_handle(int fd, const char *name, struct handle *ret, int *ret_mount) {
         union {
                 struct file_handle handle;
                 char bytes[sizeof(struct file_handle) + HANDLE_BYTES_MAX];
         } space = { .handle = { .handle_bytes = HANDLE_BYTES_MAX } };
-        int mount;
 
-        if (name_to_handle_at(fd, name, &space.handle, &mount, *name ? 0 : AT_EMPTY_PATH) < 0)
+        if (name_to_handle_at(fd, name, &space.handle, ret_mount, *name ? 0 : AT_EMPTY_PATH) < 0)
                 return -errno;
         ret->type = space.handle.handle_type;
         ret->size = space.handle.handle_bytes;

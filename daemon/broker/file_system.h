@@ -13,7 +13,7 @@
 /* A message, and a descriptor beside it unless that is -1. Returns what sendmsg(2) does. */
 ssize_t send_with_fd(int socket, const void *data, size_t size, int fd);
 
-/* The root of a mount, to be read. -ESTALE: something else is mounted there. */
+/* The root of a mount, to be read. -ENODEV: it is not there any more. */
 int open_mount(const char *mount_point, uint64_t mount, int *ret_fd);
 int get_mount(int fd, uint64_t *ret_mount);
 /* A mount of the root of the whole file system, nowhere in the tree of mounts. */
@@ -29,8 +29,9 @@ struct mount_info {
 /* proc_pid_mountinfo(5). -ENOENT: there is no such mount. */
 int get_mount_info(uint64_t mount, struct mount_info *ret);
 
-/* Of what `fd` is with an empty name, else of the name in it, which is not followed. */
-int get_handle(int fd, const char *name, struct handle *ret);
+/* Of what `fd` is with an empty name, else of the name in it. A link is not followed, but what is mounted there is:
+ * `ret_mount` tells, a number that is the same for all in one mount. */
+int get_handle(int fd, const char *name, struct handle *ret, int *ret_mount);
 int open_handle(int mount_fd, const struct handle *handle, int flags);
 
 /* openat2(2); paths may be longer than what one call takes. */

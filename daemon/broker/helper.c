@@ -26,7 +26,7 @@
 #include "macro.h"
 
 enum {
-        LISTING_BYTES = 32 * 1024,
+        LEVELS_MAX = 4096, /* of directories beyond what the kernel tells in one go */
         PART_BYTES = 64 * 1024, /* of an answer; then the next part begins */
         PLACE_TRIES = 8,        /* while what is looked for is being moved about */
 };
@@ -54,8 +54,8 @@ static void send_answer(struct helper *h, int error, bool more) {
         struct answer *answer = (void *)h->answer.data;
 
         if (h->answer.error || h->answer.size > ANSWER_BYTES_MAX) {
+                error = h->answer.error ? -ENOMEM : -ENAMETOOLONG;
                 begin_answer(h);
-                error = -ENOMEM;
                 answer = (void *)h->answer.data;
                 if (!answer)
                         _exit(EXIT_FAILURE);
@@ -89,8 +89,8 @@ static void put_link(struct helper *h, const struct handle *handle, enum kev_kin
 
 /* Puts the links from a mount's root, `top`, down along `path`, and says whose handle the last has. */
 static int put_links(struct helper *h, int top, const char *path, struct handle *ret_last) {
-        int fd _cleanup_(closep) = fcntl(top, F_DUPFD_CLOEXEC, 3);
-        int r = fd < 0 ? -errno : get_handle(fd, "", ret_last);
+        int fd _cleanup_(closep) = fcntl(top, F_DUPFD_CLOEXEC, 3), mount;
+        int r = fd < 0 ? -errno : get_handle(fd, "", ret_last, &mount);
 
         if (r == 0)
                 put_link(h, ret_last, KEV_KIND_DIRECTORY, "", 0);
@@ -109,7 +109,7 @@ static int put_links(struct helper *h, int top, const char *path, struct handle 
                         return next;
                 (void)close(fd);
                 fd = next;
-                r = get_handle(fd, "", ret_last);
+                r = get_handle(fd, "", ret_last, &mount);
                 if (r == 0)
                         put_link(h, ret_last, KEV_KIND_DIRECTORY, name, size);
                 path += size;
@@ -117,13 +117,13 @@ static int put_links(struct helper *h, int top, const char *path, struct handle 
         return r;
 }
 
-/* Appends the name of what `fd` is in the directory `parent`. */
+/* The name of what `fd` is in the directory `parent`. */
 static int find_name(int parent, int fd, char ret_name[256]) {
-        int listing = openat(parent, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        int listing = openat(parent, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), mount, mount_found;
         DIR *directory = listing < 0 ? NULL : fdopendir(listing);
         struct dirent *entry;
         struct handle wanted, found;
-        int r = get_handle(fd, "", &wanted);
+        int r = get_handle(fd, "", &wanted, &mount);
 
         if (!directory) {
                 (void)safe_close(listing);
@@ -135,7 +135,8 @@ static int find_name(int parent, int fd, char ret_name[256]) {
                         r = -ESTALE;
                 else if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 &&
                          (entry->d_type == DT_DIR || entry->d_type == DT_UNKNOWN) &&
-                         get_handle(dirfd(directory), entry->d_name, &found) == 0 && handle_equal(&found, &wanted)) {
+                         get_handle(dirfd(directory), entry->d_name, &found, &mount_found) == 0 &&
+                         mount_found == mount && handle_equal(&found, &wanted)) {
                         (void)snprintf(ret_name, 256, "%s", entry->d_name);
                         break;
                 }
@@ -144,33 +145,54 @@ static int find_name(int parent, int fd, char ret_name[256]) {
         return r;
 }
 
-/* Where a directory is, however long that is: what the kernel can't say in one go is put together from above. */
-static int get_path(int fd, struct buffer *path) {
-        char link[32], text[PATH_MAX], name[256];
-        int parent _cleanup_(closep) = -1;
+static int read_path(int fd, char text[PATH_MAX], size_t *ret_size) {
+        char link[32];
         ssize_t n;
-        int r;
 
         (void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-        n = readlink(link, text, sizeof(text) - 1);
-        if (n >= 0) {
-                buffer_put(path, text, (size_t)n);
-                return path->error ? -ENOMEM : 0;
+        n = readlink(link, text, PATH_MAX - 1);
+        if (n < 0)
+                return -errno;
+        *ret_size = (size_t)n;
+        return 0;
+}
+
+/* Where a directory is, however long that is: what the kernel can't say in one go is put together from below, its names
+ * in the order of the climb. */
+static int get_path(int fd, struct buffer *path) {
+        struct buffer names _cleanup_(buffer_free) = BUFFER_INIT;
+        int at _cleanup_(closep) = fcntl(fd, F_DUPFD_CLOEXEC, 3), r;
+        char text[PATH_MAX];
+        size_t size = 0, levels = 0;
+
+        if (at < 0)
+                return -errno;
+        while ((r = read_path(at, text, &size)) == -ENAMETOOLONG) {
+                int parent = openat(at, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
+                char name[256];
+
+                if (parent < 0)
+                        return -errno;
+                r = levels++ < LEVELS_MAX ? find_name(parent, at, name) : -EMLINK;
+                (void)close(at);
+                at = parent;
+                if (r < 0)
+                        return r;
+                buffer_put(&names, name, strlen(name) + 1);
         }
-        if (errno != ENAMETOOLONG)
-                return -errno;
-        parent = openat(fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
-        if (parent < 0)
-                return -errno;
-        r = find_name(parent, fd, name);
-        if (r == 0)
-                r = get_path(parent, path);
-        if (r == 0) {
+        if (r < 0)
+                return r;
+        buffer_put(path, text, size);
+        for (size_t end = names.error ? 0 : names.size; end > 0;) {
+                size_t start = end - 1;
+
+                while (start > 0 && names.data[start - 1])
+                        start--;
                 buffer_put_literal(path, "/");
-                buffer_put(path, name, strlen(name));
-                r = path->error ? -ENOMEM : 0;
+                buffer_put(path, names.data + start, end - 1 - start);
+                end = start;
         }
-        return r;
+        return path->error || names.error ? -ENOMEM : 0;
 }
 
 /* The part of a path below a mount. NULL: it is not below. */
@@ -229,9 +251,10 @@ static enum kev_kind kind_of(mode_t mode) {
                                 KEV_KIND_UNKNOWN;
 }
 
-/* Of a directory the handle as well, as far as there is one. */
-static int put_entry(struct helper *h, int directory, const char *name, enum kev_kind kind) {
+/* Of a directory the handle as well, as far as there is one, and it is of this file system. */
+static int put_entry(struct helper *h, int directory, int mount, const char *name, enum kev_kind kind) {
         struct handle handle;
+        int mount_found;
         struct stat st;
         bool has_handle;
 
@@ -240,25 +263,32 @@ static int put_entry(struct helper *h, int directory, const char *name, enum kev
                         return -errno;
                 kind = kind_of(st.st_mode);
         }
-        has_handle = kind == KEV_KIND_DIRECTORY && get_handle(directory, name, &handle) == 0;
+        has_handle = kind == KEV_KIND_DIRECTORY && get_handle(directory, name, &handle, &mount_found) == 0 &&
+                     mount_found == mount;
         put_link(h, has_handle ? &handle : NULL, kind, name, strlen(name));
         return 0;
 }
 
 static void answer_name(struct helper *h) {
-        int fd _cleanup_(closep) = open_handle(h->mount_fd, &h->question.handle, O_PATH | O_DIRECTORY);
+        int fd _cleanup_(closep) = open_handle(h->mount_fd, &h->question.handle, O_PATH | O_DIRECTORY), mount;
+        struct handle handle;
+        int r = fd < 0 ? fd : get_handle(fd, "", &handle, &mount);
 
-        send_answer(h, fd < 0 ? fd : put_entry(h, fd, h->question.name, KEV_KIND_UNKNOWN), false);
+        send_answer(h, r < 0 ? r : put_entry(h, fd, mount, h->question.name, KEV_KIND_UNKNOWN), false);
 }
 
 static void answer_list(struct helper *h) {
         int fd = open_handle(h->mount_fd, &h->question.handle, O_RDONLY | O_DIRECTORY);
         DIR *directory = fd < 0 ? NULL : fdopendir(fd);
         struct dirent *entry;
-        int r = fd < 0 ? fd : 0;
+        struct handle handle;
+        int mount, r = fd < 0 ? fd : get_handle(fd, "", &handle, &mount);
 
-        if (!directory) {
-                (void)safe_close(fd);
+        if (!directory || r < 0) {
+                if (directory)
+                        (void)closedir(directory);
+                else
+                        (void)safe_close(fd);
                 send_answer(h, r < 0 ? r : -ENOMEM, false);
                 return;
         }
@@ -268,7 +298,7 @@ static void answer_list(struct helper *h) {
                 if (!entry)
                         break;
                 if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-                        (void)put_entry(h, dirfd(directory), entry->d_name,
+                        (void)put_entry(h, dirfd(directory), mount, entry->d_name,
                                         entry->d_type == DT_UNKNOWN ? KEV_KIND_UNKNOWN :
                                                                       kind_of(DTTOIF(entry->d_type)));
                 if (h->answer.size > PART_BYTES)
@@ -376,6 +406,7 @@ static int put_subject(struct helper *h) {
         struct subject_place place = { 0 };
         struct handle wanted, last;
         struct stat st;
+        int number;
 
         if (fd < 0)
                 return h->passed_fd >= 0 ? -errno : fd;
@@ -404,7 +435,7 @@ static int put_subject(struct helper *h) {
         top = open_below(AT_FDCWD, mount.mount_point, O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
         if (top < 0)
                 return top;
-        r = get_handle(fd, "", &wanted);
+        r = get_handle(fd, "", &wanted, &number);
         if (r == 0)
                 r = put_links(h, top, below_mount(path.data, mount.mount_point), &last);
         return r == 0 && !handle_equal(&wanted, &last) ? -EAGAIN : r;
@@ -423,9 +454,12 @@ static void answer_resolve(struct helper *h) {
 static void answer_access(struct helper *h) {
         int fd _cleanup_(closep) = open_below(AT_FDCWD, h->path, O_RDONLY | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
         struct handle found;
-        int r = fd < 0 ? fd : get_handle(fd, "", &found);
+        uint64_t mount = 0;
+        int number, r = fd < 0 ? fd : get_handle(fd, "", &found, &number);
 
-        if (r == 0 && !handle_equal(&found, &h->question.handle))
+        if (r == 0)
+                r = get_mount(fd, &mount);
+        if (r == 0 && (mount != h->question.mount || !handle_equal(&found, &h->question.handle)))
                 r = -ESTALE;
         send_answer(h, r, false);
 }

@@ -8,12 +8,14 @@
 
 #include "fanotify_watch.h"
 #include "log.h"
+#include "workers.h"
 
 enum {
         BARRIER_MAX_MSEC = 1000,
         TRIES_MAX = 64, /* to find a directory that is being moved about */
         POLL_MIN_MSEC = 50,
         POLL_MAX_MSEC = 2000,
+        WAITING_A_TIME = 64,
 };
 
 /* ---- inquiries, and barriers ------------------------------------------------------------------------ */
@@ -36,8 +38,15 @@ static bool is_past(struct fanotify *s, struct source_barrier *barrier) {
         }
         if (barrier->serial == 0)
                 barrier->serial = s->serial; /* what the events up to here have asked */
-        return list_empty(&s->inquiries) ||
-               list_entry(s->inquiries.next, struct inquiry, link)->serial > barrier->serial;
+        list_for_each(entry, &s->inquiries) {
+                const struct inquiry *inquiry = list_entry(entry, struct inquiry, link);
+
+                if (inquiry->serial > barrier->serial)
+                        break;
+                if (!inquiry->of_user || inquiry->uid == barrier->asker->uid)
+                        return false;
+        }
+        return true;
 }
 
 void fanotify_check_barriers(struct fanotify *s) {
@@ -90,6 +99,7 @@ static bool fanotify_barrier(struct source *source, struct source_barrier *barri
 /* ---- which directory a watch is about ---------------------------------------------------------------- */
 
 static void ask_for(struct fan_watch *w);
+static void on_wait_timer(struct mux_timer *timer);
 
 static bool is_absence(int error) {
         return error == ENOENT || error == ENOTDIR || error == ELOOP;
@@ -124,39 +134,132 @@ static void tell_self(struct file_watch *watch, uint64_t notes, uint32_t flags, 
         report_done(&report);
 }
 
+static void set_wait_timer(struct fanotify *s) {
+        uint64_t deadline = monotonic_nsec() + s->wait_msec * NSEC_PER_MSEC;
+
+        if (s->wait_timer.heap_index == 0 || s->wait_timer.deadline_nsec > deadline)
+                (void)mux_timer_set(s->mux, &s->wait_timer, deadline, on_wait_timer);
+}
+
+/* Some of them, in turn. */
 static void on_wait_timer(struct mux_timer *timer) {
         struct fanotify *s = container_of(timer, struct fanotify, wait_timer);
+        size_t n = 0;
 
-        list_for_each(entry, &s->waiting)
-                ask_for(fan_watch_of(list_entry(entry, struct file_watch, link)));
+        list_for_each(entry, &s->waiting) {
+                struct fan_watch *w = fan_watch_of(list_entry(entry, struct file_watch, link));
+
+                if (n++ == WAITING_A_TIME)
+                        break;
+                list_remove(&w->watch.link);
+                list_append(&s->waiting, &w->watch.link);
+                ask_for(w);
+        }
         if (list_empty(&s->waiting))
                 return;
-        s->wait_msec = MIN(s->wait_msec * 2, POLL_MAX_MSEC);
-        (void)mux_timer_set(s->mux, &s->wait_timer, monotonic_nsec() + s->wait_msec * NSEC_PER_MSEC, on_wait_timer);
+        if (n <= WAITING_A_TIME)
+                s->wait_msec = MIN(s->wait_msec * 2, POLL_MAX_MSEC);
+        set_wait_timer(s);
+}
+
+/* The names on the path of a watch that waits, so that what happens elsewhere costs a look-up. */
+struct awaited {
+        struct hash_node node;
+        size_t n;
+        size_t size;
+        char name[];
+};
+
+static struct awaited *find_awaited(const struct fanotify *s, const char *name, size_t size) {
+        if (s->awaited.n_nodes == 0)
+                return NULL;
+        for (struct hash_node *n = hash_first(&s->awaited, hash_bytes(name, size, 0)); n; n = hash_next(n)) {
+                struct awaited *a = container_of(n, struct awaited, node);
+
+                if (a->size == size && memcmp(a->name, name, size) == 0)
+                        return a;
+        }
+        return NULL;
+}
+
+/* Without memory it is found by the timer. */
+static void await_name(struct fanotify *s, const char *name, size_t size) {
+        struct awaited *a = find_awaited(s, name, size);
+
+        if (!a) {
+                a = calloc(1, sizeof(*a) + size);
+                if (!a)
+                        return;
+                a->size = size;
+                memcpy(a->name, name, size);
+                if (hash_add(&s->awaited, &a->node, hash_bytes(name, size, 0)) < 0) {
+                        free(a);
+                        return;
+                }
+        }
+        a->n++;
+}
+
+static void forget_name(struct fanotify *s, const char *name, size_t size) {
+        struct awaited *a = find_awaited(s, name, size);
+
+        if (!a || --a->n > 0)
+                return;
+        hash_remove(&s->awaited, &a->node);
+        free(a);
+}
+
+static void for_names(struct fan_watch *w, void (*fn)(struct fanotify *s, const char *name, size_t size)) {
+        const char *p = w->watch.path;
+
+        while (p && *(p += strspn(p, "/"))) {
+                size_t size = strcspn(p, "/");
+
+                fn(w->s, p, size);
+                p += size;
+        }
 }
 
 static void wait_for(struct fan_watch *w) {
         struct fanotify *s = w->s;
 
+        if (w->watch.state != WATCH_WAITING)
+                for_names(w, await_name);
         w->watch.state = WATCH_WAITING;
         list_remove(&w->watch.link);
         list_append(&s->waiting, &w->watch.link);
         s->wait_msec = POLL_MIN_MSEC;
-        (void)mux_timer_set(s->mux, &s->wait_timer, monotonic_nsec() + s->wait_msec * NSEC_PER_MSEC, on_wait_timer);
+        set_wait_timer(s);
+}
+
+/* It has its directory, or ends. */
+static void stop_waiting(struct fan_watch *w) {
+        if (w->watch.state == WATCH_WAITING)
+                for_names(w, forget_name);
+        list_remove(&w->watch.link);
+}
+
+static bool has_name(const char *path, const char *name, size_t size) {
+        while (*(path += strspn(path, "/"))) {
+                size_t n = strcspn(path, "/");
+
+                if (n == size && memcmp(path, name, n) == 0)
+                        return true;
+                path += n;
+        }
+        return false;
 }
 
 void fanotify_on_appeared(struct fanotify *s, const char *name) {
         size_t size = strlen(name);
 
+        if (!find_awaited(s, name, size))
+                return;
         list_for_each(entry, &s->waiting) {
                 struct file_watch *watch = list_entry(entry, struct file_watch, link);
 
-                /* Any name of its path: which of them is missing changes. */
-                for (const char *p = watch->path; (p = strstr(p, name)); p++)
-                        if (p > watch->path && p[-1] == '/' && (p[size] == '/' || p[size] == 0)) {
-                                ask_for(fan_watch_of(watch));
-                                break;
-                        }
+                if (watch->path && has_name(watch->path, name, size))
+                        ask_for(fan_watch_of(watch));
         }
 }
 
@@ -219,12 +322,40 @@ void fanotify_end_watch(struct fanotify *s, struct file_watch *watch, uint64_t r
         ask_for(w);
 }
 
+struct closing {
+        struct work work;
+        int fd;
+};
+
+static void run_closing(struct work *work) {
+        struct closing *closing = container_of(work, struct closing, work);
+
+        (void)close(closing->fd);
+        free(closing);
+}
+
+/* A file system that its client controls may take its time to close a file. */
+static void close_elsewhere(struct fan_watch *w) {
+        struct closing *closing = w->fd >= 0 ? calloc(1, sizeof(*closing)) : NULL;
+
+        if (!closing)
+                return;
+        closing->fd = take_fd(&w->fd);
+        closing->work.run = run_closing;
+        if (workers_submit(w->s->source.context->workers, w->watch.asker->uid, &closing->work) == 0)
+                return;
+        log_warning("fanotify: no thread to close a descriptor of user %u", w->watch.asker->uid);
+        free(closing);
+}
+
 /* Not here: the next mechanism is asked to serve it. */
 static void pass_on(struct fan_watch *w, int error) {
         struct subscription *subscription = w->watch.subscription;
-        const struct sink *sink = w->s->source.context->sink;
+        const struct source_context *context = w->s->source.context;
+        const struct sink *sink = context->sink;
         char *path _cleanup_(freep) = take_pointer(&w->watch.path);
-        int fd _cleanup_(closep) = take_fd(&w->fd), r;
+        int fd = w->fd < 0 ? -1 : fcntl(w->fd, F_DUPFD_CLOEXEC, 3), r;
+        struct fan_watch closer = { .s = w->s, .watch.asker = w->watch.asker, .fd = fd };
         struct subject subject = {
                 .filter = KEV_FILTER_TREE,
                 .notes = subscription->notes,
@@ -244,6 +375,9 @@ static void pass_on(struct fan_watch *w, int error) {
                        strerror(error), w->kind_of_fs[0] ? w->kind_of_fs : "that file system", path ? path : "it");
         log_debug("fanotify: %s", w->s->source.reason);
         r = sources_pass_on(subscription, &subject, &refusal); /* frees it here */
+        close_elsewhere(&closer);
+        if (r < 0 && context->file_mechanism == FILE_MECHANISM_FANOTIFY)
+                (void)refuse(&refusal, EOPNOTSUPP, "path: fanotify can't watch its file system: %s", strerror(error));
         if (r == 0)
                 sink->attached(subscription, NULL);
         else if (r < 0)
@@ -261,7 +395,8 @@ static void give_up(struct fan_watch *w, int error) {
 static void on_absent(struct fan_watch *w, int error) {
         answered(w);
         if (w->watch.state == WATCH_IN_FORCE) {
-                fanotify_end_watch(w->s, &w->watch, realtime_nsec() / NSEC_PER_USEC);
+                if (is_absence(error)) /* else it is not known, and as good as before */
+                        fanotify_end_watch(w->s, &w->watch, realtime_nsec() / NSEC_PER_USEC);
                 return;
         }
         if (w->watch.state == WATCH_WAITING) { /* whatever it is: it is looked at again */
@@ -293,10 +428,12 @@ static void enter(struct fan_watch *w, struct view *v, struct dir *dir) {
         struct fanotify *s = w->s;
         bool returning = w->returning;
 
-        list_remove(&watch->link);
+        stop_waiting(w);
+        close_elsewhere(w); /* it would keep the file system from being unmounted */
         w->view = v;
         v->n_watches++;
-        v->generation++; /* what was outside may be below it */
+        if (!tree_is_watched_below(dir, NULL))
+                v->generation++; /* what was outside may be below it */
         watch->dir = dir;
         watch->serial = ++s->serial;
         watch->state = WATCH_IN_FORCE;
@@ -324,9 +461,19 @@ static void on_due(struct due *due) {
         const char *path = w->answer.data + sizeof(place), *links;
         char mount_point[HELPER_PATH_MAX];
         struct view *v;
+        enum watch_state state = w->watch.state;
         struct dir *dir = NULL;
         size_t size;
 
+        if (g->failed || g->unmounted) { /* what was compared was not its events */
+                if (w->view)
+                        on_absent(w, ENOENT);
+                else {
+                        set_group(w, NULL);
+                        ask_for(w);
+                }
+                return;
+        }
         memcpy(&place, w->answer.data, sizeof(place));
         links = path + place.path_size;
         size = w->answer.size - sizeof(place) - place.path_size;
@@ -342,7 +489,10 @@ static void on_due(struct due *due) {
         v = view_get(g, place.mount, mount_point);
         if (v)
                 dir = place_take_links(v, links, size);
+        if (w->watch.state != state) /* it has ended by what was found */
+                return;
         if (w->watch.state == WATCH_IN_FORCE) {
+                w->tries = 0;
                 if (v != w->view || dir != w->watch.dir)
                         fanotify_end_watch(w->s, &w->watch, realtime_nsec() / NSEC_PER_USEC);
                 else
@@ -394,8 +544,12 @@ static void on_resolved(void *owner, const struct answer *answer, const char *by
                 return;
         }
         memcpy(&place, w->answer.data, sizeof(place));
-        if (w->watch.state == WATCH_IN_FORCE && place.mount != w->view->mount) { /* something is mounted over it */
-                on_absent(w, ENOENT);
+        if (w->view) {
+                /* Something else is mounted there. */
+                if (place.mount != w->view->mount || w->group->unmounted)
+                        on_absent(w, ENOENT);
+                else
+                        group_await(w->group, &w->due);
                 return;
         }
         memcpy(w->kind_of_fs, place.file_system_name, sizeof(w->kind_of_fs));
@@ -426,8 +580,13 @@ static void ask_for(struct fan_watch *w) {
                 return;
         }
         w->again = false;
-        if (list_empty(&w->inquiry.link) && w->watch.state != WATCH_RESOLVING)
+        if (!w->view && w->group && w->group->unmounted)
+                set_group(w, NULL);
+        if (list_empty(&w->inquiry.link) && w->watch.state != WATCH_RESOLVING) {
+                w->inquiry.of_user = true;
+                w->inquiry.uid = w->watch.asker->uid;
                 inquiry_begin(w->s, &w->inquiry);
+        }
         buffer_reset(&w->answer);
         if (w->group && w->group->ready) {
                 group_read(w->group);
@@ -435,9 +594,12 @@ static void ask_for(struct fan_watch *w) {
                 mux_defer(w->s->mux, &w->group->go_on);
         }
         w->asked = helper_ask(peer_helper(w->peer), &question, w->fd < 0 ? w->watch.path : NULL,
-                              w->fd < 0 ? -1 : fcntl(w->fd, F_DUPFD_CLOEXEC, 3), on_resolved, w);
-        if (!w->asked)
-                log_error("fanotify: no memory to look up a directory");
+                              w->fd, on_resolved, w);
+        if (w->asked)
+                return;
+        /* Not from within, since whoever attaches it does not expect an answer yet. */
+        list_append(&w->s->unanswered, &w->attaching);
+        mux_defer(w->s->mux, &w->s->tidy);
 }
 
 void fanotify_check_watch(struct fanotify *s _unused_, struct file_watch *watch) {
@@ -445,6 +607,8 @@ void fanotify_check_watch(struct fanotify *s _unused_, struct file_watch *watch)
 
         if (w->watch.path)
                 ask_for(w);
+        else if (w->group->unmounted) /* a descriptor leads nowhere else */
+                fanotify_end_watch(w->s, watch, realtime_nsec() / NSEC_PER_USEC);
 }
 
 void fanotify_on_group(struct group *g, int error) {
@@ -459,25 +623,41 @@ void fanotify_on_group(struct group *g, int error) {
                 else {
                         set_group(w, NULL);
                         if (w->watch.state == WATCH_WAITING)
-                                continue; /* again with the timer */
-                        pass_on(w, error);
+                                answered(w); /* again with the timer */
+                        else
+                                pass_on(w, error);
                 }
         }
         if (error == 0)
                 return;
         log_info("fanotify: a file system of the kind %s can't be watched: %s", g->name, strerror(error));
-        /* What was served is said not to be any more. */
+        g->failed = true;
+        g->ready = false;
+        list_for_each(entry, &g->due) {
+                struct due *due = list_entry(entry, struct due, link);
+
+                if (due->fn == on_due) {
+                        list_remove(&due->link);
+                        on_due(due);
+                }
+        }
+        /* What it has served is begun anew, with another. */
         list_for_each(entry, &g->views) {
                 struct view *v = list_entry(entry, struct view, link);
 
                 while (!list_empty(&v->tree.watches)) {
-                        struct file_watch *watch = list_entry(v->tree.watches.next, struct file_watch, link);
+                        struct fan_watch *w =
+                                fan_watch_of(list_entry(v->tree.watches.next, struct file_watch, link));
 
-                        set_group(fan_watch_of(watch), NULL);
-                        fanotify_end_watch(s, watch, realtime_nsec() / NSEC_PER_USEC);
+                        stop_asking(w);
+                        leave(w);
+                        set_group(w, NULL);
+                        tell_self(&w->watch, KEV_NOTE_DEGRADED, 0, realtime_nsec() / NSEC_PER_USEC);
+                        w->returning = true;
+                        wait_for(w);
+                        ask_for(w);
                 }
         }
-        g->failed = true;
         mux_defer(s->mux, &s->tidy);
 }
 
@@ -486,8 +666,8 @@ void fanotify_on_group(struct group *g, int error) {
 static void free_watch(struct fan_watch *w) {
         if (!w)
                 return;
+        close_elsewhere(w);
         buffer_free(&w->answer);
-        (void)safe_close(w->fd);
         free(w->watch.path);
         free(w);
 }
@@ -569,7 +749,7 @@ static void fanotify_detach(struct source *source, struct subscription *subscrip
         stop_asking(w);
         leave(w);
         set_group(w, NULL);
-        list_remove(&w->watch.link);
+        stop_waiting(w);
         peer_put(s, w->peer);
         s->n_watches--;
         free_watch(w);
@@ -584,6 +764,15 @@ static bool is_at_or_below(const char *path, const char *above) {
         while (size > 0 && above[size - 1] == '/')
                 size--;
         return strncmp(path, above, size) == 0 && (path[size] == 0 || path[size] == '/');
+}
+
+/* Whether the watched directory is at that place or below it. */
+static bool is_watched_at(const struct view *v, const struct file_watch *watch, const char *path) {
+        struct buffer at _cleanup_(buffer_free) = BUFFER_INIT;
+
+        buffer_put(&at, v->mount_point, v->mount_point[1] ? strlen(v->mount_point) : 0);
+        tree_path(watch->dir, &at);
+        return at.error || is_at_or_below(at.data, path);
 }
 
 /* In a tree something else is to be seen at that place, and below it. */
@@ -618,9 +807,9 @@ static void on_mounted_within(struct view *v, const char *path) {
                 report.kind = KEV_KIND_DIRECTORY;
                 report.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
                 report.below = (struct event_path){ rest, strlen(rest) };
-                v->tree.where = NULL;
-                if (access_may_tell_unknown(v, watch))
-                        watch_report(watch, &report);
+                if (!access_may_tell_unknown(v, watch)) /* the watch as a whole says nothing */
+                        report.below = (struct event_path){ "", 0 };
+                watch_report(watch, &report);
                 report_done(&report);
         }
 }
@@ -637,9 +826,7 @@ static void on_mount_changed(struct mounts *mounts, const char *path) {
                         list_for_each(entry_of_watch, &v->tree.watches) {
                                 struct file_watch *watch = list_entry(entry_of_watch, struct file_watch, link);
 
-                                if (!watch->path)
-                                        continue;
-                                fanotify_check_watch(s, watch);
+                                fan_watch_of(watch)->to_be_checked |= is_watched_at(v, watch, path);
                         }
                         if (is_at_or_below(path, v->mount_point) && strcmp(path, v->mount_point) != 0)
                                 on_mounted_within(v, path);
@@ -650,8 +837,28 @@ static void on_mount_changed(struct mounts *mounts, const char *path) {
 static void on_mounts_done(struct mounts *mounts) {
         struct fanotify *s = container_of(mounts, struct fanotify, mounts);
 
-        list_for_each(entry, &s->waiting)
-                ask_for(fan_watch_of(list_entry(entry, struct file_watch, link)));
+        list_for_each(entry, &s->groups) {
+                struct group *g = list_entry(entry, struct group, link);
+
+                /* With the last mount that was there before its mark is gone, even if the same is mounted again. */
+                g->unmounted |= g->ready && !mounts_has_lasting(mounts, g->device);
+                list_for_each(entry_of_view, &g->views) {
+                        struct view *v = list_entry(entry_of_view, struct view, link);
+
+                        verdicts_expire(v);
+                        list_for_each(entry_of_watch, &v->tree.watches) {
+                                struct file_watch *watch = list_entry(entry_of_watch, struct file_watch, link);
+
+                                if (fan_watch_of(watch)->to_be_checked || g->unmounted)
+                                        fanotify_check_watch(s, watch);
+                                fan_watch_of(watch)->to_be_checked = false;
+                        }
+                }
+        }
+        if (list_empty(&s->waiting))
+                return;
+        s->wait_msec = POLL_MIN_MSEC;
+        set_wait_timer(s);
 }
 
 static void on_mounts_doubt(struct mounts *mounts) {
@@ -670,6 +877,12 @@ static void on_mounts_doubt(struct mounts *mounts) {
 static void on_tidy(struct mux_deferred *deferred) {
         struct fanotify *s = container_of(deferred, struct fanotify, tidy);
 
+        while (!list_empty(&s->unanswered)) {
+                struct fan_watch *w = list_entry(s->unanswered.next, struct fan_watch, attaching);
+
+                list_remove(&w->attaching);
+                on_absent(w, EAGAIN);
+        }
         list_for_each(entry, &s->groups)
                 group_release(list_entry(entry, struct group, link));
         peers_tidy(s);
@@ -689,9 +902,9 @@ static int fanotify_open(struct source_context *context, struct source **ret_sou
         s->pid = getpid();
         list_init(&s->groups);
         list_init(&s->peers);
-        list_init(&s->lost_peers);
         list_init(&s->holding);
         list_init(&s->waiting);
+        list_init(&s->unanswered);
         list_init(&s->inquiries);
         list_init(&s->barriers);
         mux_deferred_init(&s->tidy, on_tidy);
@@ -715,6 +928,9 @@ static void fanotify_close(struct source *source) {
         while (!list_empty(&s->groups))
                 group_free(list_entry(s->groups.next, struct group, link));
         peers_free(s);
+        hash_for_each(node, &s->awaited)
+                free(container_of(node, struct awaited, node));
+        hash_free(&s->awaited);
         mux_deferred_cancel(&s->tidy);
         mux_timer_clear(s->mux, &s->wait_timer);
         mux_timer_clear(s->mux, &s->list_timer);

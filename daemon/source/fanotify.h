@@ -78,6 +78,8 @@ struct due {
 struct inquiry {
         struct list link;
         uint64_t serial;
+        bool of_user; /* only this one's barriers wait */
+        uid_t uid;
 };
 
 enum { NOTED_MAX = 256 };
@@ -94,6 +96,7 @@ struct group {
         uint64_t device;
         char name[32]; /* of the kind of file system */
         bool ready, failed;
+        bool unmounted; /* what its mark was on is gone */
         int fd;
         struct mux_io io;
         struct helper surveyor;
@@ -108,12 +111,13 @@ struct group {
         uint64_t last_wake_nsec;
         struct mux_timer gather_timer;
         bool drained;
+        uint64_t read_nsec; /* CLOCK_MONOTONIC, when something was read last */
         bool in_doubt; /* the kernel has dropped events */
 
         struct hash moves;       /* of directories, read and not handled: by the object's handle */
         struct list moves_order; /* the same, first to last */
         struct noted moved[NOTED_MAX], changed[NOTED_MAX]; /* the last that were read: moved; changed or moved */
-        uint64_t n_moved, n_changed;
+        uint64_t n_moved, n_changed, n_changed_before; /* before the queue was empty last */
 
         struct hash names;       /* that had an event lately: fanotify_doubt.c */
         struct list names_order, names_doubtful;
@@ -144,6 +148,7 @@ struct view {
         size_t n_watches;
         pid_t pid;                    /* that did what is told just now; 0: not known */
         size_t n_who;                 /* watches that want to know more of it */
+        struct mux_deferred run_listings;
 };
 
 /* A directory's handle, and where that is. */
@@ -175,12 +180,13 @@ struct fanotify {
         struct broker *broker;
         struct list groups;
         struct list peers; /* stand-ins, by credentials: fanotify_access.c */
-        struct list lost_peers; /* those that have ended, and are in use */
         struct list holding; /* watches whose events wait for a verdict */
         struct mounts mounts;
         struct list waiting; /* watches whose directory is not there */
+        struct list unanswered; /* watches whose question could not be put */
         struct mux_timer wait_timer;
         uint64_t wait_msec;
+        struct hash awaited; /* names on the paths of those, counted */
         struct mux_timer list_timer; /* lists go on */
         struct list inquiries;
         uint64_t serial;
@@ -230,6 +236,8 @@ void group_free(struct group *g);
 void group_read(struct group *g);
 /* Reads, and handles as much as fits into a turn. */
 void group_run(struct group *g);
+/* Where the mount is may have changed. True: it has. */
+bool view_look(struct view *v);
 struct view *view_find(const struct group *g, uint64_t mount);
 struct view *view_get(struct group *g, uint64_t mount, const char *mount_point);
 void view_free(struct view *v);
@@ -277,6 +285,14 @@ void place_is_outside(struct view *v, struct handle_ref handle);
 /* Places that were not used for long go if there are too many. */
 void places_shrink(struct view *v);
 
+/* What was told lately of the object under that name. */
+enum told {
+        TOLD_UNKNOWN,
+        TOLD_ABSENT, /* nothing has the name */
+        TOLD_THIS,
+        TOLD_OTHER, /* something else has it */
+};
+
 /* ---- fanotify_tree.c ------------------------------------------------------------------------- */
 
 /* The directories of the event are known; NULL: outside. */
@@ -284,6 +300,10 @@ void fan_tree_on_event(struct view *v, const struct event_info *e, struct dir *d
                        uint64_t realtime_usec);
 /* Takes it and all below it out of the tree; watches there end. */
 void fan_tree_drop(struct view *v, struct dir *dir, uint64_t realtime_usec);
+/* The same, told as deleted: it is not where the events have let it be. */
+void fan_tree_take_away(struct view *v, struct dir *dir, uint64_t realtime_usec);
+/* A look-up has found the directory where the events, merged as they were, have let none be: that is made good. */
+void fan_tree_make_good(struct view *v, struct dir *dir, enum told told);
 void fan_tree_rescan_all(struct view *v);
 /* The directory has this name in `parent`: what happens in it is known to be there without a question. NULL: no
  * memory. */
@@ -293,8 +313,10 @@ struct dir *fan_tree_place(struct view *v, struct dir *parent, const char *name,
 
 /* What the event says of names, once all views have told it. */
 void names_on_event(struct group *g, const struct event_info *e);
-/* Whether something else than the object was said to have the name. */
-bool names_is_other(const struct group *g, struct handle_ref dir, const char *name, struct handle_ref object);
+enum told names_told(const struct group *g, struct handle_ref dir, const char *name, struct handle_ref object);
+/* That was told beside what the events say. */
+void names_on_corrected(struct group *g, struct handle_ref dir, const char *name, bool exists,
+                        struct handle_ref object);
 /* All that was queued is handled. */
 void names_settle(struct group *g);
 void names_forget_all(struct group *g);
@@ -313,6 +335,7 @@ bool listing_hides(const struct view *v, const struct dir *dir, const struct fil
 void listings_drop(struct view *v, struct dir *dir);
 /* `dir` has moved out of a directory that is new to some, and into one that is not. */
 void listing_on_left(struct view *v, struct dir *dir, struct dir *from, struct dir *to);
+void listings_init(struct view *v);
 /* Lists that had no room go on. */
 void listings_go_on(struct view *v);
 bool job_is_for(const struct job *job, const struct file_watch *watch);
@@ -338,6 +361,8 @@ struct peer *peer_get(struct fanotify *s, const struct asker *asker, int *ret_er
 void peer_put(struct fanotify *s, struct peer *peer);
 struct helper *peer_helper(struct peer *peer);
 bool access_may_tell(struct tree *tree, struct file_watch *watch, const struct report *report);
+/* What the peers may see is to be asked again. */
+void verdicts_expire(struct view *v);
 /* Those that nobody uses go; all of them. */
 void peers_tidy(struct fanotify *s);
 void peers_free(struct fanotify *s);

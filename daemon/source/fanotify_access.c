@@ -24,7 +24,10 @@
 
 enum {
         HELD_MAX = 4096, /* events of a watch */
-        PEERS_MAX = 256,
+        ASKED_MAX = 1024, /* verdicts of a peer under way */
+        PEERS_MAX = 1024,
+        PEERS_OF_USER_MAX = 16,
+        RESTARTS_MAX = 16,
 };
 
 /* The stand-in for all peers of the same user and groups. */
@@ -37,6 +40,10 @@ struct peer {
         size_t n_groups;
         gid_t *groups;
         bool trusted; /* sees everything */
+        size_t n_asked; /* verdicts that are awaited */
+        struct list verdicts;
+        bool lost;    /* the stand-in has ended */
+        unsigned n_restarts;
         unsigned refs;
 };
 
@@ -49,6 +56,7 @@ enum verdict_state {
 
 struct verdict {
         struct list link; /* in place->verdicts */
+        struct list of_peer;
         struct inquiry inquiry;
         unsigned refs;    /* the place's, and those of events that wait for it */
         struct place *place; /* NULL: gone */
@@ -56,6 +64,7 @@ struct verdict {
         struct peer *peer;
         enum verdict_state state;
         struct asked *asked;
+        uint64_t asked_nsec; /* CLOCK_MONOTONIC */
         uint64_t asked_at, answered_at; /* the last event that was read then */
         bool was_denied; /* by the verdict before */
         size_t n_chain;
@@ -86,8 +95,8 @@ static void on_stand_in(struct helper *helper, int error, int fd) {
         if (error == 0)
                 return;
         log_info("fanotify: what looks at files for user %u has ended", peer->uid);
-        list_remove(&peer->link); /* the next watch gets another */
-        list_append(&peer->s->lost_peers, &peer->link);
+        peer->lost = true;
+        mux_defer(peer->s->mux, &peer->s->tidy);
 }
 
 static bool is_same(const struct peer *peer, const struct asker *asker) {
@@ -107,20 +116,41 @@ static int start(struct peer *peer) {
         return helper_start(peer->s->broker, &peer->helper, &request, on_stand_in);
 }
 
+static bool peer_is_there(const struct peer *peer) {
+        return peer->helper.state != HELPER_ENDED && peer->helper.state != HELPER_CLOSED;
+}
+
+/* Its user may have ended it, and pays for that: what it would have judged is told as a rescan, at most. */
+static void restart(struct peer *peer) {
+        peer->lost = false;
+        if (peer->n_restarts++ >= RESTARTS_MAX)
+                return;
+        helper_close(&peer->helper);
+        if (start(peer) < 0)
+                peer->helper.state = HELPER_CLOSED;
+}
+
 struct peer *peer_get(struct fanotify *s, const struct asker *asker, int *ret_error) {
         struct peer *peer;
-        size_t n = 0;
+        size_t n = 0, n_of_user = 0;
         int r;
 
         list_for_each(entry, &s->peers) {
                 peer = list_entry(entry, struct peer, link);
                 n++;
+                n_of_user += peer->uid == asker->uid;
                 if (is_same(peer, asker)) {
+                        if (peer->lost)
+                                restart(peer);
+                        if (!peer_is_there(peer)) {
+                                *ret_error = -EAGAIN;
+                                return NULL;
+                        }
                         peer->refs++;
                         return peer;
                 }
         }
-        if (asker->n_groups > HELPER_GROUPS_MAX || n >= PEERS_MAX) {
+        if (asker->n_groups > HELPER_GROUPS_MAX || n >= PEERS_MAX || n_of_user >= PEERS_OF_USER_MAX) {
                 *ret_error = -EDQUOT;
                 return NULL;
         }
@@ -140,6 +170,7 @@ struct peer *peer_get(struct fanotify *s, const struct asker *asker, int *ret_er
                 memcpy(peer->groups, asker->groups, peer->n_groups * sizeof(*peer->groups));
         peer->trusted = asker->uid == 0 || asker->uid == s->source.context->uid;
         peer->refs = 1;
+        list_init(&peer->verdicts);
         r = start(peer);
         if (r < 0) {
                 free(peer->groups);
@@ -149,11 +180,6 @@ struct peer *peer_get(struct fanotify *s, const struct asker *asker, int *ret_er
         }
         list_append(&s->peers, &peer->link);
         return peer;
-}
-
-void peer_put(struct fanotify *s, struct peer *peer) {
-        peer->refs--;
-        mux_defer(s->mux, &s->tidy);
 }
 
 struct helper *peer_helper(struct peer *peer) {
@@ -167,22 +193,18 @@ static void free_peer(struct peer *peer) {
         free(peer);
 }
 
-static void free_unused(struct list *peers) {
-        list_for_each(entry, peers) {
+void peers_tidy(struct fanotify *s) {
+        list_for_each(entry, &s->peers) {
                 struct peer *peer = list_entry(entry, struct peer, link);
 
                 if (peer->refs == 0)
                         free_peer(peer);
+                else if (peer->lost)
+                        restart(peer);
         }
 }
 
-void peers_tidy(struct fanotify *s) {
-        free_unused(&s->peers);
-        free_unused(&s->lost_peers);
-}
-
 void peers_free(struct fanotify *s) {
-        list_splice(&s->peers, &s->lost_peers);
         while (!list_empty(&s->peers))
                 free_peer(list_entry(s->peers.next, struct peer, link));
 }
@@ -192,17 +214,19 @@ void peers_free(struct fanotify *s) {
 static void unref(struct verdict *v) {
         if (!v || --v->refs > 0)
                 return;
-        if (v->asked)
+        if (v->asked) {
                 asked_forget(v->asked);
+                v->peer->n_asked--;
+        }
         if (!list_empty(&v->inquiry.link))
                 inquiry_end(v->peer->s, &v->inquiry);
-        v->peer->refs--;
-        mux_defer(v->peer->s->mux, &v->peer->s->tidy);
+        list_remove(&v->of_peer);
         free(v);
 }
 
 static void detach(struct verdict *v) {
         list_remove(&v->link);
+        list_remove(&v->of_peer);
         v->place = NULL;
         unref(v);
 }
@@ -219,9 +243,10 @@ static void on_answer(void *owner, const struct answer *answer, const char *byte
         struct fanotify *s = v->peer->s;
 
         v->asked = NULL;
-        v->state = answer->error == 0                                                          ? VERDICT_ALLOWED :
-                   answer->error == ESTALE || answer->error == ENOENT || answer->error == EIO ? VERDICT_NONE :
-                                                                                                 VERDICT_DENIED;
+        v->peer->n_asked--;
+        v->state = answer->error == 0                                  ? VERDICT_ALLOWED :
+                   answer->error == EACCES || answer->error == EPERM ? VERDICT_DENIED :
+                                                                        VERDICT_NONE;
         group_read(v->group); /* what was changed before the answer */
         v->answered_at = v->group->n_read;
         mux_defer(s->mux, &v->group->go_on);
@@ -244,6 +269,7 @@ static bool ask(struct verdict *v, const struct dir *dir) {
                 return false;
         v->asked_at = view->group->n_read;
         v->asked = helper_ask(&v->peer->helper, &question, path.data, -1, on_answer, v);
+        v->peer->n_asked += v->asked != NULL;
         return v->asked != NULL;
 }
 
@@ -265,16 +291,25 @@ static struct verdict *new_verdict(struct peer *peer, const struct dir *dir, boo
         v->peer = peer;
         v->was_denied = was_denied;
         v->state = VERDICT_AWAITED;
-        peer->refs++;
-        list_init(&v->inquiry.link);
+        v->asked_nsec = monotonic_nsec();
+        list_init(&v->of_peer);
+        list_append(&peer->verdicts, &v->of_peer);
+        v->inquiry.of_user = true;
+        v->inquiry.uid = peer->uid;
         inquiry_begin(peer->s, &v->inquiry);
         list_append(&dir->place->verdicts, &v->link);
-        if (peer->helper.state == HELPER_ENDED || !ask(v, dir)) {
+        if (!peer_is_there(peer) || peer->n_asked >= ASKED_MAX || !ask(v, dir)) {
                 inquiry_end(peer->s, &v->inquiry);
                 v->state = VERDICT_NONE;
                 v->asked_at = v->answered_at = v->group->n_read;
         }
         return v;
+}
+
+/* What happens above the mount's root, on another file system, brings no event: there it is asked anew for whatever is
+ * read. */
+static bool has_expired(const struct verdict *v, const struct view *view) {
+        return v->state != VERDICT_AWAITED && view->mount_point[1] && v->asked_nsec < view->group->read_nsec;
 }
 
 /* The one that holds for what happens in `dir` now. NULL: no memory. */
@@ -283,13 +318,15 @@ static struct verdict *get_verdict(struct peer *peer, const struct dir *dir) {
 
         list_for_each(entry, &dir->place->verdicts) {
                 struct verdict *v = list_entry(entry, struct verdict, link);
-                bool holds = v->state != VERDICT_NONE;
+                size_t n = 0;
+                bool holds = v->state != VERDICT_NONE && !has_expired(v, dir->place->view);
 
                 if (v->peer != peer)
                         continue;
-                for (const struct dir *d = dir; holds && d; d = d->parent)
-                        holds = !d->place || d->place->changed <= v->asked_at;
-                if (holds)
+                for (const struct dir *d = dir; holds && d; d = d->parent, n++)
+                        holds = n < v->n_chain && d->place && d->place->node.hash == v->chain[n] &&
+                                d->place->changed <= v->asked_at;
+                if (holds && n == v->n_chain)
                         return v;
                 was_denied = v->state == VERDICT_DENIED || (v->state != VERDICT_ALLOWED && v->was_denied);
                 detach(v);
@@ -302,10 +339,24 @@ static struct verdict *get_verdict(struct peer *peer, const struct dir *dir) {
 static bool is_certain(const struct verdict *v, uint64_t number) {
         if (v->state == VERDICT_NONE)
                 return false;
-        for (size_t i = 0; v->answered_at > number && i < v->n_chain; i++)
+        for (size_t i = 0; v->answered_at >= number && i < v->n_chain; i++)
                 if (group_has_changed(v->group, number, v->chain[i]))
                         return false;
         return true;
+}
+
+/* The last watch of a peer takes its verdicts along. */
+void peer_put(struct fanotify *s, struct peer *peer) {
+        if (--peer->refs > 0)
+                return;
+        while (!list_empty(&peer->verdicts))
+                detach(list_entry(peer->verdicts.next, struct verdict, of_peer));
+        mux_defer(s->mux, &s->tidy);
+}
+
+void verdicts_expire(struct view *v) {
+        hash_for_each(node, &v->places)
+                verdicts_forget(container_of(node, struct place, node));
 }
 
 /* ---- telling ------------------------------------------------------------------------------------------- */
@@ -361,8 +412,12 @@ static struct verdict *verdict_for(struct fan_watch *w, const struct dir *dir, b
         struct verdict *v;
 
         *ret_hidden = false;
-        if (w->peer->trusted || !dir || !dir->place)
+        if (w->peer->trusted || !dir)
                 return NULL;
+        if (!dir->place) { /* nobody can say */
+                *ret_hidden = true;
+                return NULL;
+        }
         v = get_verdict(w->peer, dir);
         *ret_hidden = !v;
         return v;
@@ -393,7 +448,7 @@ static int judge(const struct verdict *v, bool hidden, uint64_t number) {
         return v->state == VERDICT_ALLOWED;
 }
 
-static void tell_judged(struct fan_watch *w, const struct report *report, const struct verdict *to, bool hidden,
+static void tell_judged(struct fan_watch *w, const struct report *report, struct verdict *to, bool hidden,
                         const struct verdict *from, bool from_hidden, uint64_t number) {
         int sees_to = judge(to, hidden, number), sees_from = judge(from, from_hidden, number);
         bool seen_now;
@@ -405,7 +460,7 @@ static void tell_judged(struct fan_watch *w, const struct report *report, const 
                 return;
         }
         if (to && to->was_denied && sees_to > 0) { /* what is in it was not told so far */
-                ((struct verdict *)to)->was_denied = false;
+                to->was_denied = false;
                 tell_rescan(&w->watch, report->below.bytes, size_above(report->below));
         }
         tell_seen(&w->watch, report, sees_to > 0, sees_from > 0, !from_hidden);
@@ -502,7 +557,11 @@ bool access_may_tell(struct tree *tree, struct file_watch *watch, const struct r
                 return false;
         /* What is told of the watched directory itself, by whatever is above it, it may know. */
         to = report->below.size == 0 ? NULL : verdict_for(w, where, &denied);
-        from = verdict_for(w, from_where, &from_denied);
+        if (from_where == where) {
+                from = to;
+                from_denied = denied;
+        } else
+                from = verdict_for(w, from_where, &from_denied);
         hidden |= denied;
         from_hidden |= from_denied;
         if (!list_empty(&w->held) || (to && to->state == VERDICT_AWAITED) || (from && from->state == VERDICT_AWAITED))

@@ -19,7 +19,10 @@
 #define FAN_RENAME 0x10000000 /* Linux 5.17 */
 #endif
 
-enum { ASKED_MAX = 256 }; /* names of a group that are being looked at */
+enum {
+        ASKED_MAX = 256, /* names of a group that are being looked at */
+        NAMES_MAX = 256 * 1024,
+};
 
 struct name {
         struct hash_node node; /* in group->names */
@@ -64,6 +67,10 @@ static struct name *get(struct group *g, struct handle_ref dir, const char *name
 
         if (n)
                 return n;
+        if (g->names.n_nodes >= NAMES_MAX) {
+                names_forget_all(g);
+                group_doubt(g, "more names than can be remembered");
+        }
         n = calloc(1, sizeof(*n) + size);
         if (!n)
                 return NULL;
@@ -114,17 +121,27 @@ static void on_told(struct group *g, struct handle_ref dir, const char *name, bo
         n->touched = true;
 }
 
-bool names_is_other(const struct group *g, struct handle_ref dir, const char *name, struct handle_ref object) {
+enum told names_told(const struct group *g, struct handle_ref dir, const char *name, struct handle_ref object) {
         const struct name *n = find(g, dir, name);
 
-        return n && n->exists && n->object != handle_hash(object);
+        return !n ? TOLD_UNKNOWN : !n->exists ? TOLD_ABSENT : n->object == handle_hash(object) ? TOLD_THIS : TOLD_OTHER;
+}
+
+void names_on_corrected(struct group *g, struct handle_ref dir, const char *name, bool exists,
+                        struct handle_ref object) {
+        struct name *n = find(g, dir, name);
+
+        if (!n)
+                return;
+        n->exists = exists;
+        n->object = handle_hash(object);
 }
 
 void names_on_event(struct group *g, const struct event_info *e) {
         bool other;
 
         if (e->mask & FAN_RENAME) {
-                other = names_is_other(g, e->dir, e->name, e->object);
+                other = names_told(g, e->dir, e->name, e->object) == TOLD_OTHER;
                 if (!other)
                         on_told(g, e->dir, e->name, false, e->object, false);
                 on_told(g, e->to_dir, e->to_name, true, e->object, false);
@@ -199,14 +216,8 @@ static void correct(struct view *v, struct name *n, const struct link_view *foun
         if (!is_dir || found->handle.size == 0 || !tree_is_watched_below(dir, NULL))
                 return;
         p = place_find(v, handle_refer(&found->handle));
-        if (p && p->dir && p->dir->parent) { /* it is not where it was thought to be */
-                struct dir *parent = p->dir->parent;
-
-                if (parent->place)
-                        on_told(v->group, place_handle(parent->place), p->dir->name, false, place_handle(p), false);
-                tree_report_entry(&v->tree, parent, p->dir->name, KEV_NOTE_DELETE, KEV_KIND_DIRECTORY, now, NULL);
-                fan_tree_drop(v, p->dir, now);
-        }
+        if (p && p->dir && p->dir != tree_child(&v->tree, dir, n->name)) /* it is not where it was thought to be */
+                fan_tree_take_away(v, p->dir, now);
         v->generation++;
         child = fan_tree_place(v, dir, n->name, handle_refer(&found->handle));
         if (child)

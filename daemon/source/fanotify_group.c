@@ -9,6 +9,7 @@
 #include <sys/fanotify.h>
 
 #include "fanotify.h"
+#include "file_system.h"
 #include "log.h"
 
 #ifndef FAN_RENAME
@@ -21,6 +22,7 @@ enum {
         CHUNK_BYTES = 64 * 1024,
         BACKLOG_MAX = 64 * 1024 * 1024, /* then the kernel keeps the rest */
         EVENTS_A_TURN = 1024,
+        ROOM_MIN = 16 * 1024, /* that is worth a read of its own */
         EVENT_BYTES_MAX = 2048, /* three handles and two names */
         NOISY_MIN = 16,  /* times in a row that it was read without anything of interest, each just behind the last */
         GATHER_MSEC = 2,
@@ -33,6 +35,9 @@ struct chunk {
         size_t size, position;
         char data[CHUNK_BYTES] __attribute__((aligned(8)));
 };
+
+/* Records follow one another by multiples of four bytes. */
+typedef struct fanotify_event_metadata __attribute__((aligned(4))) event_record;
 
 /* ---- handles ------------------------------------------------------------------------------------- */
 
@@ -73,7 +78,7 @@ static bool take_handle(const char *info, size_t size, struct handle_ref *ret, c
         return memchr(*ret_name, 0, size - start - sizeof(h) - h.handle_bytes) != NULL;
 }
 
-static bool parse(const struct fanotify_event_metadata *m, struct event_info *ret) {
+static bool parse(const event_record *m, struct event_info *ret) {
         const char *p = (const char *)m + m->metadata_len, *end = (const char *)m + m->event_len;
 
         *ret = (struct event_info){ .mask = m->mask, .pid = m->pid };
@@ -138,7 +143,7 @@ static void index_move(struct group *g, const struct event_info *e) {
         uint64_t hash = handle_hash(e->object);
 
         note(g->moved, &g->n_moved, e->number, hash);
-        note(g->changed, &g->n_changed, e->number, hash);
+        note(g->changed, &g->n_changed, UINT64_MAX, hash);
         if (m && hash_add(&g->moves, &m->node, hash) == 0) {
                 m->number = e->number;
                 handle_copy(&m->object, e->object);
@@ -187,11 +192,11 @@ bool group_has_changed(const struct group *g, uint64_t number, uint64_t hash) {
 
 /* ---- reading ----------------------------------------------------------------------------------------------- */
 
-static void index_chunk(struct group *g, const struct chunk *chunk) {
+static void index_events(struct group *g, const char *data, size_t size) {
         size_t position = 0;
 
-        while (position < chunk->size) {
-                const struct fanotify_event_metadata *m = (const void *)(chunk->data + position);
+        while (position < size) {
+                const event_record *m = (const void *)(data + position);
                 struct event_info e;
 
                 g->n_read++;
@@ -200,7 +205,7 @@ static void index_chunk(struct group *g, const struct chunk *chunk) {
                         index_move(g, &e);
                 } else if ((m->mask & FAN_ONDIR) && (m->mask & FAN_ATTRIB) && parse(m, &e) && e.dir.size > 0 &&
                            strcmp(e.name, ".") == 0)
-                        note(g->changed, &g->n_changed, g->n_read, handle_hash(e.dir));
+                        note(g->changed, &g->n_changed, UINT64_MAX, handle_hash(e.dir));
                 position += m->event_len;
         }
 }
@@ -212,28 +217,48 @@ static void give_chunk(struct group *g, struct chunk *chunk) {
                 g->spare = chunk;
 }
 
+/* Changes of one directory are merged as long as they are queued: the last may have been at the very end. */
+static void on_drained(struct group *g) {
+        uint64_t first = MAX(g->n_changed_before, g->n_changed > NOTED_MAX ? g->n_changed - NOTED_MAX : 0);
+
+        for (uint64_t i = first; i < g->n_changed; i++)
+                g->changed[i % NOTED_MAX].number = g->n_read + 1;
+        g->n_changed_before = g->n_changed;
+        g->drained = true;
+}
+
 void group_read(struct group *g) {
         g->drained = false;
         while (g->backlog < BACKLOG_MAX) {
-                struct chunk *chunk = g->spare ? take_pointer(&g->spare) : malloc(sizeof(*chunk));
+                struct chunk *last = list_empty(&g->chunks) ? NULL : list_entry(g->chunks.previous, struct chunk, link);
+                bool fits = last && last->size + ROOM_MIN <= sizeof(last->data);
+                struct chunk *chunk = fits ? last : g->spare ? take_pointer(&g->spare) : malloc(sizeof(*chunk));
+                size_t room;
                 ssize_t n;
 
                 if (!chunk)
                         return; /* later */
-                n = read(g->fd, chunk->data, sizeof(chunk->data));
+                if (!fits)
+                        chunk->size = chunk->position = 0;
+                room = sizeof(chunk->data) - chunk->size;
+                n = read(g->fd, chunk->data + chunk->size, room);
                 if (n <= 0) {
-                        give_chunk(g, chunk);
-                        g->drained = n < 0 && errno == EAGAIN;
+                        if (!fits)
+                                give_chunk(g, chunk);
+                        if (n < 0 && errno == EAGAIN)
+                                on_drained(g);
                         return;
                 }
-                chunk->size = (size_t)n;
-                chunk->position = 0;
-                chunk->number = ++g->s->n_chunks;
-                list_append(&g->chunks, &chunk->link);
+                g->read_nsec = monotonic_nsec();
+                index_events(g, chunk->data + chunk->size, (size_t)n);
+                chunk->size += (size_t)n;
+                if (!fits) {
+                        chunk->number = ++g->s->n_chunks;
+                        list_append(&g->chunks, &chunk->link);
+                }
                 g->backlog += (size_t)n;
-                index_chunk(g, chunk);
-                if ((size_t)n + EVENT_BYTES_MAX <= sizeof(chunk->data)) { /* one more would have fit */
-                        g->drained = true;
+                if ((size_t)n + EVENT_BYTES_MAX <= room) { /* one more would have fit */
+                        on_drained(g);
                         return;
                 }
         }
@@ -241,9 +266,21 @@ void group_read(struct group *g) {
 
 /* ---- handling ------------------------------------------------------------------------------------------------- */
 
+/* Whether that directory may be what had the name: nothing else is known to have it, nor the directory another. */
+static bool had_name(const struct group *g, const struct event_info *e, struct handle_ref handle) {
+        list_for_each(entry, &g->views) {
+                struct view *v = list_entry(entry, struct view, link);
+                const struct place *p = place_find(v, handle), *above = place_find(v, e->to_dir);
+
+                if (p && p->dir && above && above->dir)
+                        return tree_child(&v->tree, above->dir, e->to_name) == p->dir;
+        }
+        return true;
+}
+
 /* Whether an object that had the name is told to have lost a link just behind the rename: that it was replaced. */
 static bool is_replacing(struct group *g, const struct chunk *chunk, size_t next, const struct event_info *e) {
-        const struct fanotify_event_metadata *m;
+        const event_record *m;
         struct event_info after;
 
         if (next >= chunk->size) {
@@ -256,14 +293,15 @@ static bool is_replacing(struct group *g, const struct chunk *chunk, size_t next
         m = (const void *)(chunk->data + next);
         if ((m->mask & ~(uint64_t)FAN_ONDIR) != FAN_ATTRIB || m->pid != e->pid || !parse(m, &after))
                 return false;
-        return after.mask & FAN_ONDIR ? after.name && strcmp(after.name, ".") == 0 :
-                                        after.dir.size == 0 && !handle_ref_equal(after.object, e->object);
+        if (after.mask & FAN_ONDIR)
+                return (e->mask & FAN_ONDIR) && after.name && strcmp(after.name, ".") == 0 && had_name(g, e, after.dir);
+        return after.dir.size == 0 && !handle_ref_equal(after.object, e->object);
 }
 
 /* What the waiting event will be followed by is asked for along with it. */
 static void ask_ahead(struct group *g, const struct chunk *chunk, size_t position) {
         for (unsigned n = 0; n < AHEAD_MAX && position < chunk->size; n++) {
-                const struct fanotify_event_metadata *m = (const void *)(chunk->data + position);
+                const event_record *m = (const void *)(chunk->data + position);
                 struct event_info e;
 
                 position += m->event_len;
@@ -320,8 +358,8 @@ static bool handle(struct group *g, struct chunk *chunk, const struct event_info
                 struct view *v = list_entry(entry, struct view, link);
 
                 /* What one view did may have changed what another knows, but for that no question is needed. */
-                (void)resolve(v, e->dir, &dir);
-                (void)resolve(v, e->to_dir, &to_dir);
+                if (!resolve(v, e->dir, &dir) || !resolve(v, e->to_dir, &to_dir))
+                        group_doubt(g, "a directory was known, and is not");
                 fan_tree_on_event(v, &event, dir, to_dir, now);
         }
         names_on_event(g, &event);
@@ -336,7 +374,7 @@ static void handle_some(struct group *g) {
                 struct chunk *chunk = list_entry(g->chunks.next, struct chunk, link);
 
                 while (chunk->position < chunk->size) {
-                        const struct fanotify_event_metadata *m = (const void *)(chunk->data + chunk->position);
+                        const event_record *m = (const void *)(chunk->data + chunk->position);
                         size_t next = chunk->position + m->event_len;
                         struct event_info e;
 
@@ -386,6 +424,8 @@ void group_await(struct group *g, struct due *due) {
         mux_defer(g->s->mux, &g->go_on);
 }
 
+static void gather(struct group *g);
+
 void group_run(struct group *g) {
         group_read(g);
         handle_some(g);
@@ -401,6 +441,8 @@ void group_run(struct group *g) {
         who_forget(g);
         list_for_each(entry, &g->views)
                 places_shrink(list_entry(entry, struct view, link));
+        if (g->backlog >= BACKLOG_MAX) /* it waits for an answer: it is read no faster */
+                gather(g);
         fanotify_check_barriers(g->s);
 }
 
@@ -408,7 +450,6 @@ bool group_has_handled(const struct group *g, uint64_t chunk_number) {
         return list_empty(&g->chunks) || list_entry(g->chunks.next, const struct chunk, link)->number > chunk_number;
 }
 
-static void gather(struct group *g);
 static void on_readable(struct mux_io *io, unsigned events);
 
 static void on_gathered(struct mux_timer *timer) {
@@ -492,12 +533,30 @@ struct view *view_get(struct group *g, uint64_t mount, const char *mount_point) 
         list_init(&v->inside);
         list_init(&v->outside);
         list_init(&v->listings);
+        listings_init(v);
         list_append(&g->views, &v->link);
         return v;
 }
 
+bool view_look(struct view *v) {
+        static struct mount_info info;
+        char *path;
+
+        if (get_mount_info(v->mount, &info) < 0 || strcmp(info.mount_point, v->mount_point) == 0)
+                return false;
+        path = strdup(info.mount_point);
+        if (!path)
+                return false;
+        free(v->mount_point);
+        v->mount_point = path;
+        list_for_each(entry, &v->tree.watches) /* their paths may lead elsewhere */
+                fanotify_check_watch(v->group->s, list_entry(entry, struct file_watch, link));
+        return true;
+}
+
 void view_free(struct view *v) {
         jobs_free(v);
+        mux_deferred_cancel(&v->run_listings);
         while (v->tree.root->first_child)
                 fan_tree_drop(v, v->tree.root->first_child, 0);
         hash_for_each(node, &v->places)
@@ -538,7 +597,7 @@ int group_get(struct fanotify *s, const struct subject_place *place, const char 
 
         list_for_each(entry, &s->groups) {
                 g = list_entry(entry, struct group, link);
-                if (g->device == place->file_system && !g->failed) {
+                if (g->device == place->file_system && !g->failed && !g->unmounted) {
                         *ret_group = g;
                         return 0;
                 }

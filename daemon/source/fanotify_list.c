@@ -152,6 +152,7 @@ static void free_listing(struct listing *l) {
                 asked_forget(l->asked);
         list_remove(&l->due.link);
         list_remove(&l->link);
+        mux_defer(v->group->s->mux, &v->run_listings); /* others have room now */
         for (struct listing **p = &l->dir->listing; *p; p = &(*p)->next_on_dir)
                 if (*p == l) {
                         *p = l->next_on_dir;
@@ -213,7 +214,7 @@ static void start(struct view *v, struct dir *dir, struct dir *stop, struct file
         if (--job->n_listings == 0)
                 end_job(v, job);
         else
-                run_listings(v);
+                mux_defer(v->group->s->mux, &v->run_listings);
 }
 
 void job_start(struct view *v, struct dir *dir, struct dir *stop, struct file_watch *only) {
@@ -287,6 +288,8 @@ static void tell_created(struct view *v, struct listing *l, const char *name, en
         struct dir *child;
 
         tree_report_entry(&v->tree, l->dir, name, KEV_NOTE_CREATE, kind, realtime_nsec() / NSEC_PER_USEC, NULL);
+        if (!l->job->only && l->dir->place && handle.size > 0)
+                names_on_corrected(v->group, place_handle(l->dir->place), name, true, handle);
         if (kind != KEV_KIND_DIRECTORY || handle.size == 0 || !tree_wants(&v->tree, l->dir, name))
                 return;
         child = fan_tree_place(v, l->dir, name, handle);
@@ -376,10 +379,16 @@ static void tell(struct listing *l) {
 
 static void on_due(struct due *due) {
         struct listing *l = container_of(due, struct listing, due);
-        struct view *v = l->view;
 
         tell(l);
-        run_listings(v);
+}
+
+static void on_run_listings(struct mux_deferred *deferred) {
+        run_listings(container_of(deferred, struct view, run_listings));
+}
+
+void listings_init(struct view *v) {
+        mux_deferred_init(&v->run_listings, on_run_listings);
 }
 
 void listings_go_on(struct view *v) {
@@ -393,7 +402,7 @@ void listings_go_on(struct view *v) {
                 else
                         go_on_later(v);
         }
-        run_listings(v);
+        mux_defer(v->group->s->mux, &v->run_listings);
 }
 
 /* ---- what the rest has to know -------------------------------------------------------------------------------- */

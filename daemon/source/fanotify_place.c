@@ -11,7 +11,7 @@
 enum {
         INSIDE_MAX = 65536, /* places of a view */
         OUTSIDE_MAX = 8192,
-        SHRINK_TRIES = 64,
+        SHRINK_TRIES = 64, /* beside those that are too many */
         LINKS_MAX = 16384,
 };
 
@@ -101,6 +101,10 @@ struct place *place_bind(struct view *v, struct handle_ref handle, struct dir *d
                 p = new_place(v, handle);
         if (!p || p->dir == dir)
                 return p;
+        if (p->dir && (p->dir == v->tree.root || tree_is_below(dir, p->dir))) {
+                group_doubt(v->group, "a directory is said to be below itself");
+                return NULL;
+        }
         put_outside(p);
         forget_question(p);
         put_inside(p, dir);
@@ -192,6 +196,7 @@ static struct dir *make_step(struct view *v, struct dir *parent, const struct st
         char name[256];
         struct place *p = place_find(v, step->handle);
         struct dir *dir;
+        enum told told;
 
         if (step->name_size == 0 || step->name_size >= sizeof(name))
                 return NULL;
@@ -203,13 +208,22 @@ static struct dir *make_step(struct view *v, struct dir *parent, const struct st
         if (dir && dir->place) /* its end has not been told yet, or was merged away */
                 fan_tree_drop(v, dir, realtime_nsec() / NSEC_PER_USEC);
         if (p && p->dir) {
-                if (tree_is_below(parent, p->dir) || tree_move(&v->tree, p->dir, parent, name) < 0)
+                if (tree_is_below(parent, p->dir))
                         return NULL;
+                if (tree_move(&v->tree, p->dir, parent, name) < 0) {
+                        fan_tree_drop(v, p->dir, realtime_nsec() / NSEC_PER_USEC);
+                        return NULL;
+                }
                 p->changed = v->group->n_handled + 1;
                 return p->dir;
         }
         dir = tree_make_child(&v->tree, parent, name);
-        return dir && place_bind(v, step->handle, dir) ? dir : NULL;
+        if (!dir || !place_bind(v, step->handle, dir))
+                return NULL;
+        told = parent->place ? names_told(v->group, place_handle(parent->place), name, step->handle) : TOLD_UNKNOWN;
+        if ((told == TOLD_ABSENT || told == TOLD_OTHER) && tree_is_watched_below(parent, NULL))
+                fan_tree_make_good(v, dir, told);
+        return dir;
 }
 
 struct dir *place_take_links(struct view *v, const char *links, size_t size) {
@@ -287,6 +301,13 @@ static enum outcome settle_place(struct place *p, struct step *links, size_t n_l
         return dir ? OUTCOME_INSIDE : OUTCOME_OUTSIDE;
 }
 
+/* What is above a directory outside is so, too: it needs no question any more. */
+static void note_above(struct view *v, const struct step *links, size_t n) {
+        for (size_t i = 0; i < n; i++)
+                if (!group_next_move(v->group, links[i].handle))
+                        place_is_outside(v, links[i].handle);
+}
+
 bool place_resolve(struct view *v, struct handle_ref handle, struct dir **ret_dir) {
         struct step *links _cleanup_(freep) = NULL, *way _cleanup_(freep) = NULL;
         struct place *p = place_find(v, handle);
@@ -323,9 +344,14 @@ bool place_resolve(struct view *v, struct handle_ref handle, struct dir **ret_di
         outcome = way ? settle_place(p, links, n_links, way, way_max, ret_dir) : OUTCOME_OUTSIDE;
         if (outcome == OUTCOME_WAITS)
                 return false;
+        if (outcome == OUTCOME_OUTSIDE && p->error == ENODEV && view_look(v))
+                return !ask(p);
         if (outcome == OUTCOME_OUTSIDE) {
                 p->generation = v->generation;
-                if (p->error != 0 && p->error != ESTALE && p->error != EXDEV && p->error != ENOENT)
+                note_above(v, links, n_links);
+                if (p->error == ENAMETOOLONG || p->error == EMLINK)
+                        log_notice("fanotify: %s: a directory is too deep to be followed", v->mount_point);
+                else if (p->error != 0 && p->error != ESTALE && p->error != EXDEV && p->error != ENOENT)
                         group_doubt(v->group, strerror(p->error));
         }
         forget_question(p);
@@ -362,7 +388,7 @@ static bool evict(struct view *v, struct place *p) {
 }
 
 static void shrink(struct view *v, struct list *list, const size_t *n, size_t max) {
-        for (unsigned tries = 0; *n > max && tries < SHRINK_TRIES; tries++) {
+        for (size_t tries = *n > max ? *n - max + SHRINK_TRIES : 0; *n > max && tries > 0; tries--) {
                 struct place *p = list_entry(list->next, struct place, used);
 
                 if (!evict(v, p))

@@ -47,6 +47,36 @@ void fan_tree_drop(struct view *v, struct dir *dir, uint64_t realtime_usec) {
         }
 }
 
+void fan_tree_take_away(struct view *v, struct dir *dir, uint64_t realtime_usec) {
+        struct dir *parent = dir->parent;
+        const struct event_process *process = v->tree.process;
+
+        if (parent && parent->place && dir->place)
+                names_on_corrected(v->group, place_handle(parent->place), dir->name, false, place_handle(dir->place));
+        v->tree.process = NULL;
+        if (parent) {
+                listing_on_name(v, parent, dir->name, false, KEV_KIND_DIRECTORY,
+                                dir->place ? place_handle(dir->place) : (struct handle_ref){ 0 });
+                tree_report_entry(&v->tree, parent, dir->name, KEV_NOTE_DELETE, KEV_KIND_DIRECTORY, realtime_usec, NULL);
+        }
+        v->tree.process = process;
+        fan_tree_drop(v, dir, realtime_usec);
+}
+
+void fan_tree_make_good(struct view *v, struct dir *dir, enum told told) {
+        struct dir *parent = dir->parent;
+        uint64_t now = realtime_nsec() / NSEC_PER_USEC;
+
+        v->tree.process = NULL;
+        v->tree.n_merged = 1;
+        if (told == TOLD_OTHER)
+                tree_report_entry(&v->tree, parent, dir->name, KEV_NOTE_DELETE, KEV_KIND_UNKNOWN, now, NULL);
+        listing_on_name(v, parent, dir->name, true, KEV_KIND_DIRECTORY, place_handle(dir->place));
+        tree_report_entry(&v->tree, parent, dir->name, KEV_NOTE_CREATE, KEV_KIND_DIRECTORY, now, NULL);
+        names_on_corrected(v->group, place_handle(parent->place), dir->name, true, place_handle(dir->place));
+        job_start(v, dir, NULL, NULL);
+}
+
 /* Nothing that is known is certain any more. */
 void fan_tree_rescan_all(struct view *v) {
         struct dir *d = v->tree.root;
@@ -145,7 +175,7 @@ static void on_deleted_directory(struct view *v, const struct event_info *e, str
         if (child && (!child->place || child->place == p))
                 fan_tree_drop(v, child, now);
         else if (p && p->dir) /* it had another name than was known */
-                fan_tree_drop(v, p->dir, now);
+                fan_tree_take_away(v, p->dir, now);
 }
 
 static void on_self(struct view *v, const struct event_info *e, struct dir *dir, uint64_t now) {
@@ -173,6 +203,15 @@ static void on_entry(struct view *v, const struct event_info *e, struct dir *dir
         }
         if (notes) {
                 if (e->mask & FAN_CREATE) {
+                        struct dir *child = tree_child(&v->tree, dir, e->name);
+
+                        /* Its end was merged into something that came up too early. */
+                        if (names_told(v->group, e->dir, e->name, e->object) == TOLD_OTHER) {
+                                tree_report_entry(&v->tree, dir, e->name, KEV_NOTE_DELETE,
+                                                  child ? KEV_KIND_DIRECTORY : KEV_KIND_UNKNOWN, now, NULL);
+                                if (child)
+                                        fan_tree_drop(v, child, now);
+                        }
                         listing_on_name(v, dir, e->name, true, kind_of(e), e->object);
                         if (!(e->mask & FAN_ONDIR))
                                 drop_child(v, dir, e->name, now);
@@ -200,8 +239,11 @@ static void move_directory(struct view *v, const struct event_info *e, struct di
         struct dir *target = tree_child(&v->tree, to, e->to_name);
         bool new_to_some = tree_is_watched_below(to, common);
 
-        if (target && target == moved)
+        if (target && target == moved) {
+                if (moved->place)
+                        moved->place->changed = e->number;
                 return;
+        }
         if (moved && tree_is_below(to, moved)) { /* what is known of it can't be right */
                 group_doubt(v->group, "a directory is said to be moved below itself");
                 return;
@@ -211,6 +253,7 @@ static void move_directory(struct view *v, const struct event_info *e, struct di
         if (moved) {
                 end_watches(v, moved, now); /* they are not where they were named */
                 if (tree_move(&v->tree, moved, to, e->to_name) < 0) {
+                        fan_tree_drop(v, moved, now);
                         group_doubt(v->group, "no memory for a move");
                         return;
                 }
@@ -246,9 +289,16 @@ static void on_rename(struct view *v, const struct event_info *e, struct dir *fr
 
         /* The name stands for something else: this is the second half of an exchange, which was told to have come
          * there by the first. */
-        if (from && names_is_other(v->group, e->dir, e->name, e->object)) {
+        if (from && names_told(v->group, e->dir, e->name, e->object) == TOLD_OTHER) {
                 if (moved && moved->parent == from && strcmp(moved->name, e->name) == 0)
                         moved = NULL;
+                from = NULL;
+        }
+        /* It was known to be elsewhere, since moves are merged: all of it is told anew. */
+        if (moved && moved->parent && moved->place && !(moved->parent == from && strcmp(moved->name, e->name) == 0) &&
+            !(moved->parent == to && strcmp(moved->name, e->to_name) == 0)) {
+                fan_tree_take_away(v, moved, now);
+                moved = NULL;
                 from = NULL;
         }
         common = from && to ? tree_common(from, to) : NULL;

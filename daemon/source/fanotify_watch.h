@@ -15,6 +15,7 @@ struct fan_watch {
         bool list, exclude_self, wants_who;
         bool returning;      /* `back` is to be told */
         bool again;          /* it is to be asked once more */
+        bool to_be_checked;  /* once the mounts are read */
         unsigned tries;
         char kind_of_fs[32];
         struct asked *asked;

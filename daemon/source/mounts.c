@@ -6,13 +6,15 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/sysmacros.h>
 
 #include "log.h"
 
 struct mount {
         struct hash_node node; /* by id */
         uint64_t id;
-        uint64_t reading; /* the last that had it */
+        uint64_t device;
+        uint64_t first, reading; /* the first, and the last, reading that had it */
         char path[];
 };
 
@@ -24,7 +26,7 @@ static struct mount *find_mount(const struct mounts *m, uint64_t id) {
         return n ? container_of(n, struct mount, node) : NULL;
 }
 
-static void add_mount(struct mounts *m, uint64_t id, const char *path) {
+static void add_mount(struct mounts *m, uint64_t id, uint64_t device, const char *path) {
         size_t size = strlen(path) + 1;
         struct mount *mount = find_mount(m, id);
 
@@ -45,6 +47,8 @@ static void add_mount(struct mounts *m, uint64_t id, const char *path) {
                 return;
         }
         mount->id = id;
+        mount->device = device;
+        mount->first = m->reading;
         mount->reading = m->reading;
         memcpy(mount->path, path, size);
         if (hash_add(&m->table, &mount->node, hash_u64(id)) < 0) {
@@ -69,20 +73,23 @@ static void unescape(char *text) {
         *to = 0;
 }
 
-/* "36 35 98:0 /root /mount/point options ...": the first and the fifth. */
+/* "36 35 98:0 /root /mount/point options ...": the first, the third and the fifth. */
 static void take_line(struct mounts *m, char *line) {
         char *end;
         uint64_t id = strtoull(line, &end, 10);
+        unsigned major = 0, minor = 0;
 
         for (int field = 1; field < 5 && *end; field++) {
                 end += strcspn(end, " ");
                 end += strspn(end, " ");
+                if (field == 2)
+                        (void)sscanf(end, "%u:%u", &major, &minor);
         }
         if (*end != '/') /* not reachable from the daemon's root, or not understood */
                 return;
         end[strcspn(end, " ")] = 0;
         unescape(end);
-        add_mount(m, id, end);
+        add_mount(m, id, makedev(major, minor), end);
 }
 
 static void read_mounts(struct mounts *m) {
@@ -108,6 +115,18 @@ static void read_mounts(struct mounts *m) {
                 hash_remove(&m->table, &mount->node);
                 free(mount);
         }
+}
+
+bool mounts_has_lasting(const struct mounts *m, uint64_t device) {
+        if (m->fd < 0)
+                return true;
+        hash_for_each(node, &m->table) {
+                const struct mount *mount = container_of(node, struct mount, node);
+
+                if (mount->device == device && mount->first < m->reading)
+                        return true;
+        }
+        return false;
 }
 
 static void on_mounts_changed(struct mux_io *io, unsigned events _unused_) {

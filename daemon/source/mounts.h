@@ -7,6 +7,8 @@
  * difference to the last reading says.
  */
 
+#include <stdbool.h>
+
 #include "hash.h"
 #include "mux.h"
 
@@ -26,3 +28,5 @@ struct mounts {
 /* The owner's functions have to be set. Without /proc mounts are not followed, which is logged. */
 void mounts_open(struct mounts *mounts, struct mux *mux);
 void mounts_close(struct mounts *mounts);
+/* Whether a mount of the device was there before the last reading already, and still is. */
+bool mounts_has_lasting(const struct mounts *mounts, uint64_t device);
