@@ -41,6 +41,11 @@ static void stop(void) {
         daemon_stop(kevd);
 }
 
+/* The same is done with both mechanisms, and with the second not as often. */
+static int n_rounds(void) {
+        return harness_rounds(daemon_is_on_fanotify() ? ROUNDS / 5 : ROUNDS);
+}
+
 /* ---- what is done to files, and by whom ------------------------------------------------------- */
 
 static void remove_dir(const char *path) {
@@ -362,7 +367,7 @@ START_TEST(test_round) {
                 daemon_stop(kevd);
                 harness_skip("the program is missing");
         }
-        for (int i = 0; i < harness_rounds(ROUNDS); i++) {
+        for (int i = 0; i < n_rounds(); i++) {
                 char root[PATH_MAX];
                 struct follower *f;
                 pid_t pid = 0;
@@ -450,7 +455,7 @@ static void fill(int fd, int n) {
 }
 
 START_TEST(test_renamed_while_filled) {
-        for (int i = 0; i < harness_rounds(ROUNDS); i++) {
+        for (int i = 0; i < n_rounds(); i++) {
                 char root[PATH_MAX];
                 struct follower *f;
                 pid_t pids[2];
@@ -485,7 +490,7 @@ END_TEST
 
 /* The same by one writer: a directory is made in one that is renamed at once. */
 START_TEST(test_made_and_renamed) {
-        for (int i = 0; i < harness_rounds(ROUNDS); i++) {
+        for (int i = 0; i < n_rounds(); i++) {
                 char root[PATH_MAX];
                 struct follower *f;
 
@@ -584,7 +589,7 @@ START_TEST(test_moved_out_and_touched) {
         const char *root = make_root("w"), *outside = make_root("outside");
         struct follower *f = follower_new(kevd, root, REPLAY_STRICT);
 
-        for (int i = 0; i < harness_rounds(ROUNDS); i++) {
+        for (int i = 0; i < n_rounds(); i++) {
                 char name[32];
                 const struct kev_event *event;
 
@@ -632,7 +637,7 @@ END_TEST
 START_TEST(test_moved_into_new) {
         const char *root = make_root("w");
 
-        for (int i = 0; i < harness_rounds(ROUNDS); i++) {
+        for (int i = 0; i < n_rounds(); i++) {
                 struct follower *f;
                 char watched[PATH_MAX];
 
@@ -1404,7 +1409,7 @@ START_TEST(test_handed_over) {
 
         make_tree(root, 4, 3);
         f = follower_new(kevd, root, REPLAY_AT_REST);
-        for (int i = 0; i < harness_rounds(ROUNDS); i++) {
+        for (int i = 0; i < n_rounds(); i++) {
                 pid_t pid = fork_writer();
                 size_t n;
 

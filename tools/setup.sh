@@ -20,6 +20,8 @@ libmnl-dev      module   libmnl
 '
 # systemd is for systemd-analyze and busctl; no manager is started.
 test_packages='
+acl                           command  setfacl
+btrfs-progs                   command  mkfs.btrfs
 check                         module   check
 dbus-daemon                   command  dbus-daemon
 golang-go                     command  go
@@ -28,6 +30,7 @@ iproute2                      command  ip
 python3                       command  python3
 systemd                       command  systemd-analyze
 varlink-go                    command  varlink-go-interface-generator
+xfsprogs                      command  mkfs.xfs
 '
 
 say() {

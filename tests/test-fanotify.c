@@ -1,0 +1,425 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * Tree watches of a daemon that has fanotify: what it can tell that inotify can't, and
+ * what becomes of watches when a part of it ends. What both tell is in the tests
+ * of trees, which run with both.
+ */
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "files.h"
+#include "harness.h"
+#include "macro.h"
+#include "replay.h"
+
+static struct daemon *kevd;
+
+static void start(void) {
+        if (geteuid() == 0)
+                kevd = daemon_start("--file-mechanism=fanotify");
+}
+
+static void stop(void) {
+        if (kevd)
+                daemon_stop(kevd);
+}
+
+static void need_root(void) {
+        if (geteuid() != 0)
+                harness_skip("needs root, for fanotify on a file system");
+}
+
+static struct kev_watch *new_watch(const char *path, uint64_t notes) {
+        struct kev_watch *watch;
+
+        ck_assert_int_eq(kev_watch_new(KEV_FILTER_TREE, &watch), 0);
+        ck_assert_int_eq(kev_watch_set_path(watch, path), 0);
+        if (notes)
+                ck_assert_int_eq(kev_watch_set_notes(watch, notes), 0);
+        return watch;
+}
+
+static pid_t fork_writer(void) {
+        pid_t pid = fork();
+
+        assert_system(pid >= 0, "fork");
+        return pid;
+}
+
+static void reap(pid_t pid) {
+        int status;
+
+        assert_system(waitpid(pid, &status, 0) == pid, "waitpid");
+        ck_assert_int_eq(status, 0);
+}
+
+/* The notes of all that is due about the path. */
+static uint64_t notes_about(struct follower *f, const char *path) {
+        const struct kev_event *event;
+        uint64_t notes = 0;
+
+        while (follower_take(f, 0, &event))
+                if (kev_event_path(event) && strcmp(kev_event_path(event), path) == 0)
+                        notes |= kev_event_notes(event);
+        return notes;
+}
+
+/* ---- what is told ---------------------------------------------------------------------------- */
+
+START_TEST(test_mechanism) {
+        const char *root;
+        struct follower *f;
+        char *name;
+
+        need_root();
+        root = make_root("w");
+        f = follower_new(kevd, root, REPLAY_STRICT);
+        ck_assert_int_eq(kev_get_mechanism(f->kev, f->id, &name), 0);
+        ck_assert_str_eq(name, "fanotify");
+        free(name);
+        ck_assert_int_eq(kev_get_mechanism(f->kev, f->id + 1, &name), -ENOENT);
+        follower_free(f);
+}
+END_TEST
+
+START_TEST(test_replace) {
+        const char *root, *a, *b;
+        struct follower *f;
+        uint64_t notes;
+        int n = 0;
+
+        need_root();
+        root = make_root("w");
+        a = at("%s/a", root);
+        b = at("%s/b", root);
+        f = follower_new(kevd, root, REPLAY_STRICT);
+        for (int i = 0; i < 20; i++) {
+                append(a, "new");
+                move(a, b);
+                notes = notes_about(f, b);
+                ck_assert_uint_ne(notes & KEV_NOTE_RENAME, 0);
+                n += (notes & KEV_NOTE_REPLACE) != 0;
+                ck_assert(i > 0 || n == 0); /* there was nothing */
+        }
+        /* It shows by what follows, which may be too late. */
+        ck_assert_int_gt(n, 0);
+        remove_file(b);
+        n = 0;
+        for (int i = 0; i < 20; i++) {
+                make_dir(a);
+                if (i == 0)
+                        make_dir(b);
+                move(a, b);
+                n += (notes_about(f, b) & KEV_NOTE_REPLACE) != 0;
+        }
+        ck_assert_int_gt(n, 0);
+        follower_check(f, "replaced");
+        follower_free(f);
+}
+END_TEST
+
+START_TEST(test_who) {
+        const char *root, *path;
+        const struct kev_event *event;
+        struct follower *f;
+        bool told = false;
+        pid_t writer, pid;
+        uid_t uid;
+
+        need_root();
+        root = make_root("w");
+        path = at("%s/file", root);
+        f = follower_new_with(kevd, new_watch(root, KEV_NOTE_WHO), root, REPLAY_STRICT);
+        writer = fork_writer();
+        if (writer == 0) {
+                int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+
+                (void)close(fd);
+                (void)pause(); /* there as long as it may be looked at */
+                _exit(0);
+        }
+        while (!told && follower_take(f, HARNESS_REPLY_MSEC, &event)) {
+                ck_assert_str_eq(kev_event_path(event), path);
+                ck_assert_int_eq(kev_event_pid(event, &pid), 0);
+                ck_assert_int_eq(pid, writer);
+                ck_assert_int_eq(kev_event_uid(event, &uid), 0);
+                ck_assert_uint_eq(uid, 0);
+                ck_assert_str_eq(kev_event_comm(event), "test-fanotify");
+                ck_assert_ptr_nonnull(kev_event_exe(event));
+                told = true;
+        }
+        ck_assert(told);
+        (void)kill(writer, SIGKILL);
+        (void)waitpid(writer, NULL, 0);
+        follower_free(f);
+        /* Who has not asked is not told. */
+        f = follower_new(kevd, root, REPLAY_STRICT);
+        remove_file(path);
+        ck_assert(follower_take(f, HARNESS_REPLY_MSEC, &event));
+        ck_assert_int_lt(kev_event_pid(event, &pid), 0);
+        follower_free(f);
+}
+END_TEST
+
+START_TEST(test_exclude_self) {
+        struct kev_watch *watch;
+        struct follower *f;
+        const char *root;
+        uint64_t n;
+        pid_t pid;
+
+        need_root();
+        root = make_root("w");
+        watch = new_watch(root, 0);
+        ck_assert_int_eq(kev_watch_set_exclude_self(watch, true), 0);
+        f = follower_new_with(kevd, watch, root, REPLAY_STRICT);
+        make_file(at("%s/mine", root));
+        ck_assert(!follower_take(f, 0, NULL));
+        pid = fork_writer();
+        if (pid == 0) {
+                make_file(at("%s/others", root));
+                _exit(0);
+        }
+        reap(pid);
+        ck_assert_uint_ne(notes_about(f, at("%s/others", root)) & KEV_NOTE_CREATE, 0);
+        n = f->n_events;
+        make_file(at("%s/mine too", root));
+        ck_assert(!follower_take(f, 0, NULL));
+        ck_assert_uint_eq(f->n_events, n);
+        follower_free(f);
+}
+END_TEST
+
+/* ---- lists ------------------------------------------------------------------------------------ */
+
+static struct follower *follow_list(const char *root) {
+        struct kev_watch *watch = new_watch(root, 0);
+
+        ck_assert_int_eq(kev_watch_set_list(watch, true), 0);
+        return follower_new_with(kevd, watch, root, REPLAY_STRICT);
+}
+
+/* Takes events up to `listed`. */
+static void take_list(struct follower *f) {
+        const struct kev_event *event;
+
+        while (!(f->notes & KEV_NOTE_LISTED))
+                ck_assert(follower_take(f, HARNESS_REPLY_MSEC, &event));
+}
+
+START_TEST(test_list) {
+        struct follower *f, *other;
+        const char *root;
+        size_t n;
+
+        need_root();
+        root = make_root("w");
+        n = make_tree(root, 4, 4);
+        other = follower_new(kevd, root, REPLAY_STRICT);
+        f = follow_list(root);
+        take_list(f);
+        ck_assert_uint_eq(f->n_events, 2 * n - 1 + 1); /* each directory but the root, a file in each, and `listed` */
+        replay_check_sane(f->replay, "listed");
+        follower_check(f, "listed");
+        ck_assert(!follower_take(other, 0, NULL)); /* for nobody else */
+        run(root, "rm -r d1; mkdir new; mv d2 new/; touch new/d2/d0/x");
+        follower_check(f, "later");
+        follower_free(f);
+        follower_free(other);
+}
+END_TEST
+
+/* More than fits into a queue, and read by nobody for a while: nothing is merged. */
+START_TEST(test_long_list) {
+        const struct kev_event *event;
+        struct follower *f;
+        const char *root;
+
+        need_root();
+        root = make_root("w");
+        make_dir(at("%s/d", root));
+        run(at("%s/d", root), "i=0; while [ $i -lt 400 ]; do echo $i; i=$((i + 1)); done | "
+                              "xargs -I{} sh -c 'a=0; while [ $a -lt 75 ]; do : > "
+                              "\"a name that takes its room in a queue, for there are many of its kind {} $a\"; "
+                              "a=$((a + 1)); done'");
+        f = follow_list(root);
+        while (!(f->notes & KEV_NOTE_LISTED))
+                ck_assert(follower_take(f, HARNESS_REPLY_MSEC, &event));
+        ck_assert_uint_eq(f->n_events, 400 * 75 + 2);
+        follower_check(f, "a long list");
+        follower_free(f);
+}
+END_TEST
+
+/* While it is made others write: no gap, and nothing twice. */
+START_TEST(test_list_while_written) {
+        const char *root;
+
+        need_root();
+        root = make_root("w");
+        make_tree(root, 3, 4);
+        for (int round = 0; round < harness_rounds(20); round++) {
+                struct follower *f;
+                pid_t pid = fork_writer();
+
+                if (pid == 0) {
+                        for (int i = 0; i < 60; i++) {
+                                const char *to = at("%s/d%d/d%d/m%d-%d", root, i % 3, i / 3 % 3, round, i);
+
+                                make_dir(to);
+                                make_file(at("%s/file", to));
+                                move(to, at("%s/d%d/m%d-%d", root, (i + 1) % 3, round, i));
+                                if (i % 2)
+                                        run(root, at("rm -r d%d/m%d-%d", (i + 1) % 3, round, i));
+                        }
+                        _exit(0);
+                }
+                f = follow_list(root);
+                take_list(f);
+                reap(pid);
+                follower_check(f, at("round %d", round));
+                follower_free(f);
+        }
+}
+END_TEST
+
+/* ---- what ends ----------------------------------------------------------------------------------- */
+
+/* A process of the daemon's, by its name: a child's child. */
+static pid_t find_helper(const char *name) {
+        DIR *directory = opendir("/proc");
+        struct dirent *entry;
+        pid_t found = 0;
+
+        assert_system(directory, "/proc");
+        while ((entry = readdir(directory))) {
+                char comm[64] = "", text[256];
+                FILE *file = fopen(at("/proc/%s/stat", entry->d_name), "re");
+                int pid, parent, grandparent = 0;
+
+                if (!file)
+                        continue;
+                if (fscanf(file, "%d (%63[^)]) %*c %d", &pid, comm, &parent) == 3 && strcmp(comm, name) == 0) {
+                        FILE *above = fopen(at("/proc/%d/stat", parent), "re");
+
+                        if (above && fgets(text, sizeof(text), above))
+                                (void)sscanf(strrchr(text, ')') ? strrchr(text, ')') + 1 : "", " %*c %d", &grandparent);
+                        if (above)
+                                (void)fclose(above);
+                        if (grandparent == kevd->pid)
+                                found = pid;
+                }
+                (void)fclose(file);
+        }
+        (void)closedir(directory);
+        return found;
+}
+
+static bool is_back(void *userdata) {
+        const struct kev_event *event;
+        struct follower *f = userdata;
+
+        (void)follower_take(f, 0, &event);
+        return f->notes & KEV_NOTE_BACK;
+}
+
+/* What looks up directories ends: the watch says so, begins anew, and goes on. */
+START_TEST(test_surveyor_ends) {
+        struct follower *f;
+        const char *root;
+        pid_t pid;
+
+        need_root();
+        root = make_root("w");
+        f = follower_new(kevd, root, REPLAY_AT_REST);
+        pid = find_helper("kevd-surveyor");
+        ck_assert_int_gt(pid, 0);
+        ck_assert_int_eq(kill(pid, SIGKILL), 0);
+        ck_assert(wait_until(is_back, f, HARNESS_REPLY_MSEC));
+        ck_assert_uint_ne(f->notes & KEV_NOTE_DEGRADED, 0);
+        make_tree(root, 3, 2);
+        follower_check(f, "with another");
+        follower_free(f);
+}
+END_TEST
+
+START_TEST(test_stand_in_ends) {
+        struct follower *f, *next;
+        const char *root;
+        pid_t pid;
+
+        need_root();
+        root = make_root("w");
+        f = follower_new(kevd, root, REPLAY_AT_REST);
+        pid = find_helper("kevd-stand-in");
+        ck_assert_int_gt(pid, 0);
+        ck_assert_int_eq(kill(pid, SIGKILL), 0);
+        make_tree(root, 3, 2);
+        follower_check(f, "without");
+        follower_free(f);
+        next = follower_new(kevd, make_root("v"), REPLAY_STRICT); /* gets another */
+        follower_free(next);
+}
+END_TEST
+
+/* ---- where it can't be had --------------------------------------------------------------------- */
+
+START_TEST(test_second_choice) {
+        const struct kev_event *event;
+        struct daemon *system;
+        struct kev *kev;
+        struct kev_watch *watch;
+        char *name;
+        int64_t id;
+
+        need_root();
+        system = daemon_start("--mode=system");
+        ck_assert_int_eq(kev_open(at("unix:%s", system->socket), &kev), 0);
+        watch = new_watch("/proc/sys/kernel", 0);
+        ck_assert_int_eq(kev_add(kev, watch, NULL, NULL, &id), 0);
+        ck_assert_int_eq(kev_get_mechanism(kev, id, &name), 0);
+        ck_assert_str_eq(name, "inotify");
+        free(name);
+        ck_assert_int_eq(kev_wait(kev, HARNESS_REPLY_MSEC, &event), 1);
+        ck_assert_uint_eq(kev_event_notes(event), KEV_NOTE_DEGRADED);
+        ck_assert_str_eq(kev_event_path(event), "/proc/sys/kernel");
+        kev_watch_free(watch);
+        kev_close(kev);
+        daemon_stop(system);
+}
+END_TEST
+
+/* ---- the program --------------------------------------------------------------------------------- */
+
+int main(int argc, char **argv) {
+        Suite *suite = harness_suite("fanotify");
+        TCase *c = harness_case(suite, "told");
+
+        tcase_add_checked_fixture(c, start, stop);
+        tcase_add_test(c, test_mechanism);
+        tcase_add_test(c, test_replace);
+        tcase_add_test(c, test_who);
+        tcase_add_test(c, test_exclude_self);
+        c = harness_case(suite, "list");
+        tcase_add_checked_fixture(c, start, stop);
+        tcase_set_timeout(c, 60);
+        tcase_add_test(c, test_list);
+        tcase_add_test(c, test_long_list);
+        tcase_add_test(c, test_list_while_written);
+        c = harness_case(suite, "ends");
+        tcase_add_checked_fixture(c, start, stop);
+        tcase_add_test(c, test_surveyor_ends);
+        tcase_add_test(c, test_stand_in_ends);
+        c = harness_case(suite, "choice");
+        tcase_add_test(c, test_second_choice);
+        return harness_main(argc, argv);
+}
