@@ -13,8 +13,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/pidfd.h>
+#include <sys/fanotify.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -142,6 +144,8 @@ struct daemon *daemon_start_with(const char *const *options) {
 
         while (options[n])
                 n++;
+        if (mechanism && strcmp(mechanism, "fanotify") == 0 && fanotify_missing())
+                harness_skip(fanotify_missing());
         if (mechanism)
                 mechanism_option = format("--file-mechanism=%s", mechanism);
         argv = calloc(n + 5, sizeof(*argv));
@@ -218,6 +222,57 @@ size_t daemon_fdinfo_inotify_watches(pid_t pid) {
         }
         (void)closedir(directory);
         return n;
+}
+
+/* Whether the mount that holds the path is in the list of mounts: that of a chroot's root need not be. */
+static bool is_listed(const char *path) {
+        _cleanup_(freep) char *line = NULL;
+        FILE *file = fopen("/proc/self/mountinfo", "re");
+        size_t capacity = 0;
+        bool listed = false;
+        struct statx st;
+
+        if (!file || statx(AT_FDCWD, path, 0, STATX_MNT_ID, &st) < 0) {
+                if (file)
+                        (void)fclose(file);
+                return false;
+        }
+        while (!listed && getline(&line, &capacity, file) >= 0)
+                listed = strtoull(line, NULL, 10) == st.stx_mnt_id;
+        (void)fclose(file);
+        return listed;
+}
+
+const char *fanotify_missing(void) {
+        static char reason[128];
+        union {
+                struct file_handle handle;
+                char bytes[sizeof(struct file_handle) + MAX_HANDLE_SZ];
+        } h = { .handle = { .handle_bytes = MAX_HANDLE_SZ } };
+        int group, directory, mount, fd = -1, error = 0;
+
+        if (geteuid() != 0)
+                return "fanotify on a file system takes root";
+        if (!is_listed(harness_tempdir()))
+                return "the mount of the temporary directory is not to be seen from here";
+        group = fanotify_init(FAN_CLASS_NOTIF | FAN_CLOEXEC | FAN_UNLIMITED_QUEUE | FAN_REPORT_DFID_NAME | FAN_REPORT_FID |
+                                      0x1000 /* FAN_REPORT_TARGET_FID */,
+                              O_RDONLY | O_CLOEXEC);
+        directory = open(harness_tempdir(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (group < 0 || directory < 0 ||
+            fanotify_mark(group, FAN_MARK_ADD | FAN_MARK_FILESYSTEM, FAN_CREATE | FAN_ONDIR, directory, NULL) < 0 ||
+            name_to_handle_at(directory, "", &h.handle, &mount, AT_EMPTY_PATH) < 0 ||
+            (fd = open_by_handle_at(directory, &h.handle, O_PATH | O_CLOEXEC)) < 0)
+                error = errno;
+        if (fd >= 0)
+                (void)close(fd);
+        if (directory >= 0)
+                (void)close(directory);
+        if (group >= 0)
+                (void)close(group);
+        (void)snprintf(reason, sizeof(reason), "fanotify can't watch the file system of the temporary directory: %s",
+                       strerror(error));
+        return error ? reason : NULL;
 }
 
 bool daemon_is_on_fanotify(void) {

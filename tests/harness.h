@@ -93,8 +93,12 @@ void daemon_stop(struct daemon *daemon);
 /* How many inotify watches the process holds, on all its instances. */
 size_t daemon_fdinfo_inotify_watches(pid_t pid);
 
-/* Daemons serve trees with fanotify, which holds none ($KEVD_FILE_MECHANISM). */
+/* Daemons serve trees with fanotify, which holds none ($KEVD_FILE_MECHANISM). Where it is not to be had for the
+ * temporary directory, daemon_start() skips the test then. */
 bool daemon_is_on_fanotify(void);
+
+/* NULL, or why a test's directory can't be watched with fanotify here. */
+const char *fanotify_missing(void);
 
 /* So many watches that inotify takes, as they are with the mechanism at hand. */
 static inline size_t on_inotify(size_t n) {

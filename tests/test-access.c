@@ -198,13 +198,10 @@ static void follow(const char *root) {
 }
 
 static void need_fanotify(void) {
-        int fd = fanotify_init(FAN_CLASS_NOTIF | FAN_CLOEXEC | FAN_REPORT_FID | FAN_REPORT_DIR_FID | FAN_REPORT_NAME |
-                                       FAN_REPORT_TARGET_FID, O_RDONLY);
+        const char *missing = fanotify_missing();
 
-        if (fd < 0 || fanotify_mark(fd, FAN_MARK_ADD | FAN_MARK_FILESYSTEM, FAN_CREATE | FAN_RENAME, AT_FDCWD,
-                                    harness_tempdir()) < 0)
-                harness_skip("there is no fanotify that names what it reports, or not on this file system");
-        (void)close(fd);
+        if (missing)
+                harness_skip(missing);
 }
 
 /* Whether what others mount is kept away, and what is mounted here is from them. */

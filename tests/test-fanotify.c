@@ -24,7 +24,7 @@
 static struct daemon *kevd;
 
 static void start(void) {
-        if (geteuid() == 0)
+        if (!fanotify_missing())
                 kevd = daemon_start("--file-mechanism=fanotify");
 }
 
@@ -33,9 +33,9 @@ static void stop(void) {
                 daemon_stop(kevd);
 }
 
-static void need_root(void) {
-        if (geteuid() != 0)
-                harness_skip("needs root, for fanotify on a file system");
+static void need_fanotify(void) {
+        if (fanotify_missing())
+                harness_skip(fanotify_missing());
 }
 
 static struct kev_watch *new_watch(const char *path, uint64_t notes) {
@@ -80,7 +80,7 @@ START_TEST(test_mechanism) {
         struct follower *f;
         char *name;
 
-        need_root();
+        need_fanotify();
         root = make_root("w");
         f = follower_new(kevd, root, REPLAY_STRICT);
         ck_assert_int_eq(kev_get_mechanism(f->kev, f->id, &name), 0);
@@ -97,7 +97,7 @@ START_TEST(test_replace) {
         uint64_t notes;
         int n = 0;
 
-        need_root();
+        need_fanotify();
         root = make_root("w");
         a = at("%s/a", root);
         b = at("%s/b", root);
@@ -135,7 +135,7 @@ START_TEST(test_who) {
         pid_t writer, pid;
         uid_t uid;
 
-        need_root();
+        need_fanotify();
         root = make_root("w");
         path = at("%s/file", root);
         f = follower_new_with(kevd, new_watch(root, KEV_NOTE_WHO), root, REPLAY_STRICT);
@@ -177,7 +177,7 @@ START_TEST(test_exclude_self) {
         uint64_t n;
         pid_t pid;
 
-        need_root();
+        need_fanotify();
         root = make_root("w");
         watch = new_watch(root, 0);
         ck_assert_int_eq(kev_watch_set_exclude_self(watch, true), 0);
@@ -221,7 +221,7 @@ START_TEST(test_list) {
         const char *root;
         size_t n;
 
-        need_root();
+        need_fanotify();
         root = make_root("w");
         n = make_tree(root, 4, 4);
         other = follower_new(kevd, root, REPLAY_STRICT);
@@ -244,7 +244,7 @@ START_TEST(test_long_list) {
         struct follower *f;
         const char *root;
 
-        need_root();
+        need_fanotify();
         root = make_root("w");
         make_dir(at("%s/d", root));
         run(at("%s/d", root), "i=0; while [ $i -lt 400 ]; do echo $i; i=$((i + 1)); done | "
@@ -264,7 +264,7 @@ END_TEST
 START_TEST(test_list_while_written) {
         const char *root;
 
-        need_root();
+        need_fanotify();
         root = make_root("w");
         make_tree(root, 3, 4);
         for (int round = 0; round < harness_rounds(20); round++) {
@@ -338,7 +338,7 @@ START_TEST(test_surveyor_ends) {
         const char *root;
         pid_t pid;
 
-        need_root();
+        need_fanotify();
         root = make_root("w");
         f = follower_new(kevd, root, REPLAY_AT_REST);
         pid = find_helper("kevd-surveyor");
@@ -357,7 +357,7 @@ START_TEST(test_stand_in_ends) {
         const char *root;
         pid_t pid;
 
-        need_root();
+        need_fanotify();
         root = make_root("w");
         f = follower_new(kevd, root, REPLAY_AT_REST);
         pid = find_helper("kevd-stand-in");
@@ -381,7 +381,7 @@ START_TEST(test_second_choice) {
         char *name;
         int64_t id;
 
-        need_root();
+        need_fanotify();
         system = daemon_start("--mode=system");
         ck_assert_int_eq(kev_open(at("unix:%s", system->socket), &kev), 0);
         watch = new_watch("/proc/sys/kernel", 0);

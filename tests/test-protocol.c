@@ -209,7 +209,7 @@ static void need_root(void) {
 /* A daemon that every user finds. */
 static struct daemon *start_for_all(void) {
         ck_assert_int_eq(chmod(harness_tempdir(), 0711), 0);
-        return daemon_start("--mode=system");
+        return daemon_start("--mode=system", "--file-mechanism=inotify");
 }
 
 /* ---- calls -------------------------------------------------------------------------------------- */

@@ -1066,7 +1066,8 @@ static const struct {
         const char *filter, *notes;
 } filter_words[] = {
         { "vnode", "delete write extend attrib link rename revoke open close closewrite read" },
-        { "tree", "create delete write closewrite attrib rename replace movedin movedout listed rescan gone back degraded" },
+        { "tree", "create delete write closewrite attrib rename replace movedin movedout listed rescan gone back degraded "
+                  "who" },
         { "proc", "exit reap fork exec track child trackerr uid comm core lost" },
         { "netdev", "linkup linkdown linkinv add rename address mtu route flags" },
         { "read", "lowat eof" },

@@ -415,8 +415,11 @@ static int put_subject(struct helper *h) {
         r = get_path(fd, &path);
         if (r == 0)
                 r = get_mount(fd, &place.mount);
-        if (r == 0)
+        if (r == 0) {
                 r = get_mount_info(place.mount, &mount);
+                if (r == -ENOENT) /* not to be seen from here: the root of a chroot, say */
+                        r = -EOPNOTSUPP;
+        }
         if (r < 0)
                 return r;
         buffer_put(&path, "", 1);

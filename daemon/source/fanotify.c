@@ -306,7 +306,7 @@ static void stop_asking(struct fan_watch *w) {
         w->again = false;
 }
 
-void fanotify_end_watch(struct fanotify *s, struct file_watch *watch, uint64_t realtime_usec) {
+void fanotify_end_watch(struct fanotify *s _unused_, struct file_watch *watch, uint64_t realtime_usec) {
         struct fan_watch *w = fan_watch_of(watch);
         bool waits = watch->path && watch->subscription->notes & KEV_NOTE_BACK;
 
@@ -314,7 +314,6 @@ void fanotify_end_watch(struct fanotify *s, struct file_watch *watch, uint64_t r
         stop_asking(w);
         watch->state = WATCH_ENDED;
         tell_self(watch, KEV_NOTE_GONE, waits ? 0 : KEV_FLAG_EOF, realtime_usec);
-        (void)s;
         if (!waits)
                 return;
         w->returning = true;
