@@ -79,8 +79,6 @@ struct move {
         char name[256];
 };
 
-enum { RENAMES_KEPT = 4 };
-
 struct inotify {
         struct source source;
         struct mux *mux;
@@ -110,9 +108,7 @@ struct inotify {
         struct {
                 uint64_t from_dir, to_dir;
                 char from[256], to[256];
-        } last_renames[RENAMES_KEPT]; /* others may come between the halves of an exchange */
-        size_t n_renames;
-        size_t n_names_asked; /* of LOOKUP_NAME */
+        } last_rename;
         struct {
                 int wd; /* 0: the last change of an entry was none */
                 char name[256];

@@ -73,20 +73,13 @@ void move_on_from(struct inotify *s, struct mark *mark, const struct inotify_eve
  * neither name has what the first of the two said. */
 static bool is_exchange(struct inotify *s, struct dir *from, const char *from_name, struct dir *to,
                         const char *to_name) {
-        bool mirrored = false;
-        size_t slot = s->n_renames++ % RENAMES_KEPT;
+        bool mirrored = s->last_rename.from_dir == to->id && s->last_rename.to_dir == from->id &&
+                        strcmp(s->last_rename.from, to_name) == 0 && strcmp(s->last_rename.to, from_name) == 0;
 
-        for (size_t i = 0; !mirrored && i < RENAMES_KEPT; i++) {
-                mirrored = s->last_renames[i].from_dir == to->id && s->last_renames[i].to_dir == from->id &&
-                           strcmp(s->last_renames[i].from, to_name) == 0 &&
-                           strcmp(s->last_renames[i].to, from_name) == 0;
-                if (mirrored)
-                        s->last_renames[i].from_dir = 0; /* it has found its half */
-        }
-        s->last_renames[slot].from_dir = from->id;
-        s->last_renames[slot].to_dir = to->id;
-        (void)snprintf(s->last_renames[slot].from, sizeof(s->last_renames[slot].from), "%s", from_name);
-        (void)snprintf(s->last_renames[slot].to, sizeof(s->last_renames[slot].to), "%s", to_name);
+        s->last_rename.from_dir = from->id;
+        s->last_rename.to_dir = to->id;
+        (void)snprintf(s->last_rename.from, sizeof(s->last_rename.from), "%s", from_name);
+        (void)snprintf(s->last_rename.to, sizeof(s->last_rename.to), "%s", to_name);
         return mirrored;
 }
 

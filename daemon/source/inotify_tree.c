@@ -369,26 +369,10 @@ static void discover(struct inotify *s, struct dir *dir, const char *name) {
                 s->in_doubt = true;
 }
 
-/* An event about a name that is being asked for: if it goes it was there, unless it has only come since. */
-static void note_asked_name(struct inotify *s, const struct dir *dir, const char *name, bool goes) {
-        if (s->n_names_asked == 0)
-                return;
-        list_for_each(entry, &s->lookups) {
-                struct lookup *lookup = list_entry(entry, struct lookup, link);
-
-                if (lookup->kind != LOOKUP_NAME || lookup->root != dir || lookup->settled ||
-                    strcmp(strrchr(lookup->path, '/') + 1, name) != 0)
-                        continue;
-                lookup->doubted |= goes;
-                lookup->settled = true;
-        }
-}
-
 static void on_create(struct inotify *s, struct dir *dir, const char *name, bool is_dir, uint64_t realtime_usec) {
         struct report report = REPORT_INIT;
         uint64_t start = 0;
 
-        note_asked_name(s, dir, name, false);
         if (names_take(&s->listed, dir, name, &start) && start == 0)
                 return;
         names_touch(s, dir, name);
@@ -411,7 +395,6 @@ static void on_attrib_of_dir(struct inotify *s, struct dir *dir, const char *nam
 static void on_delete(struct inotify *s, struct dir *dir, const char *name, bool is_dir, uint64_t realtime_usec) {
         struct dir *child = is_dir ? tree_child(&s->tree, dir, name) : NULL;
 
-        note_asked_name(s, dir, name, true);
         (void)names_take(&s->listed, dir, name, NULL);
         names_touch(s, dir, name);
         tree_report_entry(&s->tree, dir, name, KEV_NOTE_DELETE, is_dir ? KEV_KIND_DIRECTORY : KEV_KIND_UNKNOWN, realtime_usec,
@@ -511,10 +494,6 @@ void tree_on_move(struct inotify *s, struct dir *from, const char *from_name, st
         uint64_t start = UINT64_MAX;
         bool listed = to && names_take(&s->listed, to, to_name, &start) && start == 0;
 
-        if (from)
-                note_asked_name(s, from, from_name, true);
-        if (to)
-                note_asked_name(s, to, to_name, false);
         report.notes = KEV_NOTE_RENAME;
         report.kind = kind;
         report.realtime_usec = realtime_usec;
@@ -569,10 +548,8 @@ static void ask_for_name(struct inotify *s, struct dir *dir, const char *name, s
         buffer_put(&path, name, strlen(name) + 1);
         lookup = path.error ? NULL : lookup_new(LOOKUP_NAME, path.data);
         if (lookup) {
-                if (submit(s, lookup, tree_user_of(dir), dir, other) == 0) {
-                        s->n_names_asked++;
+                if (submit(s, lookup, tree_user_of(dir), dir, other) == 0)
                         return;
-                }
                 lookup_free(lookup);
         }
         doubt_both(s, dir, other);
@@ -585,7 +562,6 @@ void tree_on_name(struct inotify *s, struct lookup *lookup) {
         struct dir *other = lookup->stop && tree_holds(s, lookup->stop) ? lookup->stop : NULL;
         bool moved;
 
-        s->n_names_asked--;
         if (!tree_root_of(s, lookup))
                 return;
         tree_path(lookup->root, &path);
@@ -593,7 +569,7 @@ void tree_on_name(struct inotify *s, struct lookup *lookup) {
                 lookup->path + (path.size > 1 ? path.size : 0) != name;
         if (moved) /* the directory has another place by now */
                 ask_for_name(s, lookup->root, name + 1, other);
-        else if (!lookup_is_absence(lookup->error) || lookup->doubted)
+        else if (!lookup_is_absence(lookup->error))
                 doubt_both(s, lookup->root, other);
 }
 

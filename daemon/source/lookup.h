@@ -135,8 +135,7 @@ struct lookup {
         bool was_marked;  /* the root was watched before */
         bool forgotten;   /* nobody watches what `root` is any more */
         bool recovered;   /* some of it could not be watched before */
-        bool doubted;     /* something happened meanwhile: part of it will be asked again; NAME: it was there */
-        bool settled;     /* NAME: an event has told, whatever is found */
+        bool doubted;     /* something happened meanwhile: part of it will be asked again */
         struct dir *stop; /* NAME: the other directory; CRAWL: told no higher than below this one. The same */
         uint64_t n_placed; /* tree.n_placed at submission: what was placed since is younger */
         struct file_watch *watch;
