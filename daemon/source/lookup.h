@@ -116,7 +116,8 @@ struct lookup {
         dev_t parent_device; /* LOOKUP_VNODE, LOOKUP_STAT: of the directory that the path leads through */
         ino_t parent_inode;
         uint32_t next_index;
-        char *listing; /* space for getdents64(2) */
+        char *listing;    /* space for getdents64(2) */
+        bool has_own_cwd; /* the thread: it may go where it likes */
         struct lookup_message end;
 
         /* The loop's own. */
