@@ -12,6 +12,7 @@ struct settle {
         struct mux_timer timer;
         uint64_t quiet_nsec, latency_nsec;
         uint64_t first_nsec, last_nsec; /* CLOCK_MONOTONIC, of the events that are kept back; 0: none are */
+        uint64_t released_nsec; /* when the last were let go; 0: none were */
 };
 
 static uint64_t nsec_of(int64_t msec) {
@@ -69,15 +70,22 @@ static void on_due(struct mux_timer *timer) {
                 return;
         }
         settle->first_nsec = 0;
+        settle->released_nsec = now;
         queue_let_go(settle->watch);
 }
 
 void settle_touch(struct settle *settle) {
+        uint64_t now;
+
         if (!settle)
                 return;
-        settle->last_nsec = monotonic_nsec();
+        now = monotonic_nsec();
+        settle->last_nsec = now;
         if (settle->first_nsec != 0)
                 return;
-        settle->first_nsec = settle->last_nsec;
+        /* Where there is no pause, some come in each span of the latency. */
+        settle->first_nsec = now;
+        if (settle->released_nsec != 0 && now - settle->released_nsec < settle->quiet_nsec)
+                settle->first_nsec = settle->released_nsec;
         wait_until_due(settle);
 }
