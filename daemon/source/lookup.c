@@ -503,6 +503,8 @@ static int visit(struct lookup *l, int fd, uint32_t index, unsigned depth) {
                 return post_error(l, index, -list.wd) ? 0 : -ENOMEM;
         }
         list.first_wd = is_new(l, list.wd) ? list.wd : put_marker(l);
+        /* btrfs (Linux 6.5) and tmpfs (6.11) list what was there when the directory was opened, or rewound. */
+        (void)lseek(fd, 0, SEEK_SET);
         r = list_directory(&list, fd);
         if (list.directories.error)
                 r = -ENOMEM;
