@@ -269,7 +269,7 @@ static void leave(struct fan_watch *w) {
 
         if (!v)
                 return;
-        jobs_forget(v, &w->watch);
+        jobs_forget(&v->lister, &w->watch);
         held_forget(w);
         list_remove(&w->watch.subscription->link);
         list_remove(&w->watch.link);
@@ -445,7 +445,7 @@ static void enter(struct fan_watch *w, struct view *v, struct dir *dir) {
         w->wants_who = watch->subscription->notes & KEV_NOTE_WHO;
         v->n_who += w->wants_who;
         if (w->list)
-                job_start(v, dir, NULL, watch);
+                job_start(&v->lister, dir, NULL, watch);
         if (returning)
                 tell_self(watch, KEV_NOTE_BACK | KEV_NOTE_RESCAN, 0, realtime_nsec() / NSEC_PER_USEC);
         else
@@ -932,7 +932,6 @@ static void fanotify_close(struct source *source) {
         hash_free(&s->awaited);
         mux_deferred_cancel(&s->tidy);
         mux_timer_clear(s->mux, &s->wait_timer);
-        mux_timer_clear(s->mux, &s->list_timer);
         mux_timer_clear(s->mux, &s->barrier_timer);
         s->broker = broker_close(s->broker);
         free(s);

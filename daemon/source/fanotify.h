@@ -45,18 +45,13 @@
 
 #include "client.h"
 #include "file_watch.h"
+#include "handle.h"
+#include "listing.h"
 #include "mounts.h"
 #include "tree.h"
 #include "tree_report.h"
 
 struct fanotify;
-
-/* A handle where it lies: in an event, or in a place. */
-struct handle_ref {
-        int32_t type;
-        uint32_t size; /* 0: none */
-        const unsigned char *bytes;
-};
 
 struct event_info {
         uint64_t mask;
@@ -65,21 +60,6 @@ struct event_info {
         struct handle_ref dir, to_dir, object;
         const char *name, *to_name;
         bool replaces; /* a rename: something had the name */
-};
-
-/* An answer that is handled once all that was queued as it came is. */
-struct due {
-        struct list link;
-        uint64_t number; /* the last event that comes before it */
-        void (*fn)(struct due *due);
-};
-
-/* What an inquiry finds may lead to events: barriers wait for those that are older than they. */
-struct inquiry {
-        struct list link;
-        uint64_t serial;
-        bool of_user; /* only this one's barriers wait */
-        uid_t uid;
 };
 
 enum { NOTED_MAX = 256 };
@@ -143,12 +123,10 @@ struct view {
         uint64_t generation;          /* places outside hold as long as it stays */
         struct list inside, outside;  /* places, the longest unused first */
         size_t n_inside, n_outside;
-        struct list listings;         /* under way, and to come */
-        const struct job *telling;    /* what is told just now is for those alone to whom it is new */
+        struct lister lister;         /* tells what is new to some */
         size_t n_watches;
         pid_t pid;                    /* that did what is told just now; 0: not known */
         size_t n_who;                 /* watches that want to know more of it */
-        struct mux_deferred run_listings;
 };
 
 /* A directory's handle, and where that is. */
@@ -187,7 +165,6 @@ struct fanotify {
         struct mux_timer wait_timer;
         uint64_t wait_msec;
         struct hash awaited; /* names on the paths of those, counted */
-        struct mux_timer list_timer; /* lists go on */
         struct list inquiries;
         uint64_t serial;
         uint64_t n_chunks; /* read, of all groups */
@@ -203,13 +180,6 @@ struct fanotify {
 
 void inquiry_begin(struct fanotify *s, struct inquiry *inquiry);
 void inquiry_end(struct fanotify *s, struct inquiry *inquiry);
-
-uint64_t handle_hash(struct handle_ref handle);
-bool handle_ref_equal(struct handle_ref a, struct handle_ref b);
-static inline struct handle_ref handle_refer(const struct handle *h) {
-        return (struct handle_ref){ .type = h->type, .size = h->size, .bytes = h->bytes };
-}
-void handle_copy(struct handle *to, struct handle_ref from);
 
 /* ---- fanotify.c -------------------------------------------------------------------------- */
 
@@ -323,25 +293,7 @@ void names_forget_all(struct group *g);
 
 /* ---- fanotify_list.c --------------------------------------------------------------------------- */
 
-/* Tells what is in `dir` and below as created, to the watches from there up that are below `stop`; or to `only`, and
- * then `listed`. */
-void job_start(struct view *v, struct dir *dir, struct dir *stop, struct file_watch *only);
-/* An event in `dir` has made or removed the name. */
-void listing_on_name(struct view *v, struct dir *dir, const char *name, bool exists, enum kev_kind kind,
-                     struct handle_ref object);
-/* Whether what happens in `dir` is still to be listed for the watch. */
-bool listing_hides(const struct view *v, const struct dir *dir, const struct file_watch *watch);
-/* `dir` is leaving: what was to be listed at or below it is not any more. */
-void listings_drop(struct view *v, struct dir *dir);
-/* `dir` has moved out of a directory that is new to some, and into one that is not. */
-void listing_on_left(struct view *v, struct dir *dir, struct dir *from, struct dir *to);
-void listings_init(struct view *v);
-/* Lists that had no room go on. */
-void listings_go_on(struct view *v);
-bool job_is_for(const struct job *job, const struct file_watch *watch);
-/* The watch ends. */
-void jobs_forget(struct view *v, struct file_watch *watch);
-void jobs_free(struct view *v);
+extern const struct lister_class fanotify_lister;
 
 /* ---- fanotify_who.c ------------------------------------------------------------------------------ */
 

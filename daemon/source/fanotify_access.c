@@ -361,17 +361,6 @@ void verdicts_expire(struct view *v) {
 
 /* ---- telling ------------------------------------------------------------------------------------------- */
 
-static void tell_rescan(struct file_watch *watch, const char *path, size_t size) {
-        struct report report = REPORT_INIT;
-
-        report.notes = KEV_NOTE_RESCAN;
-        report.kind = KEV_KIND_DIRECTORY;
-        report.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
-        report.below = (struct event_path){ path, size };
-        watch_report(watch, &report);
-        report_done(&report);
-}
-
 /* The directory of a path. */
 static size_t size_above(struct event_path path) {
         size_t size = path.size;
@@ -379,32 +368,6 @@ static size_t size_above(struct event_path path) {
         while (size > 0 && path.bytes[size - 1] != '/')
                 size--;
         return size > 0 ? size - 1 : 0;
-}
-
-/* As far as the watch sees the two ends of a move. */
-static void tell_seen(struct file_watch *watch, const struct report *report, bool sees_to, bool sees_from,
-                      bool unfolds) {
-        struct report part = *report;
-
-        part.event = NULL;
-        part.event_key = NULL;
-        if (!report->from_below.bytes) {
-                if (sees_to)
-                        watch_report(watch, &part);
-        } else if (sees_to && sees_from) {
-                watch_report(watch, &part);
-        } else if (sees_to || sees_from) {
-                part.notes = (part.notes & ~KEV_NOTE_RENAME) | (sees_to ? KEV_NOTE_MOVEDIN : KEV_NOTE_MOVEDOUT);
-                if (sees_from) {
-                        part.notes &= ~KEV_NOTE_REPLACE;
-                        part.below = part.from_below;
-                }
-                part.from_below = (struct event_path){ 0 };
-                watch_report(watch, &part);
-                if (sees_to && unfolds && part.kind == KEV_KIND_DIRECTORY)
-                        tell_rescan(watch, part.below.bytes, part.below.size);
-        }
-        report_done(&part);
 }
 
 /* What is known now of what the watch may see there; NULL: everything. */
@@ -456,14 +419,14 @@ static void tell_judged(struct fan_watch *w, const struct report *report, struct
         if (sees_to < 0 || (report->from_below.bytes && sees_from < 0)) {
                 /* It may look for itself where it may now, and else where it surely may. */
                 seen_now = sees_to > 0 || (to && to->state == VERDICT_ALLOWED);
-                tell_rescan(&w->watch, report->below.bytes, seen_now ? size_above(report->below) : 0);
+                tree_tell_rescan(&w->watch, report->below.bytes, seen_now ? size_above(report->below) : 0);
                 return;
         }
         if (to && to->was_denied && sees_to > 0) { /* what is in it was not told so far */
                 to->was_denied = false;
-                tell_rescan(&w->watch, report->below.bytes, size_above(report->below));
+                tree_tell_rescan(&w->watch, report->below.bytes, size_above(report->below));
         }
-        tell_seen(&w->watch, report, sees_to > 0, sees_from > 0, !from_hidden);
+        tree_tell_seen(&w->watch, report, sees_to > 0, sees_from > 0, !from_hidden);
 }
 
 /* What has its verdict by now, up to the first that has not. */
@@ -501,7 +464,7 @@ static void hold(struct fan_watch *w, const struct report *report, struct verdic
 
         if (!h) { /* more than can be remembered: all of it is to be looked at */
                 held_forget(w);
-                tell_rescan(&w->watch, "", 0);
+                tree_tell_rescan(&w->watch, "", 0);
                 return;
         }
         *h = (struct held){
@@ -543,13 +506,13 @@ bool access_may_tell(struct tree *tree, struct file_watch *watch, const struct r
         struct verdict *to, *from;
         uint64_t number = view->group->n_handled + 1;
 
-        if (w->exclude_self && view->pid != 0 && view->pid == watch->asker->pid)
+        if (w->exclude_self && !view->lister.telling && view->pid != 0 && view->pid == watch->asker->pid)
                 return false;
-        if (view->telling && !job_is_for(view->telling, watch))
+        if (view->lister.telling && !job_is_for(view->lister.telling, watch))
                 return false;
-        if (!view->telling && where) {
-                hidden = listing_hides(view, where, watch);
-                from_hidden = from_where && listing_hides(view, from_where, watch);
+        if (!view->lister.telling && where) {
+                hidden = listing_hides(&view->lister, where, watch);
+                from_hidden = from_where && listing_hides(&view->lister, from_where, watch);
         }
         if (w->peer->trusted && !hidden && !from_hidden)
                 return true;

@@ -203,7 +203,7 @@ static void correct(struct view *v, struct name *n, const struct link_view *foun
         v->pid = 0;
         v->tree.n_merged = 1;
         if (n->exists && (!found || other)) {
-                listing_on_name(v, dir, n->name, false, KEV_KIND_UNKNOWN, handle_refer(&n->dir));
+                listing_on_name(&v->lister, dir, n->name, false, KEV_KIND_UNKNOWN, handle_refer(&n->dir));
                 tree_report_entry(&v->tree, dir, n->name, KEV_NOTE_DELETE,
                                   child ? KEV_KIND_DIRECTORY : KEV_KIND_UNKNOWN, now, NULL);
                 if (child)
@@ -211,7 +211,7 @@ static void correct(struct view *v, struct name *n, const struct link_view *foun
         }
         if (!found || (n->exists && !other))
                 return;
-        listing_on_name(v, dir, n->name, true, found->kind, handle_refer(&found->handle));
+        listing_on_name(&v->lister, dir, n->name, true, found->kind, handle_refer(&found->handle));
         tree_report_entry(&v->tree, dir, n->name, KEV_NOTE_CREATE, found->kind, now, NULL);
         if (!is_dir || found->handle.size == 0 || !tree_is_watched_below(dir, NULL))
                 return;
@@ -221,7 +221,7 @@ static void correct(struct view *v, struct name *n, const struct link_view *foun
         v->generation++;
         child = fan_tree_place(v, dir, n->name, handle_refer(&found->handle));
         if (child)
-                job_start(v, child, NULL, NULL);
+                job_start(&v->lister, child, NULL, NULL);
 }
 
 static void on_due(struct due *due) {

@@ -41,20 +41,6 @@ typedef struct fanotify_event_metadata __attribute__((aligned(4))) event_record;
 
 /* ---- handles ------------------------------------------------------------------------------------- */
 
-uint64_t handle_hash(struct handle_ref h) {
-        return hash_bytes(h.bytes, h.size, (uint64_t)h.type);
-}
-
-bool handle_ref_equal(struct handle_ref a, struct handle_ref b) {
-        return a.type == b.type && a.size == b.size && memcmp(a.bytes, b.bytes, a.size) == 0;
-}
-
-void handle_copy(struct handle *to, struct handle_ref from) {
-        to->type = from.type;
-        to->size = from.size;
-        memcpy(to->bytes, from.bytes, from.size);
-}
-
 /* ---- one record: fanotify(7) ------------------------------------------------------------------------ */
 
 /* A handle, and the name behind it if there is one. */
@@ -532,8 +518,7 @@ struct view *view_get(struct group *g, uint64_t mount, const char *mount_point) 
         v->tree.may_tell = access_may_tell;
         list_init(&v->inside);
         list_init(&v->outside);
-        list_init(&v->listings);
-        listings_init(v);
+        lister_init(&v->lister, &fanotify_lister, &v->tree, g->s->mux);
         list_append(&g->views, &v->link);
         return v;
 }
@@ -555,8 +540,7 @@ bool view_look(struct view *v) {
 }
 
 void view_free(struct view *v) {
-        jobs_free(v);
-        mux_deferred_cancel(&v->run_listings);
+        lister_close(&v->lister);
         while (v->tree.root->first_child)
                 fan_tree_drop(v, v->tree.root->first_child, 0);
         hash_for_each(node, &v->places)

@@ -28,7 +28,7 @@ void fan_tree_drop(struct view *v, struct dir *dir, uint64_t realtime_usec) {
         struct dir *d = dir;
 
         end_watches(v, dir, realtime_usec);
-        listings_drop(v, dir);
+        listings_drop(&v->lister, dir);
         /* From the leaves up. */
         for (;;) {
                 struct dir *next;
@@ -55,8 +55,8 @@ void fan_tree_take_away(struct view *v, struct dir *dir, uint64_t realtime_usec)
                 names_on_corrected(v->group, place_handle(parent->place), dir->name, false, place_handle(dir->place));
         v->tree.process = NULL;
         if (parent) {
-                listing_on_name(v, parent, dir->name, false, KEV_KIND_DIRECTORY,
-                                dir->place ? place_handle(dir->place) : (struct handle_ref){ 0 });
+                listing_on_name(&v->lister, parent, dir->name, false, KEV_KIND_DIRECTORY,
+                                dir->place ? place_handle(dir->place) : NO_HANDLE);
                 tree_report_entry(&v->tree, parent, dir->name, KEV_NOTE_DELETE, KEV_KIND_DIRECTORY, realtime_usec, NULL);
         }
         v->tree.process = process;
@@ -71,17 +71,17 @@ void fan_tree_make_good(struct view *v, struct dir *dir, enum told told) {
         v->tree.n_merged = 1;
         if (told == TOLD_OTHER)
                 tree_report_entry(&v->tree, parent, dir->name, KEV_NOTE_DELETE, KEV_KIND_UNKNOWN, now, NULL);
-        listing_on_name(v, parent, dir->name, true, KEV_KIND_DIRECTORY, place_handle(dir->place));
+        listing_on_name(&v->lister, parent, dir->name, true, KEV_KIND_DIRECTORY, place_handle(dir->place));
         tree_report_entry(&v->tree, parent, dir->name, KEV_NOTE_CREATE, KEV_KIND_DIRECTORY, now, NULL);
         names_on_corrected(v->group, place_handle(parent->place), dir->name, true, place_handle(dir->place));
-        job_start(v, dir, NULL, NULL);
+        job_start(&v->lister, dir, NULL, NULL);
 }
 
 /* Nothing that is known is certain any more. */
 void fan_tree_rescan_all(struct view *v) {
         struct dir *d = v->tree.root;
 
-        jobs_free(v);
+        jobs_free(&v->lister);
         /* Only what leads to the watches is kept. */
         while (d) {
                 struct dir *child = d->first_child;
@@ -212,7 +212,7 @@ static void on_entry(struct view *v, const struct event_info *e, struct dir *dir
                                 if (child)
                                         fan_tree_drop(v, child, now);
                         }
-                        listing_on_name(v, dir, e->name, true, kind_of(e), e->object);
+                        listing_on_name(&v->lister, dir, e->name, true, kind_of(e), e->object);
                         if (!(e->mask & FAN_ONDIR))
                                 drop_child(v, dir, e->name, now);
                 }
@@ -224,7 +224,7 @@ static void on_entry(struct view *v, const struct event_info *e, struct dir *dir
         if (!(e->mask & FAN_DELETE))
                 return;
         v->tree.n_merged = 1;
-        listing_on_name(v, dir, e->name, false, kind_of(e), e->object);
+        listing_on_name(&v->lister, dir, e->name, false, kind_of(e), e->object);
         tree_report_entry(&v->tree, dir, e->name, KEV_NOTE_DELETE, kind_of(e), now, NULL);
         if (e->mask & FAN_ONDIR)
                 on_deleted_directory(v, e, dir, now);
@@ -260,15 +260,15 @@ static void move_directory(struct view *v, const struct event_info *e, struct di
                 if (moved->place)
                         moved->place->changed = e->number;
         }
-        if (!new_to_some && list_empty(&v->listings))
+        if (!new_to_some && list_empty(&v->lister.listings))
                 return;
         v->generation++; /* places below it may have been outside */
         if (!moved)
                 moved = fan_tree_place(v, to, e->to_name, e->object);
         if (moved && from)
-                listing_on_left(v, moved, from, to);
+                listing_on_left(&v->lister, moved, from, to);
         if (moved && new_to_some)
-                job_start(v, moved, common, NULL);
+                job_start(&v->lister, moved, common, NULL);
 }
 
 /* The directory that is moved, if it is known. */
@@ -307,11 +307,11 @@ static void on_rename(struct view *v, const struct event_info *e, struct dir *fr
         report.realtime_usec = now;
         report.process = v->tree.process;
         if (from) {
-                listing_on_name(v, from, e->name, false, report.kind, e->object);
+                listing_on_name(&v->lister, from, e->name, false, report.kind, e->object);
                 tree_report_entry(&v->tree, from, e->name, KEV_NOTE_MOVEDOUT, report.kind, now, common);
         }
         if (to) {
-                listing_on_name(v, to, e->to_name, true, report.kind, e->object);
+                listing_on_name(&v->lister, to, e->to_name, true, report.kind, e->object);
                 tree_report_entry(&v->tree, to, e->to_name,
                                   KEV_NOTE_MOVEDIN | (e->replaces ? KEV_NOTE_REPLACE : 0), report.kind, now, common);
         }

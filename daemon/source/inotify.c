@@ -181,6 +181,7 @@ static void after_handling(struct inotify *s) {
         answers_handle(s);
         if (s->in_doubt && list_empty(&s->chunks)) {
                 s->in_doubt = false;
+                list_doubt(s);
                 tree_recheck_all(s);
                 vnode_recheck_all(s);
                 wait_look_all(s);
@@ -254,6 +255,7 @@ static bool concerns(const struct inotify *s, const struct lookup *lookup, const
 
         switch (lookup->kind) {
         case LOOKUP_VNODE:
+        case LOOKUP_LIST: /* as fast as it is taken: nobody waits for its end */
                 return false;
         case LOOKUP_RESOLVE:
                 return lookup->watch && lookup->watch->state == WATCH_WAITING && lookup->watch->asker == asker;
@@ -357,6 +359,8 @@ void watch_attached(struct inotify *s, struct file_watch *watch, int error, cons
                 s->source.context->sink->attached(watch->subscription, NULL);
                 if (watch->second_choice)
                         tell_second_choice(watch);
+                if (watch->list)
+                        job_start(&s->lister, watch->dir, NULL, watch);
                 return;
         }
         (void)refuse(&refusal, error, "%s", message);
@@ -412,11 +416,10 @@ static int inotify_attach(struct source *source, struct subscription *subscripti
 
         if (r < 0)
                 return r;
-        if (subject->list || subject->exclude_self || subject->notes & KEV_NOTE_WHO)
-                return refuse(refusal, EOPNOTSUPP, "%s: inotify, which serves this, can't; fanotify can, in a system "
-                                                   "daemon", subject->list         ? "tree.list" :
-                                                            subject->exclude_self ? "tree.excludeSelf" :
-                                                                                    "notes: who");
+        if (subject->exclude_self || subject->notes & KEV_NOTE_WHO)
+                return refuse(refusal, EOPNOTSUPP, "%s: inotify, which serves this, does not say who does what; fanotify "
+                                                   "does, in a system daemon",
+                              subject->exclude_self ? "tree.excludeSelf" : "notes: who");
         if (workers_are_stuck(source->context->workers, subject->asker->uid))
                 return refuse(refusal, EDQUOT, "path: all of your look-ups wait for file systems that don't answer");
         watch = calloc(1, sizeof(*watch));
@@ -434,6 +437,7 @@ static int inotify_attach(struct source *source, struct subscription *subscripti
         watch->asker = subject->asker;
         watch->second_choice = subject->second_choice;
         watch->mask = tree ? 0 : vnode_mask(subject->notes);
+        watch->list = tree && subject->list;
         watch->waits_first = tree && watch->path && subject->waits;
         list_init(&watch->link);
         list_init(&watch->blocked);
@@ -519,6 +523,8 @@ static int inotify_open(struct source_context *context, struct source **ret_sour
         inotify_init_lists(s);
         s->fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
         r = s->fd < 0 ? -errno : tree_init(&s->tree);
+        s->tree.may_tell = list_may_tell;
+        lister_init(&s->lister, &inotify_lister, &s->tree, s->mux);
         if (r == 0)
                 r = lookup_context_open(&s->lookup_context, s->fd, &s->mailbox);
         if (r == 0) {
@@ -548,6 +554,7 @@ static void inotify_close(struct source *source) {
         struct list *entry;
 
         answers_free(s);
+        lister_close(&s->lister);
         tree_empty_trash(s, UINT32_MAX);
         mounts_close(&s->mounts);
         mux_remove(s->mux, &s->io);

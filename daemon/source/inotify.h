@@ -10,6 +10,7 @@
  *   inotify_answer.c  what lookups have answered, each at its moment
  *   inotify_tree.c    tree watches; inotify_tree.h names their parts
  *   inotify_wait.c    tree watches whose directory is not there
+ *   inotify_list.c    what is there already, for those who ask
  *   inotify_mount.c   mounts that come and go
  *   inotify_vnode.c   vnode watches, in kqueue's words
  *   tree.c            which directory is where
@@ -49,6 +50,7 @@
 #include <sys/inotify.h>
 
 #include "file_watch.h"
+#include "listing.h"
 #include "lookup.h"
 #include "mounts.h"
 #include "source.h"
@@ -117,6 +119,7 @@ struct inotify {
         struct mounts mounts;
 
         struct tree tree;
+        struct lister lister;
         struct list waiting; /* those that wait for theirs */
         struct mux_timer wait_timer;
         uint64_t wait_msec;
@@ -270,6 +273,14 @@ void wait_on_started(struct inotify *s, struct file_watch *watch, int error);
 void wait_on_entry(struct inotify *s, struct mark *mark, const char *name);
 void wait_on_self(struct inotify *s, struct mark *mark);
 void wait_on_unmarked(struct inotify *s, struct mark *mark);
+
+/* ---- inotify_list.c -------------------------------------------------------------------- */
+
+extern const struct lister_class inotify_lister;
+void list_on_listed(struct lookup *lookup);
+/* Events were lost: listings that are under way are begun anew. */
+void list_doubt(struct inotify *s);
+bool list_may_tell(struct tree *tree, struct file_watch *watch, const struct report *report);
 
 /* ---- inotify_names.c ------------------------------------------------------------------- */
 

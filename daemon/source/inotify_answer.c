@@ -89,6 +89,9 @@ static unsigned answer(struct inotify *s, struct lookup_message *message) {
         case LOOKUP_NAME:
                 tree_on_name(s, lookup);
                 break;
+        case LOOKUP_LIST:
+                list_on_listed(lookup);
+                break;
         }
         on_end(s, lookup);
         return 1;
@@ -229,6 +232,8 @@ void answers_free(struct inotify *s) {
                 for (size_t i = 0; i < lookup->n_dirs; i++)
                         if (lookup->dirs[i])
                                 lookup->dirs[i]->lookup = NULL;
+                if (lookup->listing)
+                        lookup->listing->asked = NULL;
                 end_lookup(s, lookup);
         }
 }

@@ -167,7 +167,7 @@ static bool refuse_starting(struct inotify *s, struct dir *dir, int error) {
 
                 if (watch->state != WATCH_STARTING)
                         continue;
-                tree_leave(watch);
+                tree_leave(s, watch);
                 any = true;
                 watch_attached(s, watch, error, lookup_message_text(error));
         }
@@ -293,8 +293,7 @@ static bool is_enough(const struct lookup *other, const struct lookup *lookup) {
         return false;
 }
 
-/* Whether its path leads somewhere else than when the question was put. */
-static bool has_moved(const struct dir *dir, const struct lookup *lookup) {
+bool tree_has_moved(const struct dir *dir, const struct lookup *lookup) {
         for (; dir; dir = dir->parent)
                 if (dir->placed > lookup->n_placed)
                         return true;
@@ -392,6 +391,7 @@ static void on_entries(struct inotify *s, struct lookup *lookup, struct dir *dir
                         touched = names_take(&s->touched, dir, p, NULL);
                         if (!touched) {
                                 names_add(&s->listed, dir, p, lookup->stop);
+                                listing_on_name(&s->lister, dir, p, true, kind, NO_HANDLE);
                                 tree_report_entry(&s->tree, dir, p, KEV_NOTE_CREATE, kind, now, lookup->stop);
                         }
                         s->listed_tick = ++s->tick;
@@ -418,7 +418,7 @@ static struct dir *take_index(struct inotify *s, struct lookup *lookup, uint32_t
 static bool is_doubtful(struct dir *dir, const struct found *f) {
         const struct lookup *lookup = f->message.lookup;
 
-        if (f->index == 0 && has_moved(dir, lookup))
+        if (f->index == 0 && tree_has_moved(dir, lookup))
                 return true;
         /* It was there, and something else is the matter than what events tell: asked by itself, that is found out. */
         return f->index > 0 && f->message.wd < 0 && lookup_is_absence(f->error) && (dir->mark || dir->first_child);

@@ -84,6 +84,7 @@ static void ask_again_below(struct inotify *s, struct dir *dir) {
 }
 
 void tree_throw_away(struct inotify *s, struct dir *dir) {
+        listings_drop(&s->lister, dir);
         tree_cut(&s->tree, dir);
         list_remove(&dir->degraded);
         forget_lookup(dir);
@@ -117,10 +118,11 @@ void tree_empty_trash(struct inotify *s, unsigned budget) {
                 mux_defer(s->mux, &s->empty_trash);
 }
 
-void tree_leave(struct file_watch *watch) {
+void tree_leave(struct inotify *s, struct file_watch *watch) {
         list_remove(&watch->subscription->link);
         list_remove(&watch->link);
         list_remove(&watch->blocked);
+        jobs_forget(&s->lister, watch);
         tree_count(watch->dir, -1);
         watch->dir = NULL;
         watch->state = WATCH_ENDED;
@@ -131,7 +133,7 @@ void tree_end_watch(struct inotify *s, struct file_watch *watch, uint64_t realti
         bool starting = watch->state == WATCH_STARTING;
         bool waits = watch->path && watch->subscription->notes & KEV_NOTE_BACK;
 
-        tree_leave(watch);
+        tree_leave(s, watch);
         if (starting) {
                 watch_attached(s, watch, ENOENT, "path: the directory vanished while it was read");
                 return;
@@ -353,7 +355,7 @@ void tree_detach(struct inotify *s, struct file_watch *watch) {
                 wait_end(s, watch);
         if (!dir)
                 return;
-        tree_leave(watch);
+        tree_leave(s, watch);
         tree_release(s, dir);
 }
 
@@ -376,6 +378,7 @@ static void on_create(struct inotify *s, struct dir *dir, const char *name, bool
         if (names_take(&s->listed, dir, name, &start) && start == 0)
                 return;
         names_touch(s, dir, name);
+        listing_on_name(&s->lister, dir, name, true, is_dir ? KEV_KIND_DIRECTORY : KEV_KIND_UNKNOWN, NO_HANDLE);
         report.notes = KEV_NOTE_CREATE;
         report.kind = is_dir ? KEV_KIND_DIRECTORY : KEV_KIND_UNKNOWN;
         report.realtime_usec = realtime_usec;
@@ -397,6 +400,7 @@ static void on_delete(struct inotify *s, struct dir *dir, const char *name, bool
 
         (void)names_take(&s->listed, dir, name, NULL);
         names_touch(s, dir, name);
+        listing_on_name(&s->lister, dir, name, false, is_dir ? KEV_KIND_DIRECTORY : KEV_KIND_UNKNOWN, NO_HANDLE);
         tree_report_entry(&s->tree, dir, name, KEV_NOTE_DELETE, is_dir ? KEV_KIND_DIRECTORY : KEV_KIND_UNKNOWN, realtime_usec,
                           NULL);
         if (child)
@@ -474,6 +478,7 @@ static void move_known(struct inotify *s, struct dir *moved, struct dir *to, con
                 s->in_doubt = true;
                 return;
         }
+        listing_on_left(&s->lister, moved, from, to);
         if (moved->lookup) /* the answer will be about the old place */
                 tree_crawl(s, moved, new_to_some ? PURPOSE_NEW : moved->lookup->purpose, 0, 0, NULL);
         else if (!moved->mark)
@@ -501,16 +506,19 @@ void tree_on_move(struct inotify *s, struct dir *from, const char *from_name, st
                 /* Both directories were listed after this: it was told where it is now, and hardly where it was. */
                 (void)names_take(&s->listed, from, from_name, NULL);
                 names_touch(s, from, from_name);
+                listing_on_name(&s->lister, from, from_name, false, kind, NO_HANDLE);
                 tree_report_entry(&s->tree, from, from_name, KEV_NOTE_MOVEDOUT, kind, realtime_usec, NULL);
                 return;
         }
         if (from) {
                 (void)names_take(&s->listed, from, from_name, NULL);
                 names_touch(s, from, from_name);
+                listing_on_name(&s->lister, from, from_name, false, kind, NO_HANDLE);
                 tree_report_entry(&s->tree, from, from_name, KEV_NOTE_MOVEDOUT, kind, realtime_usec, common);
         }
         if (to) {
                 names_touch(s, to, to_name);
+                listing_on_name(&s->lister, to, to_name, true, kind, NO_HANDLE);
                 tree_report_entry(&s->tree, to, to_name, KEV_NOTE_MOVEDIN, kind, realtime_usec, common);
         }
         if (common)

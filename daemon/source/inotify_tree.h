@@ -28,7 +28,7 @@ void tree_drop(struct inotify *s, struct dir *dir, uint64_t realtime_usec);
 /* Something else is to be seen in its place: what no watch of its own holds goes. */
 void tree_hide(struct inotify *s, struct dir *dir, uint64_t realtime_usec);
 /* The watch has no directory any more. */
-void tree_leave(struct file_watch *watch);
+void tree_leave(struct inotify *s, struct file_watch *watch);
 /* The watched directory itself is gone from where it was. */
 void tree_end_watch(struct inotify *s, struct file_watch *watch, uint64_t realtime_usec);
 /* Begins to watch what was looked up. */
@@ -47,6 +47,8 @@ void tree_forget_lookup(struct inotify *s, struct lookup *lookup);
 /* Tells once more what of the directory, or below it, can't be watched. */
 void tree_report_degraded(struct inotify *s, const struct dir *above);
 uid_t tree_user_of(const struct dir *dir);
+/* Whether its path leads somewhere else than when the question was put. */
+bool tree_has_moved(const struct dir *dir, const struct lookup *lookup);
 
 /* ---- inotify_names.c ------------------------------------------------------------------ */
 

@@ -126,6 +126,8 @@ void wait_on_started(struct inotify *s, struct file_watch *watch, int error) {
         report.below = (struct event_path){ "", 0 };
         watch_report(watch, &report);
         report_done(&report);
+        if (watch->list)
+                job_start(&s->lister, watch->dir, NULL, watch);
 }
 
 void wait_on_entry(struct inotify *s, struct mark *mark, const char *name) {

@@ -14,6 +14,7 @@
 #include <sys/syscall.h>
 
 #include "buffer.h"
+#include "question.h"
 
 enum {
         LISTING_BYTES = 32 * 1024,
@@ -76,6 +77,7 @@ struct lookup *lookup_new(enum lookup_kind kind, const char *path) {
         list_init(&l->section);
         list_init(&l->crawl);
         list_init(&l->blocked);
+        l->entries = BUFFER_INIT;
         l->end = (struct lookup_message){ .lookup = l, .end = true, .wd = -1, .first_wd = -1 };
         if (path) {
                 l->path = strdup(path);
@@ -92,6 +94,7 @@ struct lookup *lookup_free(struct lookup *l) {
         free(l->path);
         free(l->canonical);
         free(l->dirs);
+        buffer_free(&l->entries);
         free(l);
         return NULL;
 }
@@ -426,8 +429,8 @@ static int list_directory(struct listing *list, int fd) {
 
         begin_part(list);
         for (;;) {
-                long n = syscall(SYS_getdents64, fd, l->listing, LISTING_BYTES);
-                const char *p = l->listing, *end = p + MAX(n, 0);
+                long n = syscall(SYS_getdents64, fd, l->space, LISTING_BYTES);
+                const char *p = l->space, *end = p + MAX(n, 0);
 
                 if (n <= 0)
                         return post_part(list, false, n < 0 ? errno : 0);
@@ -519,8 +522,8 @@ static int run_crawl(struct lookup *l) {
         int fd _cleanup_(closep) = -1;
         int r;
 
-        l->listing = malloc(LISTING_BYTES);
-        if (!l->listing)
+        l->space = malloc(LISTING_BYTES);
+        if (!l->space)
                 return -ENOMEM;
         l->next_index = 1;
         l->has_own_cwd = unshare(CLONE_FS) == 0;
@@ -534,7 +537,45 @@ static int run_crawl(struct lookup *l) {
                 r = visit(l, fd, 0, 0);
         if (l->has_own_cwd)
                 (void)chdir("/"); /* what it was in can be unmounted */
-        free(take_pointer(&l->listing));
+        free(take_pointer(&l->space));
+        return r;
+}
+
+static void put_link(struct buffer *b, enum kev_kind kind, const char *name) {
+        struct link_header header = { .name_size = (uint16_t)strlen(name), .kind = (uint8_t)kind };
+
+        buffer_put(b, (const char *)&header, sizeof(header));
+        buffer_put(b, name, header.name_size);
+}
+
+static int read_entries(struct lookup *l, int fd) {
+        long n;
+
+        while ((n = syscall(SYS_getdents64, fd, l->space, LISTING_BYTES)) > 0) {
+                for (const char *p = l->space; p < l->space + n;) {
+                        const struct entry64 *entry = (const void *)p;
+
+                        p += entry->size;
+                        if (!is_dot(entry->name))
+                                put_link(&l->entries, kind_of_entry(fd, entry), entry->name);
+                }
+                if (atomic_load(&l->cancelled))
+                        return -ECANCELED;
+        }
+        return n < 0 ? -errno : l->entries.error ? -ENOMEM : 0;
+}
+
+static int run_list(struct lookup *l) {
+        int fd _cleanup_(closep) = open_path(l->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, RESOLVE_NO_SYMLINKS);
+        int r = fd < 0 ? fd : get_mount(fd, &l->mount);
+
+        if (r == 0 && l->mount != l->only_mount)
+                r = -EXDEV;
+        if (r < 0)
+                return r;
+        l->space = malloc(LISTING_BYTES);
+        r = l->space ? read_entries(l, fd) : -ENOMEM;
+        free(take_pointer(&l->space));
         return r;
 }
 
@@ -564,6 +605,8 @@ static int run_kind(struct lookup *l) {
         case LOOKUP_PLACE:
         case LOOKUP_NAME:
                 return run_stat(l);
+        case LOOKUP_LIST:
+                return run_list(l);
         }
         return -EINVAL;
 }

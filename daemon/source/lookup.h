@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 
+#include "buffer.h"
 #include "event.h"
 #include "hash.h"
 #include "mailbox.h"
@@ -27,6 +28,7 @@ enum lookup_kind {
         LOOKUP_STAT,    /* what is a file like now */
         LOOKUP_PLACE,   /* the same, of a watched directory: is it still there */
         LOOKUP_NAME,    /* the same, of a name in a directory: is there anything */
+        LOOKUP_LIST,    /* what is in a directory */
 };
 
 /* What a crawl is for; a stronger purpose has a higher number. */
@@ -73,9 +75,10 @@ struct found {
         char entries[]; /* each: its kind (enum kev_kind) as a byte, its name, NUL */
 };
 
-struct file_watch;
-struct vnode;
 struct dir;
+struct file_watch;
+struct listing;
+struct vnode;
 
 /* What the lookups of one source share. */
 struct lookup_context {
@@ -99,9 +102,9 @@ struct lookup {
         char *path;
         int fd; /* a passed descriptor, or -1; the thread puts an O_PATH one in its place, which can be closed anywhere */
         uint32_t mask;
-        bool list_files;
+        bool list_files; /* CRAWL */
         bool shallow; /* CRAWL: nothing below the directory; the loop asks for what is wanted */
-        uint32_t only_mount; /* CRAWL: another is not entered, EXDEV; 0: whichever it is on */
+        uint32_t only_mount; /* CRAWL, LIST: another is not entered, EXDEV; 0: whichever it is on */
         bool wait; /* RESOLVE: where nothing is there, watch the nearest directory above that is */
         atomic_bool cancelled;
 
@@ -116,7 +119,8 @@ struct lookup {
         dev_t parent_device; /* LOOKUP_VNODE, LOOKUP_STAT: of the directory that the path leads through */
         ino_t parent_inode;
         uint32_t next_index;
-        char *listing;    /* space for getdents64(2) */
+        struct buffer entries; /* LIST: question.h, a link for each */
+        char *space;      /* for getdents64(2) */
         bool has_own_cwd; /* the thread: it may go where it likes */
         struct lookup_message end;
 
@@ -141,6 +145,7 @@ struct lookup {
         uint64_t n_placed; /* tree.n_placed at submission: what was placed since is younger */
         struct file_watch *watch;
         int watched_wd; /* LOOKUP_STAT: the mark it is about */
+        struct listing *listing; /* LIST: that it is for; NULL: it is not wanted any more */
 };
 
 /* The error of a directory that lies too deep for one walk: ask for it again. */

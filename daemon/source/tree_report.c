@@ -122,3 +122,39 @@ void tree_report_rename(struct tree *tree, struct dir *from, const char *from_na
                 }
         }
 }
+
+void tree_tell_rescan(struct file_watch *watch, const char *path, size_t size) {
+        struct report report = REPORT_INIT;
+
+        report.notes = KEV_NOTE_RESCAN;
+        report.kind = KEV_KIND_DIRECTORY;
+        report.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
+        report.below = (struct event_path){ path, size };
+        watch_report(watch, &report);
+        report_done(&report);
+}
+
+void tree_tell_seen(struct file_watch *watch, const struct report *report, bool sees_to, bool sees_from,
+                    bool unfolds) {
+        struct report part = *report;
+
+        part.event = NULL;
+        part.event_key = NULL;
+        if (!report->from_below.bytes) {
+                if (sees_to)
+                        watch_report(watch, &part);
+        } else if (sees_to && sees_from) {
+                watch_report(watch, &part);
+        } else if (sees_to || sees_from) {
+                part.notes = (part.notes & ~KEV_NOTE_RENAME) | (sees_to ? KEV_NOTE_MOVEDIN : KEV_NOTE_MOVEDOUT);
+                if (sees_from) {
+                        part.notes &= ~KEV_NOTE_REPLACE;
+                        part.below = part.from_below;
+                }
+                part.from_below = (struct event_path){ 0 };
+                watch_report(watch, &part);
+                if (sees_to && unfolds && part.kind == KEV_KIND_DIRECTORY)
+                        tree_tell_rescan(watch, part.below.bytes, part.below.size);
+        }
+        report_done(&part);
+}
