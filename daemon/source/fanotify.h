@@ -4,7 +4,10 @@
 /*
  * tree on fanotify(7): what the parts of this source share.
  *
- *   fanotify.c         attaching, detaching, barriers
+ *   fanotify.c         the source as a whole: opening, closing, barriers
+ *   fanotify_attach.c  attaching, detaching, and which directory a watch is about
+ *   fanotify_wait.c    watches whose directory is not there
+ *   fanotify_mount.c   mounts that come and go
  *   fanotify_group.c   one file system's queue: reading, and dispatching events
  *   fanotify_place.c   which directory a handle is
  *   fanotify_tree.c    what events do to the trees, and telling them
@@ -185,14 +188,37 @@ void inquiry_end(struct fanotify *s, struct inquiry *inquiry);
 
 /* Barriers that have nothing to wait for any more are done. */
 void fanotify_check_barriers(struct fanotify *s);
+
+/* ---- fanotify_attach.c -------------------------------------------------------------------- */
+
+/* Of the class: source.h. */
+int fanotify_attach(struct source *source, struct subscription *subscription, const struct subject *subject,
+                    struct refusal *refusal);
+int fanotify_modify(struct source *source, struct subscription *subscription, const struct subject *subject,
+                    struct refusal *refusal);
+void fanotify_select(struct source *source, struct subscription *subscription);
+void fanotify_detach(struct source *source, struct subscription *subscription);
 /* The watch's directory is gone. */
 void fanotify_end_watch(struct fanotify *s, struct file_watch *watch, uint64_t realtime_usec);
 /* Whether the watch's directory is still where it was named is asked. */
 void fanotify_check_watch(struct fanotify *s, struct file_watch *watch);
-/* A name has come to be: watches that wait for it look again. */
-void fanotify_on_appeared(struct fanotify *s, const char *name);
 /* The group is ready; with an error (positive) it is not to be had, or is no more. */
 void fanotify_on_group(struct group *g, int error);
+/* Watches whose question could not be put are refused, or go on as they were. */
+void fanotify_take_unanswered(struct fanotify *s);
+
+/* ---- fanotify_wait.c ---------------------------------------------------------------------- */
+
+/* A name has come to be: watches that wait for it look again. */
+void fanotify_on_appeared(struct fanotify *s, const char *name);
+/* Something else may be found from now on: those that wait look again before long. */
+void fan_wait_look_soon(struct fanotify *s);
+/* The names that were waited for, and the timer, as the source ends. */
+void fan_wait_free(struct fanotify *s);
+
+/* ---- fanotify_mount.c --------------------------------------------------------------------- */
+
+void fanotify_follow_mounts(struct fanotify *s);
 
 /* ---- fanotify_group.c --------------------------------------------------------------------- */
 

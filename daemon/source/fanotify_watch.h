@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* A tree watch on fanotify: what fanotify.c and fanotify_access.c share. */
+/* A tree watch on fanotify: what fanotify_attach.c, fanotify_wait.c, fanotify_mount.c and fanotify_access.c share. */
 
 #include "fanotify.h"
 
@@ -32,6 +32,20 @@ struct fan_watch {
 static inline struct fan_watch *fan_watch_of(struct file_watch *watch) {
         return container_of(watch, struct fan_watch, watch);
 }
+
+/* ---- fanotify_attach.c -------------------------------------------------------------------- */
+
+/* Its directory is asked for; once more if that is under way. */
+void fan_watch_ask(struct fan_watch *w);
+
+/* ---- fanotify_wait.c ---------------------------------------------------------------------- */
+
+/* The watch has no directory: from now on it waits for it. */
+void fan_wait_begin(struct fan_watch *w);
+/* It has its directory, or ends. */
+void fan_wait_end(struct fan_watch *w);
+
+/* ---- fanotify_access.c -------------------------------------------------------------------- */
 
 /* The watch ends. */
 void held_forget(struct fan_watch *watch);

@@ -15,7 +15,7 @@ enum watch_state {
         WATCH_RESOLVING, /* a lookup tells what it is */
         WATCH_STARTING,  /* tree: directories are being watched */
         WATCH_IN_FORCE,
-        WATCH_WAITING,   /* tree: the directory is not there; inotify_wait.c */
+        WATCH_WAITING,   /* tree: the directory is not there; inotify_wait.c, fanotify_wait.c */
         WATCH_ENDED,     /* what was watched is gone */
 };
 

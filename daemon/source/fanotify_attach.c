@@ -1,0 +1,564 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * Attaching, and which directory a watch is about. The client's stand-in resolves the path, or the descriptor, and
+ * answers with the handles from the mount's root down. That is about the moment in which it looked: so it is asked
+ * when the file system's group is ready, and its answer is taken once all that was queued as it came is handled. If
+ * one of the directories was moved after the question was put, it is put again. Whether the directory of a watch in
+ * force is still where it was named is the same question.
+ *
+ * A watch has one question under way at most; one that is put meanwhile is put when that one is answered (`again`).
+ * What can't be watched here is passed on to the next mechanism, and what isn't there waits (fanotify_wait.c).
+ */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "fanotify_watch.h"
+#include "log.h"
+#include "workers.h"
+
+enum { TRIES_MAX = 64 }; /* to find a directory that is being moved about */
+
+/* ---- watches that end --------------------------------------------------------------------------------- */
+
+static void tell_self(struct file_watch *watch, uint64_t notes, uint32_t flags, uint64_t realtime_usec) {
+        struct report report = REPORT_INIT;
+
+        report.notes = notes;
+        report.flags = flags;
+        report.kind = KEV_KIND_DIRECTORY;
+        report.realtime_usec = realtime_usec;
+        report.below = (struct event_path){ "", 0 };
+        watch_report(watch, &report);
+        report_done(&report);
+}
+
+/* The watch has no directory any more. */
+static void leave(struct fan_watch *w) {
+        struct view *v = take_pointer(&w->view);
+
+        if (!v)
+                return;
+        jobs_forget(&v->lister, &w->watch);
+        held_forget(w);
+        list_remove(&w->watch.subscription->link);
+        list_remove(&w->watch.link);
+        tree_count(w->watch.dir, -1);
+        v->n_who -= w->wants_who;
+        w->watch.dir = NULL;
+        v->n_watches--;
+        mux_defer(w->s->mux, &w->s->tidy);
+}
+
+/* It is kept, and its events are read, as long as a watch may need them. */
+static void set_group(struct fan_watch *w, struct group *g) {
+        if (w->group)
+                w->group->n_watches--;
+        w->group = g;
+        if (g)
+                g->n_watches++;
+        mux_defer(w->s->mux, &w->s->tidy);
+}
+
+/* Nothing more is to be told for it. */
+static void answered(struct fan_watch *w) {
+        if (!list_empty(&w->inquiry.link))
+                inquiry_end(w->s, &w->inquiry);
+        mux_defer(w->s->mux, &w->s->tidy);
+}
+
+static void stop_asking(struct fan_watch *w) {
+        if (w->asked)
+                asked_forget(take_pointer(&w->asked));
+        list_remove(&w->due.link);
+        list_remove(&w->attaching);
+        answered(w);
+        w->again = false;
+}
+
+void fanotify_end_watch(struct fanotify *s _unused_, struct file_watch *watch, uint64_t realtime_usec) {
+        struct fan_watch *w = fan_watch_of(watch);
+        bool waits = watch->path && watch->subscription->notes & KEV_NOTE_BACK;
+
+        leave(w);
+        stop_asking(w);
+        watch->state = WATCH_ENDED;
+        tell_self(watch, KEV_NOTE_GONE, waits ? 0 : KEV_FLAG_EOF, realtime_usec);
+        if (!waits)
+                return;
+        w->returning = true;
+        fan_wait_begin(w);
+        fan_watch_ask(w);
+}
+
+/* ---- not here, or not there --------------------------------------------------------------------------- */
+
+static bool is_absence(int error) {
+        return error == ENOENT || error == ENOTDIR || error == ELOOP;
+}
+
+static const char *explain(int error) {
+        switch (error) {
+        case ENOENT:
+                return "path: there is no such file or directory";
+        case ENOTDIR:
+                return "path: not a directory";
+        case EACCES:
+                return "path: it may not be read";
+        case ELOOP:
+                return "path: too many symbolic links";
+        case EXDEV:
+                return "descriptor: not to be found from where the daemon is";
+        default:
+                return "path: it can't be watched";
+        }
+}
+
+struct closing {
+        struct work work;
+        int fd;
+};
+
+static void run_closing(struct work *work) {
+        struct closing *closing = container_of(work, struct closing, work);
+
+        (void)close(closing->fd);
+        free(closing);
+}
+
+/* A file system that its client controls may take its time to close a file. */
+static void close_elsewhere(struct fan_watch *w) {
+        struct closing *closing = w->fd >= 0 ? calloc(1, sizeof(*closing)) : NULL;
+
+        if (!closing)
+                return;
+        closing->fd = take_fd(&w->fd);
+        closing->work.run = run_closing;
+        if (workers_submit(w->s->source.context->workers, w->watch.asker->uid, &closing->work) == 0)
+                return;
+        log_warning("fanotify: no thread to close a descriptor of user %u", w->watch.asker->uid);
+        free(closing);
+}
+
+/* Not here: the next mechanism is asked to serve it. */
+static void pass_on(struct fan_watch *w, int error) {
+        struct subscription *subscription = w->watch.subscription;
+        const struct source_context *context = w->s->source.context;
+        const struct sink *sink = context->sink;
+        char *path _cleanup_(freep) = take_pointer(&w->watch.path);
+        int fd = w->fd < 0 ? -1 : fcntl(w->fd, F_DUPFD_CLOEXEC, 3), r;
+        struct fan_watch closer = { .s = w->s, .watch.asker = w->watch.asker, .fd = fd };
+        struct subject subject = {
+                .filter = KEV_FILTER_TREE,
+                .notes = subscription->notes,
+                .path = path,
+                .fd = fd,
+                .pid = ABSENT,
+                .data = ABSENT,
+                .waits = w->watch.waits_first,
+                .list = w->list,
+                .exclude_self = w->exclude_self,
+                .second_choice = true,
+                .asker = w->watch.asker,
+        };
+        struct refusal refusal;
+
+        (void)snprintf(w->s->source.reason, sizeof(w->s->source.reason), "%s on %s, so inotify serves %.80s",
+                       strerror(error), w->kind_of_fs[0] ? w->kind_of_fs : "that file system", path ? path : "it");
+        log_debug("fanotify: %s", w->s->source.reason);
+        r = sources_pass_on(subscription, &subject, &refusal); /* frees it here */
+        close_elsewhere(&closer);
+        if (r < 0 && context->file_mechanism == FILE_MECHANISM_FANOTIFY)
+                (void)refuse(&refusal, EOPNOTSUPP, "path: fanotify can't watch its file system: %s", strerror(error));
+        if (r == 0)
+                sink->attached(subscription, NULL);
+        else if (r < 0)
+                sink->attached(subscription, &refusal);
+}
+
+static void give_up(struct fan_watch *w, int error) {
+        struct refusal refusal;
+
+        (void)refuse(&refusal, error, "%s", explain(error));
+        w->s->source.context->sink->attached(w->watch.subscription, &refusal);
+}
+
+/* Without a directory: it is refused, or goes on waiting. */
+static void on_absent(struct fan_watch *w, int error) {
+        answered(w);
+        if (w->watch.state == WATCH_IN_FORCE) {
+                if (is_absence(error)) /* else it is not known, and as good as before */
+                        fanotify_end_watch(w->s, &w->watch, realtime_nsec() / NSEC_PER_USEC);
+                return;
+        }
+        if (w->watch.state == WATCH_WAITING) { /* whatever it is: it is looked at again */
+                if (w->again)
+                        fan_watch_ask(w);
+                return;
+        }
+        if (w->watch.waits_first && is_absence(error)) {
+                w->returning = true;
+                fan_wait_begin(w);
+                w->s->source.context->sink->attached(w->watch.subscription, NULL);
+                return;
+        }
+        give_up(w, error);
+}
+
+/* ---- which directory a watch is about ----------------------------------------------------------------- */
+
+/* Of its links, whether one may have been moved since it was asked. */
+static bool is_stale(const struct group *g, uint64_t number, const char *links, size_t size) {
+        struct link_view link;
+
+        while (link_take(&links, &size, &link))
+                if (group_has_moved(g, number, handle_hash(handle_refer(&link.handle))))
+                        return true;
+        return false;
+}
+
+static void enter(struct fan_watch *w, struct view *v, struct dir *dir) {
+        struct file_watch *watch = &w->watch;
+        struct fanotify *s = w->s;
+        bool returning = w->returning;
+
+        fan_wait_end(w);
+        close_elsewhere(w); /* it would keep the file system from being unmounted */
+        w->view = v;
+        v->n_watches++;
+        if (!tree_is_watched_below(dir, NULL))
+                v->generation++; /* what was outside may be below it */
+        watch->dir = dir;
+        watch->serial = ++s->serial;
+        watch->state = WATCH_IN_FORCE;
+        tree_count(dir, 1);
+        list_append(&dir->subscriptions, &watch->subscription->link);
+        list_append(&v->tree.watches, &watch->link);
+        w->returning = false;
+        w->tries = 0;
+        answered(w);
+        w->wants_who = watch->subscription->notes & KEV_NOTE_WHO;
+        v->n_who += w->wants_who;
+        if (w->list)
+                job_start(&v->lister, dir, NULL, watch);
+        if (returning)
+                tell_self(watch, KEV_NOTE_BACK | KEV_NOTE_RESCAN, 0, realtime_nsec() / NSEC_PER_USEC);
+        else
+                s->source.context->sink->attached(watch->subscription, NULL);
+}
+
+/* All that was queued as the answer came is handled: the tree is as it was then. */
+static void on_due(struct due *due) {
+        struct fan_watch *w = container_of(due, struct fan_watch, due);
+        struct group *g = w->group;
+        struct subject_place place;
+        const char *path = w->answer.data + sizeof(place), *links;
+        char mount_point[HELPER_PATH_MAX];
+        struct view *v;
+        enum watch_state state = w->watch.state;
+        struct dir *dir = NULL;
+        size_t size;
+
+        if (g->failed || g->unmounted) { /* what was compared was not its events */
+                if (w->view)
+                        on_absent(w, ENOENT);
+                else {
+                        set_group(w, NULL);
+                        fan_watch_ask(w);
+                }
+                return;
+        }
+        memcpy(&place, w->answer.data, sizeof(place));
+        links = path + place.path_size;
+        size = w->answer.size - sizeof(place) - place.path_size;
+        if (w->again || is_stale(g, w->asked_at, links, size)) {
+                if (w->tries++ < TRIES_MAX)
+                        fan_watch_ask(w);
+                else
+                        on_absent(w, ENOENT);
+                return;
+        }
+        memcpy(mount_point, path, place.mount_point_size);
+        mount_point[place.mount_point_size] = 0;
+        v = view_get(g, place.mount, mount_point);
+        if (v)
+                dir = place_take_links(v, links, size);
+        if (w->watch.state != state) /* it has ended by what was found */
+                return;
+        if (w->watch.state == WATCH_IN_FORCE) {
+                w->tries = 0;
+                if (v != w->view || dir != w->watch.dir)
+                        fanotify_end_watch(w->s, &w->watch, realtime_nsec() / NSEC_PER_USEC);
+                else
+                        answered(w);
+        } else if (dir)
+                enter(w, v, dir);
+        else
+                on_absent(w, ENOMEM);
+}
+
+/* Whether what a stand-in has answered is what it should be. */
+static bool is_whole(const struct fan_watch *w) {
+        struct subject_place place;
+
+        if (w->answer.size < sizeof(place))
+                return false;
+        memcpy(&place, w->answer.data, sizeof(place));
+        return place.path_size > 0 && place.path_size <= w->answer.size - sizeof(place) &&
+               w->answer.data[sizeof(place) + place.path_size - 1] == 0 &&
+               place.mount_point_size < MIN(place.path_size, (uint32_t)HELPER_PATH_MAX) &&
+               memchr(place.file_system_name, 0, sizeof(place.file_system_name));
+}
+
+static void on_resolved(void *owner, const struct answer *answer, const char *bytes) {
+        struct fan_watch *w = owner;
+        struct subject_place place;
+        struct group *g = NULL;
+        char mount_point[HELPER_PATH_MAX];
+        int error = answer->error, r;
+
+        if (answer->size > 0)
+                buffer_put(&w->answer, bytes, answer->size);
+        if (answer->more)
+                return;
+        w->asked = NULL;
+        if (w->answer.error)
+                error = ENOMEM;
+        else if (error == 0 && !is_whole(w))
+                error = EIO;
+        if (error == EIO) /* the stand-in was ended, by its user perhaps */
+                error = EAGAIN;
+        if (error != 0) {
+                bool here = is_absence(error) || error == EACCES || error == ENOMEM || error == EAGAIN ||
+                            error == EPERM;
+
+                if (here || w->watch.state == WATCH_IN_FORCE || w->watch.state == WATCH_WAITING)
+                        on_absent(w, error);
+                else
+                        pass_on(w, error);
+                return;
+        }
+        memcpy(&place, w->answer.data, sizeof(place));
+        if (w->view) {
+                /* Something else is mounted there. */
+                if (place.mount != w->view->mount || w->group->unmounted)
+                        on_absent(w, ENOENT);
+                else
+                        group_await(w->group, &w->due);
+                return;
+        }
+        memcpy(w->kind_of_fs, place.file_system_name, sizeof(w->kind_of_fs));
+        memcpy(mount_point, w->answer.data + sizeof(place), place.mount_point_size);
+        mount_point[place.mount_point_size] = 0;
+        r = group_get(w->s, &place, mount_point, &g);
+        if (r < 0) {
+                on_absent(w, -r);
+                return;
+        }
+        if (g->ready && w->group == g) {
+                group_await(g, &w->due);
+                return;
+        }
+        /* The answer has to be younger than the mark, and the events are to be told from one another. */
+        set_group(w, g);
+        if (g->ready)
+                fan_watch_ask(w);
+        else
+                list_append(&g->attaching, &w->attaching);
+}
+
+void fan_watch_ask(struct fan_watch *w) {
+        struct question question = { .kind = QUESTION_RESOLVE };
+
+        if (w->asked || !list_empty(&w->due.link) || !list_empty(&w->attaching)) {
+                w->again = true;
+                return;
+        }
+        w->again = false;
+        if (!w->view && w->group && w->group->unmounted)
+                set_group(w, NULL);
+        if (list_empty(&w->inquiry.link) && w->watch.state != WATCH_RESOLVING) {
+                w->inquiry.of_user = true;
+                w->inquiry.uid = w->watch.asker->uid;
+                inquiry_begin(w->s, &w->inquiry);
+        }
+        buffer_reset(&w->answer);
+        if (w->group && w->group->ready) {
+                group_read(w->group);
+                w->asked_at = w->group->n_read;
+                mux_defer(w->s->mux, &w->group->go_on);
+        }
+        w->asked = helper_ask(peer_helper(w->peer), &question, w->fd < 0 ? w->watch.path : NULL,
+                              w->fd, on_resolved, w);
+        if (w->asked)
+                return;
+        /* Not from within, since whoever attaches it does not expect an answer yet. */
+        list_append(&w->s->unanswered, &w->attaching);
+        mux_defer(w->s->mux, &w->s->tidy);
+}
+
+void fanotify_take_unanswered(struct fanotify *s) {
+        while (!list_empty(&s->unanswered)) {
+                struct fan_watch *w = list_entry(s->unanswered.next, struct fan_watch, attaching);
+
+                list_remove(&w->attaching);
+                on_absent(w, EAGAIN);
+        }
+}
+
+void fanotify_check_watch(struct fanotify *s _unused_, struct file_watch *watch) {
+        struct fan_watch *w = fan_watch_of(watch);
+
+        if (w->watch.path)
+                fan_watch_ask(w);
+        else if (w->group->unmounted) /* a descriptor leads nowhere else */
+                fanotify_end_watch(w->s, watch, realtime_nsec() / NSEC_PER_USEC);
+}
+
+void fanotify_on_group(struct group *g, int error) {
+        struct fanotify *s = g->s;
+
+        while (!list_empty(&g->attaching)) {
+                struct fan_watch *w = list_entry(g->attaching.next, struct fan_watch, attaching);
+
+                list_remove(&w->attaching);
+                if (error == 0)
+                        fan_watch_ask(w);
+                else {
+                        set_group(w, NULL);
+                        if (w->watch.state == WATCH_WAITING)
+                                answered(w); /* again with the timer */
+                        else
+                                pass_on(w, error);
+                }
+        }
+        if (error == 0)
+                return;
+        log_info("fanotify: a file system of the kind %s can't be watched: %s", g->name, strerror(error));
+        g->failed = true;
+        g->ready = false;
+        list_for_each(entry, &g->due) {
+                struct due *due = list_entry(entry, struct due, link);
+
+                if (due->fn == on_due) {
+                        list_remove(&due->link);
+                        on_due(due);
+                }
+        }
+        /* What it has served is begun anew, with another. */
+        list_for_each(entry, &g->views) {
+                struct view *v = list_entry(entry, struct view, link);
+
+                while (!list_empty(&v->tree.watches)) {
+                        struct fan_watch *w =
+                                fan_watch_of(list_entry(v->tree.watches.next, struct file_watch, link));
+
+                        stop_asking(w);
+                        leave(w);
+                        set_group(w, NULL);
+                        tell_self(&w->watch, KEV_NOTE_DEGRADED, 0, realtime_nsec() / NSEC_PER_USEC);
+                        w->returning = true;
+                        fan_wait_begin(w);
+                        fan_watch_ask(w);
+                }
+        }
+        mux_defer(s->mux, &s->tidy);
+}
+
+/* ---- attach ------------------------------------------------------------------------------------------- */
+
+static void free_watch(struct fan_watch *w) {
+        if (!w)
+                return;
+        close_elsewhere(w);
+        buffer_free(&w->answer);
+        free(w->watch.path);
+        free(w);
+}
+
+int fanotify_attach(struct source *source, struct subscription *subscription, const struct subject *subject,
+                           struct refusal *refusal) {
+        struct fanotify *s = container_of(source, struct fanotify, source);
+        struct fan_watch *w;
+        int r = 0;
+
+        if (subject->fd < 0 && subject->asker->other_mounts)
+                return refuse(refusal, EXDEV, "path: the caller lives in another mount namespace; pass a descriptor");
+        w = calloc(1, sizeof(*w));
+        if (!w)
+                return refuse(refusal, ENOMEM, "no memory");
+        w->s = s;
+        w->fd = -1;
+        w->due.fn = on_due;
+        w->list = subject->list;
+        w->exclude_self = subject->exclude_self;
+        w->watch.subscription = subscription;
+        w->watch.filter = KEV_FILTER_TREE;
+        w->watch.state = WATCH_RESOLVING;
+        w->watch.asker = subject->asker;
+        list_init(&w->watch.link);
+        list_init(&w->due.link);
+        list_init(&w->inquiry.link);
+        list_init(&w->attaching);
+        list_init(&w->held);
+        list_init(&w->holding);
+        if (subject->fd >= 0) {
+                w->fd = fcntl(subject->fd, F_DUPFD_CLOEXEC, 3);
+                if (w->fd < 0)
+                        r = -errno;
+        } else {
+                w->watch.path = strdup(subject->path);
+                if (!w->watch.path)
+                        r = -ENOMEM;
+                w->watch.waits_first = subject->waits;
+        }
+        if (r == 0)
+                w->peer = peer_get(s, subject->asker, &r);
+        if (r < 0) {
+                free_watch(w);
+                return refuse(refusal, -r, "path: %s", strerror(-r));
+        }
+        subscription->object = &w->watch;
+        s->n_watches++;
+        fan_watch_ask(w);
+        return 1;
+}
+
+int fanotify_modify(struct source *source _unused_, struct subscription *subscription,
+                           const struct subject *subject, struct refusal *refusal) {
+        struct fan_watch *w = fan_watch_of(subscription->object);
+
+        if (subject->list && !w->list)
+                return refuse(refusal, EOPNOTSUPP, "tree.list: can't be added later; remove the watch and add another");
+        w->exclude_self = subject->exclude_self;
+        if (w->view)
+                w->view->n_who -= w->wants_who;
+        w->wants_who = subject->notes & KEV_NOTE_WHO;
+        if (w->view)
+                w->view->n_who += w->wants_who;
+        return 0;
+}
+
+void fanotify_select(struct source *source _unused_, struct subscription *subscription) {
+        struct file_watch *watch = subscription->object;
+
+        if (watch->state == WATCH_IN_FORCE) /* what was left out so far was not told */
+                tell_self(watch, KEV_NOTE_RESCAN, 0, realtime_nsec() / NSEC_PER_USEC);
+}
+
+void fanotify_detach(struct source *source, struct subscription *subscription) {
+        struct fanotify *s = container_of(source, struct fanotify, source);
+        struct fan_watch *w = fan_watch_of(take_pointer(&subscription->object));
+
+        stop_asking(w);
+        leave(w);
+        set_group(w, NULL);
+        fan_wait_end(w);
+        peer_put(s, w->peer);
+        s->n_watches--;
+        free_watch(w);
+        mux_defer(s->mux, &s->tidy);
+}
