@@ -3,8 +3,6 @@
 
 #include <errno.h>
 
-enum { BARRIER_MAX_MSEC = 1000 };
-
 /* ---- inquiries, and barriers ------------------------------------------------------------------------ */
 
 void inquiry_begin(struct fanotify *s, struct inquiry *inquiry) {
@@ -16,7 +14,9 @@ void inquiry_end(struct fanotify *s _unused_, struct inquiry *inquiry) {
         list_remove(&inquiry->link);
 }
 
-static bool is_past(struct fanotify *s, struct source_barrier *barrier) {
+static bool is_past(struct barriers *barriers, struct source_barrier *barrier) {
+        struct fanotify *s = container_of(barriers, struct fanotify, barriers);
+
         list_for_each(entry, &s->groups) {
                 const struct group *g = list_entry(entry, struct group, link);
 
@@ -36,33 +36,6 @@ static bool is_past(struct fanotify *s, struct source_barrier *barrier) {
         return true;
 }
 
-void fanotify_check_barriers(struct fanotify *s) {
-        list_for_each(entry, &s->barriers) {
-                struct source_barrier *barrier = list_entry(entry, struct source_barrier, link);
-
-                if (!is_past(s, barrier))
-                        continue;
-                list_remove(&barrier->link);
-                barrier->fn(barrier);
-        }
-}
-
-static void on_barrier_timer(struct mux_timer *timer) {
-        struct fanotify *s = container_of(timer, struct fanotify, barrier_timer);
-        uint64_t now = monotonic_nsec();
-
-        while (!list_empty(&s->barriers)) {
-                struct source_barrier *barrier = list_entry(s->barriers.next, struct source_barrier, link);
-
-                if (barrier->deadline_nsec > now) {
-                        (void)mux_timer_set(s->mux, &s->barrier_timer, barrier->deadline_nsec, on_barrier_timer);
-                        break;
-                }
-                list_remove(&barrier->link);
-                barrier->fn(barrier);
-        }
-}
-
 static bool fanotify_barrier(struct source *source, struct source_barrier *barrier) {
         struct fanotify *s = container_of(source, struct fanotify, source);
 
@@ -72,15 +45,7 @@ static bool fanotify_barrier(struct source *source, struct source_barrier *barri
                 if (g->ready)
                         group_run(g);
         }
-        barrier->position = s->n_chunks;
-        barrier->serial = 0;
-        if (is_past(s, barrier))
-                return false;
-        barrier->deadline_nsec = monotonic_nsec() + BARRIER_MAX_MSEC * NSEC_PER_MSEC;
-        if (list_empty(&s->barriers))
-                (void)mux_timer_set(s->mux, &s->barrier_timer, barrier->deadline_nsec, on_barrier_timer);
-        list_append(&s->barriers, &barrier->link);
-        return true;
+        return barriers_add(&s->barriers, barrier, s->n_chunks);
 }
 
 /* ---- the source -------------------------------------------------------------------------------------------- */
@@ -92,7 +57,7 @@ static void on_tidy(struct mux_deferred *deferred) {
         list_for_each(entry, &s->groups)
                 group_release(list_entry(entry, struct group, link));
         peers_tidy(s);
-        fanotify_check_barriers(s);
+        barriers_check(&s->barriers);
 }
 
 static int fanotify_open(struct source_context *context, struct source **ret_source) {
@@ -112,7 +77,7 @@ static int fanotify_open(struct source_context *context, struct source **ret_sou
         list_init(&s->waiting);
         list_init(&s->unanswered);
         list_init(&s->inquiries);
-        list_init(&s->barriers);
+        barriers_init(&s->barriers, s->mux, is_past);
         mux_deferred_init(&s->tidy, on_tidy);
         r = broker_open(s->mux, context->broker_fd, &s->broker);
         if (r < 0) {
@@ -133,7 +98,7 @@ static void fanotify_close(struct source *source) {
         peers_free(s);
         fan_wait_free(s);
         mux_deferred_cancel(&s->tidy);
-        mux_timer_clear(s->mux, &s->barrier_timer);
+        barriers_close(&s->barriers);
         s->broker = broker_close(s->broker);
         free(s);
 }

@@ -4,7 +4,7 @@
 /*
  * tree on fanotify(7): what the parts of this source share.
  *
- *   fanotify.c         the source as a whole: opening, closing, barriers
+ *   fanotify.c         the source as a whole: opening, closing, what barriers wait for
  *   fanotify_attach.c  attaching, detaching, and which directory a watch is about
  *   fanotify_wait.c    watches whose directory is not there
  *   fanotify_mount.c   mounts that come and go
@@ -46,6 +46,7 @@
 
 #include <sys/types.h>
 
+#include "barrier.h"
 #include "client.h"
 #include "file_watch.h"
 #include "handle.h"
@@ -171,8 +172,7 @@ struct fanotify {
         struct list inquiries;
         uint64_t serial;
         uint64_t n_chunks; /* read, of all groups */
-        struct list barriers;
-        struct mux_timer barrier_timer;
+        struct barriers barriers;
         uint64_t n_watches;
         struct mux_deferred tidy; /* what nobody uses any more goes */
         pid_t pid; /* the daemon's: what it does itself is not told */
@@ -181,13 +181,10 @@ struct fanotify {
 #define FAN_MASK                                                                                           \
         (FAN_CREATE | FAN_DELETE | FAN_RENAME | FAN_MODIFY | FAN_CLOSE_WRITE | FAN_ATTRIB | FAN_ONDIR)
 
-void inquiry_begin(struct fanotify *s, struct inquiry *inquiry);
-void inquiry_end(struct fanotify *s, struct inquiry *inquiry);
-
 /* ---- fanotify.c -------------------------------------------------------------------------- */
 
-/* Barriers that have nothing to wait for any more are done. */
-void fanotify_check_barriers(struct fanotify *s);
+void inquiry_begin(struct fanotify *s, struct inquiry *inquiry);
+void inquiry_end(struct fanotify *s, struct inquiry *inquiry);
 
 /* ---- fanotify_attach.c -------------------------------------------------------------------- */
 

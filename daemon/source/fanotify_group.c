@@ -429,7 +429,7 @@ void group_run(struct group *g) {
                 places_shrink(list_entry(entry, struct view, link));
         if (g->backlog >= BACKLOG_MAX) /* it waits for an answer: it is read no faster */
                 gather(g);
-        fanotify_check_barriers(g->s);
+        barriers_check(&g->s->barriers);
 }
 
 bool group_has_handled(const struct group *g, uint64_t chunk_number) {

@@ -11,7 +11,6 @@ enum {
         BACKLOG_MAX = 64 * 1024 * 1024, /* then the kernel's queue may overflow */
         EVENTS_A_TURN = 1024,
         TRASH_A_TURN = 64,
-        BARRIER_MAX_MSEC = 1000,
 };
 
 struct chunk {
@@ -166,7 +165,6 @@ bool inotify_has_handled(const struct inotify *s, uint64_t position) {
                (list_empty(&s->moves) || list_entry(s->moves.next, struct move, link)->position >= position);
 }
 
-static void check_barriers(struct inotify *s);
 static void on_move_timer(struct mux_timer *timer);
 
 /* What everything that was handled leads to. */
@@ -186,7 +184,7 @@ static void after_handling(struct inotify *s) {
                 vnode_recheck_all(s);
                 wait_look_all(s);
         }
-        check_barriers(s);
+        barriers_check(&s->barriers);
 }
 
 static void handle_some(struct inotify *s) {
@@ -273,7 +271,9 @@ static bool concerns(const struct inotify *s, const struct lookup *lookup, const
         return false;
 }
 
-static bool is_past(struct inotify *s, struct source_barrier *barrier) {
+static bool is_past(struct barriers *barriers, struct source_barrier *barrier) {
+        struct inotify *s = container_of(barriers, struct inotify, barriers);
+
         if (!inotify_has_handled(s, barrier->position))
                 return false;
         if (barrier->serial == 0)
@@ -287,46 +287,11 @@ static bool is_past(struct inotify *s, struct source_barrier *barrier) {
         return true;
 }
 
-static void check_barriers(struct inotify *s) {
-        list_for_each(entry, &s->barriers) {
-                struct source_barrier *barrier = list_entry(entry, struct source_barrier, link);
-
-                if (!is_past(s, barrier))
-                        continue;
-                list_remove(&barrier->link);
-                barrier->fn(barrier);
-        }
-}
-
-static void on_barrier_timer(struct mux_timer *timer) {
-        struct inotify *s = container_of(timer, struct inotify, barrier_timer);
-        uint64_t now = monotonic_nsec();
-
-        while (!list_empty(&s->barriers)) {
-                struct source_barrier *barrier = list_entry(s->barriers.next, struct source_barrier, link);
-
-                if (barrier->deadline_nsec > now) {
-                        (void)mux_timer_set(s->mux, &s->barrier_timer, barrier->deadline_nsec, on_barrier_timer);
-                        break;
-                }
-                list_remove(&barrier->link);
-                barrier->fn(barrier);
-        }
-}
-
 static bool inotify_barrier(struct source *source, struct source_barrier *barrier) {
         struct inotify *s = container_of(source, struct inotify, source);
 
         take_turn(s);
-        barrier->position = s->bytes_read;
-        barrier->serial = 0;
-        if (is_past(s, barrier))
-                return false;
-        barrier->deadline_nsec = monotonic_nsec() + BARRIER_MAX_MSEC * NSEC_PER_MSEC;
-        if (list_empty(&s->barriers))
-                (void)mux_timer_set(s->mux, &s->barrier_timer, barrier->deadline_nsec, on_barrier_timer);
-        list_append(&s->barriers, &barrier->link);
-        return true;
+        return barriers_add(&s->barriers, barrier, s->bytes_read);
 }
 
 /* ---- attach ------------------------------------------------------------------------------------------------ */
@@ -506,7 +471,7 @@ static void inotify_init_lists(struct inotify *s) {
         list_init(&s->due);
         list_init(&s->crawls);
         list_init(&s->unblocked);
-        list_init(&s->barriers);
+        barriers_init(&s->barriers, s->mux, is_past);
         mux_deferred_init(&s->go_on, on_go_on);
         mux_deferred_init(&s->empty_trash, on_empty_trash);
         s->io = MUX_IO_INIT;
@@ -564,7 +529,7 @@ static void inotify_close(struct source *source) {
         mux_deferred_cancel(&s->empty_trash);
         mux_timer_clear(s->mux, &s->awaited_timer);
         mux_timer_clear(s->mux, &s->move_timer);
-        mux_timer_clear(s->mux, &s->barrier_timer);
+        barriers_close(&s->barriers);
         mux_timer_clear(s->mux, &s->retry_timer);
         mux_timer_clear(s->mux, &s->wait_timer);
         while ((entry = list_pop(&s->chunks)))

@@ -49,6 +49,7 @@
 
 #include <sys/inotify.h>
 
+#include "barrier.h"
 #include "file_watch.h"
 #include "listing.h"
 #include "lookup.h"
@@ -141,8 +142,7 @@ struct inotify {
         struct list crawls;    /* of them, by serial */
         struct list unblocked; /* watches that may be in force now */
         uint64_t serial, order;
-        struct list barriers;
-        struct mux_timer barrier_timer;
+        struct barriers barriers;
 };
 
 /* What is asked for a directory of a tree: all that any tree watch may want, so
