@@ -13,6 +13,7 @@
 #include <systemd/sd-daemon.h>
 
 #include "broker.h"
+#include "deputy.h"
 #include "bus.h"
 #include "config.h"
 #include "log.h"
@@ -88,13 +89,13 @@ static int run(struct daemon *d, const struct options *options) {
         return r;
 }
 
-/* fanotify's calls are a system daemon's, and of whoever asks for them. */
+/* What fanotify takes, and acting for other users, is a system daemon's, and of whoever asks for fanotify. */
 static void start_broker(struct daemon *d, const struct options *options) {
         enum file_mechanism m = options->file_mechanism;
         int r = -EOPNOTSUPP;
 
-        if (m == FILE_MECHANISM_FANOTIFY || (m == FILE_MECHANISM_AUTO && options->mode == MODE_SYSTEM))
-                r = broker_start(&d->broker_fd, &d->broker);
+        if (m == FILE_MECHANISM_FANOTIFY || options->mode == MODE_SYSTEM)
+                r = broker_start(deputy_run, &d->broker_fd, &d->broker);
         if (r == 0)
                 return;
         d->broker_fd = r;

@@ -2,7 +2,7 @@
 
 /*
  * The broker takes requests of one fixed size from the daemon, and starts a helper
- * for each: a surveyor for a file system, a stand-in for a peer. It opens nothing
+ * for each: a surveyor for a file system, a stand-in or a deputy for a peer. It opens nothing
  * itself, so nothing can make it wait. What it may be asked for is all here:
  *
  *   a fanotify group with a mark on the file system of a mount (CAP_SYS_ADMIN)
@@ -36,6 +36,8 @@
 #endif
 
 enum { END_SEC = 1, BROKER_FD = 3 };
+
+static deputy_fn *run_deputy;
 
 static const uid_t NOBODYS_UID = 0xffff0000; /* beyond all that is given to users, containers and services */
 
@@ -135,7 +137,8 @@ static int become(const struct helper_request *request) {
         return keep_capabilities(request->uid == 0 ? capability(CAP_DAC_READ_SEARCH) : 0);
 }
 
-static _Noreturn void begin_stand_in(int socket, const struct helper_request *request) {
+/* A stand-in, or a deputy. */
+static _Noreturn void begin_for_peer(int socket, const struct helper_request *request) {
         int r = become(request);
 
         if (r == 0 && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0) /* not the peer's to look into */
@@ -143,7 +146,11 @@ static _Noreturn void begin_stand_in(int socket, const struct helper_request *re
         say_hello(socket, r, -1);
         if (r < 0)
                 _exit(0);
-        stand_in_run(socket);
+        if (request->kind == HELPER_DEPUTY)
+                run_deputy(socket);
+        else
+                stand_in_run(socket);
+        _exit(EXIT_FAILURE);
 }
 
 /* ---- the broker ---------------------------------------------------------------------------- */
@@ -153,7 +160,8 @@ static bool is_whole(const struct helper_request *request, ssize_t size) {
                 return false;
         if (request->kind == HELPER_SURVEYOR)
                 return request->mount_point[0] == '/' && memchr(request->mount_point, 0, HELPER_PATH_MAX);
-        return request->kind == HELPER_STAND_IN && request->n_groups <= HELPER_GROUPS_MAX;
+        return (request->kind == HELPER_STAND_IN || request->kind == HELPER_DEPUTY) &&
+               request->n_groups <= HELPER_GROUPS_MAX;
 }
 
 static void start_helper(int fd, const struct helper_request *request) {
@@ -171,7 +179,7 @@ static void start_helper(int fd, const struct helper_request *request) {
                 (void)close(pair[0]);
                 if (request->kind == HELPER_SURVEYOR)
                         begin_surveyor(pair[1], request);
-                begin_stand_in(pair[1], request);
+                begin_for_peer(pair[1], request);
         }
         if (pid < 0)
                 r = -errno;
@@ -220,7 +228,7 @@ static void keep_only(int socket) {
                 _exit(EXIT_FAILURE);
 }
 
-int broker_start(int *ret_fd, pid_t *ret_pid) {
+int broker_start(deputy_fn *deputy, int *ret_fd, pid_t *ret_pid) {
         uint64_t had;
         int pair[2], r = get_capabilities(&had);
         pid_t pid;
@@ -233,6 +241,7 @@ int broker_start(int *ret_fd, pid_t *ret_pid) {
                 return -errno;
         pid = fork();
         if (pid == 0) {
+                run_deputy = deputy;
                 keep_only(pair[1]);
                 if (keep_capabilities(brokers_capabilities()) < 0)
                         _exit(EXIT_FAILURE);

@@ -221,6 +221,14 @@ void helper_close(struct helper *h) {
         h->state = HELPER_CLOSED;
 }
 
+int helper_take_socket(struct helper *h) {
+        int fd = h->io.fd;
+
+        mux_remove(h->broker->mux, &h->io);
+        helper_close(h);
+        return fd;
+}
+
 struct asked *helper_ask(struct helper *h, const struct question *question, const char *path, int fd, answer_fn *fn,
                          void *owner) {
         struct asked *asked = h->state == HELPER_ENDED || h->state == HELPER_CLOSED ? NULL : calloc(1, sizeof(*asked));

@@ -46,6 +46,8 @@ struct helper {
 int helper_start(struct broker *broker, struct helper *helper, const struct helper_request *request, helper_fn *fn);
 /* Questions that are open are forgotten. */
 void helper_close(struct helper *helper);
+/* Of one that is ready and is not for questions: its socket, the caller's from here on. It is closed by that. */
+int helper_take_socket(struct helper *helper);
 
 /* A part of an answer, or the whole; `bytes` live until the return. With a helper that has ended the error is EIO. */
 typedef void answer_fn(void *owner, const struct answer *answer, const char *bytes);

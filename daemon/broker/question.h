@@ -9,9 +9,10 @@
  *   the broker     starts the others, one for each request; does nothing else
  *   a surveyor     has marked one file system, and answers about its handles
  *   a stand-in     has one peer's user and groups, and nothing more
+ *   a deputy       the same, and watches files for the peer (deputy.h)
  *
- * The last two answer in the order of the questions. All of them end when the
- * daemon's end of their socket is closed.
+ * A surveyor and a stand-in answer in the order of the questions. All of them end
+ * when the daemon's end of their socket is closed.
  */
 
 #include <stdbool.h>
@@ -40,6 +41,7 @@ static inline bool handle_equal(const struct handle *a, const struct handle *b) 
 enum {
         HELPER_SURVEYOR = 1,
         HELPER_STAND_IN,
+        HELPER_DEPUTY,
         HELPER_GROUPS_MAX = 1024,
         HELPER_PATH_MAX = 4096,
 };
@@ -53,7 +55,7 @@ struct helper_request {
         uint64_t mount;
         uint64_t mask; /* fanotify_mark(2) */
         char mount_point[HELPER_PATH_MAX];
-        /* A stand-in. */
+        /* A stand-in, or a deputy. */
         uint32_t uid, gid, n_groups;
         uint32_t groups[HELPER_GROUPS_MAX];
 };

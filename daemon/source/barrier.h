@@ -11,6 +11,14 @@
 #include "mux.h"
 #include "source.h"
 
+/* What an inquiry finds may lead to events: barriers wait for those that are older than they. */
+struct inquiry {
+        struct list link;
+        uint64_t serial;
+        bool of_user; /* only this one's barriers wait */
+        uid_t uid;
+};
+
 struct barriers;
 /* Whether the barrier has nothing to wait for any more. It may keep in barrier->serial, which is 0 at first, the last
  * question that counts. */

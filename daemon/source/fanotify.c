@@ -62,10 +62,11 @@ static void on_tidy(struct mux_deferred *deferred) {
 
 static int fanotify_open(struct source_context *context, struct source **ret_source) {
         struct fanotify *s;
-        int r;
 
-        if (context->broker_fd < 0)
-                return context->broker_fd;
+        if (context->file_mechanism == FILE_MECHANISM_INOTIFY)
+                return -EOPNOTSUPP;
+        if (!context->broker)
+                return context->broker_error;
         s = calloc(1, sizeof(*s));
         if (!s)
                 return -ENOMEM;
@@ -79,11 +80,7 @@ static int fanotify_open(struct source_context *context, struct source **ret_sou
         list_init(&s->inquiries);
         barriers_init(&s->barriers, s->mux, is_past);
         mux_deferred_init(&s->tidy, on_tidy);
-        r = broker_open(s->mux, context->broker_fd, &s->broker);
-        if (r < 0) {
-                free(s);
-                return r;
-        }
+        s->broker = context->broker;
         fanotify_follow_mounts(s);
         *ret_source = &s->source;
         return 0;
@@ -99,7 +96,6 @@ static void fanotify_close(struct source *source) {
         fan_wait_free(s);
         mux_deferred_cancel(&s->tidy);
         barriers_close(&s->barriers);
-        s->broker = broker_close(s->broker);
         free(s);
 }
 

@@ -351,14 +351,14 @@ const char *lookup_message_text(int error) {
         }
 }
 
-/* For now the daemon can't tell what a user other than its own could see by
- * itself, so it serves files to that one, and to root, alone. */
+/* What a user other than the daemon's own could see by itself is not to be told from here: it has a deputy, where
+ * there can be one. */
 static int check_asker(const struct inotify *s, const struct subject *subject, struct refusal *refusal) {
         const struct asker *asker = subject->asker;
 
         if (asker->uid != 0 && asker->uid != s->source.context->uid)
-                return refuse(refusal, EOPNOTSUPP, "%s: this daemon runs as another user, and can't yet tell which "
-                                                   "files you may see; ask one of your own (address user or private)",
+                return refuse(refusal, EOPNOTSUPP, "%s: this daemon runs as another user, and can't tell which files "
+                                                   "you may see; ask one of your own (address user or private)",
                               subject->path ? "path" : "descriptor");
         if (subject->path && subject->fd < 0 && asker->other_mounts)
                 return refuse(refusal, EXDEV, "path: the caller lives in another mount namespace; pass a descriptor");

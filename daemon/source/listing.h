@@ -10,10 +10,10 @@
  * How a directory is listed is the mechanism's: struct lister_class.
  */
 
+#include "barrier.h"
 #include "buffer.h"
 #include "file_watch.h"
 #include "handle.h"
-#include "inquiry.h"
 #include "tree.h"
 
 struct job;

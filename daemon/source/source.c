@@ -6,10 +6,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "client.h"
 #include "log.h"
 
 static const struct source_class *const classes[] = {
-        &source_fanotify, &source_inotify, &source_pidfd, &source_rtnetlink, &source_timer, &source_user,
+        &source_fanotify, &source_inotify, &source_deputies, &source_pidfd, &source_rtnetlink, &source_timer, &source_user,
 };
 
 _Static_assert(ARRAY_SIZE(classes) <= SOURCES_MAX, "struct sources has room for all");
@@ -29,15 +30,21 @@ void report_done(struct report *report) {
         report->event_key = NULL;
 }
 
+static bool needs_broker(const struct source_class *class) {
+        return class == &source_fanotify || class == &source_deputies;
+}
+
 void sources_open(struct sources *sources, struct mux *mux, struct workers *workers, const struct sink *sink,
                   enum file_mechanism file_mechanism, int broker_fd) {
         *sources = (struct sources){
                 .context = {
                         .mux = mux, .workers = workers, .sink = sink, .uid = geteuid(),
-                        .file_mechanism = file_mechanism, .broker_fd = broker_fd,
+                        .file_mechanism = file_mechanism, .broker_error = MIN(broker_fd, 0),
                 },
                 .n = ARRAY_SIZE(classes),
         };
+        if (broker_fd >= 0)
+                sources->context.broker_error = broker_open(mux, broker_fd, &sources->context.broker);
         for (size_t i = 0; i < ARRAY_SIZE(classes); i++) {
                 int r = classes[i]->open(&sources->context, &sources->list[i]);
 
@@ -46,7 +53,7 @@ void sources_open(struct sources *sources, struct mux *mux, struct workers *work
                         sources->list[i]->context = &sources->context;
                         continue;
                 }
-                log_at(classes[i] == &source_fanotify ? LOG_DEBUG : LOG_WARNING, "%s is not to be had: %s", classes[i]->name, strerror(-r));
+                log_at(needs_broker(classes[i]) ? LOG_DEBUG : LOG_WARNING, "%s is not to be had: %s", classes[i]->name, strerror(-r));
                 sources->list[i] = NULL;
                 sources->failed[i] = classes[i];
                 sources->errors[i] = -r;
@@ -58,6 +65,7 @@ void sources_close(struct sources *sources) {
                 if (sources->list[i])
                         sources->list[i]->class->close(sources->list[i]);
         sources->n = 0;
+        sources->context.broker = broker_close(sources->context.broker);
 }
 
 static int attach_to(struct source *source, struct subscription *subscription, const struct subject *subject,
@@ -78,7 +86,7 @@ static bool is_allowed(const struct sources *sources, const struct source_class 
         enum file_mechanism m = sources->context.file_mechanism;
 
         return (class->filters & 1u << filter) &&
-               !(class == &source_inotify && filter == KEV_FILTER_TREE && m == FILE_MECHANISM_FANOTIFY);
+               !((class == &source_inotify || class == &source_deputies) && filter == KEV_FILTER_TREE && m == FILE_MECHANISM_FANOTIFY);
 }
 
 static int attach_from(struct sources *sources, size_t first, struct subscription *subscription,
@@ -95,6 +103,8 @@ static int attach_from(struct sources *sources, size_t first, struct subscriptio
                         continue;
                 if (source)
                         r = attach_to(source, subscription, subject, &next);
+                else if (refused < 0) /* one that is there has said more */
+                        continue;
                 else
                         r = refuse(&next, EOPNOTSUPP, "filter: %s is not to be had here: %s", class->name,
                                    strerror(sources->errors[i]));

@@ -18,6 +18,7 @@
 #include "list.h"
 #include "mux.h"
 
+struct broker;
 struct source;
 struct workers;
 
@@ -119,7 +120,8 @@ struct source_context {
         const struct sink *sink;
         uid_t uid; /* the daemon's own */
         enum file_mechanism file_mechanism;
-        int broker_fd; /* fanotify's, from here on; or why there is none, a negative errno */
+        struct broker *broker; /* NULL: there is none, for a reason: */
+        int broker_error;      /* a negative errno */
         uint64_t kernel_overflows;
 };
 
@@ -166,6 +168,7 @@ struct source {
         char reason[160]; /* why another mechanism served a watch, the last time; or empty */
 };
 
+extern const struct source_class source_deputies;
 extern const struct source_class source_fanotify;
 extern const struct source_class source_inotify;
 extern const struct source_class source_pidfd;
@@ -185,7 +188,7 @@ struct sources {
         size_t n;
 };
 
-/* Opens all. A source that can't be opened leaves its filters without one. */
+/* Opens all. `broker_fd`: the broker's socket, from here on; or why there is none, a negative errno. A source that can't be opened leaves its filters without one. */
 void sources_open(struct sources *sources, struct mux *mux, struct workers *workers, const struct sink *sink,
                   enum file_mechanism file_mechanism, int broker_fd);
 void sources_close(struct sources *sources);

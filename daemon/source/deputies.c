@@ -1,0 +1,604 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The daemon's side of deputies: deputy.h says what they are. */
+
+#include "deputy.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#include "barrier.h"
+#include "channel.h"
+#include "client.h"
+#include "hash.h"
+#include "log.h"
+#include "source.h"
+
+enum {
+        DEPUTIES_MAX = 256,
+        DEPUTIES_OF_USER_MAX = 8,
+        RESTARTS_MAX = 5, /* its user may have ended it, and pays for that */
+        ROOM_MSEC = 5,
+};
+
+struct deputies {
+        struct source source;
+        struct mux *mux;
+        struct list list;
+        struct hash wards;
+        uint64_t last_id;
+        struct barriers barriers;
+        struct mux_timer room_timer;
+        struct list waiting; /* wards whose reports have found no room yet */
+        struct mux_deferred tidy;
+};
+
+/* One set of credentials. */
+struct deputy {
+        struct list link;
+        struct deputies *all;
+        uid_t uid;
+        gid_t gid;
+        size_t n_groups;
+        gid_t *groups;
+        struct helper helper; /* until its socket is there */
+        struct channel channel;
+        bool is_there;
+        bool has_ended;
+        int error; /* why, if it said so; positive errno */
+        unsigned n_restarts;
+        struct list wards;
+        uint64_t n_barriers, n_past;
+        uint64_t registrations, overflows;
+};
+
+enum ward_state {
+        WARD_STARTING,
+        WARD_IN_FORCE,
+        WARD_RETURNING, /* its deputy has ended: another is asked */
+        WARD_ENDED,     /* it has told its last event */
+};
+
+struct ward {
+        struct subscription *subscription;
+        struct list link;
+        struct hash_node node; /* by id */
+        uint64_t id;
+        struct deputy *deputy;
+        struct list waiting; /* reports to be acknowledged */
+        uint64_t n_taken;
+        enum ward_state state;
+        /* To order it again. */
+        struct order order;
+        char *path;
+        int fd; /* until it is ordered, or -1 */
+};
+
+static struct ward *find_ward(const struct deputies *all, uint64_t id) {
+        if (all->wards.n_nodes == 0)
+                return NULL;
+        for (struct hash_node *n = hash_first(&all->wards, hash_u64(id)); n; n = hash_next(n))
+                if (container_of(n, struct ward, node)->id == id)
+                        return container_of(n, struct ward, node);
+        return NULL;
+}
+
+/* ---- orders --------------------------------------------------------------------------------------------- */
+
+static int order(struct deputy *d, const struct order *o, const char *path, int fd) {
+        struct iovec parts[] = {
+                { .iov_base = (void *)o, .iov_len = sizeof(*o) },
+                { .iov_base = (void *)path, .iov_len = o->path_size },
+        };
+
+        return channel_send(&d->channel, parts, ARRAY_SIZE(parts), fd);
+}
+
+static void order_ward(struct ward *w, enum order_kind kind, uint64_t serial) {
+        struct order o = w->order;
+
+        o.kind = kind;
+        o.serial = serial;
+        o.path_size = 0;
+        if (w->deputy->is_there && order(w->deputy, &o, NULL, -1) < 0)
+                log_warning("no memory for an order to a deputy");
+}
+
+static int order_attach(struct ward *w) {
+        int r;
+
+        w->order.flags = (w->order.flags & ~(uint32_t)ORDER_SELECTIVE) |
+                         (w->subscription->selective ? ORDER_SELECTIVE : 0);
+        w->order.path_size = w->path ? (uint32_t)strlen(w->path) + 1 : 0;
+        r = order(w->deputy, &w->order, w->path, w->fd);
+        w->fd = safe_close(w->fd);
+        return r;
+}
+
+/* ---- wards ------------------------------------------------------------------------------------------------ */
+
+static void tell_self(struct ward *w, uint64_t notes, uint32_t flags) {
+        struct report report = REPORT_INIT;
+
+        report.notes = notes;
+        report.flags = flags;
+        report.kind = w->order.filter == KEV_FILTER_TREE ? KEV_KIND_DIRECTORY : KEV_KIND_UNKNOWN;
+        report.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
+        report.below = (struct event_path){ "", 0 };
+        source_report(w->subscription->source, w->subscription, &report);
+        report_done(&report);
+}
+
+/* It is not watched any more, and won't be. */
+static void end_ward(struct ward *w) {
+        w->state = WARD_ENDED;
+        tell_self(w, w->order.filter == KEV_FILTER_TREE ? KEV_NOTE_GONE : KEV_NOTE_REVOKE, KEV_FLAG_EOF);
+}
+
+static void on_attached(struct ward *w, const struct word *word, const char *message, size_t size) {
+        const struct sink *sink = w->deputy->all->source.context->sink;
+        struct refusal refusal;
+
+        if (w->state == WARD_RETURNING) {
+                if (word->error) {
+                        end_ward(w);
+                        return;
+                }
+                w->state = WARD_IN_FORCE;
+                if (w->order.filter == KEV_FILTER_TREE)
+                        tell_self(w, KEV_NOTE_RESCAN, 0);
+                return;
+        }
+        if (word->error) {
+                (void)refuse(&refusal, word->error, "%.*s", (int)size, message);
+                sink->attached(w->subscription, &refusal); /* detaches it */
+                return;
+        }
+        w->state = WARD_IN_FORCE;
+        sink->attached(w->subscription, NULL);
+}
+
+static void on_room_timer(struct mux_timer *timer);
+
+/* Its list goes on as there is room. */
+static void acknowledge(struct ward *w) {
+        struct deputies *all = w->deputy->all;
+
+        if (!all->source.context->sink->has_room(w->subscription)) {
+                if (list_empty(&w->waiting))
+                        list_append(&all->waiting, &w->waiting);
+                if (all->room_timer.heap_index == 0)
+                        (void)mux_timer_set(all->mux, &all->room_timer, monotonic_nsec() + ROOM_MSEC * NSEC_PER_MSEC,
+                                            on_room_timer);
+                return;
+        }
+        list_remove(&w->waiting);
+        order_ward(w, ORDER_TAKEN, w->n_taken);
+        w->n_taken = 0;
+}
+
+static void on_room_timer(struct mux_timer *timer) {
+        struct deputies *all = container_of(timer, struct deputies, room_timer);
+
+        list_for_each(entry, &all->waiting)
+                acknowledge(list_entry(entry, struct ward, waiting));
+}
+
+static void on_report(struct ward *w, const struct word *word, const char *paths) {
+        struct report report = REPORT_INIT;
+
+        report.notes = word->notes;
+        report.flags = word->report_flags;
+        report.kind = (enum kev_kind)word->file_kind;
+        report.data = word->data;
+        report.count = word->count;
+        report.realtime_usec = word->realtime_usec;
+        if (word->has_below)
+                report.below = (struct event_path){ paths, word->below_size };
+        if (word->has_from)
+                report.from_below = (struct event_path){ paths + word->below_size, word->from_size };
+        source_report(w->subscription->source, w->subscription, &report);
+        report_done(&report);
+        if (report.flags & KEV_FLAG_EOF)
+                w->state = WARD_ENDED;
+        if (++w->n_taken >= DEPUTY_IN_FLIGHT / 4)
+                acknowledge(w);
+}
+
+static void answer(struct ward *w, const struct word *word, const char *paths) {
+        const struct sink *sink = w->deputy->all->source.context->sink;
+        struct event_path a = { paths, word->below_size }, b = { paths + word->below_size, word->from_size };
+
+        order_ward(w, ORDER_ANSWER,
+                   word->kind == WORD_DESCENDS ? sink->descends(w->subscription, a) :
+                                                 sink->sees_alike(w->subscription, a, b));
+}
+
+/* ---- words ------------------------------------------------------------------------------------------------ */
+
+static void on_counts(struct deputy *d, const struct word *word) {
+        d->error = word->error;
+        d->registrations = word->count;
+        d->all->source.context->kernel_overflows += word->serial - d->overflows;
+        d->overflows = word->serial;
+}
+
+static void on_message(struct channel *channel, const void *data, size_t size, int fd) {
+        struct deputy *d = container_of(channel, struct deputy, channel);
+        const struct word *word = data;
+        const char *paths = (const char *)(word + 1);
+        struct ward *w;
+
+        (void)safe_close(fd);
+        if (size < sizeof(*word) || size - sizeof(*word) != (size_t)word->below_size + word->from_size)
+                return;
+        if (word->kind == WORD_COUNTS) {
+                on_counts(d, word);
+                return;
+        }
+        if (word->kind == WORD_PAST) {
+                d->n_past = MAX(d->n_past, word->serial);
+                barriers_check(&d->all->barriers);
+                return;
+        }
+        w = find_ward(d->all, word->id);
+        if (!w || w->deputy != d) {
+                struct order none = { .kind = ORDER_ANSWER };
+
+                if (word->kind == WORD_DESCENDS || word->kind == WORD_ALIKE)
+                        (void)order(d, &none, NULL, -1);
+                return;
+        }
+        if (word->kind == WORD_ATTACHED)
+                on_attached(w, word, paths, word->below_size);
+        else if (word->kind == WORD_REPORT)
+                on_report(w, word, paths);
+        else if (word->kind == WORD_DESCENDS || word->kind == WORD_ALIKE)
+                answer(w, word, paths);
+}
+
+/* ---- deputies ---------------------------------------------------------------------------------------------- */
+
+static void lose(struct deputy *d) {
+        channel_close(&d->channel);
+        d->is_there = false;
+        d->has_ended = true;
+        d->registrations = d->overflows = 0;
+        d->n_past = d->n_barriers;
+        mux_defer(d->all->mux, &d->all->tidy);
+}
+
+static void on_end(struct channel *channel) {
+        struct deputy *d = container_of(channel, struct deputy, channel);
+
+        log_info("what watches files for user %u has ended", d->uid);
+        lose(d);
+}
+
+static void order_all(struct deputy *d) {
+        list_for_each(entry, &d->wards) {
+                struct ward *w = list_entry(entry, struct ward, link);
+
+                if (w->state != WARD_ENDED && order_attach(w) < 0)
+                        log_warning("no memory for an order to a deputy");
+        }
+}
+
+static void on_helper(struct helper *helper, int error, int fd) {
+        struct deputy *d = container_of(helper, struct deputy, helper);
+        int socket = -1;
+
+        (void)safe_close(fd);
+        if (error == 0)
+                socket = helper_take_socket(helper);
+        if (socket >= 0)
+                error = -channel_open(&d->channel, d->all->mux, socket, on_message, on_end);
+        if (error) {
+                (void)safe_close(socket);
+                d->error = error;
+                lose(d);
+                return;
+        }
+        d->is_there = true;
+        order_all(d);
+}
+
+static int start(struct deputy *d) {
+        static struct helper_request request;
+
+        request = (struct helper_request){
+                .kind = HELPER_DEPUTY, .uid = d->uid, .gid = d->gid, .n_groups = (uint32_t)d->n_groups,
+        };
+        for (size_t i = 0; i < d->n_groups; i++)
+                request.groups[i] = d->groups[i];
+        d->has_ended = false;
+        d->error = 0;
+        return helper_start(d->all->source.context->broker, &d->helper, &request, on_helper);
+}
+
+static bool is_same(const struct deputy *d, const struct asker *asker) {
+        return d->uid == asker->uid && d->gid == asker->gid && d->n_groups == asker->n_groups &&
+               (d->n_groups == 0 || memcmp(d->groups, asker->groups, d->n_groups * sizeof(*d->groups)) == 0);
+}
+
+static void free_deputy(struct deputy *d) {
+        helper_close(&d->helper);
+        channel_close(&d->channel);
+        list_remove(&d->link);
+        free(d->groups);
+        free(d);
+}
+
+static struct deputy *find_deputy(const struct deputies *all, const struct asker *asker) {
+        list_for_each(entry, &all->list)
+                if (is_same(list_entry(entry, struct deputy, link), asker))
+                        return list_entry(entry, struct deputy, link);
+        return NULL;
+}
+
+static int get_deputy(struct deputies *all, const struct asker *asker, struct deputy **ret) {
+        struct deputy *d = find_deputy(all, asker);
+        size_t n = 0, n_of_user = 0;
+        int r;
+
+        if (d) {
+                *ret = d;
+                return 0;
+        }
+        list_for_each(entry, &all->list) {
+                n++;
+                n_of_user += list_entry(entry, struct deputy, link)->uid == asker->uid;
+        }
+        if (asker->n_groups > HELPER_GROUPS_MAX || n >= DEPUTIES_MAX || n_of_user >= DEPUTIES_OF_USER_MAX)
+                return -EDQUOT;
+        d = calloc(1, sizeof(*d));
+        if (d && asker->n_groups > 0)
+                d->groups = calloc(asker->n_groups, sizeof(*d->groups));
+        if (!d || (asker->n_groups > 0 && !d->groups)) {
+                free(d);
+                return -ENOMEM;
+        }
+        d->all = all;
+        d->uid = asker->uid;
+        d->gid = asker->gid;
+        d->n_groups = asker->n_groups;
+        if (d->n_groups > 0)
+                memcpy(d->groups, asker->groups, d->n_groups * sizeof(*d->groups));
+        list_init(&d->link);
+        list_init(&d->wards);
+        r = start(d);
+        if (r < 0) {
+                free_deputy(d);
+                return r;
+        }
+        list_append(&all->list, &d->link);
+        *ret = d;
+        return 0;
+}
+
+/* It has ended: those that were in force are ordered from another, and those under way refused. */
+static void replace(struct deputy *d) {
+        const struct sink *sink = d->all->source.context->sink;
+        bool again = d->error == 0 && d->n_restarts++ < RESTARTS_MAX;
+
+        list_for_each(entry, &d->wards) {
+                struct ward *w = list_entry(entry, struct ward, link);
+                struct refusal refusal;
+
+                if (w->state == WARD_STARTING) {
+                        int error = d->error ? d->error : EAGAIN;
+
+                        (void)refuse(&refusal, error, error == EMFILE ?
+                                     "path: the limit fs.inotify.max_user_instances is reached" :
+                                     "path: what watches files for you can't be started: %s", strerror(error));
+                        sink->attached(w->subscription, &refusal); /* detaches it */
+                } else if (w->state != WARD_ENDED) {
+                        w->state = again && w->path ? WARD_RETURNING : w->state;
+                        w->order.flags &= ~(uint32_t)(ORDER_LIST | ORDER_SECOND_CHOICE);
+                        if (w->state != WARD_RETURNING)
+                                end_ward(w);
+                }
+        }
+        helper_close(&d->helper);
+        if (again && !list_empty(&d->wards) && start(d) == 0)
+                return;
+        list_for_each(entry, &d->wards) {
+                struct ward *w = list_entry(entry, struct ward, link);
+
+                if (w->state == WARD_RETURNING)
+                        end_ward(w);
+        }
+}
+
+static bool is_of_use(const struct deputy *d) {
+        if (!list_empty(&d->wards) && !d->has_ended)
+                return true;
+        list_for_each(entry, &d->wards)
+                if (list_entry(entry, const struct ward, link)->state != WARD_ENDED)
+                        return true;
+        return false;
+}
+
+static void on_tidy(struct mux_deferred *deferred) {
+        struct deputies *all = container_of(deferred, struct deputies, tidy);
+
+        list_for_each(entry, &all->list) {
+                struct deputy *d = list_entry(entry, struct deputy, link);
+
+                if (d->has_ended)
+                        replace(d);
+                if (is_of_use(d))
+                        continue;
+                if (list_empty(&d->wards))
+                        free_deputy(d);
+        }
+        barriers_check(&all->barriers);
+}
+
+/* ---- the source ---------------------------------------------------------------------------------------------- */
+
+static void free_ward(struct ward *w) {
+        struct deputies *all = w->deputy->all;
+
+        hash_remove(&all->wards, &w->node);
+        list_remove(&w->link);
+        list_remove(&w->waiting);
+        (void)safe_close(w->fd);
+        free(w->path);
+        free(w);
+        mux_defer(all->mux, &all->tidy);
+}
+
+static int deputies_attach(struct source *source, struct subscription *subscription, const struct subject *subject,
+                           struct refusal *refusal) {
+        struct deputies *all = container_of(source, struct deputies, source);
+        struct deputy *d = NULL;
+        struct ward *w;
+        int r;
+
+        if (subject->exclude_self || subject->notes & KEV_NOTE_WHO)
+                return refuse(refusal, EOPNOTSUPP, "%s: inotify, which serves this, does not say who does what",
+                              subject->exclude_self ? "tree.excludeSelf" : "notes: who");
+        r = get_deputy(all, subject->asker, &d);
+        if (r < 0)
+                return refuse(refusal, -r, "path: what watches files for you can't be started: %s", strerror(-r));
+        w = calloc(1, sizeof(*w));
+        if (!w)
+                return refuse(refusal, ENOMEM, "no memory");
+        list_init(&w->waiting);
+        list_init(&w->link);
+        w->deputy = d;
+        w->subscription = subscription;
+        w->id = ++all->last_id;
+        w->fd = -1;
+        w->order = (struct order){
+                .kind = ORDER_ATTACH, .id = w->id, .notes = subject->notes, .filter = subject->filter,
+                .flags = (subject->waits ? ORDER_WAITS : 0u) | (subject->list ? ORDER_LIST : 0u) |
+                         (subject->second_choice ? ORDER_SECOND_CHOICE : 0u) |
+                         (subject->asker->other_mounts ? ORDER_OTHER_MOUNTS : 0u),
+        };
+        if (subject->fd >= 0)
+                w->fd = fcntl(subject->fd, F_DUPFD_CLOEXEC, 3);
+        else
+                w->path = strdup(subject->path);
+        r = subject->fd >= 0 ? (w->fd < 0 ? -errno : 0) : (w->path ? 0 : -ENOMEM);
+        if (r == 0)
+                r = hash_add(&all->wards, &w->node, hash_u64(w->id));
+        if (r == 0 && d->is_there)
+                r = order_attach(w);
+        if (r < 0) {
+                free_ward(w);
+                return refuse(refusal, -r, "%s: %s", subject->fd >= 0 ? "descriptor" : "path", strerror(-r));
+        }
+        list_append(&d->wards, &w->link);
+        subscription->object = w;
+        return 1;
+}
+
+static int deputies_modify(struct source *source _unused_, struct subscription *subscription,
+                           const struct subject *subject, struct refusal *refusal) {
+        const uint64_t late = KEV_NOTE_OPEN | KEV_NOTE_CLOSE | KEV_NOTE_READ;
+        struct ward *w = subscription->object;
+
+        if (w->order.filter == KEV_FILTER_VNODE && subject->notes & late & ~w->order.notes)
+                return refuse(refusal, EOPNOTSUPP, "notes: open, close and read can't be added later; "
+                                                   "remove the watch and add another");
+        w->order.notes = subject->notes;
+        w->order.flags = (w->order.flags & ~(uint32_t)ORDER_SELECTIVE) |
+                         (subscription->selective ? ORDER_SELECTIVE : 0);
+        order_ward(w, ORDER_MODIFY, 0);
+        return 0;
+}
+
+static void deputies_select(struct source *source _unused_, struct subscription *subscription) {
+        struct ward *w = subscription->object;
+
+        w->order.flags = (w->order.flags & ~(uint32_t)ORDER_SELECTIVE) |
+                         (subscription->selective ? ORDER_SELECTIVE : 0);
+        order_ward(w, ORDER_MODIFY, 0);
+        order_ward(w, ORDER_SELECT, 0);
+}
+
+static void deputies_detach(struct source *source _unused_, struct subscription *subscription) {
+        struct ward *w = take_pointer(&subscription->object);
+
+        order_ward(w, ORDER_DETACH, 0);
+        free_ward(w);
+}
+
+static bool is_past(struct barriers *barriers, struct source_barrier *barrier) {
+        const struct deputies *all = container_of(barriers, struct deputies, barriers);
+        const struct deputy *d = find_deputy(all, barrier->asker);
+
+        return !d || d->n_past >= barrier->position;
+}
+
+static bool deputies_barrier(struct source *source, struct source_barrier *barrier) {
+        struct deputies *all = container_of(source, struct deputies, source);
+        struct deputy *d = find_deputy(all, barrier->asker);
+        struct order o = { .kind = ORDER_BARRIER };
+
+        if (!d || !d->is_there)
+                return false;
+        o.serial = ++d->n_barriers;
+        if (order(d, &o, NULL, -1) < 0)
+                d->n_past = d->n_barriers;
+        return barriers_add(&all->barriers, barrier, d->n_barriers);
+}
+
+static int deputies_open(struct source_context *context, struct source **ret_source) {
+        struct deputies *all;
+
+        if (!context->broker)
+                return -EOPNOTSUPP;
+        all = calloc(1, sizeof(*all));
+        if (!all)
+                return -ENOMEM;
+        all->mux = context->mux;
+        list_init(&all->list);
+        list_init(&all->waiting);
+        barriers_init(&all->barriers, all->mux, is_past);
+        mux_deferred_init(&all->tidy, on_tidy);
+        *ret_source = &all->source;
+        return 0;
+}
+
+static void deputies_close(struct source *source) {
+        struct deputies *all = container_of(source, struct deputies, source);
+
+        while (!list_empty(&all->list))
+                free_deputy(list_entry(all->list.next, struct deputy, link));
+        hash_free(&all->wards);
+        barriers_close(&all->barriers);
+        mux_timer_clear(all->mux, &all->room_timer);
+        mux_deferred_cancel(&all->tidy);
+        free(all);
+}
+
+static uint64_t deputies_registrations(const struct source *source) {
+        const struct deputies *all = container_of(source, const struct deputies, source);
+        uint64_t n = 0;
+
+        list_for_each(entry, &all->list)
+                n += list_entry(entry, const struct deputy, link)->registrations;
+        return n;
+}
+
+static const char *deputies_mechanism(const struct source *source _unused_) {
+        return "inotify";
+}
+
+const struct source_class source_deputies = {
+        .name = "deputies",
+        .filters = 1u << KEV_FILTER_VNODE | 1u << KEV_FILTER_TREE,
+        .open = deputies_open,
+        .close = deputies_close,
+        .attach = deputies_attach,
+        .modify = deputies_modify,
+        .select = deputies_select,
+        .detach = deputies_detach,
+        .barrier = deputies_barrier,
+        .registrations = deputies_registrations,
+        .mechanism = deputies_mechanism,
+};
