@@ -3,6 +3,7 @@
 #include "files.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -55,6 +56,10 @@ void make_dir(const char *path) {
         assert_system(mkdir(path, 0755) == 0, path);
 }
 
+void remove_dir(const char *path) {
+        assert_system(rmdir(path) == 0, path);
+}
+
 const char *make_root(const char *name) {
         const char *path = at("%s/%s", harness_tempdir(), name);
 
@@ -73,6 +78,16 @@ size_t make_tree(const char *path, int width, int depth) {
                 n += make_tree(child, width, depth - 1);
         }
         return n;
+}
+
+void touch_tree(const char *path, int width, int depth, const char *name) {
+        char child[PATH_MAX];
+
+        make_file(at("%s/%s", path, name));
+        for (int i = 0; depth > 0 && i < width; i++) {
+                (void)snprintf(child, sizeof(child), "%s/d%d", path, i);
+                touch_tree(child, width, depth - 1, name);
+        }
 }
 
 void move(const char *from, const char *to) {
@@ -95,4 +110,18 @@ void run(const char *directory, const char *script) {
         }
         assert_system(waitpid(pid, &status, 0) == pid, "waitpid");
         ck_assert_msg(status == 0, "%s: status %d", script, status);
+}
+
+pid_t fork_writer(void) {
+        pid_t pid = fork();
+
+        assert_system(pid >= 0, "fork");
+        return pid;
+}
+
+void reap(pid_t pid) {
+        int status;
+
+        assert_system(waitpid(pid, &status, 0) == pid, "waitpid");
+        ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "a child's status was %d", status);
 }

@@ -4,6 +4,7 @@
 /* What tests do to files and directories. What goes wrong fails the test. */
 
 #include <stddef.h>
+#include <sys/types.h>
 
 /* A path, which stays for the test. */
 const char *at(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -17,14 +18,22 @@ void append(const char *path, const char *text);
 void remove_file(const char *path);
 
 void make_dir(const char *path);
+void remove_dir(const char *path);
 /* A directory for the test to watch, in its own. */
 const char *make_root(const char *name);
 /* In a directory, a tree of `width` directories in each of `depth` levels, with a file in each. Returns how many
  * directories these are with the outermost. */
 size_t make_tree(const char *path, int width, int depth);
+/* A file of this name in each directory of what make_tree() made. */
+void touch_tree(const char *path, int width, int depth, const char *name);
 
 void move(const char *from, const char *to);
 void exchange(const char *from, const char *to);
 
 /* Has a shell do it in the directory, and waits for it. */
 void run(const char *directory, const char *script);
+
+/* Another process, to write at the same time: 0 in it. */
+pid_t fork_writer(void);
+/* Waits for it; its status was 0. */
+void reap(pid_t pid);

@@ -224,6 +224,17 @@ size_t daemon_fdinfo_inotify_watches(pid_t pid) {
         return n;
 }
 
+static bool has_no_watches(void *userdata) {
+        const struct daemon *daemon = userdata;
+
+        return daemon_fdinfo_inotify_watches(daemon->pid) == 0;
+}
+
+void daemon_expect_no_watches(const struct daemon *daemon) {
+        ck_assert_msg(wait_until(has_no_watches, (void *)daemon, HARNESS_REPLY_MSEC), "%zu inotify watches are left",
+                      daemon_fdinfo_inotify_watches(daemon->pid));
+}
+
 /* Whether the mount that holds the path is in the list of mounts: that of a chroot's root need not be. */
 static bool is_listed(const char *path) {
         _cleanup_(freep) char *line = NULL;

@@ -93,6 +93,9 @@ void daemon_stop(struct daemon *daemon);
 /* How many inotify watches the process holds, on all its instances. */
 size_t daemon_fdinfo_inotify_watches(pid_t pid);
 
+/* Waits until the daemon has let go of all of them. */
+void daemon_expect_no_watches(const struct daemon *daemon);
+
 /* Daemons serve trees with fanotify, which holds none ($KEVD_FILE_MECHANISM). Where it is not to be had for the
  * temporary directory, daemon_start() skips the test then. */
 bool daemon_is_on_fanotify(void);

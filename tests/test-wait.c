@@ -69,10 +69,6 @@ static void expect(struct follower *f, uint64_t notes, const char *what) {
         f->notes = 0;
 }
 
-static bool has_no_watches(void *userdata _unused_) {
-        return daemon_fdinfo_inotify_watches(kevd->pid) == 0;
-}
-
 static const struct change {
         const char *name, *away, *again;
 } changes[] = {
@@ -111,7 +107,7 @@ START_TEST(test_back) {
                     "mkdir d/later && touch d/later/file");
         follower_check(f, "later");
         follower_free(f);
-        ck_assert(wait_until(has_no_watches, NULL, HARNESS_REPLY_MSEC));
+        daemon_expect_no_watches(kevd);
 }
 END_TEST
 
@@ -216,7 +212,7 @@ START_TEST(test_not_there_yet) {
         run("mkdir a/b/d/sub && touch a/b/d/sub/file");
         follower_check(f, "later");
         follower_free(f);
-        ck_assert(wait_until(has_no_watches, NULL, HARNESS_REPLY_MSEC));
+        daemon_expect_no_watches(kevd);
 }
 END_TEST
 
@@ -278,7 +274,7 @@ START_TEST(test_several) {
         expect(all[0], KEV_NOTE_GONE, "deleted again");
         for (size_t i = 0; i < ARRAY_SIZE(all); i++)
                 follower_free(all[i]);
-        ck_assert(wait_until(has_no_watches, NULL, HARNESS_REPLY_MSEC));
+        daemon_expect_no_watches(kevd);
 }
 END_TEST
 
@@ -305,7 +301,7 @@ START_TEST(test_within_another) {
         }
         follower_free(below);
         follower_free(above);
-        ck_assert(wait_until(has_no_watches, NULL, HARNESS_REPLY_MSEC));
+        daemon_expect_no_watches(kevd);
 }
 END_TEST
 

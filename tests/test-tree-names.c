@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * Tree watches on the real daemon: names of all bytes and sizes, and paths so deep that no system call takes them.
+ */
+
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "files.h"
+#include "harness.h"
+#include "kev.h"
+#include "macro.h"
+#include "replay.h"
+#include "trees.h"
+
+START_TEST(test_names) {
+        static const char *const names[] = {
+                "new\nline", "quote\"quote'", "back\\slash", "\xff\xfe", "caf\xe9", "\xc3\xa9", "\xed\xa0\x80",
+                "\xf0\x9f\x98\x80", "\xc0\xaf", "\x01\x1f\x7f", " ", "*", "tab\t", "%s", "-rf", "\xe2\x80\xa8", "a\\u0000", "...",
+        };
+        const char *root = make_root("w");
+        struct follower *f = follower_new(kevd, root, REPLAY_STRICT);
+        char longest[256];
+
+        memset(longest, 0xfe, 255);
+        longest[255] = '\0';
+        for (size_t i = 0; i <= ARRAY_SIZE(names); i++) {
+                const char *name = i < ARRAY_SIZE(names) ? names[i] : longest;
+                const struct kev_event *event;
+                char path[PATH_MAX];
+
+                (void)snprintf(path, sizeof(path), "%s/%s", root, name);
+                make_dir(path);
+                ck_assert(follower_take(f, 0, &event));
+                ck_assert_str_eq(kev_event_path(event), path);
+                make_file(at("%s/%s", path, name));
+                follower_check(f, "a strange name");
+                move(path, at("%s/x%zu", root, i));
+                ck_assert(follower_take(f, 0, &event));
+                ck_assert_str_eq(kev_event_from_path(event), path);
+                follower_check(f, "a strange name, renamed");
+        }
+        follower_free(f);
+}
+END_TEST
+
+START_TEST(test_strange_root) {
+        const char *root = make_root("w\xff\n\"");
+        struct follower *f = follower_new(kevd, root, REPLAY_STRICT);
+
+        make_tree(root, 2, 2);
+        follower_check(f, "a root that is not UTF-8");
+        follower_free(f);
+}
+END_TEST
+
+/* Makes directories in each other, each with a file, by descriptors; returns the innermost one's. */
+static int make_deep(int fd, const char *name, int depth) {
+        fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+        for (int i = 0; i < depth; i++) {
+                int below, file;
+
+                assert_system(mkdirat(fd, name, 0755) == 0, name);
+                below = openat(fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+                assert_system(below >= 0, name);
+                (void)close(fd);
+                fd = below;
+                file = openat(fd, "file", O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+                assert_system(file >= 0, "file");
+                (void)close(file);
+        }
+        return fd;
+}
+
+START_TEST(test_deep) {
+        static const struct {
+                int name_size, depth;
+        } cases[] = { { 30, 100 }, { 250, 13 }, { 1, 1000 }, { 200, 40 }, { 250, 120 } };
+        const char *root = make_root("w");
+        struct follower *f = follower_new(kevd, root, REPLAY_STRICT);
+        char name[256] = "";
+        int fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC), deep, file;
+
+        harness_label(at("%d times %d bytes", cases[_i].depth, cases[_i].name_size));
+        ck_assert_int_ge(fd, 0);
+        memset(name, 'n', (size_t)cases[_i].name_size);
+        deep = make_deep(fd, name, cases[_i].depth);
+        follower_check(f, "deep");
+        file = openat(deep, "later", O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+        ck_assert_int_ge(file, 0);
+        (void)close(file);
+        ck_assert_int_eq(mkdirat(deep, "new", 0755), 0);
+        file = openat(deep, "new/file", O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+        ck_assert_int_ge(file, 0);
+        (void)close(file);
+        follower_check(f, "deep, later");
+        (void)close(deep);
+        (void)close(fd);
+        follower_free(f);
+}
+END_TEST
+
+/* What was there before the watch is watched too. */
+START_TEST(test_deep_before) {
+        const char *root = make_root("w");
+        int fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC), file;
+        int deep = make_deep(fd, "a name of some length", 300);
+        struct follower *f = follower_new(kevd, root, REPLAY_AT_REST);
+        const struct kev_event *event;
+
+        file = openat(deep, "later", O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+        ck_assert_int_ge(file, 0);
+        (void)close(file);
+        ck_assert(follower_take(f, 0, &event));
+        ck_assert_uint_ne(kev_event_notes(event) & KEV_NOTE_CREATE, 0);
+        ck_assert_uint_gt(strlen(kev_event_path(event)), 300 * 22);
+        (void)close(deep);
+        (void)close(fd);
+        follower_free(f);
+}
+END_TEST
+
+int main(int argc, char *argv[]) {
+        TCase *c = make_tree_case(harness_suite("tree"), "names", 60);
+
+        tcase_add_test(c, test_names);
+        tcase_add_test(c, test_strange_root);
+        tcase_add_loop_test(c, test_deep, 0, 5);
+        tcase_add_test(c, test_deep_before);
+        return harness_main(argc, argv);
+}
