@@ -2,11 +2,14 @@
 
 #include "files.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -124,4 +127,19 @@ void reap(pid_t pid) {
 
         assert_system(waitpid(pid, &status, 0) == pid, "waitpid");
         ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "a child's status was %d", status);
+}
+
+const char *keep_mounts_private(void) {
+        if (unshare(CLONE_NEWNS) < 0)
+                return errno == EPERM ? "a mount namespace takes root" : "there are no mount namespaces";
+        if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+                return "the root directory is not a mount point (a chroot?), so mounts can't be kept private";
+        return NULL;
+}
+
+void need_private_mounts(void) {
+        const char *missing = keep_mounts_private();
+
+        if (missing)
+                harness_skip(missing);
 }

@@ -37,3 +37,9 @@ void run(const char *directory, const char *script);
 pid_t fork_writer(void);
 /* Waits for it; its status was 0. */
 void reap(pid_t pid);
+
+/* From here on in a mount namespace of the test's own: what others mount is kept away, and what is mounted here is from
+ * them, and ends with the test. NULL, or why that can't be had. */
+const char *keep_mounts_private(void);
+/* The same; skips the test where it can't be had. */
+void need_private_mounts(void);

@@ -144,8 +144,8 @@ struct daemon *daemon_start_with(const char *const *options) {
 
         while (options[n])
                 n++;
-        if (mechanism && strcmp(mechanism, "fanotify") == 0 && fanotify_missing())
-                harness_skip(fanotify_missing());
+        if (mechanism && strcmp(mechanism, "fanotify") == 0)
+                need_fanotify();
         if (mechanism)
                 mechanism_option = format("--file-mechanism=%s", mechanism);
         argv = calloc(n + 5, sizeof(*argv));
@@ -284,6 +284,13 @@ const char *fanotify_missing(void) {
         (void)snprintf(reason, sizeof(reason), "fanotify can't watch the file system of the temporary directory: %s",
                        strerror(error));
         return error ? reason : NULL;
+}
+
+void need_fanotify(void) {
+        const char *missing = fanotify_missing();
+
+        if (missing)
+                harness_skip(missing);
 }
 
 bool daemon_is_on_fanotify(void) {

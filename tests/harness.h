@@ -103,6 +103,9 @@ bool daemon_is_on_fanotify(void);
 /* NULL, or why a test's directory can't be watched with fanotify here. */
 const char *fanotify_missing(void);
 
+/* Skips the test where that is so. */
+void need_fanotify(void);
+
 /* So many watches that inotify takes, as they are with the mechanism at hand. */
 static inline size_t on_inotify(size_t n) {
         return daemon_is_on_fanotify() ? 0 : n;

@@ -33,11 +33,6 @@ static void stop(void) {
                 daemon_stop(kevd);
 }
 
-static void need_fanotify(void) {
-        if (fanotify_missing())
-                harness_skip(fanotify_missing());
-}
-
 static struct kev_watch *new_watch(const char *path, uint64_t notes) {
         struct kev_watch *watch;
 

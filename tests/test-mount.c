@@ -5,8 +5,6 @@
  * own: what is to be seen in a place is what is told of, and `rescan`, or `gone` and `back`, say when it changes.
  */
 
-#include <errno.h>
-#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -21,10 +19,7 @@
 static struct daemon *kevd;
 
 static void start(void) {
-        if (unshare(CLONE_NEWNS) < 0)
-                harness_skip(errno == EPERM ? "a mount namespace takes root" : "there are no mount namespaces");
-        if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
-                harness_skip("the root directory is not a mount point (a chroot?), so mounts can't be kept private");
+        need_private_mounts();
         kevd = daemon_start(NULL);
 }
 

@@ -28,7 +28,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -649,10 +648,7 @@ static void mount_image(const char *type) {
 static const char *mount_one(const char *type) {
         const char *path = at("%s/m", harness_tempdir());
 
-        if (unshare(CLONE_NEWNS) < 0)
-                harness_skip(errno == EPERM ? "a mount namespace takes root" : "there are no mount namespaces");
-        if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
-                harness_skip("the root directory is not a mount point (a chroot?), so mounts can't be kept private");
+        need_private_mounts();
         make_dir(path);
         if (strcmp(type, "overlay") == 0)
                 mount_overlay();
@@ -674,7 +670,7 @@ static void unmount(const char *path) {
         ck_assert_msg(wait_until(is_unmounted, (void *)path, HARNESS_REPLY_MSEC), "%s: %s", path, strerror(errno));
 }
 
-static void need_fanotify(const char *path) {
+static void need_fanotify_on(const char *path) {
         int fd = fanotify_init(FAN_CLASS_NOTIF | FAN_CLOEXEC | FAN_REPORT_DIR_FID | FAN_REPORT_NAME, O_RDONLY), r;
 
         if (fd < 0)
@@ -719,7 +715,7 @@ START_TEST(test_random) {
         harness_label(at("seed %llu", (unsigned long long)seed));
         path = mount_one(c->file_system);
         if (strcmp(c->mechanism, "fanotify") == 0)
-                need_fanotify(path);
+                need_fanotify_on(path);
         writers = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
         ck_assert_ptr_ne(writers, MAP_FAILED);
         for (unsigned i = 0; totals.n_operations < n && totals.n_differences < DIFFERENCES_MAX; i++) {
