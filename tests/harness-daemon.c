@@ -416,6 +416,45 @@ struct json_object *client_call(int fd, const char *method, const char *paramete
         return reply;
 }
 
+static struct json_object *take_event(int fd, const char *parameters) {
+        struct json_object *reply = client_call(fd, "org.kevd.events.Wait", parameters);
+        struct json_object *event = json_object_get(json_at(reply, "/parameters/events/0"));
+
+        json_object_put(reply);
+        return event;
+}
+
+struct json_object *next_event(int fd) {
+        struct json_object *event = take_event(fd, "{\"maxEvents\":1,\"timeoutMsec\":9000}");
+
+        ck_assert_msg(event, "no event");
+        return event;
+}
+
+struct json_object *due_event(int fd) {
+        return take_event(fd, "{\"maxEvents\":1,\"timeoutMsec\":0}");
+}
+
+struct json_object *json_at(struct json_object *object, const char *pointer) {
+        struct json_object *found;
+
+        return json_pointer_get(object, pointer, &found) == 0 ? found : NULL;
+}
+
+int64_t number_at(struct json_object *object, const char *pointer) {
+        struct json_object *found = json_at(object, pointer);
+
+        ck_assert_msg(json_object_is_type(found, json_type_int), "no number %s in %s", pointer,
+                      json_object_to_json_string(object));
+        return json_object_get_int64(found);
+}
+
+const char *text_at(struct json_object *object, const char *pointer) {
+        const char *text = json_object_get_string(json_at(object, pointer));
+
+        return text ? text : "";
+}
+
 void client_expect_close(int fd, int timeout_msec) {
         int64_t deadline = now_msec() + timeout_msec;
 

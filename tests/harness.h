@@ -134,5 +134,17 @@ struct json_object *client_receive(int fd, int timeout_msec);
  * frees: parameters and, for an error, error. */
 struct json_object *client_call(int fd, const char *method, const char *parameters);
 
+/* What a Wait brings, one event, which the caller frees. No event in time fails the test; due_event() returns NULL
+ * then, and waits for nothing. */
+struct json_object *next_event(int fd);
+struct json_object *due_event(int fd);
+
+/* What a JSON pointer points to in an object (RFC 6901), or NULL. It stays the object's. */
+struct json_object *json_at(struct json_object *object, const char *pointer);
+
+/* A number, which has to be there, and a text, "" if there is none. */
+int64_t number_at(struct json_object *object, const char *pointer);
+const char *text_at(struct json_object *object, const char *pointer);
+
 /* Waits for the daemon to close the connection; what it sends before that is thrown away. */
 void client_expect_close(int fd, int timeout_msec);

@@ -212,19 +212,13 @@ static struct json_object *call_manager(sd_bus *bus, const char *method) {
 
 /* ---- Varlink ---------------------------------------------------------------------------------------------- */
 
-static struct json_object *at(struct json_object *object, const char *pointer) {
-        struct json_object *found;
-
-        return json_pointer_get(object, pointer, &found) == 0 ? found : NULL;
-}
-
 static void watch_name(int fd, const char *name) {
         struct json_object *reply;
         char parameters[128];
 
         format(parameters, sizeof(parameters), "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"%s\"}]}", name);
         reply = client_call(fd, "org.kevd.events.Change", parameters);
-        ck_assert_msg(at(reply, "/parameters/refused") && !at(reply, "/parameters/refused/0"), "%s",
+        ck_assert_msg(json_at(reply, "/parameters/refused") && !json_at(reply, "/parameters/refused/0"), "%s",
                       json_object_to_json_string(reply));
         json_object_put(reply);
 }
@@ -235,14 +229,14 @@ static void trigger(int fd, const char *name) {
 
         format(parameters, sizeof(parameters), "{\"name\":\"%s\"}", name);
         reply = client_call(fd, "org.kevd.events.Trigger", parameters);
-        ck_assert_int_eq(json_object_get_int64(at(reply, "/parameters/reached")), 1);
+        ck_assert_int_eq(json_object_get_int64(json_at(reply, "/parameters/reached")), 1);
         json_object_put(reply);
 }
 
 static void expect_event(int fd) {
         struct json_object *reply = client_call(fd, "org.kevd.events.Wait", "{\"timeoutMsec\":0}");
 
-        ck_assert_msg(at(reply, "/parameters/events/0") && !at(reply, "/parameters/events/1"), "%s",
+        ck_assert_msg(json_at(reply, "/parameters/events/0") && !json_at(reply, "/parameters/events/1"), "%s",
                       json_object_to_json_string(reply));
         json_object_put(reply);
 }
@@ -295,7 +289,7 @@ START_TEST(test_log_level) {
                 set_level(bus, levels[i]);
                 expect_string(bus, LOG_PATH, LOG_INTERFACE, "LogLevel", levels[i]);
                 status = client_call(fd, "org.kevd.manager.GetStatus", NULL);
-                ck_assert_str_eq(json_object_get_string(at(status, "/parameters/logLevel")), levels[i]);
+                ck_assert_str_eq(json_object_get_string(json_at(status, "/parameters/logLevel")), levels[i]);
                 json_object_put(status);
         }
         sd_bus_flush_close_unref(bus);
@@ -389,8 +383,9 @@ END_TEST
 /* Both the same, but for what grew between the two calls; the members of either are all in the other. */
 static void expect_same(struct json_object *bus, struct json_object *varlink, const char *grows) {
         if (grows) {
-                ck_assert_int_ge(json_object_get_int64(at(bus, grows)), json_object_get_int64(at(varlink, grows)));
-                ck_assert_int_gt(json_object_get_int64(at(varlink, grows)), 0);
+                ck_assert_int_ge(json_object_get_int64(json_at(bus, grows)),
+                                 json_object_get_int64(json_at(varlink, grows)));
+                ck_assert_int_gt(json_object_get_int64(json_at(varlink, grows)), 0);
                 json_object_object_del(bus, grows + 1);
                 json_object_object_del(varlink, grows + 1);
         }
@@ -442,20 +437,22 @@ START_TEST(test_status) {
         for (size_t i = 0; i < ARRAY_SIZE(figures); i++) {
                 int64_t value = get_figure(bus, figures[i].property);
 
-                ck_assert_msg(value == json_object_get_int64(at(varlink, figures[i].pointer)) && value >= figures[i].least,
+                ck_assert_msg(value == json_object_get_int64(json_at(varlink, figures[i].pointer)) &&
+                                      value >= figures[i].least,
                               "%s is %lld on the bus, in %s", figures[i].property, (long long)value,
                               json_object_to_json_string(varlink));
         }
-        uptime = json_object_get_int64(at(varlink, "/parameters/uptimeUsec"));
+        uptime = json_object_get_int64(json_at(varlink, "/parameters/uptimeUsec"));
         ck_assert_int_gt(uptime, 0);
         ck_assert_int_ge(get_figure(bus, "UptimeUsec"), uptime);
         expect_string(bus, MANAGER_PATH, MANAGER_INTERFACE, "Mode", "user");
         expect_string(bus, MANAGER_PATH, MANAGER_INTERFACE, "Version",
-                      json_object_get_string(at(varlink, "/parameters/version")));
-        expect_string(bus, MANAGER_PATH, MANAGER_INTERFACE, "Mux", json_object_get_string(at(varlink, "/parameters/mux")));
+                      json_object_get_string(json_at(varlink, "/parameters/version")));
+        expect_string(bus, MANAGER_PATH, MANAGER_INTERFACE, "Mux",
+                      json_object_get_string(json_at(varlink, "/parameters/mux")));
 
         object = call_manager(bus, "GetStatus");
-        expect_same(object, at(varlink, "/parameters"), "/uptimeUsec");
+        expect_same(object, json_at(varlink, "/parameters"), "/uptimeUsec");
         json_object_put(object);
         json_object_put(varlink);
         for (int i = 0; i < 3; i++)
@@ -478,17 +475,17 @@ START_TEST(test_queues) {
         make_figures(daemon, fds);
         varlink = client_call(fds[2], "org.kevd.manager.ListQueues", NULL);
         object = call_manager(bus, "ListQueues");
-        ck_assert_uint_eq(json_object_array_length(at(object, "/queues")), 3);
-        ck_assert_uint_eq(json_object_array_length(at(varlink, "/parameters/queues")), 3);
+        ck_assert_uint_eq(json_object_array_length(json_at(object, "/queues")), 3);
+        ck_assert_uint_eq(json_object_array_length(json_at(varlink, "/parameters/queues")), 3);
         for (size_t i = 0; i < 3; i++) {
-                struct json_object *queue = json_object_array_get_idx(at(object, "/queues"), i);
+                struct json_object *queue = json_object_array_get_idx(json_at(object, "/queues"), i);
 
-                pending += json_object_get_int64(at(queue, "/pendingEvents"));
+                pending += json_object_get_int64(json_at(queue, "/pendingEvents"));
                 format(pointer, sizeof(pointer), "/parameters/queues/%zu", i);
-                expect_same(queue, at(varlink, pointer), "/connectedUsec");
+                expect_same(queue, json_at(varlink, pointer), "/connectedUsec");
         }
         ck_assert_int_eq(pending, 5);
-        expect_same(object, at(varlink, "/parameters"), NULL);
+        expect_same(object, json_at(varlink, "/parameters"), NULL);
         json_object_put(object);
         json_object_put(varlink);
         for (int i = 0; i < 3; i++)
@@ -636,7 +633,7 @@ START_TEST(test_name_taken) {
         second = daemon_start(NULL);
         expect_service(second);
         status = call_manager(bus, "GetStatus");
-        ck_assert_int_eq(json_object_get_int64(at(status, "/pid")), daemon->pid);
+        ck_assert_int_eq(json_object_get_int64(json_at(status, "/pid")), daemon->pid);
         json_object_put(status);
         daemon_stop(second);
         ck_assert(has_owner(bus));

@@ -116,18 +116,6 @@ static struct json_object *ip_json(const char *what) {
 
 /* ---- the protocol ---------------------------------------------------------------------------------- */
 
-static struct json_object *at(struct json_object *object, const char *pointer) {
-        struct json_object *found;
-
-        return json_pointer_get(object, pointer, &found) == 0 ? found : NULL;
-}
-
-static const char *text_at(struct json_object *object, const char *pointer) {
-        const char *text = json_object_get_string(at(object, pointer));
-
-        return text ? text : "";
-}
-
 /* How often the device's carrier has changed: the kernel's own count. */
 static int64_t carrier_changes(const char *device) {
         struct json_object *links, *changes;
@@ -136,7 +124,7 @@ static int64_t carrier_changes(const char *device) {
 
         (void)snprintf(command, sizeof(command), "-s -s link show %s", device);
         links = ip_json(command);
-        changes = at(links, "/0/stats64/tx/carrier_changes");
+        changes = json_at(links, "/0/stats64/tx/carrier_changes");
         ck_assert_msg(changes, "%s", json_object_to_json_string(links));
         n = json_object_get_int64(changes);
         json_object_put(links);
@@ -149,22 +137,23 @@ static void watch(int fd, const char *members) {
 
         (void)snprintf(parameters, sizeof(parameters), "{\"add\":[{\"id\":1,\"filter\":\"netdev\"%s}]}", members);
         reply = client_call(fd, "org.kevd.events.Change", parameters);
-        ck_assert_msg(at(reply, "/parameters/refused") && !at(reply, "/parameters/refused/0"), "%s",
+        ck_assert_msg(json_at(reply, "/parameters/refused") && !json_at(reply, "/parameters/refused/0"), "%s",
                       json_object_to_json_string(reply));
         json_object_put(reply);
 }
 
 /* An event in one line: "v0 linkdown+flags", "v1<v0 rename", with "eof" behind its notes. */
 static void describe(struct json_object *event, char *text, size_t size) {
-        struct json_object *notes = at(event, "/notes");
+        struct json_object *notes = json_at(event, "/notes");
         size_t n;
 
-        n = (size_t)snprintf(text, size, "%s%s%s ", text_at(event, "/link/name"), at(event, "/link/oldName") ? "<" : "",
+        n = (size_t)snprintf(text, size, "%s%s%s ", text_at(event, "/link/name"),
+                             json_at(event, "/link/oldName") ? "<" : "",
                              text_at(event, "/link/oldName"));
         for (size_t i = 0; i < json_object_array_length(notes); i++)
                 n += (size_t)snprintf(text + n, size - n, "%s%s", i ? "+" : "",
                                       json_object_get_string(json_object_array_get_idx(notes, i)));
-        if (at(event, "/flags/0"))
+        if (json_at(event, "/flags/0"))
                 (void)snprintf(text + n, size - n, " %s", text_at(event, "/flags/0"));
 }
 
@@ -181,7 +170,7 @@ static void collect(int fd, const char *device, char *lines, size_t size) {
         add_device(marker);
         while (!found) {
                 struct json_object *reply = client_call(fd, "org.kevd.events.Wait", "{\"timeoutMsec\":9000}");
-                struct json_object *events = at(reply, "/parameters/events");
+                struct json_object *events = json_at(reply, "/parameters/events");
 
                 ck_assert_msg(json_object_array_length(events) > 0, "the marker did not come, but %s", lines);
                 for (size_t i = 0; i < json_object_array_length(events); i++) {
@@ -209,26 +198,8 @@ static void expect(int fd, const char *device, const char *expected) {
         ck_assert_str_eq(lines, expected);
 }
 
-static struct json_object *next_event(int fd) {
-        struct json_object *reply = client_call(fd, "org.kevd.events.Wait", "{\"maxEvents\":1,\"timeoutMsec\":9000}");
-        struct json_object *event = json_object_get(at(reply, "/parameters/events/0"));
-
-        ck_assert_msg(event, "no event");
-        json_object_put(reply);
-        return event;
-}
-
-/* What is due just now, or NULL. */
-static struct json_object *due_event(int fd) {
-        struct json_object *reply = client_call(fd, "org.kevd.events.Wait", "{\"maxEvents\":1,\"timeoutMsec\":0}");
-        struct json_object *event = json_object_get(at(reply, "/parameters/events/0"));
-
-        json_object_put(reply);
-        return event;
-}
-
 static bool has_note(struct json_object *event, const char *note) {
-        struct json_object *notes = at(event, "/notes");
+        struct json_object *notes = json_at(event, "/notes");
 
         for (size_t i = 0; i < json_object_array_length(notes); i++)
                 if (strcmp(json_object_get_string(json_object_array_get_idx(notes, i)), note) == 0)
@@ -309,15 +280,15 @@ START_TEST(test_fields) {
         ip("link add v0 index 77 mtu 1300 address 02:00:00:00:00:aa type veth peer name v1");
         for (event = next_event(fd); strcmp(text_at(event, "/link/name"), "v0") != 0; event = next_event(fd))
                 json_object_put(event);
-        ck_assert_int_eq(json_object_get_int64(at(event, "/link/index")), 77);
-        ck_assert_int_eq(json_object_get_int64(at(event, "/link/mtu")), 1300);
+        ck_assert_int_eq(json_object_get_int64(json_at(event, "/link/index")), 77);
+        ck_assert_int_eq(json_object_get_int64(json_at(event, "/link/mtu")), 1300);
         ck_assert_str_eq(text_at(event, "/link/address"), "02:00:00:00:00:aa");
         ck_assert_str_eq(text_at(event, "/link/operState"), "down");
-        ck_assert(!json_object_get_boolean(at(event, "/link/up")));
-        ck_assert(!json_object_get_boolean(at(event, "/link/carrier")));
-        ck_assert_int_eq(json_object_get_int64(at(event, "/data")), 0);
-        ck_assert_int_eq(json_object_get_int64(at(event, "/count")), 1);
-        ck_assert_uint_eq(json_object_array_length(at(event, "/link/addresses")), 0);
+        ck_assert(!json_object_get_boolean(json_at(event, "/link/up")));
+        ck_assert(!json_object_get_boolean(json_at(event, "/link/carrier")));
+        ck_assert_int_eq(json_object_get_int64(json_at(event, "/data")), 0);
+        ck_assert_int_eq(json_object_get_int64(json_at(event, "/count")), 1);
+        ck_assert_uint_eq(json_object_array_length(json_at(event, "/link/addresses")), 0);
         json_object_put(event);
         (void)close(fd);
         daemon_stop(daemon);
@@ -342,16 +313,18 @@ START_TEST(test_addresses) {
                 ip("addr add %s dev d0%s", addresses[i], strchr(addresses[i], ':') ? " nodad" : "");
                 event = next_event(fd);
                 ck_assert_str_eq(text_at(event, "/notes/0"), "address");
-                ck_assert_uint_eq(json_object_array_length(at(event, "/link/addresses")), i + 2);
+                ck_assert_uint_eq(json_object_array_length(json_at(event, "/link/addresses")), i + 2);
                 ck_assert_str_eq(text_at(event, "/link/addresses/0"), "198.51.100.1/24");
-                ck_assert_str_eq(json_object_get_string(json_object_array_get_idx(at(event, "/link/addresses"), i + 1)),
+                ck_assert_str_eq(json_object_get_string(
+                                         json_object_array_get_idx(json_at(event, "/link/addresses"), i + 1)),
                                  addresses[i]);
                 json_object_put(event);
         }
         for (size_t i = 0; i < ARRAY_SIZE(addresses); i++) {
                 ip("addr del %s dev d0", addresses[i]);
                 event = next_event(fd);
-                ck_assert_uint_eq(json_object_array_length(at(event, "/link/addresses")), ARRAY_SIZE(addresses) - i);
+                ck_assert_uint_eq(json_object_array_length(json_at(event, "/link/addresses")),
+                                  ARRAY_SIZE(addresses) - i);
                 json_object_put(event);
         }
         /* A new life time is no news. */
@@ -378,7 +351,7 @@ START_TEST(test_barrier) {
                 ip("link set d0 mtu %d", 1200 + i);
                 event = due_event(fd);
                 ck_assert_msg(event, "round %d", i);
-                ck_assert_int_eq(json_object_get_int64(at(event, "/link/mtu")), 1200 + i);
+                ck_assert_int_eq(json_object_get_int64(json_at(event, "/link/mtu")), 1200 + i);
                 json_object_put(event);
         }
         (void)close(fd);
@@ -429,7 +402,7 @@ START_TEST(test_by_name) {
         add_device("e0");
         ck_assert_ptr_null(due_event(fd));
         reply = client_call(fd, "org.kevd.events.Change", "{\"remove\":[1]}");
-        ck_assert_ptr_null(at(reply, "/parameters/refused/0"));
+        ck_assert_ptr_null(json_at(reply, "/parameters/refused/0"));
         json_object_put(reply);
         watch(fd, ",\"name\":\"e0\"");
         reply = next_event(second);
@@ -519,7 +492,7 @@ static void count_turns(struct json_object *event, struct turns *t) {
         t->events++;
         t->ups += up && !down;
         t->downs += down && !up;
-        t->flaps += json_object_get_int64(at(event, "/link/flaps"));
+        t->flaps += json_object_get_int64(json_at(event, "/link/flaps"));
 }
 
 static void expect_turns(int fd, const char *device, int64_t changes_before) {
@@ -532,8 +505,8 @@ static void expect_turns(int fd, const char *device, int64_t changes_before) {
                 struct json_object *event, *reply;
 
                 reply = client_call(fd, "org.kevd.events.Wait", "{\"timeoutMsec\":500}");
-                for (size_t i = 0; i < json_object_array_length(at(reply, "/parameters/events")); i++) {
-                        event = json_object_array_get_idx(at(reply, "/parameters/events"), i);
+                for (size_t i = 0; i < json_object_array_length(json_at(reply, "/parameters/events")); i++) {
+                        event = json_object_array_get_idx(json_at(reply, "/parameters/events"), i);
                         if (strcmp(text_at(event, "/link/name"), device) == 0)
                                 count_turns(event, &t);
                 }
@@ -595,7 +568,7 @@ START_TEST(test_flaps_merged) {
                 (void)fprintf(batch, "link set v1 down\nlink set v1 up\nlink set v1 down\nlink set v1 up\n");
                 ip_batch_end(batch);
                 status = client_call(other, "org.kevd.manager.GetStatus", NULL);
-                merged = json_object_get_int64(at(status, "/parameters/counters/merged"));
+                merged = json_object_get_int64(json_at(status, "/parameters/counters/merged"));
                 json_object_put(status);
         }
         expect_turns(fd, "v0", before);
@@ -640,7 +613,7 @@ START_TEST(test_flaps_lost) {
         ip_batch_end(batch);
         expect_turns(fd, "v0", before);
         status = client_call(other, "org.kevd.manager.GetStatus", NULL);
-        ck_assert_msg(json_object_get_int64(at(status, "/parameters/counters/kernelOverflows")) > 0,
+        ck_assert_msg(json_object_get_int64(json_at(status, "/parameters/counters/kernelOverflows")) > 0,
                       "there was no loss: the test is to be made larger");
         json_object_put(status);
         (void)close(fd);
@@ -657,7 +630,7 @@ struct replay {
 };
 
 static void replay_event(struct replay *r, struct json_object *event) {
-        struct json_object *link = at(event, "/link"), *known;
+        struct json_object *link = json_at(event, "/link"), *known;
         char index[32];
 
         (void)snprintf(index, sizeof(index), "%s", text_at(link, "/index"));
@@ -665,13 +638,13 @@ static void replay_event(struct replay *r, struct json_object *event) {
                 json_object_object_del(r->links, index);
                 return;
         }
-        if (json_object_object_get_ex(r->links, index, &known) && at(link, "/oldName"))
+        if (json_object_object_get_ex(r->links, index, &known) && json_at(link, "/oldName"))
                 ck_assert_str_eq(text_at(link, "/oldName"), text_at(known, "/name"));
         json_object_object_add(r->links, index, json_object_get(link));
 }
 
 static bool is_up(struct json_object *link) {
-        struct json_object *flags = at(link, "/flags");
+        struct json_object *flags = json_at(link, "/flags");
 
         for (size_t i = 0; i < json_object_array_length(flags); i++)
                 if (strcmp(json_object_get_string(json_object_array_get_idx(flags, i)), "UP") == 0)
@@ -699,7 +672,7 @@ static const char *replay_compare(const struct replay *r) {
                 else if (strcmp(text_at(replayed, "/name"), text_at(link, "/ifname")) != 0 ||
                          strcmp(text_at(replayed, "/mtu"), text_at(link, "/mtu")) != 0 ||
                          strcmp(text_at(replayed, "/address"), text_at(link, "/address")) != 0 ||
-                         json_object_get_boolean(at(replayed, "/up")) != is_up(link))
+                         json_object_get_boolean(json_at(replayed, "/up")) != is_up(link))
                         (void)snprintf(difference, sizeof(difference), "%s replayed, but %s",
                                        json_object_to_json_string(replayed), json_object_to_json_string(link));
         }
@@ -740,7 +713,8 @@ START_TEST(test_loss) {
                                 continue;
                         known = json_object_new_object();
                         json_object_object_add(known, "name", json_object_new_string(text_at(link, "/ifname")));
-                        json_object_object_add(known, "mtu", json_object_new_int64(json_object_get_int64(at(link, "/mtu"))));
+                        json_object_object_add(known, "mtu",
+                                               json_object_new_int64(json_object_get_int64(json_at(link, "/mtu"))));
                         json_object_object_add(known, "address", json_object_new_string(text_at(link, "/address")));
                         json_object_object_add(known, "up", json_object_new_boolean(is_up(link)));
                         json_object_object_add(replay.links, text_at(link, "/ifindex"), known);
@@ -783,7 +757,7 @@ START_TEST(test_loss) {
         deadline = now_msec() + 20000;
         do {
                 struct json_object *reply = client_call(fd, "org.kevd.events.Wait", "{\"timeoutMsec\":0}");
-                struct json_object *events = at(reply, "/parameters/events");
+                struct json_object *events = json_at(reply, "/parameters/events");
                 size_t n = json_object_array_length(events);
 
                 for (size_t i = 0; i < n; i++)
@@ -794,7 +768,7 @@ START_TEST(test_loss) {
         } while (now_msec() < deadline);
         difference = replay_compare(&replay);
         status = client_call(other, "org.kevd.manager.GetStatus", NULL);
-        overflows = json_object_get_int64(at(status, "/parameters/counters/kernelOverflows"));
+        overflows = json_object_get_int64(json_at(status, "/parameters/counters/kernelOverflows"));
         json_object_put(status);
         ck_assert_msg(!difference[0], "%s (%lld overflows)", difference, (long long)overflows);
         ck_assert_msg(overflows > 0, "there was no loss: the test is to be made larger");
@@ -834,7 +808,7 @@ START_TEST(test_again) {
                 ck_assert(has_note(reply, "add"));
                 json_object_put(reply);
                 reply = client_call(fd, "org.kevd.events.Change", "{\"remove\":[1]}");
-                ck_assert_ptr_null(at(reply, "/parameters/refused/0"));
+                ck_assert_ptr_null(json_at(reply, "/parameters/refused/0"));
                 json_object_put(reply);
                 ck_assert_ptr_null(due_event(fd));
         }

@@ -31,29 +31,10 @@ enum { NOBODY = 65534 };
 
 /* ---- the protocol -------------------------------------------------------------------------------- */
 
-static struct json_object *at(struct json_object *object, const char *pointer) {
-        struct json_object *found;
-
-        return json_pointer_get(object, pointer, &found) == 0 ? found : NULL;
-}
-
-static int64_t number_at(struct json_object *object, const char *pointer) {
-        struct json_object *found = at(object, pointer);
-
-        ck_assert_msg(json_object_is_type(found, json_type_int), "no number %s in %s", pointer,
-                      json_object_to_json_string(object));
-        return json_object_get_int64(found);
-}
-
-static const char *text_at(struct json_object *object, const char *pointer) {
-        const char *text = json_object_get_string(at(object, pointer));
-
-        return text ? text : "";
-}
-
 /* The errno of the only watch, or "" if it was made. */
 static void expect_change(struct json_object *reply, const char *error) {
-        ck_assert_msg(at(reply, "/parameters/refused") && strcmp(text_at(reply, "/parameters/refused/0/errno"), error) == 0,
+        ck_assert_msg(json_at(reply, "/parameters/refused") &&
+                              strcmp(text_at(reply, "/parameters/refused/0/errno"), error) == 0,
                       "%s instead of \"%s\"", json_object_to_json_string(reply), error);
         json_object_put(reply);
 }
@@ -80,43 +61,33 @@ static void watch_pidfd(int fd, int64_t id, int pidfd, const char *error) {
         expect_change(reply, error);
 }
 
-/* The next event, of which the caller has a reference. */
-static struct json_object *next_event(int fd) {
-        struct json_object *reply, *event;
-
-        reply = client_call(fd, "org.kevd.events.Wait", "{\"maxEvents\":1,\"timeoutMsec\":9000}");
-        event = json_object_get(at(reply, "/parameters/events/0"));
-        ck_assert_msg(event, "no event");
-        json_object_put(reply);
-        return event;
-}
-
 static void expect_no_event(int fd) {
         struct json_object *reply = client_call(fd, "org.kevd.events.Wait", "{\"timeoutMsec\":0}");
 
-        ck_assert_msg(!at(reply, "/parameters/events/0"), "%s", json_object_to_json_string(reply));
+        ck_assert_msg(!json_at(reply, "/parameters/events/0"), "%s", json_object_to_json_string(reply));
         json_object_put(reply);
 }
 
 /* Whether the event says so of the status, as of wait(2). */
 static void check_status(struct json_object *event, int status) {
-        ck_assert_msg(at(event, "/data"), "no status in %s", json_object_to_json_string(event));
+        ck_assert_msg(json_at(event, "/data"), "no status in %s", json_object_to_json_string(event));
         ck_assert_int_eq(number_at(event, "/data"), status);
         if (WIFEXITED(status)) {
                 ck_assert_int_eq(number_at(event, "/process/exitCode"), WEXITSTATUS(status));
-                ck_assert_ptr_null(at(event, "/process/signal"));
-                ck_assert_ptr_null(at(event, "/process/coreDumped"));
+                ck_assert_ptr_null(json_at(event, "/process/signal"));
+                ck_assert_ptr_null(json_at(event, "/process/coreDumped"));
         } else {
                 ck_assert_int_eq(number_at(event, "/process/signal"), WTERMSIG(status));
-                ck_assert_int_eq(json_object_get_boolean(at(event, "/process/coreDumped")), !!WCOREDUMP(status));
-                ck_assert_ptr_null(at(event, "/process/exitCode"));
+                ck_assert_int_eq(json_object_get_boolean(json_at(event, "/process/coreDumped")), !!WCOREDUMP(status));
+                ck_assert_ptr_null(json_at(event, "/process/exitCode"));
         }
 }
 
 /* An event of that note alone, about that process. */
 static void check_event(struct json_object *event, int64_t id, const char *note, pid_t pid) {
         ck_assert_int_eq(number_at(event, "/id"), id);
-        ck_assert_msg(strcmp(text_at(event, "/notes/0"), note) == 0 && json_object_array_length(at(event, "/notes")) == 1,
+        ck_assert_msg(strcmp(text_at(event, "/notes/0"), note) == 0 &&
+                              json_object_array_length(json_at(event, "/notes")) == 1,
                       "%s instead of %s", json_object_to_json_string(event), note);
         ck_assert_int_eq(number_at(event, "/process/pid"), pid);
         ck_assert_int_eq(number_at(event, "/count"), 1);
@@ -418,7 +389,7 @@ START_TEST(test_zombie_at_once) {
                 wait_zombie(pid);
                 watch_pid(fd, i, pid, "");
                 reply = client_call(fd, "org.kevd.events.Wait", "{\"timeoutMsec\":0}");
-                event = at(reply, "/parameters/events/0");
+                event = json_at(reply, "/parameters/events/0");
                 ck_assert_msg(event, "round %d", i);
                 check_event(event, i, "exit", pid);
                 check_status(event, 5 << 8);
@@ -604,7 +575,7 @@ START_TEST(test_pidfd_reaped) {
                 event = next_event(fd);
                 ck_assert_int_eq(number_at(event, "/id"), 1);
                 ck_assert_str_eq(text_at(event, "/notes/0"), i ? "reap" : "exit");
-                if (at(event, "/data"))
+                if (json_at(event, "/data"))
                         check_status(event, 9 << 8);
                 json_object_put(event);
         }
@@ -626,8 +597,8 @@ START_TEST(test_pidfd_reaped_status) {
         pid_t pid;
 
         status = client_call(fd, "org.kevd.manager.GetStatus", NULL);
-        for (size_t i = 0; i < json_object_array_length(at(status, "/parameters/sources")); i++) {
-                struct json_object *source = json_object_array_get_idx(at(status, "/parameters/sources"), i);
+        for (size_t i = 0; i < json_object_array_length(json_at(status, "/parameters/sources")); i++) {
+                struct json_object *source = json_object_array_get_idx(json_at(status, "/parameters/sources"), i);
 
                 if (strcmp(text_at(source, "/name"), "pidfd") == 0)
                         mechanism = text_at(source, "/mechanism");
@@ -787,11 +758,11 @@ static void many(bool reaped) {
                 nurse_order(&nurse, (struct order){ .what = REAP, .n = N, .pid = -1 });
         while (n_exits < N || (reaped && n_reaps < N)) {
                 struct json_object *reply = client_call(fd, "org.kevd.events.Wait", "{\"timeoutMsec\":9000}");
-                size_t n = json_object_array_length(at(reply, "/parameters/events"));
+                size_t n = json_object_array_length(json_at(reply, "/parameters/events"));
 
                 ck_assert_msg(n > 0, "%d exits and %d reaps of %d", n_exits, n_reaps, N);
                 for (size_t i = 0; i < n; i++) {
-                        struct json_object *event = json_object_array_get_idx(at(reply, "/parameters/events"), i);
+                        struct json_object *event = json_object_array_get_idx(json_at(reply, "/parameters/events"), i);
                         int64_t id = number_at(event, "/id");
                         bool reap = strcmp(text_at(event, "/notes/0"), "reap") == 0;
 
@@ -902,13 +873,13 @@ START_TEST(test_unprivileged) {
         go(1);
         event = next_event(fd);
         check_event(event, 1, "exit", pid);
-        if (at(event, "/data"))
+        if (json_at(event, "/data"))
                 check_status(event, 7 << 8);
         json_object_put(event);
         ck_assert_int_eq(nurse_reap(&nurse, pid), 7 << 8);
         event = next_event(fd);
         check_event(event, 1, "reap", pid);
-        if (at(event, "/data"))
+        if (json_at(event, "/data"))
                 check_status(event, 7 << 8);
         json_object_put(event);
         nurse_stop(&nurse);

@@ -33,29 +33,8 @@ enum { NOBODY = 65534 };
 
 /* ---- helpers ----------------------------------------------------------------------------------- */
 
-/* NULL: there is no such thing in it. */
-static struct json_object *at(struct json_object *object, const char *pointer) {
-        struct json_object *found;
-
-        return json_pointer_get(object, pointer, &found) == 0 ? found : NULL;
-}
-
-static int64_t number_at(struct json_object *object, const char *pointer) {
-        struct json_object *found = at(object, pointer);
-
-        ck_assert_msg(json_object_is_type(found, json_type_int), "no number %s in %s", pointer,
-                      json_object_to_json_string(object));
-        return json_object_get_int64(found);
-}
-
-static const char *text_at(struct json_object *object, const char *pointer) {
-        const char *text = json_object_get_string(at(object, pointer));
-
-        return text ? text : "";
-}
-
 static size_t n_events(struct json_object *reply) {
-        struct json_object *events = at(reply, "/parameters/events");
+        struct json_object *events = json_at(reply, "/parameters/events");
 
         ck_assert_msg(json_object_is_type(events, json_type_array), "no events in %s", json_object_to_json_string(reply));
         return json_object_array_length(events);
@@ -101,7 +80,7 @@ __attribute__((format(printf, 2, 3))) static void change(int fd, const char *for
         ck_assert_int_ge(vasprintf(&parameters, format, args), 0);
         va_end(args);
         reply = client_call(fd, "org.kevd.events.Change", parameters);
-        refused = at(reply, "/parameters/refused");
+        refused = json_at(reply, "/parameters/refused");
         ck_assert_msg(json_object_is_type(refused, json_type_array) && json_object_array_length(refused) == 0,
                       "Change %s: %s", parameters, json_object_to_json_string(reply));
         json_object_put(reply);
@@ -435,7 +414,8 @@ static void expect_events(int fd, int64_t n) {
 
                 ck_assert_msg(n_events(reply) > 0, "%lld events of %lld came", (long long)count, (long long)n);
                 for (size_t i = 0; i < n_events(reply); i++)
-                        count += number_at(json_object_array_get_idx(at(reply, "/parameters/events"), i), "/count");
+                        count += number_at(json_object_array_get_idx(json_at(reply, "/parameters/events"), i),
+                                           "/count");
                 ck_assert_int_le(count, n);
                 json_object_put(reply);
         }
@@ -520,7 +500,7 @@ START_TEST(test_call_ends_wait) {
                 client_send_message(fd, "{\"method\":\"org.kevd.events.Trigger\",\"parameters\":{\"name\":\"none\"}}");
                 reply = receive(fd);
                 ck_assert_uint_eq(n_events(reply), 0);
-                ck_assert_ptr_null(at(reply, "/continues"));
+                ck_assert_ptr_null(json_at(reply, "/continues"));
                 json_object_put(reply);
                 reply = receive(fd);
                 ck_assert_int_eq(number_at(reply, "/parameters/reached"), 0);
@@ -574,7 +554,7 @@ START_TEST(test_timeout) {
         for (int i = 0; i < 4; i++) {
                 reply = receive(fd);
                 ck_assert_uint_eq(n_events(reply), 0);
-                ck_assert(json_object_get_boolean(at(reply, "/continues")));
+                ck_assert(json_object_get_boolean(json_at(reply, "/continues")));
                 json_object_put(reply);
         }
         (void)close(fd);
@@ -622,7 +602,7 @@ START_TEST(test_barrier_tree) {
                 (void)close(f);
                 reply = take(fd);
                 for (size_t n = 0; n < n_events(reply); n++) {
-                        struct json_object *event = json_object_array_get_idx(at(reply, "/parameters/events"), n);
+                        struct json_object *event = json_object_array_get_idx(json_at(reply, "/parameters/events"), n);
 
                         found |= strcmp(text_at(event, "/path"), file) == 0;
                 }
@@ -707,8 +687,8 @@ START_TEST(test_stream) {
                                 "{\"id\":2,\"filter\":\"proc\",\"pid\":2147483647}]}}");
         reply = receive(fd);
         ck_assert_uint_eq(n_events(reply), 0);
-        ck_assert(json_object_get_boolean(at(reply, "/continues")));
-        ck_assert_uint_eq(json_object_array_length(at(reply, "/parameters/refused")), 2);
+        ck_assert(json_object_get_boolean(json_at(reply, "/continues")));
+        ck_assert_uint_eq(json_object_array_length(json_at(reply, "/parameters/refused")), 2);
         ck_assert_str_eq(text_at(reply, "/parameters/refused/0/errno"), "EEXIST");
         ck_assert_int_eq(number_at(reply, "/parameters/refused/1/id"), 2);
         ck_assert_str_eq(text_at(reply, "/parameters/refused/1/errno"), "ESRCH");
@@ -718,8 +698,8 @@ START_TEST(test_stream) {
                 ck_assert_int_eq(trigger(other, "n", i), 1);
                 reply = receive(fd);
                 ck_assert_uint_eq(n_events(reply), 1);
-                ck_assert(json_object_get_boolean(at(reply, "/continues")));
-                ck_assert_ptr_null(at(reply, "/parameters/refused"));
+                ck_assert(json_object_get_boolean(json_at(reply, "/continues")));
+                ck_assert_ptr_null(json_at(reply, "/parameters/refused"));
                 ck_assert_int_eq(number_at(reply, "/parameters/events/0/seq"), ++seq);
                 json_object_put(reply);
         }
@@ -728,7 +708,7 @@ START_TEST(test_stream) {
         client_send_message(fd, "{\"method\":\"org.kevd.events.GetLimits\"}");
         reply = receive(fd);
         ck_assert_uint_eq(n_events(reply), 0);
-        ck_assert_ptr_null(at(reply, "/continues"));
+        ck_assert_ptr_null(json_at(reply, "/continues"));
         json_object_put(reply);
         json_object_put(receive(fd));
         ck_assert_int_eq(trigger(other, "n", 0), 1);
@@ -757,7 +737,7 @@ START_TEST(test_max_events) {
                 ck_assert_uint_ge(n, 1);
                 ck_assert_uint_le(n, 3);
                 for (size_t i = 0; i < n; i++) {
-                        struct json_object *event = json_object_array_get_idx(at(reply, "/parameters/events"), i);
+                        struct json_object *event = json_object_array_get_idx(json_at(reply, "/parameters/events"), i);
 
                         ck_assert_int_eq(number_at(event, "/data"), seq);
                         ck_assert_int_eq(number_at(event, "/seq"), ++seq);
@@ -786,7 +766,8 @@ START_TEST(test_max_events_of_stream) {
 
                 ck_assert_uint_le(n_events(reply), 7);
                 for (size_t i = 0; i < n_events(reply); i++)
-                        ck_assert_int_eq(number_at(json_object_array_get_idx(at(reply, "/parameters/events"), i), "/seq"),
+                        ck_assert_int_eq(number_at(json_object_array_get_idx(json_at(reply, "/parameters/events"), i),
+                                                   "/seq"),
                                          ++seq);
                 json_object_put(reply);
         }
@@ -824,7 +805,7 @@ START_TEST(test_slow_reader) {
         while (count < N) {
                 reply = receive(slow);
                 for (size_t i = 0; i < n_events(reply); i++) {
-                        struct json_object *event = json_object_array_get_idx(at(reply, "/parameters/events"), i);
+                        struct json_object *event = json_object_array_get_idx(json_at(reply, "/parameters/events"), i);
 
                         count += number_at(event, "/count");
                         ck_assert_int_eq(number_at(event, "/seq"), ++seq);
@@ -847,7 +828,8 @@ static void send_with_fd(int fd, int passed, const char *text) {
 static void expect_none_refused(int fd) {
         struct json_object *reply = receive(fd);
 
-        ck_assert_msg(at(reply, "/parameters/refused") && json_object_array_length(at(reply, "/parameters/refused")) == 0,
+        ck_assert_msg(json_at(reply, "/parameters/refused") &&
+                              json_object_array_length(json_at(reply, "/parameters/refused")) == 0,
                       "%s", json_object_to_json_string(reply));
         json_object_put(reply);
 }
@@ -888,7 +870,8 @@ START_TEST(test_descriptor_pipelined) {
                 ck_assert_uint_ge(n_events(reply), 1);
                 for (size_t n = 0; n < n_events(reply); n++)
                         ck_assert_int_eq(
-                                number_at(json_object_array_get_idx(at(reply, "/parameters/events"), n), "/id"), i);
+                                number_at(json_object_array_get_idx(json_at(reply, "/parameters/events"), n), "/id"),
+                                i);
                 json_object_put(reply);
                 (void)close(files[i]);
         }
@@ -919,7 +902,7 @@ START_TEST(test_descriptor_index) {
                "{\"id\":12,\"filter\":\"vnode\",\"notes\":[\"write\"],\"descriptor\":2}]}}";
         client_send_with_fds(fd, text, strlen(text) + 1, files, 4);
         reply = receive(fd);
-        ck_assert_uint_eq(json_object_array_length(at(reply, "/parameters/refused")), 2);
+        ck_assert_uint_eq(json_object_array_length(json_at(reply, "/parameters/refused")), 2);
         ck_assert_int_eq(number_at(reply, "/parameters/refused/0/id"), 14);
         ck_assert_str_eq(text_at(reply, "/parameters/refused/0/errno"), "EBADF");
         ck_assert_int_eq(number_at(reply, "/parameters/refused/1/id"), 15);
@@ -1429,8 +1412,8 @@ START_TEST(test_quota_watches) {
                         size += (size_t)sprintf(text + size, "%s{\"id\":%lld,\"filter\":\"user\",\"name\":\"n%lld\"}",
                                                 i ? "," : "", (long long)id, (long long)id / A_NAME);
                 reply = call(fd, "Change", "{\"add\":[%s]}", text);
-                no_more += (int64_t)json_object_array_length(at(reply, "/parameters/refused"));
-                if (json_object_array_length(at(reply, "/parameters/refused")) > 0)
+                no_more += (int64_t)json_object_array_length(json_at(reply, "/parameters/refused"));
+                if (json_object_array_length(json_at(reply, "/parameters/refused")) > 0)
                         ck_assert_str_eq(text_at(reply, "/parameters/refused/0/errno"), "EDQUOT");
                 json_object_put(reply);
         }
@@ -1443,7 +1426,7 @@ START_TEST(test_quota_watches) {
         (void)close(fd);
         do {
                 reply = call(other, "Change", "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":1000}]}");
-                made = (int64_t)json_object_array_length(at(reply, "/parameters/refused"));
+                made = (int64_t)json_object_array_length(json_at(reply, "/parameters/refused"));
                 json_object_put(reply);
         } while (made > 0);
         reply = client_call(other, "org.kevd.manager.GetStatus", NULL);
@@ -1537,7 +1520,7 @@ START_TEST(test_other_user) {
         }
         for (;;) { /* until it has changed */
                 reply = call(fd, "Change", "{\"add\":[{\"id\":5,\"filter\":\"proc\",\"pid\":%d}]}", (int)own);
-                if (json_object_array_length(at(reply, "/parameters/refused")) == 0)
+                if (json_object_array_length(json_at(reply, "/parameters/refused")) == 0)
                         break;
                 ck_assert_str_eq(text_at(reply, "/parameters/refused/0/errno"), "EPERM");
                 json_object_put(reply);

@@ -21,12 +21,6 @@
 
 #define NEVER "3600000" /* milliseconds: not while a test runs */
 
-static struct json_object *member(struct json_object *object, const char *pointer) {
-        struct json_object *found;
-
-        return json_pointer_get(object, pointer, &found) == 0 ? found : NULL;
-}
-
 /* The watch 1 of the test's directory, added or modified with these tree options. */
 static void set(int fd, const char *what, const char *tree) {
         bool add = strcmp(what, "add") == 0;
@@ -37,7 +31,7 @@ static void set(int fd, const char *what, const char *tree) {
                        "{\"%s\":[{\"id\":1,\"filter\":\"tree\"%s%s%s,\"notes\":[\"create\",\"write\"],\"tree\":%s}]}",
                        what, add ? ",\"path\":\"" : "", add ? harness_tempdir() : "", add ? "\"" : "", tree);
         reply = client_call(fd, "org.kevd.events.Change", parameters);
-        ck_assert_msg(member(reply, "/parameters/refused") && !member(reply, "/parameters/refused/0"), "%s",
+        ck_assert_msg(json_at(reply, "/parameters/refused") && !json_at(reply, "/parameters/refused/0"), "%s",
                       json_object_to_json_string(reply));
         json_object_put(reply);
 }
@@ -54,7 +48,7 @@ static size_t take(int fd, int timeout_msec) {
 
         (void)snprintf(parameters, sizeof(parameters), "{\"timeoutMsec\":%d}", timeout_msec);
         reply = client_call(fd, "org.kevd.events.Wait", parameters);
-        n = json_object_array_length(member(reply, "/parameters/events"));
+        n = json_object_array_length(json_at(reply, "/parameters/events"));
         json_object_put(reply);
         return n;
 }

@@ -22,26 +22,6 @@
 
 /* ---- helpers --------------------------------------------------------------------------------------- */
 
-static struct json_object *at(struct json_object *object, const char *pointer) {
-        struct json_object *found;
-
-        return json_pointer_get(object, pointer, &found) == 0 ? found : NULL;
-}
-
-static int64_t number_at(struct json_object *object, const char *pointer) {
-        struct json_object *found = at(object, pointer);
-
-        ck_assert_msg(json_object_is_type(found, json_type_int), "no number %s in %s", pointer,
-                      json_object_to_json_string(object));
-        return json_object_get_int64(found);
-}
-
-static const char *text_at(struct json_object *object, const char *pointer) {
-        const char *text = json_object_get_string(at(object, pointer));
-
-        return text ? text : "";
-}
-
 static char *format_list(const char *format, va_list args) {
         char *text;
 
@@ -58,8 +38,8 @@ __attribute__((format(printf, 2, 3))) static void change(int fd, const char *for
         parameters = format_list(format, args);
         va_end(args);
         reply = client_call(fd, "org.kevd.events.Change", parameters);
-        ck_assert_msg(at(reply, "/parameters/refused") && !at(reply, "/parameters/refused/0"), "%s: %s", parameters,
-                      json_object_to_json_string(reply));
+        ck_assert_msg(json_at(reply, "/parameters/refused") && !json_at(reply, "/parameters/refused/0"), "%s: %s",
+                      parameters, json_object_to_json_string(reply));
         json_object_put(reply);
 }
 
@@ -69,25 +49,6 @@ static void refused(int fd, const char *parameters, const char *error) {
         ck_assert_msg(strcmp(text_at(reply, "/parameters/refused/0/errno"), error) == 0, "%s: %s", parameters,
                       json_object_to_json_string(reply));
         json_object_put(reply);
-}
-
-static struct json_object *next_event(int fd) {
-        struct json_object *reply, *event;
-
-        reply = client_call(fd, "org.kevd.events.Wait", "{\"maxEvents\":1,\"timeoutMsec\":9000}");
-        event = json_object_get(at(reply, "/parameters/events/0"));
-        ck_assert_msg(event, "no event");
-        json_object_put(reply);
-        return event;
-}
-
-/* What is due just now, or NULL. */
-static struct json_object *due_event(int fd) {
-        struct json_object *reply = client_call(fd, "org.kevd.events.Wait", "{\"maxEvents\":1,\"timeoutMsec\":0}");
-        struct json_object *event = json_object_get(at(reply, "/parameters/events/0"));
-
-        json_object_put(reply);
-        return event;
 }
 
 static void drain(int fd) {
@@ -156,7 +117,7 @@ START_TEST(test_period) {
         made = now_usec();
         event = next_event(fd);
         ck_assert_str_eq(text_at(event, "/filter"), "timer");
-        ck_assert_ptr_null(at(event, "/flags"));
+        ck_assert_ptr_null(json_at(event, "/flags"));
         found = number_at(event, "/data");
         json_object_put(event);
         ck_assert_int_ge(now_usec() - before, periods[_i].period_usec);
@@ -523,7 +484,7 @@ START_TEST(test_modify_kind) {
         change(fd, "{\"modify\":[{\"id\":1,\"filter\":\"timer\",\"data\":20,\"notes\":[\"msec\"]}]}");
         for (int i = 0; i < 2; i++) {
                 event = next_event(fd);
-                ck_assert_ptr_null(at(event, "/flags"));
+                ck_assert_ptr_null(json_at(event, "/flags"));
                 json_object_put(event);
         }
         /* Without a new period it runs on. */
@@ -572,7 +533,7 @@ START_TEST(test_trigger) {
         }
         ck_assert_int_eq(trigger(fd, "{\"name\":\"n\"}"), 3);
         event = due_event(fd);
-        ck_assert_ptr_null(at(event, "/data")); /* none was given */
+        ck_assert_ptr_null(json_at(event, "/data")); /* none was given */
         json_object_put(event);
 
         /* What goes is not reached any more. */
@@ -661,14 +622,14 @@ START_TEST(test_trigger_by_itself) {
         client_send_message(fd, "{\"method\":\"org.kevd.events.Trigger\",\"parameters\":{\"name\":\"n\"}}");
         client_send_message(fd, "{\"method\":\"org.kevd.events.Wait\",\"more\":true}");
         reply = client_receive(fd, HARNESS_REPLY_MSEC);
-        ck_assert_uint_eq(json_object_array_length(at(reply, "/parameters/events")), 0);
+        ck_assert_uint_eq(json_object_array_length(json_at(reply, "/parameters/events")), 0);
         json_object_put(reply);
         reply = client_receive(fd, HARNESS_REPLY_MSEC);
         ck_assert_int_eq(number_at(reply, "/parameters/reached"), 1);
         json_object_put(reply);
         reply = client_receive(fd, HARNESS_REPLY_MSEC);
-        ck_assert_uint_eq(json_object_array_length(at(reply, "/parameters/events")), 1);
-        ck_assert(json_object_get_boolean(at(reply, "/continues")));
+        ck_assert_uint_eq(json_object_array_length(json_at(reply, "/parameters/events")), 1);
+        ck_assert(json_object_get_boolean(json_at(reply, "/continues")));
         json_object_put(reply);
         (void)close(fd);
         daemon_stop(daemon);
