@@ -519,9 +519,13 @@ START_TEST(random_operations) {
                 model_step(&r, step);
                 for (size_t i = 0; i < MODEL_WATCHES; i++)
                         n_there += model_watches[i].there;
-                ck_assert_uint_eq(queue.n_entries, n_model_pending);
-                ck_assert_uint_eq(account->used[RESOURCE_WATCHES], n_there);
-                ck_assert_uint_eq(account->used[RESOURCE_QUEUE_BYTES], queue.bytes);
+                assert_often(queue.n_entries == n_model_pending, "step %lld: %zu events are held instead of %zu",
+                             (long long)step, (size_t)queue.n_entries, n_model_pending);
+                assert_often(account->used[RESOURCE_WATCHES] == n_there,
+                             "step %lld: %zu watches are charged instead of %zu", (long long)step,
+                             (size_t)account->used[RESOURCE_WATCHES], n_there);
+                assert_often(account->used[RESOURCE_QUEUE_BYTES] == queue.bytes, "%zu bytes are charged, %zu are held",
+                             (size_t)account->used[RESOURCE_QUEUE_BYTES], queue.bytes);
         }
         ck_assert_uint_gt(last_seq, 5000);
 }
@@ -925,8 +929,9 @@ static void many_singles(uint64_t seed, size_t bytes_max) {
                         event_unref(event);
                 } else
                         report(watches[i], KEV_NOTE_TRIGGER, (int64_t)++pushed[i]);
-                ck_assert_msg(queue.bytes <= bytes_max + MANY * charge, "%zu bytes are held", queue.bytes);
-                ck_assert_uint_eq(account->used[RESOURCE_QUEUE_BYTES], queue.bytes);
+                assert_often(queue.bytes <= bytes_max + MANY * charge, "%zu bytes are held", queue.bytes);
+                assert_often(account->used[RESOURCE_QUEUE_BYTES] == queue.bytes, "%zu bytes are charged, %zu are held",
+                             (size_t)account->used[RESOURCE_QUEUE_BYTES], queue.bytes);
         }
         for (int64_t i = 0; i < MANY; i++)
                 enable(i, true);
@@ -1178,10 +1183,12 @@ static void random_trees(uint64_t seed, size_t n_watches, size_t bytes_max, unsi
 
                 random_report(&r, watches[random_below(&r, n_watches)], 20, 5);
                 pushed++;
-                ck_assert_msg(queue.bytes <= bytes_max + n_watches * charge,
-                              "seed %llu: %zu bytes are held after %u events; the bound is %zu, for %zu watches with events of %zu bytes",
-                              (unsigned long long)seed, queue.bytes, step, bytes_max, n_watches, charge);
-                ck_assert_uint_eq(account->used[RESOURCE_QUEUE_BYTES], queue.bytes);
+                assert_often(queue.bytes <= bytes_max + n_watches * charge,
+                             "seed %llu: %zu bytes are held after %u events; the bound is %zu, for %zu watches with events "
+                             "of %zu bytes",
+                             (unsigned long long)seed, queue.bytes, step, bytes_max, n_watches, charge);
+                assert_often(account->used[RESOURCE_QUEUE_BYTES] == queue.bytes, "%zu bytes are charged, %zu are held",
+                             (size_t)account->used[RESOURCE_QUEUE_BYTES], queue.bytes);
                 if (!random_once_in(&r, 20) || !(event = take()))
                         continue;
                 taken += event->count;
@@ -1286,66 +1293,76 @@ END_TEST
 
 /* Must end in the test's time, however slow the machine. */
 START_TEST(million_in_a_tree) {
+        const unsigned n = (unsigned)harness_rounds(1000000);
         struct watch *tree = add_tree(1);
         struct random r = { 81 };
 
-        for (unsigned i = 0; i < 1000000; i++) {
+        for (unsigned i = 0; i < n; i++) {
                 char path[64];
 
                 (void)sprintf(path, "dir%zu/file%zu", random_below(&r, 1000), random_below(&r, 1000));
                 report_file(tree, random_once_in(&r, 2) ? KEV_NOTE_CREATE : KEV_NOTE_DELETE, path);
         }
         ck_assert_uint_le(queue.bytes, 16 * MIB + 1024);
-        ck_assert_uint_eq(take_all_counts(), 1000000);
+        ck_assert_uint_gt(queue.merged, 0);
+        ck_assert_uint_eq(take_all_counts(), n);
 }
 END_TEST
 
 START_TEST(million_of_directories) {
+        const unsigned n = (unsigned)harness_rounds(1000000);
         struct watch *tree = add_tree(1);
 
-        for (unsigned i = 0; i < 1000000; i++) {
+        for (unsigned i = 0; i < n; i++) {
                 char path[64];
 
                 (void)sprintf(path, "dir%u/sub%u", i / 1000, i);
                 report_path(tree, KEV_NOTE_CREATE, KEV_KIND_DIRECTORY, path, NULL);
         }
         ck_assert_uint_le(queue.bytes, 16 * MIB + 1024);
-        ck_assert_uint_eq(take_all_counts(), 1000000);
+        ck_assert_uint_gt(queue.merged, 0);
+        ck_assert_uint_eq(take_all_counts(), n);
 }
 END_TEST
 
 START_TEST(million_deep) {
+        const unsigned n = (unsigned)harness_rounds(200000);
         struct watch *tree = add_tree(1);
         struct random r = { 82 };
 
-        for (unsigned i = 0; i < 200000; i++)
+        for (unsigned i = 0; i < n; i++)
                 random_report(&r, tree, 3, 60);
         ck_assert_uint_le(queue.bytes, 16 * MIB + 4096);
-        ck_assert_uint_eq(take_all_counts(), 200000);
+        ck_assert_uint_gt(queue.merged, 0);
+        ck_assert_uint_eq(take_all_counts(), n);
 }
 END_TEST
 
 START_TEST(million_of_one_name) {
+        const int64_t n = harness_rounds(1000000);
         struct watch *watch = add_user(1, "a", 0);
 
-        for (int64_t i = 0; i < 1000000; i++)
+        for (int64_t i = 0; i < n; i++)
                 report(watch, KEV_NOTE_TRIGGER, i);
         ck_assert_uint_le(queue.bytes, 16 * MIB + 1024);
-        ck_assert_uint_eq(take_all_counts(), 1000000);
+        ck_assert_uint_gt(queue.merged, 0);
+        ck_assert_uint_eq(take_all_counts(), n);
 }
 END_TEST
 
 /* The bound is full of what can't be merged further: the next ones are not slow for that. */
 START_TEST(million_beside_a_full_queue) {
+        const unsigned n = (unsigned)harness_rounds(300000);
         struct watch *trees[100];
         struct random r = { 83 };
 
         for (int64_t i = 0; i < 100; i++)
                 trees[i] = add_tree(i);
         queue.bytes_max = MIB;
-        for (unsigned i = 0; i < 300000; i++)
+        for (unsigned i = 0; i < n; i++)
                 random_report(&r, trees[random_below(&r, 100)], 50, 3);
-        ck_assert_uint_eq(take_all_counts(), 300000);
+        ck_assert_uint_gt(queue.merged, 0);
+        ck_assert_uint_eq(take_all_counts(), n);
 }
 END_TEST
 
@@ -1828,15 +1845,16 @@ static const struct {
 };
 
 START_TEST(replica_is_equal) {
+        const uint64_t all = 3000, n = (uint64_t)harness_rounds((int)all);
         struct watch *watch;
 
         harness_label(variants[_i].name);
         watch = add_tree(1);
-        for (uint64_t round = 0; round < 3000; round++)
+        for (uint64_t round = 0; round < all; round += all / n) /* of all sizes, however few */
                 model_round(watch, (uint64_t)_i * 1000000 + round, variants[_i].operations, variants[_i].take_meanwhile,
                             8 + round / 20);
-        ck_assert_uint_gt(context.rescans, 1000);
-        ck_assert_uint_gt(queue.merged, 10000);
+        ck_assert_uint_gt(context.rescans, n / 3);
+        ck_assert_uint_gt(queue.merged, n * 10 / 3);
         buffer_free(&trace);
 }
 END_TEST

@@ -3,7 +3,8 @@
 
 /*
  * What the unit tests share: numbers that look random and are the same on every
- * run (SplitMix64). A test that fails names the seed of its round.
+ * run (SplitMix64). A test that fails names the seed of its round. And what they
+ * assert a million times.
  */
 
 #include <stdbool.h>
@@ -31,3 +32,11 @@ static inline size_t random_below(struct random *r, size_t n) {
 static inline bool random_once_in(struct random *r, size_t n) {
         return random_below(r, n) == 0;
 }
+
+/* As ck_assert_msg(). Check tells the test's parent of each assertion that held, which takes longer than most
+ * of what is asserted here. */
+#define assert_often(expression, ...)              \
+        do {                                       \
+                if (!(expression))                 \
+                        ck_abort_msg(__VA_ARGS__); \
+        } while (0)
