@@ -157,7 +157,7 @@ END_TEST
 START_TEST(test_moved_out_and_in) {
         const char *root = make_root("w"), *outside = make_root("outside");
 
-        for (int i = 0; i < 20; i++) {
+        for (int i = 0; i < harness_rounds(20); i++) {
                 struct follower *f;
                 char watched[PATH_MAX];
 
@@ -213,7 +213,7 @@ START_TEST(test_moved_between) {
 
         make_dir(at("%s/tree", a));
         make_tree(at("%s/tree", a), 3, 4);
-        for (int i = 0; i < 20; i++) {
+        for (int i = 0; i < harness_rounds(20); i++) {
                 struct follower *source = from == a ? at_a : at_b, *target = from == a ? at_b : at_a;
 
                 follower_check(source, at("move %d, source, before", i));

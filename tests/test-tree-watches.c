@@ -183,7 +183,7 @@ START_TEST(test_made_and_removed) {
         ck_assert_int_eq(kev_open(kevd->socket, &kev), 0);
         ck_assert_int_eq(kev_watch_new(KEV_FILTER_TREE, &watch), 0);
         ck_assert_int_eq(kev_watch_set_path(watch, root), 0);
-        for (int i = 0; i < 1000; i++) {
+        for (int i = 0; i < harness_rounds(1000); i++) {
                 const struct kev_event *event;
                 int64_t id;
 
