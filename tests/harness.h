@@ -92,6 +92,8 @@ void daemon_stop(struct daemon *daemon);
 
 /* How many inotify watches the process holds, on all its instances. */
 size_t daemon_fdinfo_inotify_watches(pid_t pid);
+/* A process that the daemon's broker has started, by its name. 0: there is none. */
+pid_t daemon_find_helper(pid_t daemon, const char *name);
 
 /* Waits until the daemon has let go of all of them. */
 void daemon_expect_no_watches(const struct daemon *daemon);
@@ -117,6 +119,13 @@ static inline size_t on_inotify(size_t n) {
 int client_connect(const char *socket_path);
 
 /* The same as another user, which only root can be. */
+enum { OTHER_CLIENT = 65534 };
+
+/* Whatever connects in between is another user's than the daemon's if $KEVD_OTHER_CLIENT is set, and daemons are a
+ * system's then, so that files are watched by deputies. */
+void client_begin(void);
+void client_end(void);
+
 int client_connect_as(const char *socket_path, uid_t uid);
 
 /* All of the bytes, with up to 16 descriptors beside the first of them. */

@@ -5,6 +5,7 @@
  * name, so that 100,000 in one directory are no matter.
  */
 
+#include "connect.h"
 #include "replay.h"
 
 #include <dirent.h>
@@ -552,7 +553,7 @@ struct follower *follower_new_with(const struct daemon *daemon, struct kev_watch
         int r;
 
         ck_assert_ptr_nonnull(f);
-        r = kev_open(daemon->socket, &f->kev);
+        r = open_kev(daemon->socket, &f->kev);
         ck_assert_msg(r == 0, "kev_open: %s", kev_error_message(NULL));
         r = kev_add(f->kev, watch, NULL, NULL, &f->id);
         ck_assert_msg(r == 0, "%s: %s", path, kev_error_message(f->kev));

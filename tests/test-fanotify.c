@@ -6,7 +6,6 @@
  * of trees, which run with both.
  */
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -180,130 +179,7 @@ START_TEST(test_exclude_self) {
 }
 END_TEST
 
-/* ---- lists ------------------------------------------------------------------------------------ */
-
-static struct follower *follow_list(const char *root) {
-        struct kev_watch *watch = new_watch(root, 0);
-
-        ck_assert_int_eq(kev_watch_set_list(watch, true), 0);
-        return follower_new_with(kevd, watch, root, REPLAY_STRICT);
-}
-
-/* Takes events up to `listed`. */
-static void take_list(struct follower *f) {
-        const struct kev_event *event;
-
-        while (!(f->notes & KEV_NOTE_LISTED))
-                ck_assert(follower_take(f, HARNESS_REPLY_MSEC, &event));
-}
-
-START_TEST(test_list) {
-        struct follower *f, *other;
-        const char *root;
-        size_t n;
-
-        need_fanotify();
-        root = make_root("w");
-        n = make_tree(root, 4, 4);
-        other = follower_new(kevd, root, REPLAY_STRICT);
-        f = follow_list(root);
-        take_list(f);
-        ck_assert_uint_eq(f->n_events, 2 * n - 1 + 1); /* each directory but the root, a file in each, and `listed` */
-        replay_check_sane(f->replay, "listed");
-        follower_check(f, "listed");
-        ck_assert(!follower_take(other, 0, NULL)); /* for nobody else */
-        run(root, "rm -r d1; mkdir new; mv d2 new/; touch new/d2/d0/x");
-        follower_check(f, "later");
-        follower_free(f);
-        follower_free(other);
-}
-END_TEST
-
-/* More than fits into a queue, and read by nobody for a while: nothing is merged. */
-START_TEST(test_long_list) {
-        const struct kev_event *event;
-        struct follower *f;
-        const char *root;
-
-        need_fanotify();
-        root = make_root("w");
-        make_dir(at("%s/d", root));
-        run(at("%s/d", root), "i=0; while [ $i -lt 400 ]; do echo $i; i=$((i + 1)); done | "
-                              "xargs -I{} sh -c 'a=0; while [ $a -lt 75 ]; do : > "
-                              "\"a name that takes its room in a queue, for there are many of its kind {} $a\"; "
-                              "a=$((a + 1)); done'");
-        f = follow_list(root);
-        while (!(f->notes & KEV_NOTE_LISTED))
-                ck_assert(follower_take(f, HARNESS_REPLY_MSEC, &event));
-        ck_assert_uint_eq(f->n_events, 400 * 75 + 2);
-        follower_check(f, "a long list");
-        follower_free(f);
-}
-END_TEST
-
-/* While it is made others write: no gap, and nothing twice. */
-START_TEST(test_list_while_written) {
-        const char *root;
-
-        need_fanotify();
-        root = make_root("w");
-        make_tree(root, 3, 4);
-        for (int round = 0; round < harness_rounds(20); round++) {
-                struct follower *f;
-                pid_t pid = fork_writer();
-
-                if (pid == 0) {
-                        for (int i = 0; i < 60; i++) {
-                                const char *to = at("%s/d%d/d%d/m%d-%d", root, i % 3, i / 3 % 3, round, i);
-
-                                make_dir(to);
-                                make_file(at("%s/file", to));
-                                move(to, at("%s/d%d/m%d-%d", root, (i + 1) % 3, round, i));
-                                if (i % 2)
-                                        run(root, at("rm -r d%d/m%d-%d", (i + 1) % 3, round, i));
-                        }
-                        _exit(0);
-                }
-                f = follow_list(root);
-                take_list(f);
-                reap(pid);
-                follower_check(f, at("round %d", round));
-                follower_free(f);
-        }
-}
-END_TEST
-
 /* ---- what ends ----------------------------------------------------------------------------------- */
-
-/* A process of the daemon's, by its name: a child's child. */
-static pid_t find_helper(const char *name) {
-        DIR *directory = opendir("/proc");
-        struct dirent *entry;
-        pid_t found = 0;
-
-        assert_system(directory, "/proc");
-        while ((entry = readdir(directory))) {
-                char comm[64] = "", text[256];
-                FILE *file = fopen(at("/proc/%s/stat", entry->d_name), "re");
-                int pid, parent, grandparent = 0;
-
-                if (!file)
-                        continue;
-                if (fscanf(file, "%d (%63[^)]) %*c %d", &pid, comm, &parent) == 3 && strcmp(comm, name) == 0) {
-                        FILE *above = fopen(at("/proc/%d/stat", parent), "re");
-
-                        if (above && fgets(text, sizeof(text), above))
-                                (void)sscanf(strrchr(text, ')') ? strrchr(text, ')') + 1 : "", " %*c %d", &grandparent);
-                        if (above)
-                                (void)fclose(above);
-                        if (grandparent == kevd->pid)
-                                found = pid;
-                }
-                (void)fclose(file);
-        }
-        (void)closedir(directory);
-        return found;
-}
 
 static bool is_back(void *userdata) {
         const struct kev_event *event;
@@ -322,7 +198,7 @@ START_TEST(test_surveyor_ends) {
         need_fanotify();
         root = make_root("w");
         f = follower_new(kevd, root, REPLAY_AT_REST);
-        pid = find_helper("kevd-surveyor");
+        pid = daemon_find_helper(kevd->pid, "kevd-surveyor");
         ck_assert_int_gt(pid, 0);
         ck_assert_int_eq(kill(pid, SIGKILL), 0);
         ck_assert(wait_until(is_back, f, HARNESS_REPLY_MSEC));
@@ -341,7 +217,7 @@ START_TEST(test_stand_in_ends) {
         need_fanotify();
         root = make_root("w");
         f = follower_new(kevd, root, REPLAY_AT_REST);
-        pid = find_helper("kevd-stand-in");
+        pid = daemon_find_helper(kevd->pid, "kevd-stand-in");
         ck_assert_int_gt(pid, 0);
         ck_assert_int_eq(kill(pid, SIGKILL), 0);
         make_tree(root, 3, 2);
@@ -390,12 +266,6 @@ int main(int argc, char **argv) {
         tcase_add_test(c, test_replace);
         tcase_add_test(c, test_who);
         tcase_add_test(c, test_exclude_self);
-        c = harness_case(suite, "list");
-        tcase_add_checked_fixture(c, start, stop);
-        tcase_set_timeout(c, 60);
-        tcase_add_test(c, test_list);
-        tcase_add_test(c, test_long_list);
-        tcase_add_test(c, test_list_while_written);
         c = harness_case(suite, "ends");
         tcase_add_checked_fixture(c, start, stop);
         tcase_add_test(c, test_surveyor_ends);

@@ -35,20 +35,6 @@ static struct kev_watch *new_watch(const char *path, uint64_t notes) {
         return watch;
 }
 
-static pid_t fork_writer(void) {
-        pid_t pid = fork();
-
-        assert_system(pid >= 0, "fork");
-        return pid;
-}
-
-static void reap(pid_t pid) {
-        int status;
-
-        assert_system(waitpid(pid, &status, 0) == pid, "waitpid");
-        ck_assert_int_eq(status, 0);
-}
-
 /* ---- lists ------------------------------------------------------------------------------------ */
 
 static struct follower *follow_list_with(const char *root, enum replay_rescan rescan) {

@@ -23,6 +23,7 @@
 
 #include <json-c/json.h>
 
+#include "connect.h"
 #include "files.h"
 #include "harness.h"
 #include "kev.h"
@@ -124,7 +125,7 @@ static void watch_noise(void) {
 
         make_file(at("%s/0", path));
         make_file(at("%s/1", path));
-        ck_assert_int_eq(kev_open(kevd->socket, &noise), 0);
+        ck_assert_int_eq(open_kev(kevd->socket, &noise), 0);
         ck_assert_int_eq(kev_watch_new(KEV_FILTER_TREE, &watch), 0);
         ck_assert_int_eq(kev_watch_set_path(watch, path), 0);
         ck_assert_int_eq(kev_add(noise, watch, NULL, NULL, &noise_id), 0);
@@ -639,7 +640,7 @@ START_TEST(test_vnode) {
 
         harness_label(c->name);
         run(root, c->before);
-        ck_assert_int_eq(kev_open(kevd->socket, &kev), 0);
+        ck_assert_int_eq(open_kev(kevd->socket, &kev), 0);
         ck_assert_int_eq(kev_watch_new(KEV_FILTER_VNODE, &watch), 0);
         ck_assert_int_eq(kev_watch_set_path(watch, at("%s/f", root)), 0);
         ck_assert_int_eq(kev_watch_set_notes(watch, c->asked), 0);
@@ -776,7 +777,7 @@ START_TEST(test_limit_at_attach) {
                 make_dir(at("%s/d%d", large, i));
                 make_tree(at("%s/d%d", large, i), 3, 2);
         }
-        ck_assert_int_eq(kev_open(kevd->socket, &kev), 0);
+        ck_assert_int_eq(open_kev(kevd->socket, &kev), 0);
         ck_assert_int_eq(kev_watch_new(KEV_FILTER_TREE, &watch), 0);
         ck_assert_int_eq(kev_watch_set_path(watch, large), 0);
         r = kev_add(kev, watch, NULL, NULL, NULL);
@@ -792,7 +793,7 @@ START_TEST(test_limit_at_attach) {
         ck_assert_uint_eq(check_said(f, &none, root, "who was there before"), 0);
 
         /* Single files: as many as fit. */
-        ck_assert_int_eq(kev_open(kevd->socket, &kev), 0);
+        ck_assert_int_eq(open_kev(kevd->socket, &kev), 0);
         for (int i = 0; i < 200; i++) {
                 make_file(at("%s/f%d", large, i));
                 ck_assert_int_eq(kev_watch_new(KEV_FILTER_VNODE, &watch), 0);

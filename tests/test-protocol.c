@@ -26,6 +26,7 @@
 
 #include <json-c/json.h>
 
+#include "files.h"
 #include "harness.h"
 #include "macro.h"
 
@@ -1506,8 +1507,9 @@ START_TEST(test_other_user) {
         refused(fd, "{\"id\":1,\"filter\":\"proc\",\"pid\":1}", "EPERM");
         (void)snprintf(watch, sizeof(watch), "{\"id\":1,\"filter\":\"proc\",\"pid\":%d}", (int)daemon->pid);
         refused(fd, watch, "EPERM");
-        refused(fd, "{\"id\":1,\"filter\":\"vnode\",\"path\":\"/etc/passwd\"}", "EOPNOTSUPP");
-        refused(fd, "{\"id\":1,\"filter\":\"tree\",\"path\":\"/etc\"}", "EOPNOTSUPP");
+        ck_assert_int_eq(mkdir(at("%s/private", harness_tempdir()), 0700), 0);
+        refused(fd, at("{\"id\":1,\"filter\":\"vnode\",\"path\":\"%s/private\"}", harness_tempdir()), "EACCES");
+        refused(fd, at("{\"id\":1,\"filter\":\"tree\",\"path\":\"%s/private\"}", harness_tempdir()), "EACCES");
 
         /* Its own process, and one whose ids are not all its own. */
         own = fork();

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "connect.h"
 #include "files.h"
 #include "harness.h"
 #include "kev.h"
@@ -81,7 +82,7 @@ START_TEST(test_notes) {
         struct kev *kev;
         const struct kev_event *event;
 
-        ck_assert_int_eq(kev_open(kevd->socket, &kev), 0);
+        ck_assert_int_eq(open_kev(kevd->socket, &kev), 0);
         ck_assert_int_eq(kev_watch_new(KEV_FILTER_TREE, &watch), 0);
         ck_assert_int_eq(kev_watch_set_path(watch, root), 0);
         ck_assert_int_eq(kev_watch_set_notes(watch, KEV_NOTE_CLOSEWRITE), 0);

@@ -17,6 +17,7 @@
 
 #include <json-c/json.h>
 
+#include "connect.h"
 #include "files.h"
 #include "harness.h"
 #include "kev.h"
@@ -157,7 +158,7 @@ static void expect_refusal(const char *path, int error, const char *field) {
         struct kev *kev;
         int r;
 
-        ck_assert_int_eq(kev_open(kevd->socket, &kev), 0);
+        ck_assert_int_eq(open_kev(kevd->socket, &kev), 0);
         ck_assert_int_eq(kev_watch_new(KEV_FILTER_TREE, &watch), 0);
         ck_assert_int_eq(kev_watch_set_path(watch, path), 0);
         r = kev_add(kev, watch, NULL, NULL, NULL);

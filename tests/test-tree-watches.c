@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "connect.h"
 #include "files.h"
 #include "harness.h"
 #include "kev.h"
@@ -180,7 +181,7 @@ START_TEST(test_made_and_removed) {
         struct kev *kev;
 
         make_tree(root, 3, 2);
-        ck_assert_int_eq(kev_open(kevd->socket, &kev), 0);
+        ck_assert_int_eq(open_kev(kevd->socket, &kev), 0);
         ck_assert_int_eq(kev_watch_new(KEV_FILTER_TREE, &watch), 0);
         ck_assert_int_eq(kev_watch_set_path(watch, root), 0);
         for (int i = 0; i < harness_rounds(1000); i++) {

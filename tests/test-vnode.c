@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "connect.h"
 #include "files.h"
 #include "harness.h"
 #include "kev.h"
@@ -30,7 +31,7 @@ static struct kev *kev;
 
 static void start(void) {
         kevd = daemon_start(NULL);
-        ck_assert_int_eq(kev_open(kevd->socket, &kev), 0);
+        ck_assert_int_eq(open_kev(kevd->socket, &kev), 0);
         /* All names below are in this directory. */
         assert_system(chdir(harness_tempdir()) == 0 && mkdir("w", 0755) == 0 && chdir("w") == 0, "chdir");
 }
@@ -460,7 +461,7 @@ START_TEST(test_shared) {
         make_text("f");
         must(link("f", "hard"));
         must(symlink("f", "soft"));
-        ck_assert_int_eq(kev_open(kevd->socket, &other), 0);
+        ck_assert_int_eq(open_kev(kevd->socket, &other), 0);
         ids[0] = watch_on(kev, "f", BY_PATH, 0);
         ids[1] = watch_on(kev, "soft", BY_PATH, KEV_NOTE_WRITE);
         ids[2] = watch_on(kev, "hard", BY_DESCRIPTOR, KEV_NOTE_ATTRIB);
@@ -532,7 +533,7 @@ START_TEST(test_made_and_removed) {
                 ck_assert_int_eq(kev_remove(kev, id), 0);
         }
         harness_label("");
-        ck_assert_uint_eq(daemon_fdinfo_inotify_watches(kevd->pid), 0);
+        daemon_expect_no_watches(kevd);
 }
 END_TEST
 

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "connect.h"
 #include "harness.h"
 #include "kev.h"
 #include "macro.h"
@@ -193,7 +194,7 @@ START_TEST(test_not_there_yet) {
         struct kev *kev;
 
         ck_assert_uint_ne(notes & KEV_NOTE_BACK, 0);
-        ck_assert_int_eq(kev_open(kevd->socket, &kev), 0);
+        ck_assert_int_eq(open_kev(kevd->socket, &kev), 0);
         ck_assert_int_eq(kev_watch_new(KEV_FILTER_TREE, &watch), 0);
         ck_assert_int_eq(kev_watch_set_path(watch, in_tempdir("a/b/d")), 0);
         ck_assert_int_eq(kev_add(kev, watch, NULL, NULL, NULL), -ENOENT);
@@ -224,7 +225,7 @@ START_TEST(test_end) {
         struct kev *kev;
 
         run("mkdir d");
-        ck_assert_int_eq(kev_open(kevd->socket, &kev), 0);
+        ck_assert_int_eq(open_kev(kevd->socket, &kev), 0);
         ck_assert_int_eq(kev_watch_new(KEV_FILTER_TREE, &watch), 0);
         if (_i == 0) {
                 ck_assert_int_eq(kev_watch_set_path(watch, in_tempdir("d")), 0);

@@ -398,6 +398,8 @@ static void replace(struct deputy *d) {
                         w->order.flags &= ~(uint32_t)(ORDER_LIST | ORDER_SECOND_CHOICE);
                         if (w->state != WARD_RETURNING)
                                 end_ward(w);
+                        else if (w->order.filter == KEV_FILTER_TREE)
+                                tell_self(w, KEV_NOTE_DEGRADED, 0);
                 }
         }
         helper_close(&d->helper);

@@ -326,7 +326,7 @@ static int open_all(int socket) {
                 return r;
         deputy.asker = (struct asker){ .uid = geteuid(), .gid = getegid() };
         deputy.context = (struct source_context){
-                .mux = deputy.mux, .workers = workers, .sink = &sink, .uid = geteuid(),
+                .mux = deputy.mux, .workers = workers, .sink = &sink, .uid = geteuid(), .revokes = true,
         };
         list_init(&deputy.orders);
         mux_deferred_init(&deputy.run_orders, on_run_orders);

@@ -259,6 +259,7 @@ static bool concerns(const struct inotify *s, const struct lookup *lookup, const
                 return lookup->watch && lookup->watch->state == WATCH_WAITING && lookup->watch->asker == asker;
         case LOOKUP_PLACE:
                 return lookup->watch && lookup->watch->asker == asker;
+        case LOOKUP_ACCESS:
         case LOOKUP_NAME:
                 return tree_is_watched_by(s, lookup->root, asker);
         case LOOKUP_CRAWL:

@@ -224,6 +224,7 @@ void tree_on_resolved(struct inotify *s, struct lookup *lookup);
 void tree_check_place(struct inotify *s, struct file_watch *watch);
 void tree_on_place(struct inotify *s, struct lookup *lookup);
 void tree_on_name(struct inotify *s, struct lookup *lookup);
+void tree_on_access(struct inotify *s, struct lookup *lookup);
 void tree_on_found(struct inotify *s, struct found *found);
 void tree_on_crawled(struct inotify *s, struct lookup *lookup);
 void tree_on_entry(struct inotify *s, struct dir *dir, uint32_t mask, const char *name, uint64_t realtime_usec);

@@ -92,6 +92,9 @@ static unsigned answer(struct inotify *s, struct lookup_message *message) {
         case LOOKUP_LIST:
                 list_on_listed(lookup);
                 break;
+        case LOOKUP_ACCESS:
+                tree_on_access(s, lookup);
+                break;
         }
         on_end(s, lookup);
         return 1;

@@ -13,6 +13,13 @@ static struct inotify *source_of(const struct lister *lister) {
         return container_of(lister, struct inotify, lister);
 }
 
+/* A directory that has not been crawled yet is on that of the one above, or is not to be listed. */
+static uint32_t mount_of(const struct dir *dir) {
+        while (dir && dir->mount == 0)
+                dir = dir->parent;
+        return dir ? dir->mount : 0;
+}
+
 static int ask(struct lister *lister, struct listing *l) {
         struct inotify *s = source_of(lister);
         struct buffer path _cleanup_(buffer_free) = BUFFER_INIT;
@@ -23,7 +30,7 @@ static int ask(struct lister *lister, struct listing *l) {
         lookup = path.error ? NULL : lookup_new(LOOKUP_LIST, path.data);
         if (!lookup)
                 return -ENOMEM;
-        lookup->only_mount = l->dir->mount;
+        lookup->only_mount = mount_of(l->dir);
         lookup->listing = l;
         r = submit(s, lookup, tree_user_of(l->dir), l->dir, NULL);
         if (r < 0) {

@@ -387,9 +387,50 @@ static void on_create(struct inotify *s, struct dir *dir, const char *name, bool
                 discover(s, dir, name);
 }
 
+/* Its attributes have changed: may it be read still? */
+static void ask_for_access(struct inotify *s, struct dir *dir) {
+        struct buffer path _cleanup_(buffer_free) = BUFFER_INIT;
+        struct lookup *lookup;
+
+        list_for_each(entry, &s->lookups) {
+                lookup = list_entry(entry, struct lookup, link);
+                if (lookup->kind != LOOKUP_ACCESS || lookup->root != dir)
+                        continue;
+                lookup->doubted = true;
+                return;
+        }
+        tree_path(dir, &path);
+        lookup = path.error ? NULL : lookup_new(LOOKUP_ACCESS, path.data);
+        if (lookup && submit(s, lookup, tree_user_of(dir), dir, NULL) == 0)
+                return;
+        lookup_free(lookup);
+        tree_crawl(s, dir, PURPOSE_RECHECK, 0, 0, NULL);
+}
+
+/* What is below can't be reached either. */
+void tree_on_access(struct inotify *s, struct lookup *lookup) {
+        struct dir *dir = tree_root_of(s, lookup);
+        uint64_t now = realtime_nsec() / NSEC_PER_USEC;
+
+        if (!dir)
+                return;
+        if (lookup->doubted || tree_has_moved(dir, lookup)) {
+                list_remove(&lookup->link); /* as it is not the one that is under way any more */
+                ask_for_access(s, dir);
+                return;
+        }
+        if (lookup->error == EACCES || lookup->error == EPERM)
+                tree_drop(s, dir, now);
+}
+
 /* One that could not be read perhaps can be now. */
 static void on_attrib_of_dir(struct inotify *s, struct dir *dir, const char *name) {
-        const struct dir *child = tree_child(&s->tree, dir, name);
+        struct dir *child = tree_child(&s->tree, dir, name);
+
+        if (child && child->mark && s->source.context->revokes) {
+                ask_for_access(s, child);
+                return;
+        }
 
         if (!(child && (child->mark || child->lookup)) && tree_wants(&s->tree, dir, name))
                 discover(s, dir, name);
@@ -438,6 +479,8 @@ void tree_on_self(struct inotify *s, struct dir *dir, uint32_t mask, uint64_t re
         }
         if (!(mask & IN_ATTRIB) || list_empty(&dir->subscriptions))
                 return;
+        if (s->source.context->revokes)
+                ask_for_access(s, dir);
         report.notes = KEV_NOTE_ATTRIB;
         report.kind = KEV_KIND_DIRECTORY;
         report.realtime_usec = realtime_usec;

@@ -541,6 +541,12 @@ static int run_crawl(struct lookup *l) {
         return r;
 }
 
+static int run_access(struct lookup *l) {
+        int fd _cleanup_(closep) = open_path(l->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, RESOLVE_NO_SYMLINKS);
+
+        return MIN(fd, 0);
+}
+
 static void put_link(struct buffer *b, enum kev_kind kind, const char *name) {
         struct link_header header = { .name_size = (uint16_t)strlen(name), .kind = (uint8_t)kind };
 
@@ -607,6 +613,8 @@ static int run_kind(struct lookup *l) {
                 return run_stat(l);
         case LOOKUP_LIST:
                 return run_list(l);
+        case LOOKUP_ACCESS:
+                return run_access(l);
         }
         return -EINVAL;
 }

@@ -29,6 +29,7 @@ enum lookup_kind {
         LOOKUP_PLACE,   /* the same, of a watched directory: is it still there */
         LOOKUP_NAME,    /* the same, of a name in a directory: is there anything */
         LOOKUP_LIST,    /* what is in a directory */
+        LOOKUP_ACCESS,  /* may a directory be read still */
 };
 
 /* What a crawl is for; a stronger purpose has a higher number. */
@@ -140,7 +141,7 @@ struct lookup {
         bool was_marked;  /* the root was watched before */
         bool forgotten;   /* nobody watches what `root` is any more */
         bool recovered;   /* some of it could not be watched before */
-        bool doubted;     /* something happened meanwhile: part of it will be asked again */
+        bool doubted;     /* something happened meanwhile: it, or part of it, will be asked again */
         struct dir *stop; /* NAME: the other directory; CRAWL: told no higher than below this one. The same */
         uint64_t n_placed; /* tree.n_placed at submission: what was placed since is younger */
         struct file_watch *watch;

@@ -122,6 +122,7 @@ struct source_context {
         enum file_mechanism file_mechanism;
         struct broker *broker; /* NULL: there is none, for a reason: */
         int broker_error;      /* a negative errno */
+        bool revokes; /* what may not be read any more is not told either: it is somebody else's */
         uint64_t kernel_overflows;
 };
 

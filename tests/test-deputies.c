@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * Files of other users than the daemon's, where inotify serves them: by processes that have those users' rights, and
+ * no others. That trees and files are followed there like elsewhere is in the tests that run as NAME-deputies.
+ */
+
+#include <fcntl.h>
+#include <json-c/json.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "files.h"
+#include "harness.h"
+#include "macro.h"
+
+enum { USER = 64100, STRANGER = 64101 };
+
+static struct daemon *kevd;
+static const char *root;
+
+static void start(void) {
+        if (geteuid() != 0)
+                return;
+        kevd = daemon_start("--mode=system", "--file-mechanism=inotify");
+        ck_assert_int_eq(chmod(harness_tempdir(), 0755), 0);
+        root = make_root("w");
+}
+
+static void stop(void) {
+        if (kevd)
+                daemon_stop(kevd);
+}
+
+static int connect_as(uid_t uid) {
+        if (geteuid() != 0)
+                harness_skip("to be other users takes root");
+        return client_connect_as(kevd->socket, uid);
+}
+
+/* The name of the error that the watch is refused with; "": it is made. */
+static const char *try_watch(int fd, const char *members) {
+        struct json_object *reply = client_call(fd, "org.kevd.events.Change", at("{\"add\":[{%s}]}", members));
+        const char *error = json_at(reply, "/parameters/refused/0") ? text_at(reply, "/parameters/refused/0/errno") : "";
+
+        error = at("%s", error);
+        json_object_put(reply);
+        return error;
+}
+
+/* Of the next event. */
+static const char *next_path(int fd) {
+        struct json_object *event = next_event(fd);
+        const char *path = at("%s", text_at(event, "/path"));
+
+        json_object_put(event);
+        return path;
+}
+
+static bool has_note(struct json_object *event, const char *note) {
+        struct json_object *notes = json_at(event, "/notes");
+
+        for (size_t i = 0; i < json_object_array_length(notes); i++)
+                if (strcmp(json_object_get_string(json_object_array_get_idx(notes, i)), note) == 0)
+                        return true;
+        return false;
+}
+
+static void take_up_to(int fd, const char *note) {
+        for (bool found = false; !found;) {
+                struct json_object *event = next_event(fd);
+
+                found = has_note(event, note);
+                json_object_put(event);
+        }
+}
+
+static void skip_due(int fd) {
+        struct json_object *event;
+
+        while ((event = due_event(fd)))
+                json_object_put(event);
+}
+
+/* The only one. 0: there is none. */
+static pid_t deputy(void) {
+        return daemon_find_helper(kevd->pid, "kevd-deputy");
+}
+
+static bool has_no_deputy(void *userdata _unused_) {
+        return deputy() == 0;
+}
+
+/* ---- who may ------------------------------------------------------------------------------------------ */
+
+START_TEST(test_rights) {
+        static const char change[] = "{\"method\":\"org.kevd.events.Change\",\"parameters\":"
+                                     "{\"add\":[{\"id\":2,\"filter\":\"vnode\",\"descriptor\":0}]}}";
+        int fd = connect_as(USER), secret;
+        struct json_object *reply;
+
+        make_file(at("%s/open", root));
+        make_file(at("%s/closed", root));
+        make_dir(at("%s/private", root));
+        make_file(at("%s/private/open", root));
+        ck_assert_int_eq(chmod(at("%s/closed", root), 0600), 0);
+        ck_assert_int_eq(chmod(at("%s/private", root), 0700), 0);
+        ck_assert_str_eq(try_watch(fd, at("\"id\":1,\"filter\":\"vnode\",\"path\":\"%s/open\"", root)), "");
+        ck_assert_str_eq(try_watch(fd, at("\"id\":2,\"filter\":\"vnode\",\"path\":\"%s/closed\"", root)), "EACCES");
+        ck_assert_str_eq(try_watch(fd, at("\"id\":2,\"filter\":\"vnode\",\"path\":\"%s/private/open\"", root)),
+                         "EACCES");
+        ck_assert_str_eq(try_watch(fd, at("\"id\":2,\"filter\":\"tree\",\"path\":\"%s/private\"", root)), "EACCES");
+        /* What the client can open without reading it, it can't watch. */
+        secret = open(at("%s/closed", root), O_PATH | O_CLOEXEC);
+        ck_assert_int_ge(secret, 0);
+        client_send_with_fds(fd, change, sizeof(change), &secret, 1);
+        (void)close(secret);
+        reply = client_receive(fd, HARNESS_REPLY_MSEC);
+        ck_assert_str_eq(text_at(reply, "/parameters/refused/0/errno"), "EACCES");
+        json_object_put(reply);
+        append(at("%s/open", root), "text");
+        ck_assert_str_eq(next_path(fd), at("%s/open", root));
+        (void)close(fd);
+}
+END_TEST
+
+/* Of a directory that may not be read its name is all that is told. */
+START_TEST(test_closed_within) {
+        int fd = connect_as(USER);
+
+        make_dir(at("%s/private", root));
+        ck_assert_int_eq(chmod(at("%s/private", root), 0700), 0);
+        ck_assert_str_eq(try_watch(fd, at("\"id\":1,\"filter\":\"tree\",\"path\":\"%s\",\"notes\":[\"create\",\"listed\"],"
+                                          "\"tree\":{\"list\":true}", root)), "");
+        take_up_to(fd, "listed");
+        make_file(at("%s/private/secret", root));
+        make_file(at("%s/seen", root));
+        ck_assert_str_eq(next_path(fd), at("%s/seen", root));
+        (void)close(fd);
+}
+END_TEST
+
+/* What could be read and can't any more is not told either. */
+START_TEST(test_closed_later) {
+        int fd = connect_as(USER);
+
+        make_dir(at("%s/d", root));
+        make_dir(at("%s/d/below", root));
+        ck_assert_str_eq(try_watch(fd, at("\"id\":1,\"filter\":\"tree\",\"path\":\"%s\",\"notes\":[\"create\"]", root)),
+                         "");
+        make_file(at("%s/d/below/before", root));
+        ck_assert_str_eq(next_path(fd), at("%s/d/below/before", root));
+        ck_assert_int_eq(chmod(at("%s/d", root), 0700), 0);
+        ck_assert_ptr_null(due_event(fd)); /* it has been seen */
+        make_file(at("%s/d/secret", root));
+        make_file(at("%s/d/below/secret", root));
+        make_file(at("%s/seen", root));
+        ck_assert_str_eq(next_path(fd), at("%s/seen", root));
+        ck_assert_int_eq(chmod(at("%s/d", root), 0755), 0);
+        ck_assert_str_eq(next_path(fd), at("%s/d/below", root)); /* what is in it is new to the user */
+        (void)close(fd);
+}
+END_TEST
+
+/* ---- each for itself ------------------------------------------------------------------------------------ */
+
+/* One that stands still, with all its threads, keeps up nobody else. */
+START_TEST(test_stopped) {
+        int fd = connect_as(USER), other;
+        pid_t pid;
+
+        ck_assert_str_eq(try_watch(fd, at("\"id\":1,\"filter\":\"tree\",\"path\":\"%s\"", root)), "");
+        pid = deputy();
+        ck_assert_int_gt(pid, 0);
+        ck_assert_int_eq(kill(pid, SIGSTOP), 0);
+        other = connect_as(STRANGER);
+        ck_assert_str_eq(try_watch(other, at("\"id\":1,\"filter\":\"tree\",\"path\":\"%s\"", root)), "");
+        make_file(at("%s/file", root));
+        ck_assert_str_eq(next_path(other), at("%s/file", root));
+        ck_assert_int_eq(kill(pid, SIGCONT), 0);
+        ck_assert_str_eq(next_path(fd), at("%s/file", root));
+        (void)close(fd);
+        (void)close(other);
+        ck_assert(wait_until(has_no_deputy, NULL, HARNESS_REPLY_MSEC)); /* nobody needs them any more */
+}
+END_TEST
+
+/* Another takes its place. Who ends them all the time has to do without. */
+START_TEST(test_killed) {
+        int fd = connect_as(USER);
+        pid_t pid;
+
+        ck_assert_str_eq(try_watch(fd, at("\"id\":1,\"filter\":\"tree\",\"path\":\"%s\"", root)), "");
+        for (int i = 0; i < 5; i++) {
+                pid = deputy();
+                ck_assert_int_gt(pid, 0);
+                ck_assert_int_eq(kill(pid, SIGKILL), 0);
+                take_up_to(fd, "degraded");
+                take_up_to(fd, "rescan");
+                make_file(at("%s/file%d", root, i));
+                ck_assert_str_eq(next_path(fd), at("%s/file%d", root, i));
+                skip_due(fd);
+        }
+        pid = deputy();
+        ck_assert_int_eq(kill(pid, SIGKILL), 0);
+        take_up_to(fd, "gone");
+        (void)close(fd);
+}
+END_TEST
+
+START_TEST(test_globs) {
+        int fd = connect_as(USER);
+
+        make_tree(root, 3, 3);
+        ck_assert_str_eq(try_watch(fd, at("\"id\":1,\"filter\":\"tree\",\"path\":\"%s\",\"notes\":[\"create\"],"
+                                          "\"tree\":{\"exclude\":[\"d1/**\",\"d1\"]}", root)), "");
+        ck_assert_uint_eq(daemon_fdinfo_inotify_watches(deputy()), 1 + 2 * (1 + 3 + 9));
+        make_file(at("%s/d1/not", root));
+        make_file(at("%s/d0/d1/seen", root));
+        ck_assert_str_eq(next_path(fd), at("%s/d0/d1/seen", root));
+        (void)close(fd);
+}
+END_TEST
+
+/* A list that is read slowly waits for its reader. */
+START_TEST(test_long_list) {
+        enum { N = 30000 };
+        int fd = connect_as(USER);
+        size_t n = 0;
+
+        run(root, at("seq -f 'a name that takes its room in a queue, as there are many such %%g' %d | tr '\\n' '\\0' | xargs -0 touch", N));
+        ck_assert_str_eq(try_watch(fd, at("\"id\":1,\"filter\":\"tree\",\"path\":\"%s\",\"tree\":{\"list\":true}",
+                                          root)), "");
+        for (bool listed = false; !listed; n++) {
+                struct json_object *event = next_event(fd);
+
+                listed = has_note(event, "listed");
+                ck_assert_int_eq(number_at(event, "/count"), 1);
+                ck_assert(!has_note(event, "rescan"));
+                json_object_put(event);
+        }
+        ck_assert_uint_eq(n, N + 1);
+        (void)close(fd);
+}
+END_TEST
+
+int main(int argc, char *argv[]) {
+        Suite *suite = harness_suite("deputies");
+        TCase *c = harness_case(suite, "rights");
+
+        tcase_add_checked_fixture(c, start, stop);
+        tcase_add_test(c, test_rights);
+        tcase_add_test(c, test_closed_within);
+        tcase_add_test(c, test_closed_later);
+        c = harness_case(suite, "each");
+        tcase_add_checked_fixture(c, start, stop);
+        tcase_set_timeout(c, 60);
+        tcase_add_test(c, test_stopped);
+        tcase_add_test(c, test_killed);
+        tcase_add_test(c, test_globs);
+        tcase_add_test(c, test_long_list);
+        return harness_main(argc, argv);
+}
