@@ -152,7 +152,7 @@ static void expect_fds(struct daemon *daemon, size_t expected) {
                       n_fds_of(daemon->pid), expected);
 }
 
-static int make_file(const char *name) {
+static int open_new_file(const char *name) {
         char path[PATH_MAX];
         int fd;
 
@@ -565,7 +565,7 @@ END_TEST
 
 START_TEST(test_barrier_file) {
         struct daemon *daemon = daemon_start(NULL);
-        int fd = client_connect(daemon->socket), file = make_file("file");
+        int fd = client_connect(daemon->socket), file = open_new_file("file");
         struct json_object *reply;
 
         change(fd, "{\"add\":[{\"id\":1,\"filter\":\"vnode\",\"path\":\"%s/file\"}]}", harness_tempdir());
@@ -849,7 +849,7 @@ START_TEST(test_descriptor_pipelined) {
                 size_t size;
 
                 (void)snprintf(name, sizeof(name), "file-%d", i);
-                files[i] = make_file(name);
+                files[i] = open_new_file(name);
                 size = (size_t)snprintf(text, 60000,
                                         "{\"method\":\"org.kevd.events.Change\",\"parameters\":{\"add\":[{\"id\":%d,"
                                         "\"filter\":\"vnode\",\"notes\":[\"write\"],\"descriptor\":0}]}%*s}", i, i % 3 == 2 ? 50000 : 1, "");
@@ -892,7 +892,7 @@ START_TEST(test_descriptor_index) {
                 char name[16];
 
                 (void)snprintf(name, sizeof(name), "file-%d", i);
-                files[i] = make_file(name);
+                files[i] = open_new_file(name);
         }
         text = "{\"method\":\"org.kevd.events.Change\",\"parameters\":{\"add\":["
                "{\"id\":13,\"filter\":\"vnode\",\"notes\":[\"write\"],\"descriptor\":3},"
@@ -926,7 +926,7 @@ END_TEST
 
 START_TEST(test_descriptor_of_wrong_kind) {
         struct daemon *daemon = daemon_start(NULL);
-        int fd = client_connect(daemon->socket), file = make_file("file"), pidfd = pidfd_open(getpid(), 0), ends[2];
+        int fd = client_connect(daemon->socket), file = open_new_file("file"), pidfd = pidfd_open(getpid(), 0), ends[2];
         const struct {
                 int fd;
                 const char *filter;
@@ -980,7 +980,7 @@ START_TEST(test_descriptor_leaks) {
                 "",
         };
         struct daemon *daemon = daemon_start(NULL);
-        int other = client_connect(daemon->socket), file = make_file("file");
+        int other = client_connect(daemon->socket), file = open_new_file("file");
         size_t before;
 
         /* What a first watch makes it open for good does not count. */
@@ -1052,7 +1052,7 @@ static void send_many(int fd, int passed, size_t n) {
 START_TEST(test_descriptors_too_many) {
         enum { PIECES = 8, FDS = 253 };
         struct daemon *daemon = daemon_start(NULL);
-        int other = client_connect(daemon->socket), fd = client_connect(daemon->socket), file = make_file("file");
+        int other = client_connect(daemon->socket), fd = client_connect(daemon->socket), file = open_new_file("file");
         size_t before;
 
         expect_answers(other);
@@ -1082,7 +1082,7 @@ START_TEST(test_descriptors_of_a_user) {
         if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
                 harness_skip("the limit of descriptors can't be raised");
         daemon = daemon_start("--mux", _i == 0 ? "epoll" : "poll");
-        file = make_file("file");
+        file = open_new_file("file");
         other = client_connect(daemon->socket);
         passing = client_connect(daemon->socket);
         change(other, "{\"add\":[{\"id\":1,\"filter\":\"vnode\",\"path\":\"%s/file\"}]}", harness_tempdir());
