@@ -26,6 +26,7 @@ static const struct {
         { OPTION_SETTLE, "settle", "MSEC", "keep events back until there was none for so long" },
         { OPTION_MAX_LATENCY, "max-latency", "MSEC", "with --settle: but no longer than this (default: 10 times as long)" },
         { OPTION_LIST, "list", NULL, "begin with what is there already, told as created, then listed" },
+        { OPTION_CROSS_MOUNTS, "cross-mounts", NULL, "go on in what is mounted below the directory" },
         { OPTION_WHO, "who", NULL, "say which process did it" },
         { OPTION_EXEC, "exec", "COMMAND", "run COMMAND for each batch of events, instead of printing them" },
         { OPTION_ONCE, "once", NULL, "expire once, then end" },
@@ -167,6 +168,7 @@ static int option_read(struct options *o, const struct command *command, size_t 
         case OPTION_ONCE:
         case OPTION_LIST:
         case OPTION_WHO:
+        case OPTION_CROSS_MOUNTS:
                 return 0;
         case OPTION_COUNT:
                 if (number_read(value, 1, INT64_MAX, &o->count) < 0)

@@ -37,12 +37,13 @@ enum option_bit {
         OPTION_MAX_LATENCY = 1 << 14,
         OPTION_LIST = 1 << 15,
         OPTION_WHO = 1 << 16,
+        OPTION_CROSS_MOUNTS = 1 << 17,
 };
 
 #define OPTIONS_ANY (OPTION_JSON | OPTION_ADDRESS | OPTION_QUIET | OPTION_HELP)
 #define OPTIONS_EVENTS (OPTIONS_ANY | OPTION_COUNT | OPTION_TIMEOUT)
 #define OPTIONS_TREE (OPTION_INCLUDE | OPTION_EXCLUDE | OPTION_DEPTH | OPTION_SETTLE | OPTION_MAX_LATENCY | OPTION_LIST | \
-                      OPTION_WHO)
+                      OPTION_WHO | OPTION_CROSS_MOUNTS)
 
 struct glob {
         bool exclude;

@@ -48,8 +48,8 @@ static int check(const struct command *command, const struct options *o, const c
         if (*path == 0)
                 return usage_error(command, "an empty PATH");
         if (filter != KEV_FILTER_TREE && (o->given & OPTIONS_TREE))
-                return usage_error(command, "--include, --exclude, --depth, --settle, --list and --who are for directories, '%s' is none",
-                                   path);
+                return usage_error(command, "--include, --exclude, --depth, --settle, --list, --cross-mounts and --who are "
+                                            "for directories, '%s' is none", path);
         if (o->notes && !(o->notes & kev_filter_notes(filter)))
                 return usage_error(command, "--notes: none of these happens to '%s', a %s", path,
                                    filter == KEV_FILTER_TREE ? "directory" : "file");
@@ -71,6 +71,8 @@ static int fill_in(struct kev_watch *watch, const struct options *o, enum kev_fi
 
         if (r == 0 && (o->given & OPTION_LIST))
                 r = kev_watch_set_list(watch, true);
+        if (r == 0 && (o->given & OPTION_CROSS_MOUNTS))
+                r = kev_watch_set_cross_mounts(watch, true);
         if (r == 0)
                 r = add_globs(watch, o);
         if (r == 0 && o->depth > 0)

@@ -220,10 +220,13 @@ int kev_watch_set_depth(struct kev_watch *watch, int depth);
 /* tree. Events are kept back until there was none for settle_msec, but the first of
  * them no longer than max_latency_msec (0: ten times as long as settle_msec). */
 int kev_watch_set_settle(struct kev_watch *watch, int settle_msec, int max_latency_msec);
-/* tree. What is there already is told as created, and then `listed`. Where inotify serves
- * the watch, this and the next are refused with EOPNOTSUPP. */
+/* tree. What is there already is told as created, and then `listed`. */
 int kev_watch_set_list(struct kev_watch *watch, bool list);
-/* tree. What this very process does is left out. */
+/* tree. File systems mounted below the directory belong to it, now and later. A mount that
+ * comes or goes is told with `rescan`, one that can't be watched with `degraded`. */
+int kev_watch_set_cross_mounts(struct kev_watch *watch, bool cross);
+/* tree. What this very process does is left out. It takes fanotify: where inotify serves the
+ * watch, this is refused with EOPNOTSUPP. */
 int kev_watch_set_exclude_self(struct kev_watch *watch, bool exclude);
 
 /* ---- events --------------------------------------------------------------- */

@@ -255,6 +255,12 @@ _public_ int kev_watch_set_list(struct kev_watch *watch, bool list) {
         return 0;
 }
 
+_public_ int kev_watch_set_cross_mounts(struct kev_watch *watch, bool cross) {
+        watch->spec.tree.cross_mounts = cross;
+        watch->spec.tree.given = true;
+        return 0;
+}
+
 _public_ int kev_watch_set_exclude_self(struct kev_watch *watch, bool exclude) {
         watch->spec.tree.exclude_self = exclude;
         watch->spec.tree.given = true;

@@ -260,13 +260,6 @@ static int charge(struct queue *queue, size_t bytes, struct refusal *refusal) {
                       account_limit(queue->account, RESOURCE_WATCH_BYTES));
 }
 
-static int check_options(const struct watch_spec *spec, struct refusal *refusal) {
-        const struct tree_options *t = &spec->tree;
-        if (!t->cross_mounts)
-                return 0;
-        return refuse(refusal, EOPNOTSUPP, "tree.crossMounts: not served by this version");
-}
-
 /* With its bytes charged. */
 static int make_match(struct queue *queue, const struct watch_spec *spec, struct match **ret_match,
                       struct refusal *refusal) {
@@ -305,6 +298,7 @@ static void fill_subject(const struct watch *watch, const struct watch_spec *spe
                 .waits = spec->notes & KEV_NOTE_BACK,
                 .list = spec->tree.list,
                 .exclude_self = spec->tree.exclude_self,
+                .cross_mounts = spec->tree.cross_mounts,
                 .asker = watch->queue->asker,
         };
 }
@@ -366,9 +360,7 @@ static int add(struct queue *queue, const struct watch_spec *spec, int fd, struc
                 return refuse(refusal, EINVAL, "%s", spec->refusal);
         if (queue_find(queue, spec->id))
                 return refuse(refusal, EEXIST, "id: %lld is in use on this connection", (long long)spec->id);
-        r = check_options(spec, refusal);
-        if (r == 0)
-                r = make_watch(queue, spec, &watch, refusal);
+        r = make_watch(queue, spec, &watch, refusal);
         if (r < 0)
                 return r;
         r = fill_watch(watch, spec, refusal);
@@ -412,9 +404,7 @@ int queue_modify(struct queue *queue, const struct watch_spec *spec, struct refu
                 return refuse(refusal, EINVAL, "%s", spec->refusal);
         if (spec->filter != watch->filter)
                 return refuse(refusal, EINVAL, "filter: can't be changed; remove the watch and add another");
-        r = check_options(spec, refusal);
-        if (r == 0)
-                r = make_match(queue, spec, &match, refusal);
+        r = make_match(queue, spec, &match, refusal);
         if (r < 0)
                 return r;
         if (settle_new(watch, &spec->tree, &settle) < 0) {

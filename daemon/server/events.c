@@ -54,7 +54,7 @@ static void get_mechanism(struct connection *c, struct json_object *parameters) 
         if (!call_read(c, parameters, fields, ARRAY_SIZE(fields), &f))
                 return;
         watch = queue_find(&c->queue, f.id);
-        source = watch ? watch->subscription.source : NULL;
+        source = watch ? source_serving(&watch->subscription) : NULL;
         if (!source) {
                 reply_invalid(c, "id");
                 return;

@@ -30,6 +30,7 @@ static void on_ignored(struct inotify *s, struct mark *mark) {
                 mark->dirs = d->next_on_mark;
                 d->next_on_mark = NULL;
                 d->mark = NULL;
+                d->mount = 0;
                 tree_on_unmarked(s, d);
         }
         if (mark->vnode)

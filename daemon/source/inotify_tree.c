@@ -35,6 +35,7 @@ static void unmark(struct inotify *s, struct dir *dir) {
         if (!mark)
                 return;
         leave_mark(dir);
+        dir->mount = 0;
         mark_release(s, mark);
 }
 
@@ -232,6 +233,8 @@ void tree_release(struct inotify *s, struct dir *dir) {
 }
 
 bool tree_claim(struct inotify *s, struct dir *dir, struct mark *mark) {
+        uint32_t mount = dir->mount;
+
         if (dir->mark == mark)
                 return true;
         for (const struct dir *d = mark->dirs; d; d = d->next_on_mark)
@@ -246,6 +249,7 @@ bool tree_claim(struct inotify *s, struct dir *dir, struct mark *mark) {
                         tree_crawl(s, d, PURPOSE_RECHECK, 0, 0, NULL);
         }
         unmark(s, dir);
+        dir->mount = mount;
         dir->mark = mark;
         dir->next_on_mark = mark->dirs;
         mark->dirs = dir;
@@ -283,7 +287,8 @@ void tree_start(struct inotify *s, struct file_watch *watch, struct lookup *look
                 watch_attached(s, watch, ENOMEM, "no memory");
                 return;
         }
-        covered = dir->mark && tree_wants_all(dir);
+        covered = dir->mark && dir->mount == lookup->mount && tree_wants_all(dir);
+        dir->mount = lookup->mount;
         watch->dir = dir;
         watch->device = lookup->state.device;
         watch->inode = lookup->state.inode;

@@ -12,8 +12,9 @@
 
 struct mount {
         struct hash_node node; /* by id */
-        uint64_t id;
+        uint64_t id, parent;
         uint64_t device;
+        bool is_kernels_own;
         uint64_t first, reading; /* the first, and the last, reading that had it */
         char path[];
 };
@@ -26,11 +27,13 @@ static struct mount *find_mount(const struct mounts *m, uint64_t id) {
         return n ? container_of(n, struct mount, node) : NULL;
 }
 
-static void add_mount(struct mounts *m, uint64_t id, uint64_t device, const char *path) {
+static void add_mount(struct mounts *m, const struct mount *found, const char *path) {
+        uint64_t id = found->id;
         size_t size = strlen(path) + 1;
         struct mount *mount = find_mount(m, id);
 
         if (mount && strcmp(mount->path, path) == 0) {
+                mount->parent = found->parent;
                 mount->reading = m->reading;
                 return;
         }
@@ -46,8 +49,7 @@ static void add_mount(struct mounts *m, uint64_t id, uint64_t device, const char
                 m->doubt(m);
                 return;
         }
-        mount->id = id;
-        mount->device = device;
+        *mount = *found;
         mount->first = m->reading;
         mount->reading = m->reading;
         memcpy(mount->path, path, size);
@@ -73,23 +75,42 @@ static void unescape(char *text) {
         *to = 0;
 }
 
-/* "36 35 98:0 /root /mount/point options ...": the first, the third and the fifth. */
+static bool is_kernels_own(const char *type) {
+        static const char *const types[] = {
+                "autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "efivarfs", "fusectl",
+                "mqueue", "nsfs", "proc", "pstore", "rpc_pipefs", "securityfs", "selinuxfs", "sysfs", "tracefs",
+        };
+        size_t size = strcspn(type, " ");
+
+        for (size_t i = 0; i < ARRAY_SIZE(types); i++)
+                if (strlen(types[i]) == size && memcmp(types[i], type, size) == 0)
+                        return true;
+        return false;
+}
+
+/* "36 35 98:0 /root /mount/point options ... - type source ...". */
 static void take_line(struct mounts *m, char *line) {
+        const char *type = strstr(line, " - ");
+        struct mount found = { 0 };
         char *end;
-        uint64_t id = strtoull(line, &end, 10);
         unsigned major = 0, minor = 0;
 
+        found.id = strtoull(line, &end, 10);
+        found.is_kernels_own = type && is_kernels_own(type + 3);
         for (int field = 1; field < 5 && *end; field++) {
                 end += strcspn(end, " ");
                 end += strspn(end, " ");
-                if (field == 2)
+                if (field == 1)
+                        found.parent = strtoull(end, NULL, 10);
+                else if (field == 2)
                         (void)sscanf(end, "%u:%u", &major, &minor);
         }
+        found.device = makedev(major, minor);
         if (*end != '/') /* not reachable from the daemon's root, or not understood */
                 return;
         end[strcspn(end, " ")] = 0;
         unescape(end);
-        add_mount(m, id, makedev(major, minor), end);
+        add_mount(m, &found, end);
 }
 
 static void read_mounts(struct mounts *m) {
@@ -114,6 +135,52 @@ static void read_mounts(struct mounts *m) {
                 m->changed(m, mount->path);
                 hash_remove(&m->table, &mount->node);
                 free(mount);
+        }
+}
+
+static bool is_at_or_below(const char *path, const char *above) {
+        size_t size = strcmp(above, "/") == 0 ? 0 : strlen(above);
+
+        return strncmp(path, above, size) == 0 && (path[size] == '/' || path[size] == 0);
+}
+
+/* Of those that are mounted over each other in one place, the one that can be seen. */
+static bool is_topmost(const struct mounts *m, const struct mount *mount) {
+        hash_for_each(node, &m->table) {
+                const struct mount *other = container_of(node, struct mount, node);
+
+                if (other != mount && other->parent == mount->id && strcmp(other->path, mount->path) == 0)
+                        return false;
+        }
+        return true;
+}
+
+/* Whether what leads to it is the mount that it was mounted in. */
+static bool is_reachable(const struct mounts *m, const struct mount *mount) {
+        const struct mount *above = NULL;
+
+        hash_for_each(node, &m->table) {
+                const struct mount *other = container_of(node, struct mount, node);
+
+                if (other->id == mount->parent && strcmp(other->path, mount->path) == 0)
+                        return true; /* right over it */
+                if (other == mount || strcmp(other->path, mount->path) == 0 || !is_at_or_below(mount->path, other->path) ||
+                    !is_topmost(m, other))
+                        continue;
+                if (!above || strlen(other->path) > strlen(above->path))
+                        above = other;
+        }
+        return !above || above->id == mount->parent;
+}
+
+void mounts_for_each(const struct mounts *m, void (*fn)(void *userdata, const struct mount_view *mount),
+                     void *userdata) {
+        hash_for_each(node, &m->table) {
+                const struct mount *mount = container_of(node, struct mount, node);
+                struct mount_view view = { .path = mount->path, .is_kernels_own = mount->is_kernels_own };
+
+                if (is_topmost(m, mount) && is_reachable(m, mount))
+                        fn(userdata, &view);
         }
 }
 

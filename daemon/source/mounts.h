@@ -28,5 +28,14 @@ struct mounts {
 /* The owner's functions have to be set. Without /proc mounts are not followed, which is logged. */
 void mounts_open(struct mounts *mounts, struct mux *mux);
 void mounts_close(struct mounts *mounts);
+/* One that can be seen: no other covers it. */
+struct mount_view {
+        const char *path;
+        bool is_kernels_own; /* a view of the kernel's state, or a trap that mounts something else: nothing to be watched */
+};
+
+/* Calls `fn` for each as of the last reading; it must not lead to another. */
+void mounts_for_each(const struct mounts *mounts, void (*fn)(void *userdata, const struct mount_view *mount),
+                     void *userdata);
 /* Whether a mount of the device was there before the last reading already, and still is. */
 bool mounts_has_lasting(const struct mounts *mounts, uint64_t device);

@@ -10,7 +10,7 @@
 #include "log.h"
 
 static const struct source_class *const classes[] = {
-        &source_fanotify, &source_inotify, &source_deputies, &source_pidfd, &source_rtnetlink, &source_timer, &source_user,
+        &source_crossings, &source_fanotify, &source_inotify, &source_deputies, &source_pidfd, &source_rtnetlink, &source_timer, &source_user,
 };
 
 _Static_assert(ARRAY_SIZE(classes) <= SOURCES_MAX, "struct sources has room for all");
@@ -38,7 +38,7 @@ void sources_open(struct sources *sources, struct mux *mux, struct workers *work
                   enum file_mechanism file_mechanism, int broker_fd) {
         *sources = (struct sources){
                 .context = {
-                        .mux = mux, .workers = workers, .sink = sink, .uid = geteuid(),
+                        .mux = mux, .workers = workers, .sink = &crossing_sink, .upper = sink, .uid = geteuid(),
                         .file_mechanism = file_mechanism, .broker_error = MIN(broker_fd, 0),
                 },
                 .n = ARRAY_SIZE(classes),
@@ -82,10 +82,12 @@ static int attach_to(struct source *source, struct subscription *subscription, c
         return r;
 }
 
-static bool is_allowed(const struct sources *sources, const struct source_class *class, enum kev_filter filter) {
+static bool is_allowed(const struct sources *sources, const struct source_class *class,
+                       const struct subject *subject) {
         enum file_mechanism m = sources->context.file_mechanism;
+        enum kev_filter filter = subject->filter;
 
-        return (class->filters & 1u << filter) &&
+        return (class->filters & 1u << filter) && (class == &source_crossings) == subject->cross_mounts &&
                !((class == &source_inotify || class == &source_deputies) && filter == KEV_FILTER_TREE && m == FILE_MECHANISM_FANOTIFY);
 }
 
@@ -99,7 +101,7 @@ static int attach_from(struct sources *sources, size_t first, struct subscriptio
                 const struct source_class *class = source ? source->class : sources->failed[i];
                 int r;
 
-                if (!is_allowed(sources, class, subject->filter))
+                if (!is_allowed(sources, class, subject))
                         continue;
                 if (source)
                         r = attach_to(source, subscription, subject, &next);
@@ -131,6 +133,17 @@ int sources_pass_on(struct subscription *subscription, const struct subject *sub
                 i++;
         source_detach(subscription);
         return attach_from(sources, i + 1, subscription, subject, refusal);
+}
+
+int sources_attach_part(struct source *crossings, struct subscription *part, const struct subject *subject,
+                        struct refusal *refusal) {
+        return attach_from(container_of(crossings->context, struct sources, context), 0, part, subject, refusal);
+}
+
+const struct source *source_serving(const struct subscription *subscription) {
+        const struct source *source = subscription->source;
+
+        return source && source->class == &source_crossings ? crossing_served_by(subscription) : source;
 }
 
 int source_modify(struct subscription *subscription, const struct subject *subject, struct refusal *refusal) {

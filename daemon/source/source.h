@@ -47,6 +47,7 @@ struct subject {
         bool waits;       /* tree: it need not be there yet */
         bool list;        /* tree: what is there already is to be told */
         bool exclude_self; /* tree: what the asker's process does is not */
+        bool cross_mounts; /* tree: what is mounted below belongs to it */
         bool second_choice; /* another mechanism could not serve it */
         const struct asker *asker;
 };
@@ -59,6 +60,7 @@ struct subscription {
         uint64_t notes;         /* wanted */
         uint64_t tag;           /* the source's own */
         bool selective;         /* tree: sink->descends() may say no */
+        bool is_part;           /* of a watch that crosses mounts: crossing.c */
 };
 
 /* Why something was refused. */
@@ -117,7 +119,8 @@ enum file_mechanism {
 struct source_context {
         struct mux *mux;
         struct workers *workers;
-        const struct sink *sink;
+        const struct sink *sink;  /* what sources report to: crossing.c's, which knows of parts */
+        const struct sink *upper; /* what is above all of them */
         uid_t uid; /* the daemon's own */
         enum file_mechanism file_mechanism;
         struct broker *broker; /* NULL: there is none, for a reason: */
@@ -169,6 +172,7 @@ struct source {
         char reason[160]; /* why another mechanism served a watch, the last time; or empty */
 };
 
+extern const struct source_class source_crossings;
 extern const struct source_class source_deputies;
 extern const struct source_class source_fanotify;
 extern const struct source_class source_inotify;
@@ -200,6 +204,11 @@ int sources_attach(struct sources *sources, struct subscription *subscription, c
                    struct refusal *refusal);
 /* A source finds out late that it can't serve this: it is detached, and the next that can is asked. */
 int sources_pass_on(struct subscription *subscription, const struct subject *subject, struct refusal *refusal);
+/* The same for a part, by those sources that can serve one. */
+int sources_attach_part(struct source *crossings, struct subscription *part, const struct subject *subject,
+                        struct refusal *refusal);
+/* What serves the subscription, or its watch's own tree where it has parts. NULL: nothing. */
+const struct source *source_serving(const struct subscription *subscription);
 int source_modify(struct subscription *subscription, const struct subject *subject, struct refusal *refusal);
 void source_select(struct subscription *subscription);
 void source_detach(struct subscription *subscription);
@@ -207,6 +216,10 @@ void source_detach(struct subscription *subscription);
 static inline void source_report(struct source *source, struct subscription *subscription, struct report *report) {
         source->context->sink->report(subscription, report);
 }
+
+/* source_crossings */
+extern const struct sink crossing_sink;
+const struct source *crossing_served_by(const struct subscription *subscription);
 
 enum { USER_WATCHES_MAX = 4096 }; /* of one user on one name */
 

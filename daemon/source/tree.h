@@ -39,7 +39,7 @@ struct dir {
         struct lookup *lookup;     /* under way, or NULL */
         uint32_t refs;             /* lookups that know it otherwise */
         uint32_t lookup_index;
-        uint32_t mount;
+        uint32_t mount; /* 0: not known, or of no interest */
         uint64_t listed_by; /* order of the last lookup that saw its name in a listing */
         bool again;    /* what the lookup says will be in doubt */
         uint8_t again_purpose;
@@ -97,6 +97,13 @@ void tree_prune(struct tree *tree, struct dir *dir);
 void tree_count(struct dir *dir, int by);
 /* Whether `dir` is `above` or below it. */
 bool tree_is_below(const struct dir *dir, const struct dir *above);
+/* On the way up from a directory, with a `*mount` of 0 at first: whether `dir` is on another mount than what was passed
+ * so far. What is mounted below a watched directory does not belong to it. */
+static inline bool tree_leaves_mount(const struct dir *dir, uint32_t *mount) {
+        if (*mount == 0)
+                *mount = dir->mount;
+        return dir->mount != 0 && dir->mount != *mount;
+}
 /* The nearest that both are below. NULL: one of them is out of the tree. */
 struct dir *tree_common(struct dir *a, struct dir *b);
 /* Appends the absolute path, with a NUL that isn't counted. */

@@ -36,7 +36,9 @@ static bool is_at_work(const struct file_watch *watch) {
 }
 
 bool tree_is_watched_below(const struct dir *dir, const struct dir *stop) {
-        for (; dir && dir != stop; dir = dir->parent)
+        uint32_t mount = 0;
+
+        for (; dir && dir != stop && !tree_leaves_mount(dir, &mount); dir = dir->parent)
                 list_for_each(entry, &dir->subscriptions)
                         if (is_at_work(list_entry(entry, struct subscription, link)->object))
                                 return true;
@@ -45,9 +47,10 @@ bool tree_is_watched_below(const struct dir *dir, const struct dir *stop) {
 
 bool tree_wants(struct tree *tree, const struct dir *dir, const char *name) {
         struct climb below;
+        uint32_t mount = 0;
 
         climb_begin(&below, tree->scratch, name);
-        for (const struct dir *d = dir; d; d = d->parent) {
+        for (const struct dir *d = dir; d && !tree_leaves_mount(d, &mount); d = d->parent) {
                 list_for_each(entry, &d->subscriptions) {
                         struct subscription *subscription = list_entry(entry, struct subscription, link);
 
@@ -63,7 +66,9 @@ bool tree_wants(struct tree *tree, const struct dir *dir, const char *name) {
 }
 
 bool tree_wants_all(const struct dir *dir) {
-        for (; dir; dir = dir->parent)
+        uint32_t mount = 0;
+
+        for (; dir && !tree_leaves_mount(dir, &mount); dir = dir->parent)
                 list_for_each(entry, &dir->subscriptions) {
                         struct subscription *subscription = list_entry(entry, struct subscription, link);
 
@@ -76,6 +81,7 @@ bool tree_wants_all(const struct dir *dir) {
 bool tree_wants_alike(struct tree *tree, const struct dir *from, const char *from_name, const struct dir *to,
                       const char *to_name, const struct dir *common) {
         struct climb below, from_below;
+        uint32_t mount = 0;
 
         climb_begin(&below, tree->scratch, to_name);
         climb_begin(&from_below, tree->from_scratch, from_name);
@@ -85,7 +91,7 @@ bool tree_wants_alike(struct tree *tree, const struct dir *from, const char *fro
         for (const struct dir *d = from; d != common; d = d->parent)
                 if (!climb_up(&from_below, d->name))
                         return false;
-        for (const struct dir *d = common; d; d = d->parent) {
+        for (const struct dir *d = common; d && !tree_leaves_mount(d, &mount); d = d->parent) {
                 list_for_each(entry, &d->subscriptions) {
                         struct subscription *subscription = list_entry(entry, struct subscription, link);
 

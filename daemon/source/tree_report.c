@@ -36,9 +36,10 @@ static void report_up(struct tree *tree, struct dir *dir, const char *name, stru
                       const struct dir *stop) {
         bool started = start == 0 || !has_above(dir, start);
         struct climb below;
+        uint32_t mount = 0;
 
         climb_begin(&below, tree->scratch, name);
-        for (struct dir *d = dir; d && d != stop; d = d->parent) {
+        for (struct dir *d = dir; d && d != stop && !tree_leaves_mount(d, &mount); d = d->parent) {
                 started |= d->id == start;
                 if (started && !list_empty(&d->subscriptions)) {
                         report->below = climb_path(&below);
@@ -99,6 +100,7 @@ void tree_report_rescan(struct tree *tree, struct dir *dir) {
 void tree_report_rename(struct tree *tree, struct dir *from, const char *from_name, struct dir *to,
                         const char *to_name, struct dir *common, struct report *report) {
         struct climb below, from_below;
+        uint32_t mount = 0;
 
         tree->where = to;
         tree->from_where = from;
@@ -110,7 +112,7 @@ void tree_report_rename(struct tree *tree, struct dir *from, const char *from_na
         for (struct dir *d = from; d != common; d = d->parent)
                 if (!climb_up(&from_below, d->name))
                         return;
-        for (struct dir *d = common; d; d = d->parent) {
+        for (struct dir *d = common; d && !tree_leaves_mount(d, &mount); d = d->parent) {
                 if (!list_empty(&d->subscriptions)) {
                         report->below = climb_path(&below);
                         report->from_below = climb_path(&from_below);
