@@ -67,9 +67,9 @@ START_TEST(test_kinds) {
         make_file(at("%s/link/below", root));
         follower_check(f, "a directory in the place of a link");
         /* Changed by chmod as the directory's entry, and, if it is watched, as itself: told once. */
-        ck_assert_int_eq(chmod(at("%s/dir", root), 0700), 0);
+        ck_assert_int_eq(chmod(at("%s/dir", root), 0555), 0);
         ck_assert_uint_eq(see(f, at("%s/dir", root)).n, 1);
-        ck_assert_int_eq(chmod(root, 0711), 0);
+        ck_assert_int_eq(chmod(root, 0775), 0);
         expect(f, root, KEV_NOTE_ATTRIB);
         follower_free(f);
 }
