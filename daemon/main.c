@@ -91,7 +91,7 @@ static int run(struct daemon *d, const struct options *options) {
 
 /* What fanotify takes, and acting for other users, is a system daemon's, and of whoever asks for fanotify. */
 static void start_broker(struct daemon *d, const struct options *options) {
-        enum file_mechanism m = options->file_mechanism;
+        enum file_mechanism m = options->settings.file_mechanism;
         int r = -EOPNOTSUPP;
 
         if (m == FILE_MECHANISM_FANOTIFY || options->mode == MODE_SYSTEM)
@@ -113,7 +113,7 @@ static int serve(const struct options *options) {
         if (r == 0)
                 r = workers_new(&d.workers);
         if (r == 0)
-                r = server_open(&d.server, d.mux, d.workers, options->mode, options->file_mechanism, d.broker_fd);
+                r = server_open(&d.server, d.mux, d.workers, options->mode, &options->settings, d.broker_fd);
         if (r < 0) {
                 log_error("can't start: %s", strerror(-r));
                 return r;

@@ -87,10 +87,17 @@ static int set_file_mechanism(struct options *o, const char *value, struct origi
 
         for (size_t i = 0; i < ARRAY_SIZE(names); i++)
                 if (strcmp(value, names[i]) == 0) {
-                        o->file_mechanism = (enum file_mechanism)i;
+                        o->settings.file_mechanism = (enum file_mechanism)i;
                         return 0;
                 }
         return complain(origin, "file-mechanism: \"%s\" is none of auto, fanotify, inotify", value);
+}
+
+static int set_file_queue(struct options *o, const char *value, struct origin origin) {
+        o->settings.limited_queue = strcmp(value, "limited") == 0;
+        if (o->settings.limited_queue || strcmp(value, "unlimited") == 0)
+                return 0;
+        return complain(origin, "file-queue: \"%s\" is neither limited nor unlimited", value);
 }
 
 static int set_process_feed(struct options *o _unused_, const char *value, struct origin origin) {
@@ -119,6 +126,7 @@ static const struct {
         { "mode", set_mode },
         { "mux", set_mux },
         { "file-mechanism", set_file_mechanism },
+        { "file-queue", set_file_queue },
         { "process-feed", set_process_feed },
         { "log-level", set_log_level },
 };
@@ -257,8 +265,9 @@ static const struct option long_options[] = {
         { "mode", required_argument, NULL, 1 },
         { "mux", required_argument, NULL, 2 },
         { "file-mechanism", required_argument, NULL, 3 },
-        { "process-feed", required_argument, NULL, 4 },
-        { "log-level", required_argument, NULL, 5 },
+        { "file-queue", required_argument, NULL, 4 },
+        { "process-feed", required_argument, NULL, 5 },
+        { "log-level", required_argument, NULL, 6 },
         { "config", required_argument, NULL, OPTION_CONFIG },
         { "check-config", no_argument, NULL, OPTION_CHECK_CONFIG },
         { "version", no_argument, NULL, OPTION_VERSION },
@@ -276,6 +285,7 @@ void options_print_help(void) {
                 printf(" %s", mux_backend_name_at(i));
         printf("\n"
                "  --file-mechanism=NAME      auto, fanotify (with privileges), or inotify\n"
+               "  --file-queue=NAME          fanotify's queue of events: unlimited, or limited\n"
                "  --process-feed=NAME        auto or pidfd\n"
                "  --config=FILE              read this file instead of the default ones\n"
                "  --check-config             read the configuration, say what is wrong, and end\n"

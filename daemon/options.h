@@ -16,7 +16,7 @@ struct options {
         enum mode mode;
         bool mode_given;
         char *mux; /* NULL: the best */
-        enum file_mechanism file_mechanism;
+        struct source_settings settings;
         int log_level;
         char *config; /* NULL: the default ones */
         bool check_config, help, version;

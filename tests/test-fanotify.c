@@ -7,6 +7,7 @@
  */
 
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -228,6 +229,63 @@ START_TEST(test_stand_in_ends) {
 }
 END_TEST
 
+/* ---- a queue that is not long enough ------------------------------------------------------------- */
+
+static size_t max_queued(void) {
+        FILE *file = fopen("/proc/sys/fs/fanotify/max_queued_events", "re");
+        size_t n;
+
+        ck_assert_ptr_nonnull(file);
+        ck_assert_int_eq(fscanf(file, "%zu", &n), 1);
+        (void)fclose(file);
+        return n;
+}
+
+/* More than it holds: a file each, as events of one file are merged. */
+static void make_many(const char *path) {
+        size_t n = max_queued() + 100;
+
+        make_dir(path);
+        for (size_t i = 0; i < n; i++) {
+                char file[PATH_MAX];
+
+                (void)snprintf(file, sizeof(file), "%s/%zu", path, i);
+                make_file(file);
+        }
+}
+
+/* What is lost is said to be, and what comes after it is told; a second loss while the first is being seen to as well. */
+START_TEST(test_overflow) {
+        struct daemon *limited;
+        struct follower *f;
+        const char *root;
+
+        need_fanotify();
+        if (max_queued() > 100000)
+                harness_skip("fs.fanotify.max_queued_events is above 100000");
+        root = make_root("w");
+        limited = daemon_start("--file-mechanism=fanotify", "--file-queue=limited");
+        f = follower_new(limited, root, REPLAY_AT_REST);
+        for (int i = 0; i < 2; i++) {
+                assert_system(kill(limited->pid, SIGSTOP) == 0, "SIGSTOP");
+                make_many(at("%s/many%d", harness_tempdir(), i));
+                run(root, at("mkdir -p a%d/b/c && touch a%d/b/c/file", i, i));
+                if (i == 1)
+                        run(root, "rm -r a0");
+                assert_system(kill(limited->pid, SIGCONT) == 0, "SIGCONT");
+                make_file(at("%s/behind%d", root, i));
+                if (i == 0)
+                        continue;
+                follower_check(f, "after two losses");
+                ck_assert_uint_gt(replay_n_rescans(f->replay), 0);
+        }
+        make_tree(at("%s/a1", root), 2, 2);
+        follower_check(f, "later");
+        follower_free(f);
+        daemon_stop(limited);
+}
+END_TEST
+
 /* ---- where it can't be had --------------------------------------------------------------------- */
 
 START_TEST(test_second_choice) {
@@ -270,6 +328,9 @@ int main(int argc, char **argv) {
         tcase_add_checked_fixture(c, start, stop);
         tcase_add_test(c, test_surveyor_ends);
         tcase_add_test(c, test_stand_in_ends);
+        c = harness_case(suite, "queue");
+        tcase_set_timeout(c, 60);
+        tcase_add_test(c, test_overflow);
         c = harness_case(suite, "choice");
         tcase_add_test(c, test_second_choice);
         return harness_main(argc, argv);

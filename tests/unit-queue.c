@@ -63,9 +63,11 @@ static void on_lost(struct queue *q _unused_) {
 static const struct queue_listener listener = { .ready = on_ready, .added = on_added, .lost = on_lost };
 
 static void setup(void) {
+        static const struct source_settings settings = { .file_mechanism = FILE_MECHANISM_INOTIFY };
+
         ck_assert_int_eq(mux_open(NULL, &mux), 0);
         ck_assert_int_eq(workers_new(&workers), 0);
-        sources_open(&sources, mux, workers, &queue_sink, FILE_MECHANISM_INOTIFY, -EOPNOTSUPP);
+        sources_open(&sources, mux, workers, &queue_sink, &settings, -EOPNOTSUPP);
         queue_context_init(&context, &sources);
         accounts_init(&accounts, &limits, NULL);
         account = account_get(&accounts, geteuid());

@@ -108,8 +108,8 @@ static int mark(int group, const struct helper_request *request) {
 }
 
 static _Noreturn void begin_surveyor(int socket, const struct helper_request *request) {
-        int group = fanotify_init(FAN_CLASS_NOTIF | FAN_CLOEXEC | FAN_NONBLOCK | FAN_UNLIMITED_QUEUE |
-                                          FAN_UNLIMITED_MARKS | FAN_REPORT_DFID_NAME | FAN_REPORT_FID |
+        int group = fanotify_init(FAN_CLASS_NOTIF | FAN_CLOEXEC | FAN_NONBLOCK | FAN_UNLIMITED_MARKS |
+                                          (request->limited_queue ? 0 : FAN_UNLIMITED_QUEUE) | FAN_REPORT_DFID_NAME | FAN_REPORT_FID |
                                           FAN_REPORT_TARGET_FID,
                                   O_RDONLY | O_CLOEXEC | O_LARGEFILE);
         int r = group < 0 ? -errno : mark(group, request);

@@ -54,6 +54,7 @@ struct helper_request {
         /* A surveyor: the mount that leads to its file system. */
         uint64_t mount;
         uint64_t mask; /* fanotify_mark(2) */
+        uint32_t limited_queue; /* not 0: its queue is no longer than fs.fanotify.max_queued_events */
         char mount_point[HELPER_PATH_MAX];
         /* A stand-in, or a deputy. */
         uint32_t uid, gid, n_groups;

@@ -78,7 +78,7 @@ static void on_next_turn(struct mux_deferred *deferred) {
 /* ---- life ------------------------------------------------------------------------------ */
 
 int server_open(struct server *s, struct mux *mux, struct workers *workers, enum mode mode,
-                enum file_mechanism file_mechanism, int broker_fd) {
+                const struct source_settings *settings, int broker_fd) {
         int r;
 
         *s = (struct server){
@@ -94,7 +94,7 @@ int server_open(struct server *s, struct mux *mux, struct workers *workers, enum
         r = closer_open(&s->closer, mux, workers);
         if (r < 0)
                 return r;
-        sources_open(&s->sources, mux, workers, &queue_sink, file_mechanism, broker_fd);
+        sources_open(&s->sources, mux, workers, &queue_sink, settings, broker_fd);
         queue_context_init(&s->queues, &s->sources);
         return 0;
 }

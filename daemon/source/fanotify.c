@@ -63,7 +63,7 @@ static void on_tidy(struct mux_deferred *deferred) {
 static int fanotify_open(struct source_context *context, struct source **ret_source) {
         struct fanotify *s;
 
-        if (context->file_mechanism == FILE_MECHANISM_INOTIFY)
+        if (context->settings.file_mechanism == FILE_MECHANISM_INOTIFY)
                 return -EOPNOTSUPP;
         if (!context->broker)
                 return context->broker_error;

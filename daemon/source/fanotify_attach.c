@@ -171,7 +171,7 @@ static void pass_on(struct fan_watch *w, int error) {
         log_debug("fanotify: %s", w->s->source.reason);
         r = sources_pass_on(subscription, &subject, &refusal); /* frees it here */
         close_elsewhere(&closer);
-        if (r < 0 && context->file_mechanism == FILE_MECHANISM_FANOTIFY)
+        if (r < 0 && context->settings.file_mechanism == FILE_MECHANISM_FANOTIFY)
                 (void)refuse(&refusal, EOPNOTSUPP, "path: fanotify can't watch its file system: %s", strerror(error));
         if (r == 0)
                 sink->attached(subscription, NULL);

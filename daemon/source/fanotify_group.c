@@ -602,7 +602,8 @@ int group_get(struct fanotify *s, const struct subject_place *place, const char 
         list_init(&g->attaching);
         list_init(&g->due);
         mux_deferred_init(&g->go_on, on_go_on);
-        request = (struct helper_request){ .kind = HELPER_SURVEYOR, .mount = place->mount, .mask = FAN_MASK };
+        request = (struct helper_request){ .kind = HELPER_SURVEYOR, .mount = place->mount, .mask = FAN_MASK,
+                                           .limited_queue = s->source.context->settings.limited_queue };
         (void)snprintf(request.mount_point, sizeof(request.mount_point), "%s", mount_point);
         r = helper_start(s->broker, &g->surveyor, &request, on_surveyor);
         if (r < 0) {

@@ -35,11 +35,11 @@ static bool needs_broker(const struct source_class *class) {
 }
 
 void sources_open(struct sources *sources, struct mux *mux, struct workers *workers, const struct sink *sink,
-                  enum file_mechanism file_mechanism, int broker_fd) {
+                  const struct source_settings *settings, int broker_fd) {
         *sources = (struct sources){
                 .context = {
                         .mux = mux, .workers = workers, .sink = &crossing_sink, .upper = sink, .uid = geteuid(),
-                        .file_mechanism = file_mechanism, .broker_error = MIN(broker_fd, 0),
+                        .settings = *settings, .broker_error = MIN(broker_fd, 0),
                 },
                 .n = ARRAY_SIZE(classes),
         };
@@ -84,7 +84,7 @@ static int attach_to(struct source *source, struct subscription *subscription, c
 
 static bool is_allowed(const struct sources *sources, const struct source_class *class,
                        const struct subject *subject) {
-        enum file_mechanism m = sources->context.file_mechanism;
+        enum file_mechanism m = sources->context.settings.file_mechanism;
         enum kev_filter filter = subject->filter;
 
         return (class->filters & 1u << filter) && (class == &source_crossings) == subject->cross_mounts &&

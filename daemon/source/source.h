@@ -115,6 +115,12 @@ enum file_mechanism {
         FILE_MECHANISM_INOTIFY,
 };
 
+/* What the administrator has chosen. */
+struct source_settings {
+        enum file_mechanism file_mechanism;
+        bool limited_queue; /* fanotify's is no longer than fs.fanotify.max_queued_events */
+};
+
 /* What a source finds on its way in; outlives it. */
 struct source_context {
         struct mux *mux;
@@ -122,7 +128,7 @@ struct source_context {
         const struct sink *sink;  /* what sources report to: crossing.c's, which knows of parts */
         const struct sink *upper; /* what is above all of them */
         uid_t uid; /* the daemon's own */
-        enum file_mechanism file_mechanism;
+        struct source_settings settings;
         struct broker *broker; /* NULL: there is none, for a reason: */
         int broker_error;      /* a negative errno */
         bool revokes; /* what may not be read any more is not told either: it is somebody else's */
@@ -193,9 +199,10 @@ struct sources {
         size_t n;
 };
 
-/* Opens all. `broker_fd`: the broker's socket, from here on; or why there is none, a negative errno. A source that can't be opened leaves its filters without one. */
+/* Opens all. `broker_fd`: the broker's socket, from here on; or why there is none, a negative errno. A
+ * source that can't be opened leaves its filters without one. */
 void sources_open(struct sources *sources, struct mux *mux, struct workers *workers, const struct sink *sink,
-                  enum file_mechanism file_mechanism, int broker_fd);
+                  const struct source_settings *settings, int broker_fd);
 void sources_close(struct sources *sources);
 
 /* As in the class, by the first source of the filter that doesn't answer
