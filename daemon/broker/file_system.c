@@ -71,6 +71,17 @@ int open_below(int at, const char *path, uint64_t flags, uint64_t resolve) {
         return open_at(above < 0 ? at : above, path, flags, resolve);
 }
 
+enum kev_kind kind_of_mode(mode_t mode) {
+        return S_ISDIR(mode)  ? KEV_KIND_DIRECTORY :
+               S_ISREG(mode)  ? KEV_KIND_FILE :
+               S_ISLNK(mode)  ? KEV_KIND_SYMLINK :
+               S_ISFIFO(mode) ? KEV_KIND_FIFO :
+               S_ISSOCK(mode) ? KEV_KIND_SOCKET :
+               S_ISBLK(mode)  ? KEV_KIND_BLOCK_DEVICE :
+               S_ISCHR(mode)  ? KEV_KIND_CHARACTER_DEVICE :
+                                KEV_KIND_UNKNOWN;
+}
+
 /* ---- mounts -------------------------------------------------------------------------------- */
 
 int get_mount(int fd, uint64_t *ret_mount) {

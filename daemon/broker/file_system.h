@@ -34,5 +34,7 @@ int get_mount_info(uint64_t mount, struct mount_info *ret);
 int get_handle(int fd, const char *name, struct handle *ret, int *ret_mount);
 int open_handle(int mount_fd, const struct handle *handle, int flags);
 
+enum kev_kind kind_of_mode(mode_t mode);
+
 /* openat2(2); paths may be longer than what one call takes. */
 int open_below(int at, const char *path, uint64_t flags, uint64_t resolve);

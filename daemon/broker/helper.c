@@ -70,21 +70,6 @@ static void send_answer(struct helper *h, int error, bool more) {
         begin_answer(h);
 }
 
-static void put_link(struct helper *h, const struct handle *handle, enum kev_kind kind, const char *name,
-                     size_t name_size) {
-        struct link_header header = {
-                .name_size = (uint16_t)name_size,
-                .handle_size = handle ? (uint16_t)handle->size : 0,
-                .handle_type = handle ? handle->type : 0,
-                .kind = (uint8_t)kind,
-        };
-
-        buffer_put(&h->answer, (const char *)&header, sizeof(header));
-        if (handle)
-                buffer_put(&h->answer, (const char *)handle->bytes, handle->size);
-        buffer_put(&h->answer, name, name_size);
-}
-
 /* ---- places ------------------------------------------------------------------------------------- */
 
 /* Puts the links from a mount's root, `top`, down along `path`, and says whose handle the last has. */
@@ -93,7 +78,7 @@ static int put_links(struct helper *h, int top, const char *path, struct handle 
         int r = fd < 0 ? -errno : get_handle(fd, "", ret_last, &mount);
 
         if (r == 0)
-                put_link(h, ret_last, KEV_KIND_DIRECTORY, "", 0);
+                link_put(&h->answer, ret_last, KEV_KIND_DIRECTORY, "", 0);
         while (r == 0 && *(path += strspn(path, "/"))) {
                 size_t size = strcspn(path, "/");
                 char name[256];
@@ -111,7 +96,7 @@ static int put_links(struct helper *h, int top, const char *path, struct handle 
                 fd = next;
                 r = get_handle(fd, "", ret_last, &mount);
                 if (r == 0)
-                        put_link(h, ret_last, KEV_KIND_DIRECTORY, name, size);
+                        link_put(&h->answer, ret_last, KEV_KIND_DIRECTORY, name, size);
                 path += size;
         }
         return r;
@@ -240,17 +225,6 @@ static void answer_place(struct helper *h) {
 
 /* ---- names --------------------------------------------------------------------------------------- */
 
-static enum kev_kind kind_of(mode_t mode) {
-        return S_ISDIR(mode)  ? KEV_KIND_DIRECTORY :
-               S_ISREG(mode)  ? KEV_KIND_FILE :
-               S_ISLNK(mode)  ? KEV_KIND_SYMLINK :
-               S_ISFIFO(mode) ? KEV_KIND_FIFO :
-               S_ISSOCK(mode) ? KEV_KIND_SOCKET :
-               S_ISBLK(mode)  ? KEV_KIND_BLOCK_DEVICE :
-               S_ISCHR(mode)  ? KEV_KIND_CHARACTER_DEVICE :
-                                KEV_KIND_UNKNOWN;
-}
-
 /* Of a directory the handle as well, as far as there is one, and it is of this file system. */
 static int put_entry(struct helper *h, int directory, int mount, const char *name, enum kev_kind kind) {
         struct handle handle;
@@ -261,11 +235,11 @@ static int put_entry(struct helper *h, int directory, int mount, const char *nam
         if (kind == KEV_KIND_UNKNOWN) {
                 if (fstatat(directory, name, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) < 0)
                         return -errno;
-                kind = kind_of(st.st_mode);
+                kind = kind_of_mode(st.st_mode);
         }
         has_handle = kind == KEV_KIND_DIRECTORY && get_handle(directory, name, &handle, &mount_found) == 0 &&
                      mount_found == mount;
-        put_link(h, has_handle ? &handle : NULL, kind, name, strlen(name));
+        link_put(&h->answer, has_handle ? &handle : NULL, kind, name, strlen(name));
         return 0;
 }
 
@@ -300,7 +274,7 @@ static void answer_list(struct helper *h) {
                 if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
                         (void)put_entry(h, dirfd(directory), mount, entry->d_name,
                                         entry->d_type == DT_UNKNOWN ? KEV_KIND_UNKNOWN :
-                                                                      kind_of(DTTOIF(entry->d_type)));
+                                                                      kind_of_mode(DTTOIF(entry->d_type)));
                 if (h->answer.size > PART_BYTES)
                         send_answer(h, 0, true);
         }

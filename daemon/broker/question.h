@@ -21,6 +21,7 @@
 #include <string.h>
 #include <sys/types.h>
 
+#include "buffer.h"
 #include "event.h"
 
 /* A file as its file system names it: name_to_handle_at(2). */
@@ -120,6 +121,22 @@ struct link_view {
         const char *name; /* no NUL */
         size_t name_size;
 };
+
+/* `handle`: NULL, there is none. */
+static inline void link_put(struct buffer *b, const struct handle *handle, enum kev_kind kind, const char *name,
+                            size_t name_size) {
+        struct link_header header = {
+                .name_size = (uint16_t)name_size,
+                .handle_size = handle ? (uint16_t)handle->size : 0,
+                .handle_type = handle ? handle->type : 0,
+                .kind = (uint8_t)kind,
+        };
+
+        buffer_put(b, (const char *)&header, sizeof(header));
+        if (handle)
+                buffer_put(b, (const char *)handle->bytes, handle->size);
+        buffer_put(b, name, name_size);
+}
 
 /* Takes the first link of `*bytes`. False: there is none, or it is not whole. */
 static inline bool link_take(const char **bytes, size_t *size, struct link_view *ret) {

@@ -14,7 +14,7 @@
 #include <sys/syscall.h>
 
 #include "buffer.h"
-#include "question.h"
+#include "file_system.h"
 
 enum {
         LISTING_BYTES = 32 * 1024,
@@ -101,37 +101,6 @@ struct lookup *lookup_free(struct lookup *l) {
 
 /* ---- on the thread ------------------------------------------------------------------- */
 
-static int open_at(int at, const char *path, uint64_t flags, uint64_t resolve) {
-        struct open_how how = { .flags = flags | O_CLOEXEC, .resolve = resolve };
-        int fd = (int)syscall(SYS_openat2, at, path, &how, sizeof(how));
-
-        return fd < 0 ? -errno : fd;
-}
-
-/* Paths may be longer than what one call takes: then a piece at a time. */
-static int open_path(const char *path, uint64_t flags, uint64_t resolve) {
-        char piece[PATH_MAX];
-        int at _cleanup_(closep) = -1;
-
-        while (strlen(path) >= sizeof(piece)) {
-                size_t n = sizeof(piece) - 1;
-                int fd;
-
-                while (n > 1 && path[n] != '/')
-                        n--;
-                memcpy(piece, path, n);
-                piece[n] = 0;
-                fd = open_at(at < 0 ? AT_FDCWD : at, piece, O_PATH | O_DIRECTORY, resolve);
-                if (fd < 0)
-                        return fd;
-                (void)safe_close(at);
-                at = fd;
-                path += n;
-                path += strspn(path, "/");
-        }
-        return open_at(at < 0 ? AT_FDCWD : at, path, flags, resolve);
-}
-
 /* By the descriptor, so that what was opened is what gets watched. */
 static int add_watch(const struct lookup *l, int fd, uint32_t mask) {
         char path[32];
@@ -202,13 +171,13 @@ static int get_state(int fd, struct file_state *ret) {
         return 0;
 }
 
-static int get_mount(int fd, uint32_t *ret) {
-        struct statx st;
+static int get_mount_of(struct lookup *l, int fd) {
+        uint64_t mount;
+        int r = get_mount(fd, &mount);
 
-        if (statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &st) < 0)
-                return -errno;
-        *ret = (uint32_t)st.stx_mnt_id;
-        return 0;
+        if (r == 0)
+                l->mount = (uint32_t)mount;
+        return r;
 }
 
 /* Where a descriptor is, if it can be reached by that name from here. */
@@ -231,7 +200,7 @@ static int get_canonical(struct lookup *l, int fd) {
 }
 
 static int open_subject(struct lookup *l, uint64_t flags) {
-        return l->fd >= 0 ? fcntl(l->fd, F_DUPFD_CLOEXEC, 3) : open_path(l->path, flags, 0);
+        return l->fd >= 0 ? fcntl(l->fd, F_DUPFD_CLOEXEC, 3) : open_below(AT_FDCWD, l->path, flags, 0);
 }
 
 bool lookup_is_absence(int error) {
@@ -248,7 +217,7 @@ static int resolve(struct lookup *l) {
                 r = -ENOTDIR;
         if (r == 0)
                 r = get_canonical(l, fd);
-        return r < 0 ? r : get_mount(fd, &l->mount);
+        return r < 0 ? r : get_mount_of(l, fd);
 }
 
 /* Watches the nearest directory that is there, for the next name on the way. */
@@ -264,7 +233,7 @@ static void watch_above(struct lookup *l) {
                 while (path[size - 1] != '/')
                         size--;
                 path[size] = 0;
-                fd = open_path(path, O_PATH | O_DIRECTORY, 0);
+                fd = open_below(AT_FDCWD, path, O_PATH | O_DIRECTORY, 0);
                 if (fd < 0)
                         continue;
                 begin_section(l); /* ended by the loop */
@@ -294,7 +263,7 @@ static int open_parent(struct lookup *l, const char *path, const char **ret_name
 
         if (!parent)
                 return slash ? -ENOMEM : -ENOENT;
-        fd = open_path(parent, O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
+        fd = open_below(AT_FDCWD, parent, O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
         if (fd >= 0 && fstat(fd, &st) == 0) {
                 l->parent_device = st.st_dev;
                 l->parent_inode = st.st_ino;
@@ -332,7 +301,7 @@ static int run_stat(struct lookup *l) {
 
         if (parent < 0)
                 return parent;
-        fd = open_at(parent, name, O_PATH | O_NOFOLLOW, 0);
+        fd = open_below(parent, name, O_PATH | O_NOFOLLOW, 0);
         return fd < 0 ? fd : get_state(fd, &l->state);
 }
 
@@ -346,23 +315,12 @@ struct entry64 { /* getdents64(2) */
         char name[];
 };
 
-static enum kev_kind kind_of(mode_t mode) {
-        return S_ISDIR(mode)  ? KEV_KIND_DIRECTORY :
-               S_ISREG(mode)  ? KEV_KIND_FILE :
-               S_ISLNK(mode)  ? KEV_KIND_SYMLINK :
-               S_ISFIFO(mode) ? KEV_KIND_FIFO :
-               S_ISSOCK(mode) ? KEV_KIND_SOCKET :
-               S_ISBLK(mode)  ? KEV_KIND_BLOCK_DEVICE :
-               S_ISCHR(mode)  ? KEV_KIND_CHARACTER_DEVICE :
-                                KEV_KIND_UNKNOWN;
-}
-
 static enum kev_kind kind_of_entry(int fd, const struct entry64 *entry) {
         struct stat st;
 
         if (entry->type != DT_UNKNOWN)
-                return kind_of(DTTOIF(entry->type));
-        return fstatat(fd, entry->name, &st, AT_SYMLINK_NOFOLLOW) < 0 ? KEV_KIND_UNKNOWN : kind_of(st.st_mode);
+                return kind_of_mode(DTTOIF(entry->type));
+        return fstatat(fd, entry->name, &st, AT_SYMLINK_NOFOLLOW) < 0 ? KEV_KIND_UNKNOWN : kind_of_mode(st.st_mode);
 }
 
 static bool is_dot(const char *name) {
@@ -481,7 +439,7 @@ static int visit_children(struct lookup *l, int fd, const struct buffer *names, 
                         r = post_error(l, index, ERROR_TOO_DEEP) ? 0 : -ENOMEM;
                         continue;
                 }
-                child = open_at(fd, p, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, RESOLVE_NO_XDEV);
+                child = open_below(fd, p, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, RESOLVE_NO_XDEV);
                 if (child < 0)
                         r = post_error(l, index, -child) ? 0 : -ENOMEM;
                 else
@@ -527,8 +485,8 @@ static int run_crawl(struct lookup *l) {
                 return -ENOMEM;
         l->next_index = 1;
         l->has_own_cwd = unshare(CLONE_FS) == 0;
-        fd = open_path(l->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, RESOLVE_NO_SYMLINKS);
-        r = fd < 0 ? fd : get_mount(fd, &l->mount);
+        fd = open_below(AT_FDCWD, l->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, RESOLVE_NO_SYMLINKS);
+        r = fd < 0 ? fd : get_mount_of(l, fd);
         if (r == 0 && l->only_mount && l->mount != l->only_mount)
                 r = -EXDEV;
         if (r < 0)
@@ -542,16 +500,9 @@ static int run_crawl(struct lookup *l) {
 }
 
 static int run_access(struct lookup *l) {
-        int fd _cleanup_(closep) = open_path(l->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, RESOLVE_NO_SYMLINKS);
+        int fd _cleanup_(closep) = open_below(AT_FDCWD, l->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, RESOLVE_NO_SYMLINKS);
 
         return MIN(fd, 0);
-}
-
-static void put_link(struct buffer *b, enum kev_kind kind, const char *name) {
-        struct link_header header = { .name_size = (uint16_t)strlen(name), .kind = (uint8_t)kind };
-
-        buffer_put(b, (const char *)&header, sizeof(header));
-        buffer_put(b, name, header.name_size);
 }
 
 static int read_entries(struct lookup *l, int fd) {
@@ -563,7 +514,7 @@ static int read_entries(struct lookup *l, int fd) {
 
                         p += entry->size;
                         if (!is_dot(entry->name))
-                                put_link(&l->entries, kind_of_entry(fd, entry), entry->name);
+                                link_put(&l->entries, NULL, kind_of_entry(fd, entry), entry->name, strlen(entry->name));
                 }
                 if (atomic_load(&l->cancelled))
                         return -ECANCELED;
@@ -572,8 +523,8 @@ static int read_entries(struct lookup *l, int fd) {
 }
 
 static int run_list(struct lookup *l) {
-        int fd _cleanup_(closep) = open_path(l->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, RESOLVE_NO_SYMLINKS);
-        int r = fd < 0 ? fd : get_mount(fd, &l->mount);
+        int fd _cleanup_(closep) = open_below(AT_FDCWD, l->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, RESOLVE_NO_SYMLINKS);
+        int r = fd < 0 ? fd : get_mount_of(l, fd);
 
         if (r == 0 && l->mount != l->only_mount)
                 r = -EXDEV;
