@@ -248,6 +248,10 @@ static void move_directory(struct view *v, const struct event_info *e, struct di
                 group_doubt(v->group, "a directory is said to be moved below itself");
                 return;
         }
+        if (target && ((from && tree_is_below(from, target)) || (moved && tree_is_below(moved, target)))) {
+                group_doubt(v->group, "a directory is said to be moved over one that it is in");
+                from = moved = NULL;
+        }
         if (target)
                 fan_tree_drop(v, target, now);
         if (moved) {
@@ -297,6 +301,10 @@ static void on_rename(struct view *v, const struct event_info *e, struct dir *fr
         /* It was known to be elsewhere, since moves are merged: all of it is told anew. */
         if (moved && moved->parent && moved->place && !(moved->parent == from && strcmp(moved->name, e->name) == 0) &&
             !(moved->parent == to && strcmp(moved->name, e->to_name) == 0)) {
+                if (to && tree_is_below(to, moved)) {
+                        group_doubt(v->group, "a directory is said to be moved into itself");
+                        to = NULL;
+                }
                 fan_tree_take_away(v, moved, now);
                 moved = NULL;
                 from = NULL;
