@@ -289,11 +289,12 @@ static struct dir *find_moved(struct view *v, const struct event_info *e, struct
 static void on_rename(struct view *v, const struct event_info *e, struct dir *from, struct dir *to, uint64_t now) {
         bool is_dir = e->mask & FAN_ONDIR;
         struct dir *moved = is_dir ? find_moved(v, e, from) : NULL, *common;
+        enum told told = from ? names_told(v->group, e->dir, e->name, e->object) : TOLD_UNKNOWN;
         struct report report = REPORT_INIT;
 
         /* The name stands for something else: this is the second half of an exchange, which was told to have come
-         * there by the first. */
-        if (from && names_told(v->group, e->dir, e->name, e->object) == TOLD_OTHER) {
+         * there by the first. Or for nothing: that it came there was the same as an earlier event, and merged. */
+        if (told == TOLD_OTHER || told == TOLD_ABSENT) {
                 if (moved && moved->parent == from && strcmp(moved->name, e->name) == 0)
                         moved = NULL;
                 from = NULL;

@@ -388,9 +388,9 @@ static void on_entries(struct inotify *s, struct lookup *lookup, struct dir *dir
                 bool touched = false;
 
                 if (lookup->purpose == PURPOSE_NEW) {
-                        touched = names_take(&s->touched, dir, p, NULL);
+                        touched = names_take_touched(s, dir, p);
                         if (!touched) {
-                                names_add(&s->listed, dir, p, lookup->stop);
+                                names_add_listed(s, dir, p, lookup->stop);
                                 listing_on_name(&s->lister, dir, p, true, kind, NO_HANDLE);
                                 tree_report_entry(&s->tree, dir, p, KEV_NOTE_CREATE, kind, now, lookup->stop);
                         }

@@ -10,6 +10,7 @@ struct listed {
         struct hash_node node;
         uint64_t dir;
         uint64_t stop; /* who watches this directory or one above was not told; 0: everybody was */
+        uint32_t placed; /* tree.n_placed then */
         char name[];
 };
 
@@ -24,13 +25,14 @@ static struct listed *find(const struct hash *table, const struct dir *dir, cons
         return NULL;
 }
 
-void names_add(struct hash *table, const struct dir *dir, const char *name, const struct dir *stop) {
+static void add(struct hash *table, const struct dir *dir, const char *name, const struct dir *stop, uint32_t placed) {
         size_t size = strlen(name) + 1;
         uint64_t hash;
         struct listed *l = find(table, dir, name, &hash);
 
         if (l) {
                 l->stop = stop ? l->stop : 0;
+                l->placed = placed;
                 return;
         }
         l = malloc(sizeof(*l) + size);
@@ -38,9 +40,14 @@ void names_add(struct hash *table, const struct dir *dir, const char *name, cons
                 return;
         l->dir = dir->id;
         l->stop = stop ? stop->id : 0;
+        l->placed = placed;
         memcpy(l->name, name, size);
         if (hash_add(table, &l->node, hash) < 0)
                 free(l);
+}
+
+void names_add_listed(struct inotify *s, const struct dir *dir, const char *name, const struct dir *stop) {
+        add(&s->listed, dir, name, stop, 0);
 }
 
 bool names_take(struct hash *table, const struct dir *dir, const char *name, uint64_t *ret_stop) {
@@ -72,8 +79,28 @@ void names_forget_touched(struct inotify *s) {
         forget(&s->touched);
 }
 
+static bool is_renewed_since(const struct dir *dir, uint32_t placed) {
+        for (; dir; dir = dir->parent)
+                if (dir->renewed != 0 && (int32_t)(dir->renewed - placed) > 0)
+                        return true;
+        return false;
+}
+
+bool names_take_touched(struct inotify *s, const struct dir *dir, const char *name) {
+        uint64_t hash;
+        struct listed *l = s->touched.n_nodes > 0 ? find(&s->touched, dir, name, &hash) : NULL;
+        bool counts;
+
+        if (!l)
+                return false;
+        counts = !is_renewed_since(dir, l->placed);
+        hash_remove(&s->touched, &l->node);
+        free(l);
+        return counts;
+}
+
 void names_touch(struct inotify *s, const struct dir *dir, const char *name) {
         if (dir->lookup && dir->mark &&
             (dir->lookup->purpose == PURPOSE_NEW || (dir->again && dir->again_purpose == PURPOSE_NEW)))
-                names_add(&s->touched, dir, name, NULL);
+                add(&s->touched, dir, name, NULL, (uint32_t)s->tree.n_placed);
 }

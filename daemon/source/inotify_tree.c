@@ -526,6 +526,8 @@ static void move_known(struct inotify *s, struct dir *moved, struct dir *to, con
                 s->in_doubt = true;
                 return;
         }
+        if (new_to_some)
+                moved->renewed = (uint32_t)s->tree.n_placed;
         listing_on_left(&s->lister, moved, from, to);
         if (moved->lookup) /* the answer will be about the old place */
                 tree_crawl(s, moved, new_to_some ? PURPOSE_NEW : moved->lookup->purpose, 0, 0, NULL);

@@ -52,10 +52,12 @@ bool tree_has_moved(const struct dir *dir, const struct lookup *lookup);
 
 /* ---- inotify_names.c ------------------------------------------------------------------ */
 
-/* In s->listed or s->touched. Without memory for it the name is told twice. */
-void names_add(struct hash *table, const struct dir *dir, const char *name, const struct dir *stop);
+/* In s->listed. Without memory for it the name is told twice. */
+void names_add_listed(struct inotify *s, const struct dir *dir, const char *name, const struct dir *stop);
 /* Whether it is there; it is forgotten. `ret_stop`: who watches the directory of this id or one above was not told;
  * 0: everybody was. */
 bool names_take(struct hash *table, const struct dir *dir, const char *name, uint64_t *ret_stop);
+/* Whether an event has told of it, to all to whom it is news; it is forgotten. */
+bool names_take_touched(struct inotify *s, const struct dir *dir, const char *name);
 /* An event about an entry was handled. */
 void names_touch(struct inotify *s, const struct dir *dir, const char *name);

@@ -40,6 +40,7 @@ struct dir {
         uint32_t refs;             /* lookups that know it otherwise */
         uint32_t lookup_index;
         uint32_t mount; /* 0: not known, or of no interest */
+        uint32_t renewed; /* inotify: tree.n_placed, as a move made what is below new to some */
         uint64_t listed_by; /* order of the last lookup that saw its name in a listing */
         bool again;    /* what the lookup says will be in doubt */
         uint8_t again_purpose;
