@@ -123,7 +123,8 @@ enum kev_filter {
 #define KEV_NOTE_WRNORM (UINT64_C(1) << 57)
 #define KEV_NOTE_WRBAND (UINT64_C(1) << 58)
 /* tree: not a thing that happens, but a wish: events tell of the process that made the change, as
- * far as that is known (kev_event_pid() and so on). Alone it stands beside all the default notes. */
+ * far as that is known (kev_event_pid() and so on). Alone it stands beside all the default notes.
+ * It takes fanotify: where inotify serves the watch, it is refused with EOPNOTSUPP. */
 #define KEV_NOTE_WHO    (UINT64_C(1) << 59)
 
 /* Flags of a watch, and of an event. */
@@ -218,12 +219,14 @@ int kev_watch_add_exclude(struct kev_watch *watch, const char *glob);
 /* tree. How far below the directory: 1 is what it holds itself. */
 int kev_watch_set_depth(struct kev_watch *watch, int depth);
 /* tree. Events are kept back until there was none for settle_msec, but the first of
- * them no longer than max_latency_msec (0: ten times as long as settle_msec). */
+ * them no longer than max_latency_msec (0: ten times as long as settle_msec). While they
+ * never stop, that is counted from the last delivery: each such span brings some. */
 int kev_watch_set_settle(struct kev_watch *watch, int settle_msec, int max_latency_msec);
 /* tree. What is there already is told as created, and then `listed`. */
 int kev_watch_set_list(struct kev_watch *watch, bool list);
 /* tree. File systems mounted below the directory belong to it, now and later. A mount that
- * comes or goes is told with `rescan`, one that can't be watched with `degraded`. */
+ * comes or goes is told with `rescan`, one that can't be watched with `degraded`, and one that
+ * may not be read not at all. */
 int kev_watch_set_cross_mounts(struct kev_watch *watch, bool cross);
 /* tree. What this very process does is left out. It takes fanotify: where inotify serves the
  * watch, this is refused with EOPNOTSUPP. */
@@ -341,7 +344,7 @@ int kev_add(struct kev *kev, const struct kev_watch *watch, kev_handler *handler
 int kev_add_many(struct kev *kev, const struct kev_watch *const *watches, size_t n_watches, kev_handler *handler,
                  void *userdata, int64_t *ret_ids, int *ret_errors);
 
-/* Changes notes, flags, data and globs of the watch with that id. */
+/* Changes notes, flags, data, globs, depth and settling of the watch with that id. */
 int kev_modify(struct kev *kev, int64_t id, const struct kev_watch *watch);
 
 /* Ends a watch: none of its events is handed out any more. -ENOENT: no watch
@@ -380,8 +383,8 @@ int kev_dispatch(struct kev *kev, int timeout_msec);
 int kev_wait(struct kev *kev, int timeout_msec, const struct kev_event **ret_event);
 
 /*
- * By which of the kernel's interfaces the watch is served, "inotify" for instance;
- * `ret_name` is allocated. -ENOENT: there is no such watch.
+ * By which of the kernel's interfaces the watch is served, "inotify" for instance; with
+ * mounts that are crossed, the watched tree itself. `ret_name` is allocated. -ENOENT: there is no such watch.
  */
 int kev_get_mechanism(struct kev *kev, int64_t id, char **ret_name);
 
