@@ -22,7 +22,7 @@ static const struct {
         { OPTION_NOTES, "notes", "LIST", "only these, separated by commas: create,delete,..." },
         { OPTION_INCLUDE, "include", "GLOB", "only paths below the directory that match (repeatable)" },
         { OPTION_EXCLUDE, "exclude", "GLOB", "no paths below the directory that match (repeatable)" },
-        { OPTION_DEPTH, "depth", "N", "no deeper than N levels; 1 is the directory itself" },
+        { OPTION_DEPTH, "depth", "N", "no deeper than N levels; 1 is what the directory itself holds" },
         { OPTION_SETTLE, "settle", "MSEC", "keep events back until there was none for so long" },
         { OPTION_MAX_LATENCY, "max-latency", "MSEC", "with --settle: but no longer than this (default: 10 times as long)" },
         { OPTION_LIST, "list", NULL, "begin with what is there already, told as created, then listed" },

@@ -100,7 +100,7 @@ static void start_broker(struct daemon *d, const struct options *options) {
                 return;
         d->broker_fd = r;
         if (r != -EOPNOTSUPP)
-                log_notice("fanotify is not to be had: %s", strerror(-r));
+                log_notice("neither fanotify nor files of other users: %s", strerror(-r));
 }
 
 static int serve(const struct options *options) {

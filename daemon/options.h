@@ -9,7 +9,6 @@
 
 #include "server.h"
 
-
 struct options {
         char *listen[LISTENERS_MAX];
         size_t n_listen;

@@ -7,6 +7,7 @@
  */
 
 #include <fcntl.h>
+#include <json-c/json.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
@@ -313,6 +314,62 @@ START_TEST(test_second_choice) {
 }
 END_TEST
 
+/* What neither can do is refused, late as that is found out, and the daemon lives on. */
+START_TEST(test_no_choice) {
+        static const uint64_t notes[] = { KEV_NOTE_WHO, KEV_NOTE_WHO, 0 };
+        struct daemon *system;
+        struct kev *kev;
+        int64_t id;
+
+        need_fanotify();
+        system = daemon_start("--mode=system");
+        ck_assert_int_eq(kev_open(at("unix:%s", system->socket), &kev), 0);
+        for (size_t i = 0; i < ARRAY_SIZE(notes); i++) {
+                struct kev_watch *watch = new_watch("/proc/sys/kernel", notes[i]);
+
+                ck_assert_int_eq(kev_watch_set_cross_mounts(watch, i == 1), 0);
+                ck_assert_int_eq(kev_watch_set_exclude_self(watch, i == 2), 0);
+                ck_assert_int_eq(kev_add(kev, watch, NULL, NULL, &id), -EOPNOTSUPP);
+                kev_watch_free(watch);
+        }
+        kev_close(kev);
+        daemon_stop(system);
+}
+END_TEST
+
+/* Whose events wait until it is known what he may see is told the end of a list behind it. */
+START_TEST(test_list_of_other_user) {
+        struct daemon *system;
+        const char *root;
+        int fd;
+
+        need_fanotify();
+        if (geteuid() != 0)
+                harness_skip("to be another user takes root");
+        system = daemon_start("--mode=system", "--file-mechanism=fanotify");
+        ck_assert_int_eq(chmod(harness_tempdir(), 0755), 0);
+        root = make_root("w");
+        make_tree(root, 3, 2);
+        for (int round = 0; round < harness_rounds(10); round++) {
+                struct json_object *event = NULL;
+                size_t n = 0;
+
+                fd = client_connect_as(system->socket, OTHER_CLIENT);
+                json_object_put(client_call(fd, "org.kevd.events.Change",
+                                            at("{\"add\":[{\"id\":1,\"filter\":\"tree\",\"path\":\"%s\","
+                                               "\"tree\":{\"list\":true}}]}", root)));
+                for (bool listed = false; !listed; n++) {
+                        event = next_event(fd);
+                        listed = strcmp(text_at(event, "/notes/0"), "listed") == 0;
+                        json_object_put(event);
+                }
+                ck_assert_uint_eq(n, 3 + 9 + 1 + 3 + 9 + 1); /* directories, files, the end */
+                (void)close(fd);
+        }
+        daemon_stop(system);
+}
+END_TEST
+
 /* ---- the program --------------------------------------------------------------------------------- */
 
 int main(int argc, char **argv) {
@@ -333,5 +390,7 @@ int main(int argc, char **argv) {
         tcase_add_test(c, test_overflow);
         c = harness_case(suite, "choice");
         tcase_add_test(c, test_second_choice);
+        tcase_add_test(c, test_no_choice);
+        tcase_add_test(c, test_list_of_other_user);
         return harness_main(argc, argv);
 }

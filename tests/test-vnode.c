@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * vnode watches on the real daemon, in kqueue's words: KERNEL.md's list of meanings, one test each, by
+ * vnode watches on the real daemon, in kqueue's words: the list of their meanings, one test each, by
  * path and by descriptor. A Wait with a timeout of 0 is the barrier.
  */
 

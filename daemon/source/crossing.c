@@ -262,12 +262,13 @@ static void check_in_force(struct crossing *c) {
         check_listed(c);
 }
 
-/* What can't be read is none of the client's, and not even its name is; the rest could be, and is not covered. */
+/* What can't be read is none of the client's, and not even its name is; a file has nothing below it. The rest could be
+ * watched, and is not covered. */
 static void on_part_refused(struct part *part, int error) {
         struct crossing *c = part->crossing;
 
         part->ended = part->listed = true;
-        if (error != EACCES && error != EPERM && error != ENOENT)
+        if (error != EACCES && error != EPERM && error != ENOENT && error != ENOTDIR)
                 tell(c, KEV_NOTE_DEGRADED, part->mount_point + part->below);
 }
 
@@ -622,7 +623,11 @@ static int crossings_attach(struct source *source, struct subscription *subscrip
 static int crossings_modify(struct source *source _unused_, struct subscription *subscription,
                             const struct subject *subject, struct refusal *refusal) {
         struct crossing *c = subscription->object;
-        int r = source_modify(&c->main->subscription, subject, refusal);
+        struct subject own = *subject;
+        int r;
+
+        own.cross_mounts = false;
+        r = source_modify(&c->main->subscription, &own, refusal);
 
         if (r < 0)
                 return r;
@@ -631,7 +636,7 @@ static int crossings_modify(struct source *source _unused_, struct subscription 
                 struct part *part = list_entry(entry, struct part, link);
                 struct refusal ignored; /* what the main part takes, all do */
 
-                (void)source_modify(&part->subscription, subject, &ignored);
+                (void)source_modify(&part->subscription, &own, &ignored);
         }
         return 0;
 }

@@ -18,7 +18,7 @@
 enum {
         DEPUTIES_MAX = 256,
         DEPUTIES_OF_USER_MAX = 8,
-        RESTARTS_MAX = 5, /* its user may have ended it, and pays for that */
+        RESTARTS_MAX = 5, /* something ends it over and over */
         ROOM_MSEC = 5,
 };
 
@@ -69,6 +69,7 @@ struct ward {
         struct list waiting; /* reports to be acknowledged */
         uint64_t n_taken;
         enum ward_state state;
+        bool list;
         /* To order it again. */
         struct order order;
         char *path;
@@ -146,8 +147,7 @@ static void on_attached(struct ward *w, const struct word *word, const char *mes
                         return;
                 }
                 w->state = WARD_IN_FORCE;
-                if (w->order.filter == KEV_FILTER_TREE)
-                        tell_self(w, KEV_NOTE_RESCAN, 0);
+                tell_self(w, KEV_NOTE_RESCAN, 0);
                 return;
         }
         if (word->error) {
@@ -398,7 +398,7 @@ static void replace(struct deputy *d) {
                         w->order.flags &= ~(uint32_t)(ORDER_LIST | ORDER_SECOND_CHOICE);
                         if (w->state != WARD_RETURNING)
                                 end_ward(w);
-                        else if (w->order.filter == KEV_FILTER_TREE)
+                        else
                                 tell_self(w, KEV_NOTE_DEGRADED, 0);
                 }
         }
@@ -452,6 +452,11 @@ static void free_ward(struct ward *w) {
         mux_defer(all->mux, &all->tidy);
 }
 
+static int refuse_self_and_who(const struct subject *subject, struct refusal *refusal) {
+        return refuse(refusal, EOPNOTSUPP, "%s: inotify, which serves this, does not say who does what",
+                      subject->exclude_self ? "tree.excludeSelf" : "notes: who");
+}
+
 static int deputies_attach(struct source *source, struct subscription *subscription, const struct subject *subject,
                            struct refusal *refusal) {
         struct deputies *all = container_of(source, struct deputies, source);
@@ -460,8 +465,7 @@ static int deputies_attach(struct source *source, struct subscription *subscript
         int r;
 
         if (subject->exclude_self || subject->notes & KEV_NOTE_WHO)
-                return refuse(refusal, EOPNOTSUPP, "%s: inotify, which serves this, does not say who does what",
-                              subject->exclude_self ? "tree.excludeSelf" : "notes: who");
+                return refuse_self_and_who(subject, refusal);
         r = get_deputy(all, subject->asker, &d);
         if (r < 0)
                 return refuse(refusal, -r, "path: what watches files for you can't be started: %s", strerror(-r));
@@ -474,6 +478,7 @@ static int deputies_attach(struct source *source, struct subscription *subscript
         w->subscription = subscription;
         w->id = ++all->last_id;
         w->fd = -1;
+        w->list = subject->list;
         w->order = (struct order){
                 .kind = ORDER_ATTACH, .id = w->id, .notes = subject->notes, .filter = subject->filter,
                 .flags = (subject->waits ? ORDER_WAITS : 0u) | (subject->list ? ORDER_LIST : 0u) |
@@ -503,6 +508,12 @@ static int deputies_modify(struct source *source _unused_, struct subscription *
         const uint64_t late = KEV_NOTE_OPEN | KEV_NOTE_CLOSE | KEV_NOTE_READ;
         struct ward *w = subscription->object;
 
+        if (subject->list && !w->list)
+                return refuse_later(refusal, "tree.list");
+        if (subject->cross_mounts)
+                return refuse_later(refusal, "tree.crossMounts");
+        if (subject->exclude_self || subject->notes & KEV_NOTE_WHO)
+                return refuse_self_and_who(subject, refusal);
         if (w->order.filter == KEV_FILTER_VNODE && subject->notes & late & ~w->order.notes)
                 return refuse(refusal, EOPNOTSUPP, "notes: open, close and read can't be added later; "
                                                    "remove the watch and add another");

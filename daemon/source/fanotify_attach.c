@@ -147,7 +147,8 @@ static void close_elsewhere(struct fan_watch *w) {
 static void pass_on(struct fan_watch *w, int error) {
         struct subscription *subscription = w->watch.subscription;
         const struct source_context *context = w->s->source.context;
-        const struct sink *sink = context->sink;
+        /* What nothing serves has no source by which it is known whose part it is. */
+        const struct sink *sink = subscription->is_part ? context->sink : context->upper;
         char *path _cleanup_(freep) = take_pointer(&w->watch.path);
         int fd = w->fd < 0 ? -1 : fcntl(w->fd, F_DUPFD_CLOEXEC, 3), r;
         struct fan_watch closer = { .s = w->s, .watch.asker = w->watch.asker, .fd = fd };
@@ -532,7 +533,9 @@ int fanotify_modify(struct source *source _unused_, struct subscription *subscri
         struct fan_watch *w = fan_watch_of(subscription->object);
 
         if (subject->list && !w->list)
-                return refuse(refusal, EOPNOTSUPP, "tree.list: can't be added later; remove the watch and add another");
+                return refuse_later(refusal, "tree.list");
+        if (subject->cross_mounts)
+                return refuse_later(refusal, "tree.crossMounts");
         w->exclude_self = subject->exclude_self;
         if (w->view)
                 w->view->n_who -= w->wants_who;

@@ -39,8 +39,6 @@ struct chunk {
 /* Records follow one another by multiples of four bytes. */
 typedef struct fanotify_event_metadata __attribute__((aligned(4))) event_record;
 
-/* ---- handles ------------------------------------------------------------------------------------- */
-
 /* ---- one record: fanotify(7) ------------------------------------------------------------------------ */
 
 /* A handle, and the name behind it if there is one. */

@@ -373,6 +373,12 @@ static void free_watch(struct file_watch *watch) {
         free(watch);
 }
 
+static int refuse_self_and_who(const struct subject *subject, struct refusal *refusal) {
+        return refuse(refusal, EOPNOTSUPP, "%s: inotify, which serves this, does not say who does what; fanotify does, "
+                                           "in a system daemon",
+                      subject->exclude_self ? "tree.excludeSelf" : "notes: who");
+}
+
 static int inotify_attach(struct source *source, struct subscription *subscription, const struct subject *subject,
                           struct refusal *refusal) {
         struct inotify *s = container_of(source, struct inotify, source);
@@ -384,9 +390,7 @@ static int inotify_attach(struct source *source, struct subscription *subscripti
         if (r < 0)
                 return r;
         if (subject->exclude_self || subject->notes & KEV_NOTE_WHO)
-                return refuse(refusal, EOPNOTSUPP, "%s: inotify, which serves this, does not say who does what; fanotify "
-                                                   "does, in a system daemon",
-                              subject->exclude_self ? "tree.excludeSelf" : "notes: who");
+                return refuse_self_and_who(subject, refusal);
         if (workers_are_stuck(source->context->workers, subject->asker->uid))
                 return refuse(refusal, EDQUOT, "path: all of your look-ups wait for file systems that don't answer");
         watch = calloc(1, sizeof(*watch));
@@ -426,6 +430,12 @@ static int inotify_modify(struct source *source _unused_, struct subscription *s
                           const struct subject *subject, struct refusal *refusal) {
         struct file_watch *watch = subscription->object;
 
+        if (subject->list && !watch->list)
+                return refuse_later(refusal, "tree.list");
+        if (subject->cross_mounts)
+                return refuse_later(refusal, "tree.crossMounts");
+        if (subject->exclude_self || subject->notes & KEV_NOTE_WHO)
+                return refuse_self_and_who(subject, refusal);
         if (watch->filter == KEV_FILTER_VNODE && (vnode_mask(subject->notes) & ~watch->mask))
                 return refuse(refusal, EOPNOTSUPP, "notes: open, close and read can't be added later; "
                                                    "remove the watch and add another");

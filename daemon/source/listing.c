@@ -110,7 +110,10 @@ static void end_job(struct lister *lister, struct job *job) {
                 report.kind = KEV_KIND_DIRECTORY;
                 report.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
                 report.below = (struct event_path){ "", 0 };
-                watch_report(job->only, &report);
+                /* Behind what is held back of the list. */
+                lister->tree->where = lister->tree->from_where = NULL;
+                if (!lister->tree->may_tell || lister->tree->may_tell(lister->tree, job->only, &report))
+                        watch_report(job->only, &report);
                 report_done(&report);
         }
         tree_unref(lister->tree, job->stop);

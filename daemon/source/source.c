@@ -25,6 +25,10 @@ int refuse(struct refusal *refusal, int error, const char *format, ...) {
         return -error;
 }
 
+int refuse_later(struct refusal *refusal, const char *option) {
+        return refuse(refusal, EOPNOTSUPP, "%s: can't be added later; remove the watch and add another", option);
+}
+
 void report_done(struct report *report) {
         report->event = event_unref(report->event);
         report->event_key = NULL;
@@ -53,7 +57,8 @@ void sources_open(struct sources *sources, struct mux *mux, struct workers *work
                         sources->list[i]->context = &sources->context;
                         continue;
                 }
-                log_at(needs_broker(classes[i]) ? LOG_DEBUG : LOG_WARNING, "%s is not to be had: %s", classes[i]->name, strerror(-r));
+                log_at(needs_broker(classes[i]) ? LOG_DEBUG : LOG_WARNING, "%s is not to be had: %s", classes[i]->name,
+                       strerror(-r));
                 sources->list[i] = NULL;
                 sources->failed[i] = classes[i];
                 sources->errors[i] = -r;

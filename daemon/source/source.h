@@ -72,6 +72,9 @@ struct refusal {
 /* Fills it in and returns the negative errno. */
 _printf_(3, 4) int refuse(struct refusal *refusal, int error, const char *format, ...);
 
+/* EOPNOTSUPP: the option can't be given to a watch that was made without it. */
+int refuse_later(struct refusal *refusal, const char *option);
+
 /* What happened, to be told to any number of subscriptions one after another. */
 struct report {
         uint64_t notes;

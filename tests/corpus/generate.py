@@ -406,7 +406,7 @@ WATCHES = {
     "EOPNOTSUPP-match": ({"filter": "proc", "match": {"comm": "sh"}}, "match..."),
     "EOPNOTSUPP-fork": ({"filter": "proc", "pid": 1, "notes": ["exit", "fork"]}, "notes..."),
     "EOPNOTSUPP-route": ({"filter": "netdev", "notes": ["route"]}, "notes..."),
-    "EOPNOTSUPP-list": ({"filter": "tree", "path": "/etc", "tree": {"list": True}}, "tree.list..."),
+    "EOPNOTSUPP-exclude-self": ({"filter": "tree", "path": "/etc", "tree": {"excludeSelf": True}}, "tree.excludeSelf..."),
     "EOPNOTSUPP-signal": ({"filter": "signal"}, "filter..."),
 }
 for name, (watch, message) in WATCHES.items():
