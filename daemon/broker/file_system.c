@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <linux/mount.h>
 #include <linux/openat2.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +17,7 @@
 
 #include "macro.h"
 
-enum { ENOMEM_TRIES = 16 };
+enum { ENOMEM_TRIES = 16, ENOMEM_TRIES_LATER = 20 };
 
 _Static_assert(HANDLE_BYTES_MAX == MAX_HANDLE_SZ, "a handle fits");
 
@@ -207,8 +208,11 @@ int open_handle(int mount_fd, const struct handle *handle, int flags) {
         space.handle.handle_bytes = handle->size;
         space.handle.handle_type = handle->type;
         memcpy(space.handle.f_handle, handle->bytes, handle->size);
-        /* ext4 says so of a directory that is just being removed, too. */
-        for (int i = 0; i < ENOMEM_TRIES; i++) {
+        /* ext4 says so of a directory that is just being removed, too: by somebody who may have to wait for a
+         * processor. */
+        for (int i = 0; i < ENOMEM_TRIES + ENOMEM_TRIES_LATER; i++) {
+                if (i >= ENOMEM_TRIES)
+                        (void)poll(NULL, 0, 1);
                 fd = open_by_handle_at(mount_fd, &space.handle, flags | O_CLOEXEC);
                 if (fd >= 0 || errno != ENOMEM)
                         break;

@@ -45,7 +45,8 @@ struct deputy {
         struct helper helper; /* until its socket is there */
         struct channel channel;
         bool is_there;
-        bool has_ended;
+        bool has_ended; /* there is no process, nor one to come */
+        bool is_lost;   /* the same, and its wards are to be seen to */
         int error; /* why, if it said so; positive errno */
         unsigned n_restarts;
         struct list wards;
@@ -263,7 +264,7 @@ static void on_message(struct channel *channel, const void *data, size_t size, i
 static void lose(struct deputy *d) {
         channel_close(&d->channel);
         d->is_there = false;
-        d->has_ended = true;
+        d->has_ended = d->is_lost = true;
         d->registrations = d->overflows = 0;
         d->n_past = d->n_barriers;
         mux_defer(d->all->mux, &d->all->tidy);
@@ -344,7 +345,10 @@ static int get_deputy(struct deputies *all, const struct asker *asker, struct de
 
         if (d) {
                 *ret = d;
-                return 0;
+                if (!d->has_ended || d->is_lost)
+                        return 0;
+                d->n_restarts = 0;
+                return start(d);
         }
         list_for_each(entry, &all->list) {
                 n++;
@@ -377,49 +381,47 @@ static int get_deputy(struct deputies *all, const struct asker *asker, struct de
         return 0;
 }
 
-/* It has ended: those that were in force are ordered from another, and those under way refused. */
-static void replace(struct deputy *d) {
-        const struct sink *sink = d->all->source.context->sink;
-        bool again = d->error == 0 && d->n_restarts++ < RESTARTS_MAX;
-
-        list_for_each(entry, &d->wards) {
-                struct ward *w = list_entry(entry, struct ward, link);
-                struct refusal refusal;
-
-                if (w->state == WARD_STARTING) {
-                        int error = d->error ? d->error : EAGAIN;
-
-                        (void)refuse(&refusal, error, error == EMFILE ?
-                                     "path: the limit fs.inotify.max_user_instances is reached" :
-                                     "path: what watches files for you can't be started: %s", strerror(error));
-                        sink->attached(w->subscription, &refusal); /* detaches it */
-                } else if (w->state != WARD_ENDED) {
-                        w->state = again && w->path ? WARD_RETURNING : w->state;
-                        w->order.flags &= ~(uint32_t)(ORDER_LIST | ORDER_SECOND_CHOICE);
-                        if (w->state != WARD_RETURNING)
-                                end_ward(w);
-                        else
-                                tell_self(w, KEV_NOTE_DEGRADED, 0);
-                }
-        }
-        helper_close(&d->helper);
-        if (again && !list_empty(&d->wards) && start(d) == 0)
-                return;
-        list_for_each(entry, &d->wards) {
-                struct ward *w = list_entry(entry, struct ward, link);
-
-                if (w->state == WARD_RETURNING)
-                        end_ward(w);
-        }
+static struct ward *find_in_state(const struct deputy *d, enum ward_state state) {
+        list_for_each(entry, &d->wards)
+                if (list_entry(entry, struct ward, link)->state == state)
+                        return list_entry(entry, struct ward, link);
+        return NULL;
 }
 
-static bool is_of_use(const struct deputy *d) {
-        if (!list_empty(&d->wards) && !d->has_ended)
-                return true;
-        list_for_each(entry, &d->wards)
-                if (list_entry(entry, const struct ward, link)->state != WARD_ENDED)
-                        return true;
-        return false;
+/* Detaches it, and what else depends on it. */
+static void refuse_ward(struct ward *w, int error) {
+        struct refusal refusal;
+
+        (void)refuse(&refusal, error, error == EMFILE ? "path: the limit fs.inotify.max_user_instances is reached" :
+                                                        "path: what watches files for you can't be started: %s",
+                     strerror(error));
+        w->deputy->all->source.context->sink->attached(w->subscription, &refusal);
+}
+
+/* It has ended: those that were in force are ordered from another, and those under way refused. */
+static void replace(struct deputy *d) {
+        bool again = d->error == 0 && d->n_restarts++ < RESTARTS_MAX;
+        struct ward *w;
+
+        d->is_lost = false;
+        helper_close(&d->helper);
+        while ((w = find_in_state(d, WARD_STARTING)))
+                refuse_ward(w, d->error ? d->error : EAGAIN);
+        list_for_each(entry, &d->wards) {
+                w = list_entry(entry, struct ward, link);
+                if (w->state == WARD_ENDED)
+                        continue;
+                w->order.flags &= ~(uint32_t)(ORDER_LIST | ORDER_SECOND_CHOICE);
+                if (again && w->path) {
+                        w->state = WARD_RETURNING;
+                        tell_self(w, KEV_NOTE_DEGRADED, 0);
+                } else
+                        end_ward(w);
+        }
+        if (!find_in_state(d, WARD_RETURNING) || start(d) == 0)
+                return;
+        while ((w = find_in_state(d, WARD_RETURNING)))
+                end_ward(w);
 }
 
 static void on_tidy(struct mux_deferred *deferred) {
@@ -428,10 +430,8 @@ static void on_tidy(struct mux_deferred *deferred) {
         list_for_each(entry, &all->list) {
                 struct deputy *d = list_entry(entry, struct deputy, link);
 
-                if (d->has_ended)
+                if (d->is_lost)
                         replace(d);
-                if (is_of_use(d))
-                        continue;
                 if (list_empty(&d->wards))
                         free_deputy(d);
         }
