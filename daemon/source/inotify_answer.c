@@ -11,7 +11,7 @@ enum {
         ANSWERS_A_TURN = 256,
         ENTRIES_AN_ANSWER = 16, /* that cost as much as an answer */
         AWAITED_RETRY_USEC = 200,
-        AWAITED_MAX_MSEC = 50,
+        AWAITED_MAX_MSEC = 200, /* on a busy machine a thread may wait as long for a processor */
 };
 
 int submit(struct inotify *s, struct lookup *lookup, uid_t user, struct dir *root, struct dir *stop) {
