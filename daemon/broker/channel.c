@@ -45,8 +45,15 @@ static ssize_t send_now(int socket, const struct iovec *parts, size_t n_parts, i
 static void free_unsent(struct channel *c, struct unsent *u) {
         list_remove(&u->link);
         c->unsent_bytes -= u->size;
-        (void)safe_close(u->fd);
+        if (u->fd >= 0 && c->close_fd)
+                c->close_fd(c, u->fd);
+        else
+                (void)safe_close(u->fd);
         free(u);
+}
+
+static bool is_end(ssize_t n) {
+        return n < 0 && (errno == EPIPE || errno == ECONNRESET || errno == ENOTCONN);
 }
 
 static void send_unsent(struct channel *c) {
@@ -54,9 +61,11 @@ static void send_unsent(struct channel *c) {
                 struct unsent *u = list_entry(c->unsent.next, struct unsent, link);
                 struct iovec part = { .iov_base = u->data, .iov_len = u->size };
 
-                if (is_for_later(send_now(c->io.fd, &part, 1, u->fd)))
+                ssize_t n = send_now(c->io.fd, &part, 1, u->fd);
+
+                if (n < 0 && !is_end(n)) /* no memory, say: tried again */
                         return;
-                free_unsent(c, u); /* with another error the end is going to show */
+                free_unsent(c, u);
         }
         (void)mux_modify(c->mux, &c->io, MUX_IN);
 }
@@ -97,8 +106,10 @@ int channel_send(struct channel *c, const struct iovec *parts, size_t n_parts, i
         if (list_empty(&c->unsent)) {
                 ssize_t n = send_now(c->io.fd, parts, n_parts, fd);
 
+                if (n >= 0 || is_end(n))
+                        return 0;
                 if (!is_for_later(n))
-                        return n < 0 && errno == EMSGSIZE ? -EMSGSIZE : 0;
+                        return -errno;
         }
         return keep(c, parts, n_parts, size, fd);
 }

@@ -17,6 +17,7 @@ enum { CHANNEL_BYTES_MAX = 192 * 1024 }; /* of a message; the kernel's default f
 struct channel;
 /* `data` lives until the return; `fd`, or -1, is the callee's. May close the channel. */
 typedef void channel_message_fn(struct channel *channel, const void *data, size_t size, int fd);
+typedef void channel_close_fn(struct channel *channel, int fd);
 /* The other end is closed. The channel has to be closed. */
 typedef void channel_end_fn(struct channel *channel);
 
@@ -28,6 +29,7 @@ struct channel {
         char *space;
         channel_message_fn *on_message;
         channel_end_fn *on_end;
+        channel_close_fn *close_fd; /* of descriptors that were sent; NULL: close(2) */
 };
 
 /* Takes the socket over, if it returns 0. */
@@ -36,7 +38,7 @@ int channel_open(struct channel *channel, struct mux *mux, int fd, channel_messa
 /* A closed one is passed over. */
 void channel_close(struct channel *channel);
 
-/* `fd`: -1, or borrowed. -ENOMEM, -EMFILE: not sent. -EMSGSIZE: it never can be. A closed end shows at the next read. */
+/* `fd`: -1, or borrowed. An error: it was not sent; -EMSGSIZE: it never can be. A closed end shows at the next read. */
 int channel_send(struct channel *channel, const struct iovec *parts, size_t n_parts, int fd);
 /* Waits for messages, and handles them, or for the socket to take what is unsent. */
 void channel_wait(struct channel *channel);

@@ -23,7 +23,7 @@
 #include "source.h"
 #include "workers.h"
 
-enum { PARTS_MAX = 1024 }; /* of a watch */
+enum { PARTS_MAX = 1024, /* of a watch */ TRIES_MAX = 8 };
 
 struct crossings {
         struct source source;
@@ -33,6 +33,7 @@ struct crossings {
         struct mailbox mailbox; /* of what the workers have found */
         struct mux_deferred run;
         struct barriers barriers;
+        struct list dead; /* parts of nobody's, to be detached: not while a source is walking its own */
 };
 
 struct part {
@@ -42,7 +43,9 @@ struct part {
         bool starting;
         bool returns;  /* came while the watch was in force: told with a rescan */
         bool listed;
-        bool ended;
+        bool ended;    /* nothing is told of it any more */
+        unsigned tries; /* how often it had ended, and was made anew */
+        bool refused;  /* it can't be watched, until the mounts change there */
         bool changed;  /* another mount than the one it is of may be there */
         bool seen;     /* in this look at the mounts */
         size_t below;  /* where in `mount_point` the path below the watched directory begins */
@@ -183,6 +186,8 @@ static void on_report(struct subscription *subscription, struct report *report) 
                 return;
         }
         part = part_of(subscription);
+        if (!part->crossing)
+                return;
         if (part == part->crossing->main)
                 report_of_main(part->crossing, report);
         else
@@ -199,7 +204,7 @@ static bool descends(const struct subscription *subscription, struct event_path 
         if (!subscription->is_part)
                 return subscription->source->context->upper->descends(subscription, directory);
         part = container_of(subscription, const struct part, subscription);
-        return !place(part, directory, &b) ||
+        return !part->crossing || !place(part, directory, &b) ||
                upper(part->crossing)->descends(part->crossing->outer, (struct event_path){ b.data, b.size });
 }
 
@@ -210,16 +215,18 @@ static bool sees_alike(const struct subscription *subscription, struct event_pat
         if (!subscription->is_part)
                 return subscription->source->context->upper->sees_alike(subscription, a, b);
         part = container_of(subscription, const struct part, subscription);
-        return place(part, a, &in_a) && place(part, b, &in_b) &&
+        return part->crossing && place(part, a, &in_a) && place(part, b, &in_b) &&
                upper(part->crossing)->sees_alike(part->crossing->outer, (struct event_path){ in_a.data, in_a.size },
                                                  (struct event_path){ in_b.data, in_b.size });
 }
 
 static bool has_room(const struct subscription *subscription) {
+        const struct part *part;
+
         if (!subscription->is_part)
                 return subscription->source->context->upper->has_room(subscription);
-        subscription = container_of(subscription, const struct part, subscription)->crossing->outer;
-        return subscription->source->context->upper->has_room(subscription);
+        part = container_of(subscription, const struct part, subscription);
+        return part->crossing && upper(part->crossing)->has_room(part->crossing->outer);
 }
 
 /* ---- parts ---------------------------------------------------------------------------------------------------- */
@@ -230,9 +237,19 @@ static void free_part(struct part *part) {
         free(part);
 }
 
-static void free_parts(struct crossing *c) {
+/* A source may be at work on it, or on another whose watch it is of. */
+static void bury_part(struct part *part) {
+        struct crossings *all = part->crossing->all;
+
+        part->crossing = NULL;
+        list_remove(&part->link);
+        list_append(&all->dead, &part->link);
+        mux_defer(all->mux, &all->run);
+}
+
+static void bury_parts(struct crossing *c) {
         while (!list_empty(&c->parts))
-                free_part(list_entry(c->parts.next, struct part, link));
+                bury_part(list_entry(c->parts.next, struct part, link));
 }
 
 static struct part *new_part(struct crossing *c, const char *mount_point, size_t below) {
@@ -267,7 +284,7 @@ static void check_in_force(struct crossing *c) {
 static void on_part_refused(struct part *part, int error) {
         struct crossing *c = part->crossing;
 
-        part->ended = part->listed = true;
+        part->ended = part->refused = part->listed = true;
         if (error != EACCES && error != EPERM && error != ENOENT && error != ENOTDIR)
                 tell(c, KEV_NOTE_DEGRADED, part->mount_point + part->below);
 }
@@ -304,12 +321,14 @@ static void on_attached(struct subscription *subscription, const struct refusal 
         part = part_of(subscription);
         c = part->crossing;
         part->starting = false;
+        if (!c) /* it is detached soon */
+                return;
         if (refusal) {
                 struct refusal copy = *refusal;
 
                 source_detach(subscription);
                 if (part == c->main) {
-                        upper(c)->attached(c->outer, &copy); /* frees all of it */
+                        upper(c)->attached(c->outer, &copy); /* buries all of it */
                         return;
                 }
                 on_part_refused(part, copy.error);
@@ -366,16 +385,21 @@ static void on_mount(void *userdata, const struct mount_view *mount) {
         struct crossing *c = userdata;
         const char *rest = below(c, mount->path);
         struct part *part = rest ? find_part(c, mount->path) : NULL;
+        unsigned tries = 0;
         size_t n = 0;
 
         if (!rest || (c->outer->selective && !upper(c)->descends(c->outer, (struct event_path){ rest, strlen(rest) })))
                 return;
-        if (part && !part->changed) {
+        if (part && !part->changed && !(part->ended && !part->refused && part->tries < TRIES_MAX)) {
                 part->seen = true;
                 return;
         }
-        if (part)
-                free_part(part);
+        if (part) {
+                tries = part->ended ? part->tries + 1 : 0;
+                if (c->in_force)
+                        tell(c, KEV_NOTE_RESCAN, rest);
+                bury_part(part);
+        }
         /* What is in a directory comes after the directory. */
         if (c->subject.list && !c->is_listed && !part_above(c, mount->path)->listed) {
                 c->n_put_off++;
@@ -389,9 +413,10 @@ static void on_mount(void *userdata, const struct mount_view *mount) {
                 return;
         }
         part->seen = true;
+        part->tries = tries;
         list_append(&c->parts, &part->link);
         if (mount->is_kernels_own) {
-                part->ended = part->listed = true;
+                part->ended = part->refused = part->listed = true;
                 tell(c, KEV_NOTE_DEGRADED, rest);
         } else
                 attach_part(part);
@@ -416,7 +441,7 @@ static void look(struct crossing *c) {
                         continue;
                 if (c->in_force)
                         tell(c, KEV_NOTE_RESCAN, part->mount_point + part->below);
-                free_part(part);
+                bury_part(part);
         }
         check_in_force(c);
         check_listed(c);
@@ -448,7 +473,7 @@ static void on_doubt(struct mounts *mounts) {
         list_for_each(entry, &all->list) {
                 struct crossing *c = list_entry(entry, struct crossing, link);
 
-                free_parts(c);
+                bury_parts(c);
                 look_later(c);
         }
 }
@@ -544,12 +569,14 @@ static bool is_past(struct barriers *barriers, struct source_barrier *barrier) {
 static void on_run(struct mux_deferred *deferred) {
         struct crossings *all = container_of(deferred, struct crossings, run);
 
+        while (!list_empty(&all->dead))
+                free_part(list_entry(all->dead.next, struct part, link));
         list_for_each(entry, &all->list) {
                 struct crossing *c = list_entry(entry, struct crossing, link);
 
                 if (c->is_gone) {
                         c->is_gone = false;
-                        free_parts(c);
+                        bury_parts(c);
                         free(take_pointer(&c->canonical));
                 }
                 if (c->is_back && !c->resolving) {
@@ -568,8 +595,8 @@ static void on_run(struct mux_deferred *deferred) {
 
 static void free_crossing(struct crossing *c) {
         if (c->main)
-                free_part(c->main);
-        free_parts(c);
+                bury_part(c->main);
+        bury_parts(c);
         if (c->resolving)
                 c->resolving->crossing = NULL;
         list_remove(&c->link);
@@ -585,9 +612,9 @@ static int crossings_attach(struct source *source, struct subscription *subscrip
         struct subject own = *subject;
         int r = 0;
 
-        if (!subject->cross_mounts)
-                return refuse(refusal, EOPNOTSUPP, "tree.crossMounts");
         own.cross_mounts = false;
+        if (workers_are_stuck(source->context->workers, subject->asker->uid))
+                return refuse(refusal, EDQUOT, "path: all of your look-ups wait for file systems that don't answer");
         c = calloc(1, sizeof(*c));
         if (!c)
                 return refuse(refusal, ENOMEM, "no memory");
@@ -671,6 +698,7 @@ static int crossings_open(struct source_context *context, struct source **ret_so
                 return -ENOMEM;
         all->mux = context->mux;
         list_init(&all->list);
+        list_init(&all->dead);
         mux_deferred_init(&all->run, on_run);
         barriers_init(&all->barriers, all->mux, is_past);
         r = mailbox_open(&all->mailbox, all->mux, on_resolved);
@@ -690,6 +718,8 @@ static int crossings_open(struct source_context *context, struct source **ret_so
 static void crossings_close(struct source *source) {
         struct crossings *all = crossings_of(source);
 
+        while (!list_empty(&all->dead))
+                free_part(list_entry(all->dead.next, struct part, link));
         on_resolved(&all->mailbox);
         mounts_close(&all->mounts);
         mux_deferred_cancel(&all->run);

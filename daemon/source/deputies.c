@@ -11,15 +11,18 @@
 #include "barrier.h"
 #include "channel.h"
 #include "client.h"
+#include "close_elsewhere.h"
 #include "hash.h"
 #include "log.h"
 #include "source.h"
+#include "workers.h"
 
 enum {
         DEPUTIES_MAX = 256,
         DEPUTIES_OF_USER_MAX = 8,
         RESTARTS_MAX = 5, /* something ends it over and over */
         ROOM_MSEC = 5,
+        UNSENT_MAX = 16 * 1024 * 1024, /* bytes of orders to a deputy that takes none */
 };
 
 struct deputies {
@@ -88,13 +91,19 @@ static struct ward *find_ward(const struct deputies *all, uint64_t id) {
 
 /* ---- orders --------------------------------------------------------------------------------------------- */
 
-static int order(struct deputy *d, const struct order *o, const char *path, int fd) {
+static void lose(struct deputy *d);
+
+/* What a deputy does not take, or can't be told, ends it: another begins anew. */
+static void order(struct deputy *d, const struct order *o, const char *path, int fd) {
         struct iovec parts[] = {
                 { .iov_base = (void *)o, .iov_len = sizeof(*o) },
                 { .iov_base = (void *)path, .iov_len = o->path_size },
         };
 
-        return channel_send(&d->channel, parts, ARRAY_SIZE(parts), fd);
+        if (!d->is_there)
+                return;
+        if (channel_send(&d->channel, parts, ARRAY_SIZE(parts), fd) < 0 || d->channel.unsent_bytes > UNSENT_MAX)
+                lose(d);
 }
 
 static void order_ward(struct ward *w, enum order_kind kind, uint64_t serial) {
@@ -103,19 +112,19 @@ static void order_ward(struct ward *w, enum order_kind kind, uint64_t serial) {
         o.kind = kind;
         o.serial = serial;
         o.path_size = 0;
-        if (w->deputy->is_there && order(w->deputy, &o, NULL, -1) < 0)
-                log_warning("no memory for an order to a deputy");
+        order(w->deputy, &o, NULL, -1);
 }
 
-static int order_attach(struct ward *w) {
-        int r;
+static void close_passed(struct deputy *d, int fd) {
+        close_elsewhere(d->all->source.context->workers, d->uid, fd);
+}
 
+static void order_attach(struct ward *w) {
         w->order.flags = (w->order.flags & ~(uint32_t)ORDER_SELECTIVE) |
                          (w->subscription->selective ? ORDER_SELECTIVE : 0);
         w->order.path_size = w->path ? (uint32_t)strlen(w->path) + 1 : 0;
-        r = order(w->deputy, &w->order, w->path, w->fd);
-        w->fd = safe_close(w->fd);
-        return r;
+        order(w->deputy, &w->order, w->path, w->fd);
+        close_passed(w->deputy, take_fd(&w->fd));
 }
 
 /* ---- wards ------------------------------------------------------------------------------------------------ */
@@ -142,6 +151,8 @@ static void on_attached(struct ward *w, const struct word *word, const char *mes
         const struct sink *sink = w->deputy->all->source.context->sink;
         struct refusal refusal;
 
+        if (w->state != WARD_STARTING && w->state != WARD_RETURNING)
+                return;
         if (w->state == WARD_RETURNING) {
                 if (word->error) {
                         end_ward(w);
@@ -248,7 +259,7 @@ static void on_message(struct channel *channel, const void *data, size_t size, i
                 struct order none = { .kind = ORDER_ANSWER };
 
                 if (word->kind == WORD_DESCENDS || word->kind == WORD_ALIKE)
-                        (void)order(d, &none, NULL, -1);
+                        order(d, &none, NULL, -1);
                 return;
         }
         if (word->kind == WORD_ATTACHED)
@@ -277,12 +288,16 @@ static void on_end(struct channel *channel) {
         lose(d);
 }
 
+static void on_close(struct channel *channel, int fd) {
+        close_passed(container_of(channel, struct deputy, channel), fd);
+}
+
 static void order_all(struct deputy *d) {
         list_for_each(entry, &d->wards) {
                 struct ward *w = list_entry(entry, struct ward, link);
 
-                if (w->state != WARD_ENDED && order_attach(w) < 0)
-                        log_warning("no memory for an order to a deputy");
+                if (w->state != WARD_ENDED)
+                        order_attach(w);
         }
 }
 
@@ -301,21 +316,26 @@ static void on_helper(struct helper *helper, int error, int fd) {
                 lose(d);
                 return;
         }
+        d->channel.close_fd = on_close;
         d->is_there = true;
         order_all(d);
 }
 
 static int start(struct deputy *d) {
         static struct helper_request request;
+        int r;
 
         request = (struct helper_request){
                 .kind = HELPER_DEPUTY, .uid = d->uid, .gid = d->gid, .n_groups = (uint32_t)d->n_groups,
         };
         for (size_t i = 0; i < d->n_groups; i++)
                 request.groups[i] = d->groups[i];
+        r = helper_start(d->all->source.context->broker, &d->helper, &request, on_helper);
+        if (r < 0)
+                return r;
         d->has_ended = false;
         d->error = 0;
-        return helper_start(d->all->source.context->broker, &d->helper, &request, on_helper);
+        return 0;
 }
 
 static bool is_same(const struct deputy *d, const struct asker *asker) {
@@ -446,7 +466,7 @@ static void free_ward(struct ward *w) {
         hash_remove(&all->wards, &w->node);
         list_remove(&w->link);
         list_remove(&w->waiting);
-        (void)safe_close(w->fd);
+        close_passed(w->deputy, take_fd(&w->fd));
         free(w->path);
         free(w);
         mux_defer(all->mux, &all->tidy);
@@ -466,6 +486,8 @@ static int deputies_attach(struct source *source, struct subscription *subscript
 
         if (subject->exclude_self || subject->notes & KEV_NOTE_WHO)
                 return refuse_self_and_who(subject, refusal);
+        if (workers_are_stuck(source->context->workers, subject->asker->uid))
+                return refuse(refusal, EDQUOT, "path: all of your look-ups wait for file systems that don't answer");
         r = get_deputy(all, subject->asker, &d);
         if (r < 0)
                 return refuse(refusal, -r, "path: what watches files for you can't be started: %s", strerror(-r));
@@ -492,14 +514,14 @@ static int deputies_attach(struct source *source, struct subscription *subscript
         r = subject->fd >= 0 ? (w->fd < 0 ? -errno : 0) : (w->path ? 0 : -ENOMEM);
         if (r == 0)
                 r = hash_add(&all->wards, &w->node, hash_u64(w->id));
-        if (r == 0 && d->is_there)
-                r = order_attach(w);
         if (r < 0) {
                 free_ward(w);
                 return refuse(refusal, -r, "%s: %s", subject->fd >= 0 ? "descriptor" : "path", strerror(-r));
         }
         list_append(&d->wards, &w->link);
         subscription->object = w;
+        if (d->is_there)
+                order_attach(w);
         return 1;
 }
 
@@ -555,8 +577,7 @@ static bool deputies_barrier(struct source *source, struct source_barrier *barri
         if (!d || !d->is_there)
                 return false;
         o.serial = ++d->n_barriers;
-        if (order(d, &o, NULL, -1) < 0)
-                d->n_past = d->n_barriers;
+        order(d, &o, NULL, -1);
         return barriers_add(&all->barriers, barrier, d->n_barriers);
 }
 

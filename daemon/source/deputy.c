@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 
 #include "channel.h"
+#include "close_elsewhere.h"
 #include "hash.h"
 #include "log.h"
 #include "source.h"
@@ -83,16 +84,18 @@ static void on_report(struct subscription *subscription, struct report *report) 
                 .below_size = (uint32_t)report->below.size, .from_size = (uint32_t)report->from_below.size,
         };
 
-        /* What ends a watch, or begins it, can't be told by a rescan. */
-        if (deputy.channel.unsent_bytes > UNSENT_MAX && !(report->notes & (KEV_NOTE_GONE | KEV_NOTE_BACK)) &&
-            !(report->flags & KEV_FLAG_EOF)) {
-                fall_behind(ward);
-                return;
-        }
-        if (say(&word, report->below, report->from_below) < 0)
-                fall_behind(ward);
-        else
+        /* What begins or ends something can't be told by a rescan. */
+        bool must = report->flags & KEV_FLAG_EOF ||
+                    report->notes & (KEV_NOTE_GONE | KEV_NOTE_BACK | KEV_NOTE_LISTED | KEV_NOTE_DEGRADED);
+        int r = must || deputy.channel.unsent_bytes <= UNSENT_MAX ? say(&word, report->below, report->from_below) :
+                                                                    -EAGAIN;
+
+        if (r == 0)
                 ward->in_flight++;
+        else if (must)
+                _exit(EXIT_FAILURE); /* no memory: the daemon begins anew with another */
+        else
+                fall_behind(ward);
 }
 
 static void on_attached(struct subscription *subscription, const struct refusal *refusal) {
@@ -107,6 +110,8 @@ static void on_attached(struct subscription *subscription, const struct refusal 
         ward->attached = !refusal;
         if (say(&word, message, (struct event_path){ 0 }) < 0)
                 _exit(EXIT_FAILURE); /* no memory: the daemon begins anew with another */
+        if (refusal)
+                source_detach(subscription);
 }
 
 /* The daemon never waits for a deputy, so that the deputy may wait for it. */
@@ -146,10 +151,6 @@ static const struct sink sink = {
 
 /* ---- orders ----------------------------------------------------------------------------------------- */
 
-static void refuse_ward(struct ward *ward, const struct refusal *refusal) {
-        on_attached(&ward->subscription, refusal);
-}
-
 static void on_attach(struct waiting_order *w) {
         const struct order *o = &w->order;
         struct subject subject = {
@@ -173,7 +174,7 @@ static void on_attach(struct waiting_order *w) {
         r = source_inotify.attach(deputy.source, &ward->subscription, &subject, &refusal);
         if (r < 0) {
                 ward->subscription.source = NULL;
-                refuse_ward(ward, &refusal);
+                on_attached(&ward->subscription, &refusal);
                 return;
         }
         deputy.source->n_subscriptions++;
@@ -252,7 +253,7 @@ static void on_run_orders(struct mux_deferred *deferred _unused_) {
                 struct waiting_order *w = list_entry(entry, struct waiting_order, link);
 
                 handle_order(w);
-                (void)safe_close(w->fd);
+                close_elsewhere(deputy.context.workers, deputy.asker.uid, w->fd);
                 free(w);
         }
 }

@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "close_elsewhere.h"
 #include "fanotify_watch.h"
 #include "log.h"
 #include "workers.h"
@@ -117,32 +118,6 @@ static const char *explain(int error) {
         }
 }
 
-struct closing {
-        struct work work;
-        int fd;
-};
-
-static void run_closing(struct work *work) {
-        struct closing *closing = container_of(work, struct closing, work);
-
-        (void)close(closing->fd);
-        free(closing);
-}
-
-/* A file system that its client controls may take its time to close a file. */
-static void close_elsewhere(struct fan_watch *w) {
-        struct closing *closing = w->fd >= 0 ? calloc(1, sizeof(*closing)) : NULL;
-
-        if (!closing)
-                return;
-        closing->fd = take_fd(&w->fd);
-        closing->work.run = run_closing;
-        if (workers_submit(w->s->source.context->workers, w->watch.asker->uid, &closing->work) == 0)
-                return;
-        log_warning("fanotify: no thread to close a descriptor of user %u", w->watch.asker->uid);
-        free(closing);
-}
-
 /* Not here: the next mechanism is asked to serve it. */
 static void pass_on(struct fan_watch *w, int error) {
         struct subscription *subscription = w->watch.subscription;
@@ -150,8 +125,8 @@ static void pass_on(struct fan_watch *w, int error) {
         /* What nothing serves has no source by which it is known whose part it is. */
         const struct sink *sink = subscription->is_part ? context->sink : context->upper;
         char *path _cleanup_(freep) = take_pointer(&w->watch.path);
-        int fd = w->fd < 0 ? -1 : fcntl(w->fd, F_DUPFD_CLOEXEC, 3), r;
-        struct fan_watch closer = { .s = w->s, .watch.asker = w->watch.asker, .fd = fd };
+        int fd = take_fd(&w->fd), r;
+        uid_t user = w->watch.asker->uid;
         struct subject subject = {
                 .filter = KEV_FILTER_TREE,
                 .notes = subscription->notes,
@@ -171,7 +146,7 @@ static void pass_on(struct fan_watch *w, int error) {
                        strerror(error), w->kind_of_fs[0] ? w->kind_of_fs : "that file system", path ? path : "it");
         log_debug("fanotify: %s", w->s->source.reason);
         r = sources_pass_on(subscription, &subject, &refusal); /* frees it here */
-        close_elsewhere(&closer);
+        close_elsewhere(context->workers, user, fd);
         if (r < 0 && context->settings.file_mechanism == FILE_MECHANISM_FANOTIFY)
                 (void)refuse(&refusal, EOPNOTSUPP, "path: fanotify can't watch its file system: %s", strerror(error));
         if (r == 0)
@@ -227,7 +202,7 @@ static void enter(struct fan_watch *w, struct view *v, struct dir *dir) {
         bool returning = w->returning;
 
         fan_wait_end(w);
-        close_elsewhere(w); /* it would keep the file system from being unmounted */
+        close_elsewhere(s->source.context->workers, watch->asker->uid, take_fd(&w->fd)); /* it would keep the file system from being unmounted */
         w->view = v;
         v->n_watches++;
         if (!tree_is_watched_below(dir, NULL))
@@ -474,7 +449,7 @@ void fanotify_on_group(struct group *g, int error) {
 static void free_watch(struct fan_watch *w) {
         if (!w)
                 return;
-        close_elsewhere(w);
+        close_elsewhere(w->s->source.context->workers, w->watch.asker->uid, take_fd(&w->fd));
         buffer_free(&w->answer);
         free(w->watch.path);
         free(w);

@@ -105,7 +105,7 @@ void list_doubt(struct inotify *s) {
 }
 
 bool list_may_tell(struct tree *tree, struct file_watch *watch, const struct report *report) {
-        const struct lister *lister = &container_of(tree, struct inotify, tree)->lister;
+        struct lister *lister = &container_of(tree, struct inotify, tree)->lister;
         const struct dir *where = tree->where, *from_where = report->from_below.bytes ? tree->from_where : NULL;
         bool hidden, from_hidden;
 

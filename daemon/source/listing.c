@@ -22,6 +22,7 @@ struct job {
         struct dir *stop;        /* a reference, or NULL */
         struct file_watch *only; /* NULL: all below `stop` from before the job */
         size_t n_listings;
+        size_t n_in_part; /* of them, told in part */
         bool cancelled_only; /* the watch that it was for has ended */
 };
 
@@ -134,6 +135,7 @@ static void free_listing(struct listing *l) {
 
         lister->class->forget(l);
         list_remove(&l->link);
+        job->n_in_part -= l->state == LISTING_TOLD_IN_PART;
         mux_defer(lister->mux, &lister->run); /* others have room now */
         for (struct listing **p = &l->dir->listing; *p; p = &(*p)->next_on_dir)
                 if (*p == l) {
@@ -234,7 +236,7 @@ static void run_listings(struct lister *lister) {
                 n += l->state == LISTING_ASKED;
                 if (l->state != LISTING_TO_DO)
                         continue;
-                if (!has_room(l)) {
+                if (l->job->n_in_part > 0 || !has_room(l)) { /* one is enough to be kept */
                         go_on_later(lister);
                         continue;
                 }
@@ -307,10 +309,14 @@ static void tell(struct lister *lister, struct listing *l) {
                 tree_report_entry(lister->tree, l->dir, "", KEV_NOTE_RESCAN, KEV_KIND_DIRECTORY,
                                   realtime_nsec() / NSEC_PER_USEC, NULL);
         }
+        if (whole && l->missed)
+                tree_report_entry(lister->tree, l->dir, "", KEV_NOTE_RESCAN, KEV_KIND_DIRECTORY,
+                                  realtime_nsec() / NSEC_PER_USEC, NULL);
         lister->telling = NULL;
         if (whole)
                 free_listing(l);
         else {
+                l->job->n_in_part += l->state != LISTING_TOLD_IN_PART;
                 l->state = LISTING_TOLD_IN_PART;
                 go_on_later(lister);
         }
@@ -363,13 +369,16 @@ void lister_close(struct lister *lister) {
 
 /* ---- what the rest has to know -------------------------------------------------------------------------------- */
 
-bool listing_hides(const struct lister *lister, const struct dir *dir, const struct file_watch *watch) {
+bool listing_hides(struct lister *lister, const struct dir *dir, const struct file_watch *watch) {
         if (list_empty(&lister->listings))
                 return false;
         for (const struct dir *d = dir; d && d != watch->dir->parent; d = d->parent)
-                for (const struct listing *l = d->listing; l; l = l->next_on_dir)
-                        if (job_is_for(l->job, watch))
-                                return true;
+                for (struct listing *l = d->listing; l; l = l->next_on_dir) {
+                        if (!job_is_for(l->job, watch))
+                                continue;
+                        l->missed |= l->state == LISTING_TOLD_IN_PART; /* it may be about what was told */
+                        return true;
+                }
         return false;
 }
 

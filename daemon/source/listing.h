@@ -42,6 +42,7 @@ struct listing {
         struct buffer entries; /* question.h: a link for each */
         size_t n_told;         /* bytes of them */
         int error;
+        bool missed; /* something was kept back that no listing is going to tell */
         struct hash touched; /* names that had an event since it was asked */
         /* The mechanism's own. */
         void *asked;
@@ -97,8 +98,8 @@ void listing_ask_again(struct listing *listing);
 /* An event in `dir` has made or removed the name. */
 void listing_on_name(struct lister *lister, struct dir *dir, const char *name, bool exists, enum kev_kind kind,
                      struct handle_ref object);
-/* Whether what happens in `dir` is still to be listed for the watch. */
-bool listing_hides(const struct lister *lister, const struct dir *dir, const struct file_watch *watch);
+/* Whether what happens in `dir` is still to be listed for the watch: then it is not told. */
+bool listing_hides(struct lister *lister, const struct dir *dir, const struct file_watch *watch);
 /* `dir` is leaving: what was to be listed at or below it is not any more. */
 void listings_drop(struct lister *lister, struct dir *dir);
 /* `dir` has moved out of a directory that is new to some, and into one that is not. */

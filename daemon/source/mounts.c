@@ -14,7 +14,7 @@ struct mount {
         struct hash_node node; /* by id */
         uint64_t id, parent;
         uint64_t device;
-        bool is_kernels_own;
+        bool is_kernels_own, is_visible;
         uint64_t first, reading; /* the first, and the last, reading that had it */
         char path[];
 };
@@ -32,7 +32,7 @@ static void add_mount(struct mounts *m, const struct mount *found, const char *p
         size_t size = strlen(path) + 1;
         struct mount *mount = find_mount(m, id);
 
-        if (mount && strcmp(mount->path, path) == 0) {
+        if (mount && mount->device == found->device && strcmp(mount->path, path) == 0) {
                 mount->parent = found->parent;
                 mount->reading = m->reading;
                 return;
@@ -173,13 +173,24 @@ static bool is_reachable(const struct mounts *m, const struct mount *mount) {
         return !above || above->id == mount->parent;
 }
 
-void mounts_for_each(const struct mounts *m, void (*fn)(void *userdata, const struct mount_view *mount),
-                     void *userdata) {
+/* Once a reading, whoever asks. */
+static void find_visible(struct mounts *m) {
+        hash_for_each(node, &m->table) {
+                struct mount *mount = container_of(node, struct mount, node);
+
+                mount->is_visible = is_topmost(m, mount) && is_reachable(m, mount);
+        }
+        m->visible_reading = m->reading;
+}
+
+void mounts_for_each(struct mounts *m, void (*fn)(void *userdata, const struct mount_view *mount), void *userdata) {
+        if (m->visible_reading != m->reading)
+                find_visible(m);
         hash_for_each(node, &m->table) {
                 const struct mount *mount = container_of(node, struct mount, node);
                 struct mount_view view = { .path = mount->path, .is_kernels_own = mount->is_kernels_own };
 
-                if (is_topmost(m, mount) && is_reachable(m, mount))
+                if (mount->is_visible)
                         fn(userdata, &view);
         }
 }

@@ -18,6 +18,7 @@ struct mounts {
         struct mux_io io;
         struct hash table;
         uint64_t reading; /* how often it was read */
+        uint64_t visible_reading; /* the reading of which it is known what can be seen */
         /* The owner's: something else than before is to be seen at `path`; all of one reading is told; a change may
          * have been missed for want of memory. */
         void (*changed)(struct mounts *mounts, const char *path);
@@ -35,7 +36,6 @@ struct mount_view {
 };
 
 /* Calls `fn` for each as of the last reading; it must not lead to another. */
-void mounts_for_each(const struct mounts *mounts, void (*fn)(void *userdata, const struct mount_view *mount),
-                     void *userdata);
+void mounts_for_each(struct mounts *mounts, void (*fn)(void *userdata, const struct mount_view *mount), void *userdata);
 /* Whether a mount of the device was there before the last reading already, and still is. */
 bool mounts_has_lasting(const struct mounts *mounts, uint64_t device);
