@@ -132,9 +132,10 @@ END_TEST
 /* What is mounted over it is seen, and what is covered is not. */
 START_TEST(test_covered) {
         const char *outer = mount_one("m", "tmpfs"), *inner = mount_one("m/n", "tmpfs"), *other = at("%s/other", root);
-        struct follower *f = follow_list();
+        struct follower *f;
 
         make_dir(other);
+        f = follow_list();
         assert_system(mount(outer, other, NULL, MS_BIND, NULL) == 0, "bind"); /* leads to what is going to be covered */
         mounted[n_mounted++] = other;
         mount_one("m", "tmpfs");

@@ -34,6 +34,7 @@ struct crossings {
         struct mux_deferred run;
         struct barriers barriers;
         struct list dead; /* parts of nobody's, to be detached: not while a source is walking its own */
+        unsigned n_calls; /* of sources, under way */
 };
 
 struct part {
@@ -179,6 +180,7 @@ static void report_of_main(struct crossing *c, struct report *report) {
 }
 
 static void on_report(struct subscription *subscription, struct report *report) {
+        struct crossings *all;
         struct part *part;
 
         if (!subscription->is_part) {
@@ -188,10 +190,13 @@ static void on_report(struct subscription *subscription, struct report *report) 
         part = part_of(subscription);
         if (!part->crossing)
                 return;
+        all = part->crossing->all;
+        all->n_calls++;
         if (part == part->crossing->main)
                 report_of_main(part->crossing, report);
         else
                 report_of_part(part, report);
+        all->n_calls--;
 }
 
 /* ---- what parts want ---------------------------------------------------------------------------------------- */
@@ -245,6 +250,13 @@ static void bury_part(struct part *part) {
         list_remove(&part->link);
         list_append(&all->dead, &part->link);
         mux_defer(all->mux, &all->run);
+}
+
+/* What a watch has is gone before the watch is, unless it ends within a source's call: then whoever asked for it lives
+ * on until the deferred work of this turn. */
+static void free_dead(struct crossings *all) {
+        while (all->n_calls == 0 && !list_empty(&all->dead))
+                free_part(list_entry(all->dead.next, struct part, link));
 }
 
 static void bury_parts(struct crossing *c) {
@@ -310,23 +322,14 @@ static void attach_part(struct part *part) {
                 tell(c, KEV_NOTE_RESCAN, part->mount_point + part->below);
 }
 
-static void on_attached(struct subscription *subscription, const struct refusal *refusal) {
-        struct part *part;
-        struct crossing *c;
+static void on_part_attached(struct part *part, const struct refusal *refusal) {
+        struct crossing *c = part->crossing;
 
-        if (!subscription->is_part) {
-                subscription->source->context->upper->attached(subscription, refusal);
-                return;
-        }
-        part = part_of(subscription);
-        c = part->crossing;
         part->starting = false;
-        if (!c) /* it is detached soon */
-                return;
         if (refusal) {
                 struct refusal copy = *refusal;
 
-                source_detach(subscription);
+                source_detach(&part->subscription);
                 if (part == c->main) {
                         upper(c)->attached(c->outer, &copy); /* buries all of it */
                         return;
@@ -337,6 +340,23 @@ static void on_attached(struct subscription *subscription, const struct refusal 
         check_in_force(c);
         check_listed(c);
         mux_defer(c->all->mux, &c->all->run); /* for the barriers */
+}
+
+static void on_attached(struct subscription *subscription, const struct refusal *refusal) {
+        struct crossings *all;
+        struct part *part;
+
+        if (!subscription->is_part) {
+                subscription->source->context->upper->attached(subscription, refusal);
+                return;
+        }
+        part = part_of(subscription);
+        if (!part->crossing) /* it is detached soon */
+                return;
+        all = part->crossing->all;
+        all->n_calls++;
+        on_part_attached(part, refusal);
+        all->n_calls--;
 }
 
 const struct sink crossing_sink = {
@@ -569,8 +589,7 @@ static bool is_past(struct barriers *barriers, struct source_barrier *barrier) {
 static void on_run(struct mux_deferred *deferred) {
         struct crossings *all = container_of(deferred, struct crossings, run);
 
-        while (!list_empty(&all->dead))
-                free_part(list_entry(all->dead.next, struct part, link));
+        free_dead(all);
         list_for_each(entry, &all->list) {
                 struct crossing *c = list_entry(entry, struct crossing, link);
 
@@ -597,6 +616,7 @@ static void free_crossing(struct crossing *c) {
         if (c->main)
                 bury_part(c->main);
         bury_parts(c);
+        free_dead(c->all);
         if (c->resolving)
                 c->resolving->crossing = NULL;
         list_remove(&c->link);
@@ -718,8 +738,7 @@ static int crossings_open(struct source_context *context, struct source **ret_so
 static void crossings_close(struct source *source) {
         struct crossings *all = crossings_of(source);
 
-        while (!list_empty(&all->dead))
-                free_part(list_entry(all->dead.next, struct part, link));
+        free_dead(all);
         on_resolved(&all->mailbox);
         mounts_close(&all->mounts);
         mux_deferred_cancel(&all->run);
