@@ -12,6 +12,7 @@
 #include "channel.h"
 #include "client.h"
 #include "close_elsewhere.h"
+#include "file_watch.h"
 #include "hash.h"
 #include "log.h"
 #include "source.h"
@@ -470,11 +471,6 @@ static void free_ward(struct ward *w) {
         free(w->path);
         free(w);
         mux_defer(all->mux, &all->tidy);
-}
-
-static int refuse_self_and_who(const struct subject *subject, struct refusal *refusal) {
-        return refuse(refusal, EOPNOTSUPP, "%s: inotify, which serves this, does not say who does what",
-                      subject->exclude_self ? "tree.excludeSelf" : "notes: who");
 }
 
 static int deputies_attach(struct source *source, struct subscription *subscription, const struct subject *subject,

@@ -97,27 +97,6 @@ void fanotify_end_watch(struct fanotify *s _unused_, struct file_watch *watch, u
 
 /* ---- not here, or not there --------------------------------------------------------------------------- */
 
-static bool is_absence(int error) {
-        return error == ENOENT || error == ENOTDIR || error == ELOOP;
-}
-
-static const char *explain(int error) {
-        switch (error) {
-        case ENOENT:
-                return "path: there is no such file or directory";
-        case ENOTDIR:
-                return "path: not a directory";
-        case EACCES:
-                return "path: it may not be read";
-        case ELOOP:
-                return "path: too many symbolic links";
-        case EXDEV:
-                return "descriptor: not to be found from where the daemon is";
-        default:
-                return "path: it can't be watched";
-        }
-}
-
 /* Not here: the next mechanism is asked to serve it. */
 static void pass_on(struct fan_watch *w, int error) {
         struct subscription *subscription = w->watch.subscription;
@@ -158,7 +137,7 @@ static void pass_on(struct fan_watch *w, int error) {
 static void give_up(struct fan_watch *w, int error) {
         struct refusal refusal;
 
-        (void)refuse(&refusal, error, "%s", explain(error));
+        (void)refuse(&refusal, error, "%s", file_error_text(error));
         w->s->source.context->sink->attached(w->watch.subscription, &refusal);
 }
 
@@ -166,7 +145,7 @@ static void give_up(struct fan_watch *w, int error) {
 static void on_absent(struct fan_watch *w, int error) {
         answered(w);
         if (w->watch.state == WATCH_IN_FORCE) {
-                if (is_absence(error)) /* else it is not known, and as good as before */
+                if (file_is_absent(error)) /* else it is not known, and as good as before */
                         fanotify_end_watch(w->s, &w->watch, realtime_nsec() / NSEC_PER_USEC);
                 return;
         }
@@ -175,7 +154,7 @@ static void on_absent(struct fan_watch *w, int error) {
                         fan_watch_ask(w);
                 return;
         }
-        if (w->watch.waits_first && is_absence(error)) {
+        if (w->watch.waits_first && file_is_absent(error)) {
                 w->returning = true;
                 fan_wait_begin(w);
                 w->s->source.context->sink->attached(w->watch.subscription, NULL);
@@ -308,7 +287,7 @@ static void on_resolved(void *owner, const struct answer *answer, const char *by
         if (error == EIO) /* the stand-in was ended, by its user perhaps */
                 error = EAGAIN;
         if (error != 0) {
-                bool here = is_absence(error) || error == EACCES || error == ENOMEM || error == EAGAIN ||
+                bool here = file_is_absent(error) || error == EACCES || error == ENOMEM || error == EAGAIN ||
                             error == EPERM;
 
                 if (here || w->watch.state == WATCH_IN_FORCE || w->watch.state == WATCH_WAITING)

@@ -43,6 +43,12 @@ struct file_watch {
         const struct asker *asker; /* as identity, too; outlives the watch */
 };
 
+/* Whether a positive errno says that there is nothing of that name; what it means to whoever asked for the path. */
+bool file_is_absent(int error);
+const char *file_error_text(int error);
+/* inotify does not know who does what. */
+int refuse_self_and_who(const struct subject *subject, struct refusal *refusal);
+
 static inline void watch_report(struct file_watch *watch, struct report *report) {
         source_report(watch->subscription->source, watch->subscription, report);
 }

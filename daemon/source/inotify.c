@@ -334,25 +334,6 @@ void watch_attached(struct inotify *s, struct file_watch *watch, int error, cons
         s->source.context->sink->attached(watch->subscription, &refusal);
 }
 
-const char *lookup_message_text(int error) {
-        switch (error) {
-        case ENOENT:
-                return "path: there is no such file or directory";
-        case ENOTDIR:
-                return "path: not a directory";
-        case EACCES:
-                return "path: it may not be read";
-        case ELOOP:
-                return "path: too many symbolic links";
-        case ENOSPC:
-                return "path: the limit fs.inotify.max_user_watches is reached";
-        case EXDEV:
-                return "descriptor: not to be found from where the daemon is";
-        default:
-                return "path: it can't be watched";
-        }
-}
-
 /* What a user other than the daemon's own could see by itself is not to be told from here: it has a deputy, where
  * there can be one. */
 static int check_asker(const struct inotify *s, const struct subject *subject, struct refusal *refusal) {
@@ -371,12 +352,6 @@ static void free_watch(struct file_watch *watch) {
         if (watch)
                 free(watch->path);
         free(watch);
-}
-
-static int refuse_self_and_who(const struct subject *subject, struct refusal *refusal) {
-        return refuse(refusal, EOPNOTSUPP, "%s: inotify, which serves this, does not say who does what; fanotify does, "
-                                           "in a system daemon",
-                      subject->exclude_self ? "tree.excludeSelf" : "notes: who");
 }
 
 static int inotify_attach(struct source *source, struct subscription *subscription, const struct subject *subject,

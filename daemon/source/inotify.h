@@ -156,8 +156,6 @@ struct inotify {
 /* Whether all that was read up to there is handled, moves too whose second half may be still to come. */
 bool inotify_has_handled(const struct inotify *s, uint64_t position);
 void watch_attached(struct inotify *s, struct file_watch *watch, int error, const char *message);
-/* What a lookup's error means to whoever asked. */
-const char *lookup_message_text(int error);
 
 /* ---- inotify_mark.c ------------------------------------------------------------------- */
 

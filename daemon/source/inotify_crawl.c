@@ -169,7 +169,7 @@ static bool refuse_starting(struct inotify *s, struct dir *dir, int error) {
                         continue;
                 tree_leave(s, watch);
                 any = true;
-                watch_attached(s, watch, error, lookup_message_text(error));
+                watch_attached(s, watch, error, file_error_text(error));
         }
         return any;
 }
@@ -229,7 +229,7 @@ void tree_on_place(struct inotify *s, struct lookup *lookup) {
                 tree_check_place(s, watch);
                 return;
         }
-        if ((lookup->error && !lookup_is_absence(lookup->error)) ||
+        if ((lookup->error && !file_is_absent(lookup->error)) ||
             (!lookup->error && lookup->state.device == watch->device && lookup->state.inode == watch->inode))
                 return;
         tree_ref(dir);
@@ -421,7 +421,7 @@ static bool is_doubtful(struct dir *dir, const struct found *f) {
         if (f->index == 0 && tree_has_moved(dir, lookup))
                 return true;
         /* It was there, and something else is the matter than what events tell: asked by itself, that is found out. */
-        return f->index > 0 && f->message.wd < 0 && lookup_is_absence(f->error) && (dir->mark || dir->first_child);
+        return f->index > 0 && f->message.wd < 0 && file_is_absent(f->error) && (dir->mark || dir->first_child);
 }
 
 /* The lookup won't come to it, but somebody wants it: it has gone elsewhere. */

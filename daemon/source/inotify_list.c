@@ -88,7 +88,7 @@ void list_on_listed(struct lookup *lookup) {
         l->entries = lookup->entries;
         lookup->entries = BUFFER_INIT;
         /* Nobody can look into it, or it is another by now, and events will say so. */
-        if (lookup_is_absence(error) || error == EXDEV || error == EACCES || error == EPERM)
+        if (file_is_absent(error) || error == EXDEV || error == EACCES || error == EPERM)
                 error = ENOENT;
         listing_on_answer(l, error);
 }

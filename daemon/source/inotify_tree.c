@@ -271,11 +271,11 @@ void tree_on_resolved(struct inotify *s, struct lookup *lookup) {
                 wait_on_resolved(s, lookup);
         else if (!lookup->error)
                 tree_start(s, watch, lookup);
-        else if (watch->waits_first && lookup_is_absence(lookup->error)) {
+        else if (watch->waits_first && file_is_absent(lookup->error)) {
                 s->source.context->sink->attached(watch->subscription, NULL);
                 wait_begin(s, watch);
         } else
-                watch_attached(s, watch, lookup->error, lookup_message_text(lookup->error));
+                watch_attached(s, watch, lookup->error, file_error_text(lookup->error));
 }
 
 void tree_start(struct inotify *s, struct file_watch *watch, struct lookup *lookup) {
@@ -627,7 +627,7 @@ void tree_on_name(struct inotify *s, struct lookup *lookup) {
                 lookup->path + (path.size > 1 ? path.size : 0) != name;
         if (moved) /* the directory has another place by now */
                 ask_for_name(s, lookup->root, name + 1, other);
-        else if (!lookup_is_absence(lookup->error))
+        else if (!file_is_absent(lookup->error))
                 doubt_both(s, lookup->root, other);
 }
 

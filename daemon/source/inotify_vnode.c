@@ -298,7 +298,7 @@ void vnode_on_watched(struct inotify *s, struct lookup *lookup) {
         }
         watch->lookup = NULL;
         if (lookup->error) {
-                watch_attached(s, watch, lookup->error, lookup_message_text(lookup->error));
+                watch_attached(s, watch, lookup->error, file_error_text(lookup->error));
                 return;
         }
         mark = mark_get(s, lookup->end.wd);

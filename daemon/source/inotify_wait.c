@@ -111,7 +111,7 @@ void wait_on_started(struct inotify *s, struct file_watch *watch, int error) {
         watch->returning = false;
         if (error) {
                 begin(s, watch);
-                if (lookup_is_absence(error))
+                if (file_is_absent(error))
                         wait_look(s, watch);
                 return;
         }

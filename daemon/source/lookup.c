@@ -15,6 +15,7 @@
 
 #include "buffer.h"
 #include "file_system.h"
+#include "file_watch.h"
 
 enum {
         LISTING_BYTES = 32 * 1024,
@@ -203,10 +204,6 @@ static int open_subject(struct lookup *l, uint64_t flags) {
         return l->fd >= 0 ? fcntl(l->fd, F_DUPFD_CLOEXEC, 3) : open_below(AT_FDCWD, l->path, flags, 0);
 }
 
-bool lookup_is_absence(int error) {
-        return error == ENOENT || error == ENOTDIR || error == ELOOP;
-}
-
 static int resolve(struct lookup *l) {
         int fd _cleanup_(closep) = open_subject(l, O_PATH | O_DIRECTORY), r;
 
@@ -248,7 +245,7 @@ static void watch_above(struct lookup *l) {
 static int run_resolve(struct lookup *l) {
         int r = resolve(l);
 
-        if (!l->wait || !lookup_is_absence(-r))
+        if (!l->wait || !file_is_absent(-r))
                 return r;
         watch_above(l);
         return resolve(l); /* it may have come before the watch was made */

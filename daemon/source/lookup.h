@@ -162,8 +162,6 @@ bool lookup_has_ended_sections(struct lookup_context *context, uint64_t n);
 
 struct lookup *lookup_new(enum lookup_kind kind, const char *path);
 struct lookup *lookup_free(struct lookup *lookup);
-/* Whether a positive errno says that there is nothing of that name. */
-bool lookup_is_absence(int error);
 void lookup_end_section(struct lookup *lookup);
 /* `context` has to be set. */
 int lookup_submit(struct workers *workers, struct lookup *lookup);
