@@ -325,7 +325,7 @@ static bool is_dot(const char *name) {
 }
 
 /* A part of a listing: the message to the loop, and the names of all directories so far. */
-struct listing {
+struct answer_part {
         struct lookup *lookup;
         uint32_t index, next_child;
         int wd;
@@ -335,7 +335,7 @@ struct listing {
         struct buffer directories; /* each with its NUL */
 };
 
-static void begin_part(struct listing *list) {
+static void begin_part(struct answer_part *list) {
         list->part = BUFFER_INIT;
         list->n_entries = 0;
         list->next_child = list->lookup->next_index;
@@ -344,7 +344,7 @@ static void begin_part(struct listing *list) {
 }
 
 /* The message is the loop's from here on. */
-static int post_part(struct listing *list, bool more, int error) {
+static int post_part(struct answer_part *list, bool more, int error) {
         struct found *f = (void *)list->part.data;
 
         if (list->part.error) {
@@ -365,7 +365,7 @@ static int post_part(struct listing *list, bool more, int error) {
         return 0;
 }
 
-static void put_entry(struct listing *list, enum kev_kind kind, const char *name) {
+static void put_entry(struct answer_part *list, enum kev_kind kind, const char *name) {
         char byte = (char)kind;
 
         buffer_put(&list->part, &byte, 1);
@@ -378,7 +378,7 @@ static void put_entry(struct listing *list, enum kev_kind kind, const char *name
 }
 
 /* Lists a directory into messages: the directories, and the rest if wanted. -ENOMEM: the last of them was not sent. */
-static int list_directory(struct listing *list, int fd) {
+static int list_directory(struct answer_part *list, int fd) {
         struct lookup *l = list->lookup;
         int r;
 
@@ -448,7 +448,7 @@ static int visit_children(struct lookup *l, int fd, const struct buffer *names, 
 /* Watch first, list after: what appears in between is in both. Without memory the kernel's watch may stay; others
  * may have it too. */
 static int visit(struct lookup *l, int fd, uint32_t index, unsigned depth) {
-        struct listing list = { .lookup = l, .index = index, .directories = BUFFER_INIT };
+        struct answer_part list = { .lookup = l, .index = index, .directories = BUFFER_INIT };
         uint32_t first = l->next_index;
         int r;
 
