@@ -26,7 +26,7 @@ typedef bool barrier_is_past_fn(struct barriers *barriers, struct source_barrier
 
 struct barriers {
         struct mux *mux;
-        struct list list; /* by deadline */
+        struct list list; /* in the order of their coming */
         struct mux_timer timer;
         barrier_is_past_fn *is_past; /* the owner's */
 };

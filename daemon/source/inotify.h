@@ -142,6 +142,7 @@ struct inotify {
         struct list crawls;    /* of them, by serial */
         struct list unblocked; /* watches that may be in force now */
         uint64_t serial, order;
+        uint64_t answering; /* the serial of the lookup whose answer is being handled, or 0 */
         struct barriers barriers;
 };
 

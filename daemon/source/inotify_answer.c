@@ -20,8 +20,9 @@ int submit(struct inotify *s, struct lookup *lookup, uid_t user, struct dir *roo
         lookup->context = &s->lookup_context;
         lookup->user = user;
         lookup->n_placed = s->tree.n_placed;
+        /* What an answer leads to ask is a part of its question: who waits for that waits for this. */
         if (lookup->serial == 0)
-                lookup->serial = ++s->serial;
+                lookup->serial = s->answering ? s->answering : ++s->serial;
         lookup->order = ++s->order;
         r = lookup_submit(s->source.context->workers, lookup);
         if (r < 0)
@@ -55,13 +56,9 @@ static void on_end(struct inotify *s, struct lookup *lookup) {
 }
 
 /* Returns what it cost, in directories without entries. */
-static unsigned answer(struct inotify *s, struct lookup_message *message) {
+static unsigned handle_answer(struct inotify *s, struct lookup_message *message) {
         struct lookup *lookup = message->lookup;
 
-        list_remove(&message->link);
-        list_remove(&message->due);
-        if (message->first_wd >= 0)
-                hash_remove(&s->answered, &message->node);
         if (!message->end) {
                 struct found *found = container_of(message, struct found, message);
                 unsigned cost = 1 + (unsigned)(found->n_entries / ENTRIES_AN_ANSWER);
@@ -98,6 +95,19 @@ static unsigned answer(struct inotify *s, struct lookup_message *message) {
         }
         on_end(s, lookup);
         return 1;
+}
+
+static unsigned answer(struct inotify *s, struct lookup_message *message) {
+        unsigned cost;
+
+        list_remove(&message->link);
+        list_remove(&message->due);
+        if (message->first_wd >= 0)
+                hash_remove(&s->answered, &message->node);
+        s->answering = message->lookup->serial;
+        cost = handle_answer(s, message);
+        s->answering = 0;
+        return cost;
 }
 
 /* The answer that this wd is the first event of, and what the same lookup has told before. False: there is none. */

@@ -145,7 +145,8 @@ struct source_barrier {
         struct list link;
         void (*fn)(struct source_barrier *barrier);
         const struct asker *asker; /* what its watches need to know is waited for */
-        uint64_t position, serial, deadline_nsec; /* the source's own */
+        uint64_t position, serial; /* the source's own */
+        unsigned n_looks;
 };
 
 struct source_class {
