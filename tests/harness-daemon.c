@@ -281,15 +281,22 @@ size_t daemon_fdinfo_inotify_watches(pid_t pid) {
         return n;
 }
 
-static bool has_no_watches(void *userdata) {
-        const struct daemon *daemon = userdata;
+struct expected_watches {
+        pid_t daemon;
+        size_t n;
+};
 
-        return daemon_fdinfo_inotify_watches(daemon->pid) == 0;
+static bool has_watches(void *userdata) {
+        const struct expected_watches *expected = userdata;
+
+        return daemon_fdinfo_inotify_watches(expected->daemon) == expected->n;
 }
 
-void daemon_expect_no_watches(const struct daemon *daemon) {
-        ck_assert_msg(wait_until(has_no_watches, (void *)daemon, HARNESS_REPLY_MSEC), "%zu inotify watches are left",
-                      daemon_fdinfo_inotify_watches(daemon->pid));
+void daemon_expect_watches(const struct daemon *daemon, size_t n) {
+        struct expected_watches expected = { daemon->pid, n };
+
+        ck_assert_msg(wait_until(has_watches, &expected, HARNESS_REPLY_MSEC), "%zu inotify watches instead of %zu",
+                      daemon_fdinfo_inotify_watches(daemon->pid), n);
 }
 
 /* Whether the mount that holds the path is in the list of mounts: that of a chroot's root need not be. */

@@ -95,8 +95,8 @@ size_t daemon_fdinfo_inotify_watches(pid_t pid);
 /* A process that the daemon's broker has started, by its name. 0: there is none. */
 pid_t daemon_find_helper(pid_t daemon, const char *name);
 
-/* Waits until the daemon has let go of all of them. */
-void daemon_expect_no_watches(const struct daemon *daemon);
+/* Waits until so many are left: what is not needed any more is let go of in its own time. */
+void daemon_expect_watches(const struct daemon *daemon, size_t n);
 
 /* Daemons serve trees with fanotify, which holds none ($KEVD_FILE_MECHANISM). Where it is not to be had for the
  * temporary directory, daemon_start() skips the test then. */

@@ -90,7 +90,7 @@ START_TEST(test_within) {
                 make_file(at("%s/hidden/file%d", place, i));
                 ck_assert_msg(see(f, at("%s/hidden/file%d", place, i)).notes & KEV_NOTE_CREATE, "unmounted, %d", i);
         }
-        ck_assert_uint_eq(daemon_fdinfo_inotify_watches(kevd->pid), on_inotify(4));
+        daemon_expect_watches(kevd, on_inotify(4));
         follower_free(f);
 }
 END_TEST
@@ -145,7 +145,7 @@ START_TEST(test_there_before) {
         mount_tmpfs(place);
         make_dir(at("%s/dir", place));
         f = follow(root);
-        ck_assert_uint_eq(daemon_fdinfo_inotify_watches(kevd->pid), on_inotify(1));
+        daemon_expect_watches(kevd, on_inotify(1));
         make_file(at("%s/dir/file", place));
         ck_assert_uint_eq(see(f, place).below, 0);
         unmount(place);
@@ -195,7 +195,7 @@ START_TEST(test_bind) {
         make_file(at("%s/sub/new/file", b));
         ck_assert_uint_ne(see(at_a, at("%s/sub/new/file", a)).notes & KEV_NOTE_CREATE, 0);
         ck_assert_uint_ne(see(at_b, at("%s/sub/new/file", b)).notes & KEV_NOTE_CREATE, 0);
-        ck_assert_uint_eq(daemon_fdinfo_inotify_watches(kevd->pid), on_inotify(3));
+        daemon_expect_watches(kevd, on_inotify(3));
         follower_free(at_a);
         follower_free(at_b);
         unmount(b);

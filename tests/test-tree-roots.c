@@ -37,7 +37,7 @@ START_TEST(test_root_deleted) {
         run("/", at("rm -r %s", root));
         expect_gone(f, "deleted");
         follower_check(f, "deleted");
-        ck_assert_uint_eq(daemon_fdinfo_inotify_watches(kevd->pid), 0);
+        daemon_expect_watches(kevd, 0);
         /* The watch can be removed, and another made in its place. */
         ck_assert_int_eq(kev_remove(f->kev, f->id), 0);
         follower_free(f);
@@ -75,7 +75,7 @@ START_TEST(test_root_moved) {
         expect_gone(f, "moved");
         touch_tree(moved, 3, 2, "later");
         ck_assert(!follower_take(f, 0, NULL));
-        ck_assert_uint_eq(daemon_fdinfo_inotify_watches(kevd->pid), 0);
+        daemon_expect_watches(kevd, 0);
         follower_free(f);
 }
 END_TEST
@@ -119,7 +119,7 @@ START_TEST(test_links_not_followed) {
         make_file(at("%s/file", outside));
         make_file(at("%s/after/through", root));
         ck_assert(!follower_take(f, 0, NULL));
-        ck_assert_uint_eq(daemon_fdinfo_inotify_watches(kevd->pid), on_inotify(2));
+        daemon_expect_watches(kevd, on_inotify(2));
         /* A directory is replaced by a link to where it was moved. */
         make_dir(at("%s/d2", root));
         follower_drain(f);
@@ -145,7 +145,7 @@ START_TEST(test_root_by_link) {
         make_tree(root, 2, 2);
         follower_check(by_link, "by a link");
         follower_check(f, "by dots");
-        ck_assert_uint_eq(daemon_fdinfo_inotify_watches(kevd->pid), on_inotify(7));
+        daemon_expect_watches(kevd, on_inotify(7));
         follower_free(by_link);
         follower_free(f);
 }
@@ -178,7 +178,7 @@ START_TEST(test_refusals) {
         expect_refusal(at("%s/file", root), ENOTDIR, "path");
         expect_refusal(at("%s/file/below", root), ENOTDIR, "path");
         expect_refusal(at("%s/loop", root), ELOOP, "path");
-        ck_assert_uint_eq(daemon_fdinfo_inotify_watches(kevd->pid), 0);
+        daemon_expect_watches(kevd, 0);
 }
 END_TEST
 

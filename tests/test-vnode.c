@@ -229,7 +229,7 @@ START_TEST(test_delete) {
         expect(id, KEV_NOTE_DELETE, "unlink");
         make_text("f");
         expect(id, 0, "made again");
-        ck_assert_uint_eq(daemon_fdinfo_inotify_watches(kevd->pid), 0);
+        daemon_expect_watches(kevd, 0);
 }
 END_TEST
 
@@ -478,7 +478,7 @@ START_TEST(test_shared) {
         ids[2] = watch_on(kev, "hard", BY_DESCRIPTOR, KEV_NOTE_ATTRIB);
         ids[3] = watch_on(kev, "hard", BY_PATH, KEV_NOTE_OPEN | KEV_NOTE_LINK);
         of_other = watch_on(other, "f", BY_PATH, KEV_NOTE_EXTEND);
-        ck_assert_uint_eq(daemon_fdinfo_inotify_watches(kevd->pid), 1);
+        daemon_expect_watches(kevd, 1);
 
         put("f", O_APPEND, "x");
         {
@@ -496,11 +496,11 @@ START_TEST(test_shared) {
         expect_on(other, of_other, E, "the other connection");
         for (size_t i = 0; i < ARRAY_SIZE(ids); i++)
                 ck_assert_int_eq(kev_remove(kev, ids[i]), 0);
-        ck_assert_uint_eq(daemon_fdinfo_inotify_watches(kevd->pid), 1);
+        daemon_expect_watches(kevd, 1);
         put("f", O_APPEND, "x");
         expect_on(other, of_other, E, "the last one");
         ck_assert_int_eq(kev_remove(other, of_other), 0);
-        ck_assert_uint_eq(daemon_fdinfo_inotify_watches(kevd->pid), 0);
+        daemon_expect_watches(kevd, 0);
         kev_close(other);
 }
 END_TEST
@@ -518,7 +518,7 @@ START_TEST(test_with_tree) {
         ck_assert_int_eq(kev_add(kev, w, NULL, NULL, &of_tree), 0);
         kev_watch_free(w);
         id = watch_on(kev, "d", BY_PATH, kev_filter_notes(KEV_FILTER_VNODE));
-        ck_assert_uint_eq(daemon_fdinfo_inotify_watches(kevd->pid), 1);
+        daemon_expect_watches(kevd, 1);
         make_text("d/f");
         while (kev_wait(kev, 0, &event) == 1)
                 notes[kev_event_id(event) == id] |= kev_event_notes(event);
@@ -529,7 +529,7 @@ START_TEST(test_with_tree) {
         ck_assert_int_eq(kev_wait(kev, 0, &event), 1);
         ck_assert_int_eq(kev_event_id(event), of_tree);
         ck_assert_int_eq(kev_remove(kev, of_tree), 0);
-        ck_assert_uint_eq(daemon_fdinfo_inotify_watches(kevd->pid), 0);
+        daemon_expect_watches(kevd, 0);
 }
 END_TEST
 
@@ -544,7 +544,7 @@ START_TEST(test_made_and_removed) {
                 ck_assert_int_eq(kev_remove(kev, id), 0);
         }
         harness_label("");
-        daemon_expect_no_watches(kevd);
+        daemon_expect_watches(kevd, 0);
 }
 END_TEST
 
