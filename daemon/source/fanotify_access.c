@@ -510,7 +510,7 @@ bool access_may_tell(struct tree *tree, struct file_watch *watch, const struct r
                 return false;
         if (view->lister.telling && !job_is_for(view->lister.telling, watch))
                 return false;
-        if (!view->lister.telling && where) {
+        if (where) {
                 hidden = listing_hides(&view->lister, where, watch);
                 from_hidden = from_where && listing_hides(&view->lister, from_where, watch);
         }

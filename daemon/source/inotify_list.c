@@ -109,8 +109,8 @@ bool list_may_tell(struct tree *tree, struct file_watch *watch, const struct rep
         const struct dir *where = tree->where, *from_where = report->from_below.bytes ? tree->from_where : NULL;
         bool hidden, from_hidden;
 
-        if (lister->telling)
-                return job_is_for(lister->telling, watch);
+        if (lister->telling && !job_is_for(lister->telling, watch))
+                return false;
         if (list_empty(&lister->listings) || !where || report->notes & (KEV_NOTE_RESCAN | KEV_NOTE_DEGRADED))
                 return true;
         hidden = listing_hides(lister, where, watch);

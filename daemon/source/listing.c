@@ -374,7 +374,7 @@ bool listing_hides(struct lister *lister, const struct dir *dir, const struct fi
                 return false;
         for (const struct dir *d = dir; d && d != watch->dir->parent; d = d->parent)
                 for (struct listing *l = d->listing; l; l = l->next_on_dir) {
-                        if (!job_is_for(l->job, watch))
+                        if (l->job == lister->telling || !job_is_for(l->job, watch))
                                 continue;
                         l->missed |= l->state == LISTING_TOLD_IN_PART; /* it may be about what was told */
                         return true;
