@@ -17,19 +17,14 @@
  */
 
 #include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/pidfd.h>
-#include <sys/stat.h>
-#include <sys/vfs.h>
 #include <sys/wait.h>
 
 #include "hash.h"
-#include "kernel.h"
+#include "process_info.h"
+#include "process_subject.h"
 #include "source.h"
 
 #define NOTES_SERVED (KEV_NOTE_EXIT | KEV_NOTE_REAP)
@@ -42,7 +37,7 @@ struct pidfd_source {
         struct hash processes; /* by pid */
         struct list late;      /* subscriptions on what has ended already */
         struct mux_deferred tell_late;
-        bool info, info_exit;  /* probed */
+        bool info_exit;        /* probed */
 };
 
 enum process_state {
@@ -64,132 +59,6 @@ struct process {
         int status; /* as of wait(2) */
         char comm[16];
 };
-
-/* ---- what the kernel knows of one process --------------------------------------- */
-
-struct stat_line {
-        char comm[16];
-        int64_t parent;
-        uint64_t start_time;
-        int status;
-};
-
-/* proc_pid_stat(5). The name is in parentheses and may hold anything. Field 52
- * is 0 for whoever may not see it, as it is for a zombie that ended well: see
- * may_see_status(). */
-static int read_stat(pid_t pid, struct stat_line *ret) {
-        char path[32], line[1024], *p, *end;
-        int fd;
-        ssize_t n;
-
-        (void)snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-        fd = open(path, O_RDONLY | O_CLOEXEC);
-        if (fd < 0)
-                return -errno;
-        n = read(fd, line, sizeof(line) - 1);
-        (void)close(fd);
-        if (n <= 0)
-                return -ESRCH;
-        line[n] = 0;
-        p = strchr(line, '(');
-        end = strrchr(line, ')');
-        if (!p || !end || end < p)
-                return -EBADMSG;
-        (void)snprintf(ret->comm, sizeof(ret->comm), "%.*s", (int)(end - p - 1), p + 1);
-        p = end + 1;
-        for (int field = 3; field <= 52 && *p == ' '; field++) {
-                p++;
-                if (field == 4)
-                        ret->parent = strtoll(p, NULL, 10);
-                else if (field == 22)
-                        ret->start_time = strtoull(p, NULL, 10);
-                else if (field == 52)
-                        ret->status = (int)strtol(p, NULL, 10);
-                p += strcspn(p, " \n");
-        }
-        return 0;
-}
-
-/* Whether the ptrace access that field 52 takes (PTRACE_MODE_READ_FSCREDS) is granted: the same is asked of who reads
- * this link. The ids alone don't say (a program that was set-user-ID, another group, capabilities). */
-static bool may_see_status(pid_t pid) {
-        char path[32], target;
-
-        (void)snprintf(path, sizeof(path), "/proc/%d/ns/pid", pid);
-        return readlink(path, &target, 1) == 1;
-}
-
-static bool has_hung_up(int pidfd) {
-        struct pollfd p = { .fd = pidfd, .events = POLLIN };
-
-        return poll(&p, 1, 0) > 0 && (p.revents & POLLHUP);
-}
-
-static uint64_t pidfd_identity(int pidfd, pid_t pid) {
-        struct stat_line line = { 0 };
-        struct statfs fs;
-        struct stat st;
-
-        if (fstatfs(pidfd, &fs) == 0 && fs.f_type == PID_FS_MAGIC && fstat(pidfd, &st) == 0)
-                return st.st_ino;
-        (void)read_stat(pid, &line);
-        return line.start_time;
-}
-
-/* "Pid:" in /proc/self/fdinfo: -1 once it was reaped, 0 in another namespace. */
-static int pidfd_pid(int pidfd, pid_t *ret_pid) {
-        char path[48], text[512];
-        const char *p;
-        ssize_t n;
-        int fd;
-
-        (void)snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", pidfd);
-        fd = open(path, O_RDONLY | O_CLOEXEC);
-        if (fd < 0)
-                return -errno;
-        n = read(fd, text, sizeof(text) - 1);
-        (void)close(fd);
-        text[MAX(n, 0)] = 0;
-        p = strstr(text, "\nPid:");
-        if (!p)
-                return -EBADF;
-        *ret_pid = (pid_t)strtol(p + 5, NULL, 10);
-        return 0;
-}
-
-static bool get_info(const struct pidfd_source *s, int pidfd, uint64_t mask, struct pidfd_info *ret) {
-        if (!s->info)
-                return false;
-        *ret = (struct pidfd_info){ .mask = mask };
-        return ioctl(pidfd, PIDFD_GET_INFO, ret) == 0;
-}
-
-/* Whether all of the process's user ids are `uid`. */
-static bool belongs_to(const struct pidfd_source *s, int pidfd, pid_t pid, uid_t uid, int64_t *ret_uid) {
-        struct pidfd_info info;
-        unsigned real, effective, saved;
-        char path[32], text[2048];
-        const char *p;
-        ssize_t n;
-        int fd;
-
-        if (get_info(s, pidfd, PIDFD_INFO_PID | PIDFD_INFO_CREDS, &info) && (info.mask & PIDFD_INFO_CREDS)) {
-                *ret_uid = info.ruid;
-                return info.ruid == uid && info.euid == uid && info.suid == uid;
-        }
-        (void)snprintf(path, sizeof(path), "/proc/%d/status", pid);
-        fd = open(path, O_RDONLY | O_CLOEXEC);
-        if (fd < 0)
-                return false;
-        n = read(fd, text, sizeof(text) - 1);
-        (void)close(fd);
-        text[MAX(n, 0)] = 0;
-        p = strstr(text, "\nUid:");
-        if (!p || sscanf(p + 5, "%u %u %u", &real, &effective, &saved) != 3 || has_hung_up(pidfd))
-                return false;
-        *ret_uid = real;
-        return real == uid && effective == uid && saved == uid;
-}
 
 /* ---- telling ----------------------------------------------------------------------- */
 
@@ -233,7 +102,7 @@ static void tell_all(struct pidfd_source *s, struct process *p, bool reap) {
 static void learn_from_reaped(struct pidfd_source *s, struct process *p) {
         struct pidfd_info info;
 
-        if (p->status_known || !s->info_exit || !get_info(s, p->pidfd, PIDFD_INFO_EXIT, &info) ||
+        if (p->status_known || !s->info_exit || !pidfd_get_info(p->pidfd, PIDFD_INFO_EXIT, &info) ||
             !(info.mask & PIDFD_INFO_EXIT))
                 return;
         p->status = info.exit_code;
@@ -242,10 +111,11 @@ static void learn_from_reaped(struct pidfd_source *s, struct process *p) {
 
 /* It may be reaped any moment. */
 static void learn_from_zombie(struct pidfd_source *s, struct process *p) {
-        struct stat_line line = { .parent = ABSENT };
-        bool read = read_stat(p->pid, &line) == 0, certain = read && (line.status != 0 || may_see_status(p->pid));
+        struct process_stat line = { .parent = ABSENT };
+        bool read = process_read_stat(p->pid, &line) == 0;
+        bool certain = read && (line.status != 0 || process_may_see_status(p->pid));
 
-        if (!read || has_hung_up(p->pidfd)) {
+        if (!read || pidfd_has_hung_up(p->pidfd)) {
                 learn_from_reaped(s, p);
                 return;
         }
@@ -373,47 +243,6 @@ static int make_process(struct pidfd_source *s, int pidfd, pid_t pid, int64_t ui
         return 0;
 }
 
-static int open_by_pid(struct pidfd_source *s, const struct subject *subject, int *ret_pidfd, int64_t *ret_uid,
-                       struct refusal *refusal) {
-        const struct asker *asker = subject->asker;
-        int pidfd, r;
-
-        if (asker->other_pids)
-                return refuse(refusal, EXDEV, "pid: the caller lives in another pid namespace; pass a pidfd");
-        pidfd = pidfd_open((pid_t)subject->pid, 0);
-        if (pidfd < 0) {
-                r = errno;
-                if (r == EMFILE || r == ENFILE)
-                        return refuse(refusal, r, "pid: the daemon has no descriptor left");
-                return refuse(refusal, ESRCH, "pid: there is no process %d", (int)subject->pid);
-        }
-        if (!belongs_to(s, pidfd, (pid_t)subject->pid, asker->uid, ret_uid) && asker->uid != 0) {
-                (void)close(pidfd);
-                return refuse(refusal, EPERM, "pid: process %d is another user's", (int)subject->pid);
-        }
-        *ret_pidfd = pidfd;
-        return 0;
-}
-
-/* Whoever has a pidfd could learn as much by itself. */
-static int open_passed(struct pidfd_source *s, const struct subject *subject, int *ret_pidfd, pid_t *ret_pid,
-                       int64_t *ret_uid, struct refusal *refusal) {
-        struct pidfd_info info;
-        int pidfd;
-
-        /* What it is comes first: the last close of anything else might block. */
-        if (pidfd_pid(subject->fd, ret_pid) < 0)
-                return refuse(refusal, EINVAL, "descriptor: not a pidfd");
-        pidfd = fcntl(subject->fd, F_DUPFD_CLOEXEC, 3);
-        if (pidfd < 0)
-                return refuse(refusal, EMFILE, "descriptor: the daemon has no descriptor left");
-        *ret_uid = ABSENT;
-        if (get_info(s, pidfd, PIDFD_INFO_PID | PIDFD_INFO_CREDS, &info) && (info.mask & PIDFD_INFO_CREDS))
-                *ret_uid = info.ruid;
-        *ret_pidfd = pidfd;
-        return 0;
-}
-
 static int check_notes(uint64_t notes, struct refusal *refusal) {
         uint64_t missing = notes & ~NOTES_SERVED;
 
@@ -427,23 +256,21 @@ static int check_notes(uint64_t notes, struct refusal *refusal) {
 static int pidfd_attach(struct source *source, struct subscription *subscription, const struct subject *subject,
                         struct refusal *refusal) {
         struct pidfd_source *s = container_of(source, struct pidfd_source, source);
-        pid_t pid = (pid_t)subject->pid;
+        struct process_subject opened = { .pidfd = -1 };
         struct process *p = NULL;
-        int64_t uid = ABSENT;
-        int pidfd = -1, r;
+        int r;
 
         if (subject->match)
                 return refuse(refusal, EOPNOTSUPP, "match: following processes by what they are needs the process "
                                                    "connector or BPF; this version watches single pids");
         r = check_notes(subject->notes, refusal);
         if (r == 0)
-                r = subject->fd >= 0 ? open_passed(s, subject, &pidfd, &pid, &uid, refusal)
-                                     : open_by_pid(s, subject, &pidfd, &uid, refusal);
+                r = process_subject_open(subject, &opened, refusal);
         if (r < 0)
                 return r;
-        r = make_process(s, pidfd, pid, uid, &p);
+        r = make_process(s, opened.pidfd, opened.pid, opened.knows_ids ? (int64_t)opened.ids.real : ABSENT, &p);
         if (r < 0)
-                return refuse(refusal, -r, "process %d: %s", pid, strerror(-r));
+                return refuse(refusal, -r, "process %d: %s", opened.pid, strerror(-r));
         subscription->object = p;
         if (p->state == PROCESS_RUNNING)
                 list_append(&p->subscriptions, &subscription->link);
@@ -478,14 +305,14 @@ static void pidfd_detach(struct source *source, struct subscription *subscriptio
 static void probe(struct pidfd_source *s) {
         struct pidfd_info info;
         siginfo_t end;
+        bool can_ask;
         int pidfd;
         pid_t child;
 
         pidfd = pidfd_open(getpid(), 0);
-        s->info = true;
-        s->info = pidfd >= 0 && get_info(s, pidfd, PIDFD_INFO_PID, &info);
+        can_ask = pidfd >= 0 && pidfd_get_info(pidfd, PIDFD_INFO_PID, &info);
         pidfd = safe_close(pidfd);
-        if (!s->info)
+        if (!can_ask)
                 return;
         child = fork();
         if (child == 0)
@@ -494,7 +321,7 @@ static void probe(struct pidfd_source *s) {
                 return;
         pidfd = pidfd_open(child, 0);
         (void)waitid(P_PID, (id_t)child, &end, WEXITED);
-        s->info_exit = pidfd >= 0 && get_info(s, pidfd, PIDFD_INFO_EXIT, &info) &&
+        s->info_exit = pidfd >= 0 && pidfd_get_info(pidfd, PIDFD_INFO_EXIT, &info) &&
                        (info.mask & PIDFD_INFO_EXIT) && info.exit_code == 42 << 8;
         (void)safe_close(pidfd);
 }
