@@ -4,10 +4,7 @@
 /*
  * Which paths of a tree a watch is about: depth, and globs.
  *
- * In a glob `?` and `*` stand for one and any number of bytes within a name,
- * `[...]` for one of a set, `**` for anything, slashes too, and `**` + `/` for
- * any number of whole directories, none included. `\` takes the next byte as it
- * is. A leading `!` takes back what earlier globs said; the last one that
+ * glob.h has the language of globs. A leading `!` takes back what earlier globs said; the last one that
  * matches decides. What is below an excluded directory is excluded.
  *
  * Time: bytes of the path times bytes of the globs, whatever they hold.

@@ -1,0 +1,614 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * The process connector: netlink messages about all processes of the machine
+ * (Documentation/driver-api/connector.rst, <linux/cn_proc.h>).
+ *
+ * A fork is told before the child runs; an end after the process has become a zombie, so that its parent may reap it,
+ * and its pid be another's, before the message is there.
+ *
+ * Where messages come too fast, the kernel drops them all until the socket was emptied, and says so once (ENOBUFS).
+ * Each message has the number of its kind on its CPU: what is missing there was lost. How many forks are among it the
+ * counter `processes` of /proc/stat knows: it and the number of messages about forks run apart only by a loss.
+ *
+ * The thread empties the socket each time that it wakes, and while there is much to do it wakes once a millisecond:
+ * a wake-up costs more than a message.
+ */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/cn_proc.h>
+#include <linux/connector.h>
+#include <linux/netlink.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "feed.h"
+#include "mux.h"
+
+enum {
+        BUFFER_BYTES = 32 * 1024 * 1024,
+        BATCH = 64,
+        MESSAGE_BYTES = 128,
+        GATHER_USEC = 1000,
+        CHUNKS_MAX = 256, /* that the loop has not looked at: then the kernel may lose */
+        TEST_MSEC = 100,
+        CPUS_MAX = 4096,
+        MEASURE_MSEC = 5,      /* between two looks at the counter of forks */
+        MEASURE_LATEST_MSEC = 500, /* after a loss: what is certain by then is told */
+        PIDS_BITS = 4096,
+};
+
+#define NUMBER_UNKNOWN UINT64_MAX
+
+struct feed {
+        struct mailbox *mailbox;
+        struct feed_shared *shared;
+        int fd;
+        int wake_fd; /* a mark, or the end */
+        int stat_fd; /* /proc/stat */
+        pthread_t thread;
+        atomic_bool ending;
+        atomic_ullong mark_wanted;
+
+        /* The thread's own. */
+        struct chunk *chunk;
+        struct list done; /* chunks of this round */
+        uint64_t mark_told;
+        uint64_t posted_nsec;
+        bool in_doubt; /* the kernel said that it dropped something */
+        uint64_t numbers[CPUS_MAX]; /* of the last message, by CPU */
+        /* Forks, as the kernel counts them and as they were told. */
+        uint64_t n_forks;
+        uint64_t base;         /* the counter, less n_forks, before anything was lost */
+        uint64_t n_forks_lost; /* told of */
+        bool drained;
+        uint64_t measure_nsec, lost_nsec; /* when to look next; when it began. 0: nothing is to be measured */
+        uint64_t measured_counter, measured_forks;
+        uint64_t pids[PIDS_BITS / 64]; /* who was forked in this round */
+
+        struct mmsghdr headers[BATCH];
+        struct iovec parts[BATCH];
+        struct sockaddr_nl senders[BATCH];
+        char messages[BATCH][MESSAGE_BYTES] __attribute__((aligned(8)));
+};
+
+/* ---- records --------------------------------------------------------------------------------------------- */
+
+static bool begin_chunk(struct feed *f) {
+        if (f->chunk && f->chunk->n < CHUNK_RECORDS)
+                return true;
+        if (f->chunk)
+                list_append(&f->done, &f->chunk->link);
+        f->chunk = malloc(sizeof(*f->chunk));
+        if (!f->chunk)
+                return false;
+        atomic_fetch_add(&f->shared->n_chunks, 1);
+        list_init(&f->chunk->link);
+        f->chunk->n = f->chunk->text_size = 0;
+        return true;
+}
+
+/* NULL: no memory, and the record is lost. */
+static struct record *put(struct feed *f, enum record_kind kind, pid_t pid) {
+        struct record *r;
+
+        if (!begin_chunk(f)) {
+                f->in_doubt = true;
+                return NULL;
+        }
+        r = &f->chunk->records[f->chunk->n++];
+        *r = (struct record){ .kind = (uint8_t)kind, .pid = pid, .tid = pid };
+        return r;
+}
+
+static void post(struct feed *f) {
+        struct list *entry;
+
+        while ((entry = list_pop(&f->done)))
+                mailbox_post(f->mailbox, entry);
+        if (f->chunk && f->chunk->n > 0) {
+                list_append(&f->done, &f->chunk->link);
+                f->chunk = NULL;
+                mailbox_post(f->mailbox, list_pop(&f->done));
+        }
+        f->posted_nsec = monotonic_nsec();
+}
+
+/* ---- messages ---------------------------------------------------------------------------------------------- */
+
+static unsigned bit_of(pid_t pid) {
+        return (unsigned)pid % PIDS_BITS;
+}
+
+static void on_fork(struct feed *f, const struct proc_event *e) {
+        struct record *r = put(f, RECORD_FORK, e->event_data.fork.child_tgid);
+
+        f->n_forks++;
+        if (!r)
+                return;
+        r->tid = e->event_data.fork.child_pid;
+        r->parent = e->event_data.fork.parent_tgid;
+        r->nsec = e->timestamp_ns;
+        if (r->tid == r->pid)
+                f->pids[bit_of(r->pid) / 64] |= UINT64_C(1) << bit_of(r->pid) % 64;
+}
+
+static void on_exit_of(struct feed *f, const struct proc_event *e) {
+        struct record *r = put(f, RECORD_EXIT, e->event_data.exit.process_tgid);
+
+        if (!r)
+                return;
+        r->tid = e->event_data.exit.process_pid;
+        r->status = (int)e->event_data.exit.exit_code;
+        r->parent = e->event_data.exit.parent_tgid; /* Linux 4.18; else 0 */
+        r->nsec = e->timestamp_ns;
+}
+
+static void on_comm(struct feed *f, const struct proc_event *e) {
+        struct record *r = put(f, RECORD_COMM, e->event_data.comm.process_tgid);
+
+        if (!r)
+                return;
+        r->tid = e->event_data.comm.process_pid;
+        r->nsec = e->timestamp_ns;
+        r->knows_comm = true;
+        memcpy(r->comm, e->event_data.comm.comm, sizeof(r->comm));
+        r->comm[sizeof(r->comm) - 1] = 0;
+}
+
+static void on_plain(struct feed *f, const struct proc_event *e, enum record_kind kind, pid_t pid, pid_t tid) {
+        struct record *r = put(f, kind, pid);
+
+        if (!r)
+                return;
+        r->tid = tid;
+        r->nsec = e->timestamp_ns;
+}
+
+/* Messages of one CPU are numbered; those before the first one that came are nobody's loss. */
+static void check_number(struct feed *f, uint32_t cpu, uint32_t number) {
+        uint64_t *last = &f->numbers[cpu % CPUS_MAX];
+        uint32_t missing = *last == NUMBER_UNKNOWN ? 0 : number - (uint32_t)*last - 1;
+
+        *last = number;
+        if (missing == 0)
+                return;
+        f->in_doubt = true;
+        atomic_fetch_add(&f->shared->n_lost, missing);
+}
+
+static void on_message(struct feed *f, const char *message, size_t size) {
+        const struct nlmsghdr *header = (const void *)message;
+        const struct cn_msg *cn = NLMSG_DATA(header);
+        struct proc_event e = { 0 };
+
+        if (size < NLMSG_LENGTH(sizeof(*cn)) || header->nlmsg_len > size || cn->id.idx != CN_IDX_PROC ||
+            cn->id.val != CN_VAL_PROC || cn->len < offsetof(struct proc_event, event_data))
+                return;
+        memcpy(&e, cn->data, MIN((size_t)cn->len, MIN(sizeof(e), size - NLMSG_LENGTH(sizeof(*cn)))));
+        if (e.what == PROC_EVENT_NONE) /* the answer to what was sent */
+                return;
+        check_number(f, e.cpu, cn->seq);
+        atomic_fetch_add_explicit(&f->shared->n_received, 1, memory_order_relaxed);
+        switch ((unsigned)e.what) {
+        case PROC_EVENT_FORK:
+                on_fork(f, &e);
+                break;
+        case PROC_EVENT_EXIT:
+                on_exit_of(f, &e);
+                break;
+        case PROC_EVENT_EXEC:
+                on_plain(f, &e, RECORD_EXEC, e.event_data.exec.process_tgid, e.event_data.exec.process_pid);
+                break;
+        case PROC_EVENT_UID:
+                on_plain(f, &e, RECORD_IDS, e.event_data.id.process_tgid, e.event_data.id.process_pid);
+                break;
+        case PROC_EVENT_COMM:
+                on_comm(f, &e);
+                break;
+        case PROC_EVENT_COREDUMP:
+                on_plain(f, &e, RECORD_CORE, e.event_data.coredump.process_tgid, e.event_data.coredump.process_pid);
+                break;
+        default:
+                break;
+        }
+}
+
+/* Until the socket is empty. */
+static void drain(struct feed *f) {
+        f->drained = false;
+        for (;;) {
+                int n = recvmmsg(f->fd, f->headers, BATCH, MSG_DONTWAIT, NULL);
+
+                if (n < 0 && errno == ENOBUFS) {
+                        f->in_doubt = true;
+                        continue;
+                }
+                if (n < 0 && errno == EINTR)
+                        continue;
+                if (n <= 0) {
+                        f->drained = true;
+                        return;
+                }
+                for (int i = 0; i < n; i++)
+                        if (f->senders[i].nl_pid == 0) /* the kernel itself */
+                                on_message(f, f->messages[i], f->headers[i].msg_len);
+                if (atomic_load(&f->shared->n_chunks) > CHUNKS_MAX)
+                        return;
+        }
+}
+
+/* ---- what would vanish --------------------------------------------------------------------------------------- */
+
+static void read_program(struct chunk *chunk, struct record *r) {
+        size_t room = CHUNK_TEXT - chunk->text_size;
+        char *text = chunk->text + chunk->text_size;
+
+        r->knows_comm = process_read_comm(r->pid, r->comm) == 0;
+        if (room < 4096 || process_read_exe(r->pid, text, room) < 0)
+                return;
+        r->knows_exe = true;
+        r->exe = (uint32_t)chunk->text_size;
+        chunk->text_size += strlen(text) + 1;
+}
+
+static bool wants_reading(const struct feed *f, const struct record *r) {
+        return (r->kind == RECORD_EXEC && atomic_load_explicit(&f->shared->wants_details, memory_order_relaxed)) ||
+               (r->kind == RECORD_IDS && r->pid == r->tid);
+}
+
+static void read_details_of(struct feed *f, struct chunk *chunk) {
+        for (size_t i = 0; i < chunk->n; i++) {
+                struct record *r = &chunk->records[i];
+
+                if (!wants_reading(f, r))
+                        continue;
+                if (r->kind == RECORD_EXEC)
+                        read_program(chunk, r);
+                else
+                        r->knows_ids = process_read_ids(r->pid, &r->ids) == 0;
+        }
+}
+
+static bool was_forked_after(const struct feed *f, const struct chunk *chunk, size_t i) {
+        pid_t pid = chunk->records[i].pid;
+
+        for (i++;; i = 0) {
+                for (; i < chunk->n; i++) {
+                        const struct record *r = &chunk->records[i];
+
+                        if (r->kind == RECORD_FORK && r->pid == pid && r->tid == pid)
+                                return true;
+                }
+                if (chunk == f->chunk)
+                        return false;
+                chunk = chunk->link.next == &f->done ? f->chunk : list_entry(chunk->link.next, struct chunk, link);
+                if (!chunk)
+                        return false;
+        }
+}
+
+/* A pid that was another's by the time it was read: its fork has been told by now. */
+static void check_details_of(struct feed *f, struct chunk *chunk, size_t n) {
+        for (size_t i = 0; i < n; i++) {
+                struct record *r = &chunk->records[i];
+
+                if (!(r->kind == RECORD_EXEC && (r->knows_comm || r->knows_exe)) &&
+                    !(r->kind == RECORD_IDS && r->knows_ids))
+                        continue;
+                if ((f->pids[bit_of(r->pid) / 64] >> bit_of(r->pid) % 64 & 1) && was_forked_after(f, chunk, i))
+                        r->knows_comm = r->knows_exe = r->knows_ids = false;
+        }
+}
+
+static void read_details(struct feed *f) {
+        struct chunk *last = f->chunk;
+        size_t n = last ? last->n : 0;
+
+        list_for_each(entry, &f->done)
+                read_details_of(f, list_entry(entry, struct chunk, link));
+        if (last)
+                read_details_of(f, last);
+        drain(f);
+        list_for_each(entry, &f->done) {
+                struct chunk *chunk = list_entry(entry, struct chunk, link);
+
+                check_details_of(f, chunk, chunk == last ? n : chunk->n);
+                if (chunk == last)
+                        return;
+        }
+        if (last)
+                check_details_of(f, last, n);
+}
+
+/* ---- forks that were lost ---------------------------------------------------------------------------------------- */
+
+/* All forks, threads too, since the boot (proc_stat(5)). */
+static uint64_t read_counter(const struct feed *f) {
+        static _Thread_local char text[256 * 1024];
+        size_t size = 0;
+        ssize_t n;
+        const char *p;
+
+        while (size < sizeof(text) - 1 && (n = pread(f->stat_fd, text + size, sizeof(text) - 1 - size, (off_t)size)) > 0)
+                size += (size_t)n;
+        text[size] = 0;
+        p = strstr(text, "\nprocesses ");
+        return p ? strtoull(p + 11, NULL, 10) : 0;
+}
+
+static void tell_forks_lost(struct feed *f, uint64_t n) {
+        struct record *r;
+
+        if (n <= f->n_forks_lost)
+                return;
+        r = put(f, RECORD_FORKS_LOST, 0);
+        if (!r)
+                return;
+        r->count = n - f->n_forks_lost;
+        f->n_forks_lost = n;
+}
+
+/* The socket is empty. A look tells for certain if there was no fork since the one before. */
+static void measure(struct feed *f) {
+        uint64_t now = monotonic_nsec(), counter;
+        bool quiet;
+
+        if (f->measure_nsec == 0 || now < f->measure_nsec || !f->drained)
+                return;
+        counter = read_counter(f);
+        quiet = counter == f->measured_counter && f->n_forks == f->measured_forks;
+        f->measure_nsec = now + MEASURE_MSEC * NSEC_PER_MSEC;
+        if (quiet && f->lost_nsec == 0) /* the first look */
+                f->base = counter - f->n_forks;
+        else if (quiet)
+                tell_forks_lost(f, counter - f->base - f->n_forks);
+        /* The older count, and all that were told since: no more than these were lost for certain. */
+        else if (f->lost_nsec && now - f->lost_nsec > MEASURE_LATEST_MSEC * NSEC_PER_MSEC &&
+                 f->measured_counter > f->base + f->n_forks)
+                tell_forks_lost(f, f->measured_counter - f->base - f->n_forks);
+        f->measured_counter = counter;
+        f->measured_forks = f->n_forks;
+        if (quiet)
+                f->measure_nsec = f->lost_nsec = 0;
+}
+
+static void on_doubt(struct feed *f) {
+        f->in_doubt = false;
+        f->lost_nsec = monotonic_nsec();
+        f->measure_nsec = f->lost_nsec;
+        f->measured_counter = 0;
+        (void)put(f, RECORD_LOST, 0);
+}
+
+/* ---- the thread ---------------------------------------------------------------------------------------------- */
+
+static bool wait_for_something(struct feed *f) {
+        struct pollfd fds[] = { { .fd = f->fd, .events = POLLIN }, { .fd = f->wake_fd, .events = POLLIN } };
+        uint64_t value, since;
+        bool asked;
+        int r;
+
+        if (atomic_load(&f->shared->n_chunks) > CHUNKS_MAX) { /* the loop has enough to do */
+                (void)usleep(GATHER_USEC);
+                return false;
+        }
+        r = poll(fds, 2, f->measure_nsec ? MEASURE_MSEC : -1);
+        asked = r > 0 && fds[1].revents;
+        if (asked)
+                (void)!read(f->wake_fd, &value, sizeof(value));
+        since = monotonic_nsec() - f->posted_nsec;
+        if (!asked && r > 0 && since < 2 * GATHER_USEC * NSEC_PER_USEC) {
+                /* Much is going on: what comes meanwhile costs little. A mark is waited for. */
+                struct pollfd mark = { .fd = f->wake_fd, .events = POLLIN };
+
+                (void)poll(&mark, 1, GATHER_USEC / 1000);
+        }
+        return true;
+}
+
+static void *thread_main(void *argument) {
+        struct feed *f = argument;
+
+        /* Any delay may be one too many. Where that is not allowed, it is as it is. */
+        (void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), -19);
+        while (!atomic_load(&f->ending)) {
+                uint64_t mark;
+
+                if (!wait_for_something(f))
+                        continue;
+                mark = atomic_load(&f->mark_wanted);
+                drain(f);
+                read_details(f);
+                if (f->in_doubt)
+                        on_doubt(f);
+                measure(f);
+                if (mark > f->mark_told) {
+                        struct record *r = put(f, RECORD_MARK, 0);
+
+                        if (r)
+                                r->serial = f->mark_told = mark;
+                }
+                post(f);
+                memset(f->pids, 0, sizeof(f->pids));
+        }
+        return NULL;
+}
+
+static void wake(struct feed *f) {
+        uint64_t one = 1;
+
+        (void)!write(f->wake_fd, &one, sizeof(one));
+}
+
+/* ---- the loop's side -------------------------------------------------------------------------------------------- */
+
+static int say(int fd, enum proc_cn_mcast_op op) {
+        struct {
+                struct nlmsghdr header;
+                struct cn_msg cn;
+                uint32_t op;
+        } message = {
+                .header = { .nlmsg_len = sizeof(message), .nlmsg_type = NLMSG_DONE, .nlmsg_pid = 0 },
+                .cn = { .id = { CN_IDX_PROC, CN_VAL_PROC }, .len = sizeof(message.op) },
+                .op = op,
+        };
+
+        return send(fd, &message, sizeof(message), 0) < 0 ? -errno : 0;
+}
+
+static int open_socket(size_t buffer_bytes) {
+        struct sockaddr_nl address = { .nl_family = AF_NETLINK, .nl_groups = CN_IDX_PROC };
+        int fd = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_CONNECTOR), size, r;
+
+        if (fd < 0)
+                return -errno;
+        size = (int)(buffer_bytes ? buffer_bytes : BUFFER_BYTES) / 2; /* the kernel doubles it: socket(7) */
+        if (buffer_bytes || setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size)) < 0)
+                (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
+        r = bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ? -errno : say(fd, PROC_CN_MCAST_LISTEN);
+        if (r == 0)
+                return fd;
+        (void)close(fd);
+        return r;
+}
+
+/* In another namespace than the first everything seems to work, and nothing ever comes. */
+static bool hears_of(struct feed *f, pid_t child) {
+        uint64_t deadline = monotonic_nsec() + TEST_MSEC * NSEC_PER_MSEC;
+        size_t seen = 0;
+
+        for (;;) {
+                struct pollfd p = { .fd = f->fd, .events = POLLIN };
+                uint64_t now = monotonic_nsec();
+
+                drain(f);
+                for (; f->chunk && seen < f->chunk->n; seen++)
+                        if (f->chunk->records[seen].kind == RECORD_EXIT && f->chunk->records[seen].pid == child)
+                                return true;
+                if (now >= deadline || poll(&p, 1, (int)((deadline - now) / NSEC_PER_MSEC) + 1) <= 0)
+                        return false;
+        }
+}
+
+static bool try_it(struct feed *f) {
+        pid_t child = fork();
+        siginfo_t end;
+        bool heard;
+
+        if (child == 0)
+                _exit(0);
+        if (child < 0)
+                return false;
+        heard = hears_of(f, child);
+        while (waitid(P_PID, (id_t)child, &end, WEXITED) < 0 && errno == EINTR)
+                ;
+        return heard;
+}
+
+static void free_feed(struct feed *f) {
+        struct list *entry;
+
+        while ((entry = list_pop(&f->done)))
+                chunk_free(list_entry(entry, struct chunk, link), f->shared);
+        if (f->chunk)
+                chunk_free(f->chunk, f->shared);
+        if (f->fd >= 0)
+                (void)say(f->fd, PROC_CN_MCAST_IGNORE); /* or the kernel goes on making messages */
+        (void)safe_close(f->fd);
+        (void)safe_close(f->wake_fd);
+        (void)safe_close(f->stat_fd);
+        free(f);
+}
+
+static int open_descriptors(struct feed *f, size_t buffer_bytes) {
+        f->stat_fd = open("/proc/stat", O_RDONLY | O_CLOEXEC);
+        if (f->stat_fd < 0)
+                return -errno;
+        f->base = read_counter(f); /* about: the first look that finds no fork since the one before knows */
+        f->fd = open_socket(buffer_bytes);
+        if (f->fd < 0)
+                return f->fd;
+        f->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        return f->wake_fd < 0 ? -errno : 0;
+}
+
+static int start_thread(struct feed *f) {
+        sigset_t all, before;
+        int r;
+
+        (void)sigfillset(&all);
+        (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+        r = -pthread_create(&f->thread, NULL, thread_main, f);
+        (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+        return r;
+}
+
+static int connector_open(const struct feed_settings *settings, struct mailbox *mailbox, struct feed_shared *shared,
+                          struct feed **ret_feed, char *why, size_t why_size) {
+        struct feed *f = calloc(1, sizeof(*f));
+        int r;
+
+        if (!f)
+                return -ENOMEM;
+        f->mailbox = mailbox;
+        f->shared = shared;
+        f->fd = f->wake_fd = f->stat_fd = -1;
+        list_init(&f->done);
+        for (size_t i = 0; i < CPUS_MAX; i++)
+                f->numbers[i] = NUMBER_UNKNOWN;
+        for (size_t i = 0; i < BATCH; i++) {
+                f->parts[i] = (struct iovec){ f->messages[i], MESSAGE_BYTES };
+                f->headers[i].msg_hdr = (struct msghdr){
+                        .msg_iov = &f->parts[i], .msg_iovlen = 1,
+                        .msg_name = &f->senders[i], .msg_namelen = sizeof(f->senders[i]),
+                };
+        }
+        r = open_descriptors(f, settings->buffer_bytes);
+        if (r < 0)
+                (void)snprintf(why, why_size, "the process connector: %s", strerror(-r));
+        else if (!try_it(f)) {
+                r = -EOPNOTSUPP;
+                (void)snprintf(why, why_size, "the process connector is silent (it speaks in the first pid namespace only)");
+        }
+        if (r == 0) {
+                f->measure_nsec = 1;
+                r = start_thread(f);
+        }
+        if (r < 0) {
+                free_feed(f);
+                return r;
+        }
+        *ret_feed = f;
+        return 0;
+}
+
+static void connector_close(struct feed *f) {
+        atomic_store(&f->ending, true);
+        wake(f);
+        (void)pthread_join(f->thread, NULL);
+        free_feed(f);
+}
+
+static void connector_mark(struct feed *f, uint64_t serial) {
+        atomic_store(&f->mark_wanted, serial);
+        wake(f);
+}
+
+const struct feed_class feed_connector = {
+        .name = "connector",
+        .open = connector_open,
+        .close = connector_close,
+        .mark = connector_mark,
+};

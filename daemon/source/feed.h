@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * A feed tells of all processes of the machine what happens to them: forks, programs, users, names, ends. It has a
+ * thread that takes what the kernel says as soon as it can, reads what would have vanished by the time the loop looks,
+ * and hands records over in chunks, in the kernel's order.
+ *
+ * What the kernel had no room for is counted, and said: a feed never keeps silent about a loss.
+ */
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "mailbox.h"
+#include "process_info.h"
+
+enum record_kind {
+        RECORD_FORK = 1, /* pid, tid, parent: a thread where pid and tid differ */
+        RECORD_EXEC,     /* pid; comm and exe where they could be read */
+        RECORD_EXIT,     /* pid, tid, parent, status: of one thread */
+        RECORD_IDS,      /* pid; ids, where they could be read */
+        RECORD_COMM,     /* pid, tid; comm */
+        RECORD_CORE,     /* pid: it dies and leaves a core dump behind */
+        RECORD_LOST,     /* from here on something is missing */
+        RECORD_FORKS_LOST, /* count: so many forks more that no record told of */
+        RECORD_MARK,     /* serial: all that had happened when it was asked for is behind */
+};
+
+struct record {
+        uint8_t kind;
+        bool knows_comm, knows_exe, knows_ids;
+        pid_t pid, tid;  /* the process, and the thread */
+        pid_t parent;    /* 0: not known */
+        int status;      /* as of wait(2) */
+        uint64_t nsec;   /* CLOCK_MONOTONIC */
+        union {
+                uint64_t serial, count;
+                struct process_ids ids;
+        };
+        char comm[16];
+        uint32_t exe; /* where it is in the chunk's text */
+};
+
+enum { CHUNK_RECORDS = 1024, CHUNK_TEXT = 32 * 1024 };
+
+/* Freed by whoever takes it out of the mailbox. */
+struct chunk {
+        struct list link;
+        size_t n;
+        size_t text_size;
+        struct record records[CHUNK_RECORDS];
+        char text[CHUNK_TEXT];
+};
+
+struct feed_settings {
+        size_t buffer_bytes; /* of the kernel's queue; 0: as the feed likes it */
+};
+
+/* What the loop and the feed's thread share beside messages. */
+struct feed_shared {
+        atomic_bool wants_details; /* programs' names and paths are to be read */
+        atomic_uint n_chunks;      /* handed over, and not freed yet */
+        atomic_ullong n_received, n_lost; /* messages of the kernel */
+};
+
+struct feed;
+
+struct feed_class {
+        const char *name;
+        /* Tries it, on a child of its own: it works once this answers 0. Or a negative errno, and why. */
+        int (*open)(const struct feed_settings *settings, struct mailbox *mailbox, struct feed_shared *shared,
+                    struct feed **ret_feed, char *why, size_t why_size);
+        void (*close)(struct feed *feed);
+        /* Any record of what has happened by now comes before RECORD_MARK. */
+        void (*mark)(struct feed *feed, uint64_t serial);
+};
+
+extern const struct feed_class feed_connector;
+
+static inline void chunk_free(struct chunk *chunk, struct feed_shared *shared) {
+        atomic_fetch_sub(&shared->n_chunks, 1);
+        free(chunk);
+}

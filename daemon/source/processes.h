@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * proc on a feed of all processes: what each is, who follows it, how those ended
+ * that did so a while ago.
+ *
+ *   processes.c        the source: watches, and the feed's records as they come
+ *   process_table.c    processes, what they are (struct profile), and the history
+ *   process_tell.c     who is to be told, and telling it
+ *   process_change.c   what a record does to the table
+ *   process_rescan.c   all that /proc has: at the start, and after a loss
+ *   feed.h             where records come from; connector.c is one
+ *
+ * A watch is made in two steps: the process is opened, and once the feed has told
+ * all that was so by then (struct pending), the table says which it is. So a pid
+ * that is another's meanwhile is never taken for it.
+ *
+ * A fork tells of whose child the new process is, not of who made it: with
+ * CLONE_PARENT that is a sibling. What a process is made to be like - user, name,
+ * program - is therefore known only if its parent and all of that's children are
+ * alike (process_fork()). What isn't known is asked, or is absent.
+ */
+
+#include "barrier.h"
+#include "feed.h"
+#include "hash.h"
+#include "process_subject.h"
+#include "source.h"
+
+/* What processes are like; shared by those that are alike, and never changed. */
+struct profile {
+        unsigned refs;
+        bool knows_ids, knows_comm, knows_exe, knows_cgroup;
+        struct process_ids ids;
+        char comm[16];
+        char *exe, *cgroup; /* NULL where not known */
+};
+
+enum process_state {
+        PROCESS_RUNS,
+        PROCESS_ENDED,
+        PROCESS_REAPED,
+};
+
+struct process {
+        struct hash_node node; /* by pid */
+        struct list history;   /* PROCESS_ENDED and later, the oldest first */
+        struct list interests;
+        struct process *parent; /* that runs; NULL: none is known */
+        struct list children, of_parent; /* of those that run */
+        size_t n_unlike; /* children whose profile is another */
+        struct profile *profile;
+        pid_t pid, parent_pid;
+        enum process_state state;
+        int64_t n_threads; /* that run, if certain */
+        bool is_certain;   /* all forks and ends of its threads were told */
+        bool is_zombie;    /* PROCESS_RUNS: its pidfd has said that it has ended, and a record may tell how */
+        bool knows_status;
+        int status;        /* as of wait(2), of the last thread that ended */
+        uint64_t seen;     /* the last rescan that has found it, or that it came after */
+        uint64_t exit_usec, reap_usec;
+        int pidfd;         /* -1: none */
+};
+
+/* One watch. */
+struct proc_watch {
+        struct subscription *subscription;
+        struct list link;      /* in processes->by_match, or nowhere */
+        struct list interests; /* what it follows */
+        const struct asker *asker;
+        bool by_match;
+        struct process_match match; /* copies */
+        bool tracks;
+        size_t n_running; /* of what it follows */
+        size_t n_told;    /* descendants that it was told of */
+        struct pending *pending;
+        /* What was decided last. */
+        const struct profile *judged;
+        bool matched;
+        uint64_t n_undecided; /* ended, and nobody knows whether they would have matched: to be told as lost */
+};
+
+/* A watch follows a process. */
+struct interest {
+        struct list of_process, of_watch;
+        struct proc_watch *watch;
+        struct process *process;
+        bool is_child;  /* a descendant of what the watch is about */
+        bool was_told;  /* `child` */
+        bool was_hidden; /* the process is another user's by now: `trackerr` has said so */
+};
+
+/* An attach, or a barrier's, that waits for a mark. */
+struct pending {
+        struct list link;
+        uint64_t serial;
+        struct proc_watch *watch;
+        struct process_subject subject; /* pidfd -1: by what it is, or of one that has ended */
+        pid_t pid;
+};
+
+enum feed_state {
+        FEED_CLOSED,
+        FEED_STARTING, /* /proc is being read */
+        FEED_READY,
+        FEED_FAILED,
+};
+
+struct processes {
+        struct source source;
+        struct mux *mux;
+        const struct feed_class *feed_class;
+        struct feed *feed;
+        enum feed_state state;
+        char why[160]; /* FEED_FAILED */
+        struct mailbox mailbox;
+        struct feed_shared shared;
+        uint64_t serial, passed; /* of marks: asked for, and told */
+        struct list pending;     /* by serial */
+        struct barriers barriers;
+
+        struct hash table;
+        struct list history;
+        size_t n_history;
+        struct list by_match;
+        size_t n_interested; /* watches that want to know what processes are */
+
+        int epoll_fd; /* pidfds */
+        struct mux_io io;
+        struct list zombies; /* struct process by .history: their end is to be told at the next mark */
+        uint64_t zombies_serial;
+
+        /* process_rescan.c */
+        struct rescan *rescan; /* under way */
+        bool rescan_again;
+        uint64_t n_rescans;
+        uint64_t n_forks_lost, n_forks_found, n_lost_told;
+};
+
+/* ---- process_table.c ------------------------------------------------------------------------------------------- */
+
+struct profile *profile_ref(struct profile *profile);
+struct profile *profile_unref(struct profile *profile);
+bool profile_equal(const struct profile *a, const struct profile *b);
+/* A copy, or NULL. */
+struct profile *profile_copy(const struct profile *profile);
+struct profile *profile_read(pid_t pid, bool whole);
+
+/* The one that runs; NULL: none is known. */
+struct process *process_find(const struct processes *s, pid_t pid);
+/* The one that ended last. */
+struct process *process_find_ended(const struct processes *s, pid_t pid);
+/* NULL: no memory. Takes the profile over; `parent` may be NULL. */
+struct process *process_make(struct processes *s, pid_t pid, struct process *parent, struct profile *profile);
+/* What a child of it is like, as far as that is certain. */
+struct profile *process_heritage(const struct process *parent);
+/* Takes the profile over. */
+void process_set_profile(struct process *p, struct profile *profile);
+/* It runs no more: into the history. */
+void process_retire(struct processes *s, struct process *p);
+/* Those that nobody follows are forgotten in time. */
+void history_trim(struct processes *s);
+void process_free(struct processes *s, struct process *p);
+int process_open_pidfd(struct processes *s, struct process *p);
+void process_close_pidfd(struct processes *s, struct process *p);
+
+/* ---- process_tell.c ----------------------------------------------------------------------------------------------- */
+
+enum told_note {
+        TELL_FORK,
+        TELL_EXEC,
+        TELL_IDS,
+        TELL_COMM,
+        TELL_CORE,
+};
+
+/* NULL: no memory. */
+struct interest *interest_make(struct proc_watch *w, struct process *p, bool is_child);
+void interest_free(struct interest *i);
+bool watch_may_see(const struct proc_watch *w, const struct process *p);
+/* To all whom it concerns. `before`: what it was like until now, or NULL. */
+void tell_change(struct processes *s, struct process *p, uint64_t note, const struct profile *before, int64_t data,
+                 uint64_t nsec);
+void tell_exit(struct processes *s, struct process *p);
+void tell_reap(struct processes *s, struct process *p);
+/* To one watch, what is past. */
+void tell_late(struct processes *s, struct proc_watch *w, struct process *p);
+/* `child`, to those that follow its parent. */
+void tell_child(struct processes *s, struct process *p);
+/* So many may have ended unseen. */
+void tell_lost(struct processes *s, uint64_t count);
+
+/* ---- process_change.c ------------------------------------------------------------------------------------------- */
+
+void process_on_record(struct processes *s, const struct chunk *chunk, const struct record *r);
+/* All that had happened when it was asked is handled. */
+void process_on_zombies(struct processes *s);
+void process_on_pidfd(struct processes *s, struct process *p, uint32_t events);
+/* Its end was missed; and its status, then. */
+void process_end(struct processes *s, struct process *p, uint64_t realtime_usec);
+uint64_t processes_mark(struct processes *s);
+
+/* ---- process_rescan.c --------------------------------------------------------------------------------------------- */
+
+void rescan_start(struct processes *s);
+void rescan_on_message(struct processes *s, struct list *message);
+void rescan_on_mark(struct processes *s);
+void rescan_close(struct processes *s);
+void rescan_count(struct processes *s);
