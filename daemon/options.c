@@ -12,6 +12,8 @@
 #include "config.h"
 #include "log.h"
 
+enum { PROCESS_BUFFER_MIN = 4096, PROCESS_BUFFER_MAX = 1 << 30 };
+
 /* Where a value came from, for what is said of it. */
 struct origin {
         const char *file; /* NULL: the command line */
@@ -100,12 +102,33 @@ static int set_file_queue(struct options *o, const char *value, struct origin or
         return complain(origin, "file-queue: \"%s\" is neither limited nor unlimited", value);
 }
 
-static int set_process_feed(struct options *o _unused_, const char *value, struct origin origin) {
-        if (strcmp(value, "auto") == 0 || strcmp(value, "pidfd") == 0)
-                return 0; /* the same in this version */
-        if (strcmp(value, "bpf") == 0 || strcmp(value, "connector") == 0)
-                return complain(origin, "process-feed: %s is not part of this version", value);
+static int set_process_feed(struct options *o, const char *value, struct origin origin) {
+        static const char *const names[] = {
+                [PROCESS_FEED_AUTO] = "auto",
+                [PROCESS_FEED_BPF] = "bpf",
+                [PROCESS_FEED_CONNECTOR] = "connector",
+                [PROCESS_FEED_PIDFD] = "pidfd",
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+                if (strcmp(value, names[i]) == 0) {
+                        o->settings.process_feed = (enum process_feed)i;
+                        return 0;
+                }
         return complain(origin, "process-feed: \"%s\" is none of auto, bpf, connector, pidfd", value);
+}
+
+static int set_process_buffer(struct options *o, const char *value, struct origin origin) {
+        char *end;
+        unsigned long long n;
+
+        errno = 0;
+        n = strtoull(value, &end, 10);
+        if (errno || *end || value[0] < '0' || value[0] > '9' || n < PROCESS_BUFFER_MIN || n > PROCESS_BUFFER_MAX)
+                return complain(origin, "process-buffer: \"%s\" is not a number of bytes from %d to %d", value,
+                                PROCESS_BUFFER_MIN, PROCESS_BUFFER_MAX);
+        o->settings.process_buffer = (size_t)n;
+        return 0;
 }
 
 static int set_log_level(struct options *o, const char *value, struct origin origin) {
@@ -127,6 +150,7 @@ static const struct {
         { "mux", set_mux },
         { "file-mechanism", set_file_mechanism },
         { "file-queue", set_file_queue },
+        { "process-buffer", set_process_buffer },
         { "process-feed", set_process_feed },
         { "log-level", set_log_level },
 };
@@ -266,8 +290,9 @@ static const struct option long_options[] = {
         { "mux", required_argument, NULL, 2 },
         { "file-mechanism", required_argument, NULL, 3 },
         { "file-queue", required_argument, NULL, 4 },
-        { "process-feed", required_argument, NULL, 5 },
-        { "log-level", required_argument, NULL, 6 },
+        { "process-buffer", required_argument, NULL, 5 },
+        { "process-feed", required_argument, NULL, 6 },
+        { "log-level", required_argument, NULL, 7 },
         { "config", required_argument, NULL, OPTION_CONFIG },
         { "check-config", no_argument, NULL, OPTION_CHECK_CONFIG },
         { "version", no_argument, NULL, OPTION_VERSION },
@@ -286,7 +311,8 @@ void options_print_help(void) {
         printf("\n"
                "  --file-mechanism=NAME      auto, fanotify (with privileges), or inotify\n"
                "  --file-queue=NAME          fanotify's queue of events: unlimited, or limited\n"
-               "  --process-feed=NAME        auto or pidfd\n"
+               "  --process-feed=NAME        auto, connector, or pidfd\n"
+               "  --process-buffer=BYTES     the kernel's queue of what processes do\n"
                "  --config=FILE              read this file instead of the default ones\n"
                "  --check-config             read the configuration, say what is wrong, and end\n"
                "  --log-level=LEVEL          debug, info, notice, warning, err\n"
@@ -356,5 +382,6 @@ int options_read(struct options *o, int argc, char **argv) {
                 r = read_command_line(o, argc, argv);
         if (o->log_level < 0) /* a private daemon shares its client's terminal */
                 o->log_level = o->mode == MODE_PRIVATE ? LOG_WARNING : LOG_INFO;
+        o->settings.keeps_feed = o->mode == MODE_SYSTEM;
         return r;
 }

@@ -24,6 +24,10 @@
  * it: the rescan goes back to the queue's end, since it holds whenever it is
  * read.
  *
+ * A process's end is told by itself, as is its reap; all else that a watch of one
+ * process has is one event. A watch of many processes counts what there is no room
+ * for: `lost`, once, with how many events that stands for.
+ *
  * Counts are exact: those of what is merged are added.
  */
 
@@ -462,7 +466,51 @@ static void compact(struct queue *queue) {
                                 return;
 }
 
+/* ---- processes ------------------------------------------------------------------------------------- */
+
+#define NOTES_OF_END (KEV_NOTE_EXIT | KEV_NOTE_REAP)
+
+/* The watch's newest event that may take up others. */
+static struct entry *find_absorbing(const struct watch *watch, uint64_t any_of, uint64_t none_of) {
+        for (struct list *link = watch->entries.previous; link != &watch->entries; link = link->previous) {
+                struct entry *entry = list_entry(link, struct entry, in_watch);
+
+                if ((!any_of || entry->event->notes & any_of) && !(entry->event->notes & none_of))
+                        return entry;
+        }
+        return NULL;
+}
+
+/* Of many processes: that there was more, and how much. */
+static bool count_as_lost(struct queue *queue, struct watch *watch, const struct event *event) {
+        struct entry *entry = find_absorbing(watch, KEV_NOTE_LOST, 0);
+        struct event template = {
+                .filter = KEV_FILTER_PROC, .notes = KEV_NOTE_LOST, .count = event->count, .data = ABSENT,
+                .realtime_usec = event->realtime_usec,
+        }, *lost;
+
+        if (entry)
+                entry->more += event->count;
+        else if (event_new(&template, &lost) < 0 || !queue_append(queue, watch, lost))
+                return false;
+        count_merged(queue, 1);
+        return true;
+}
+
+/* Of one process: how it ended is told by itself; all else it did may be told at once. */
+static bool merge_of_process(struct watch *watch, const struct event *event) {
+        struct entry *entry = event->notes & NOTES_OF_END ? NULL : find_absorbing(watch, 0, NOTES_OF_END);
+
+        return entry && merge_into(entry, event);
+}
+
 bool merge_event(struct queue *queue, struct watch *watch, struct event *event) {
+        if (watch->filter == KEV_FILTER_PROC) {
+                if (!(watch->is_of_many ? count_as_lost(queue, watch, event) : merge_of_process(watch, event)))
+                        return false; /* a process has three events at most past the bound */
+                event_unref(event);
+                return true;
+        }
         if (merge_is_single(watch->filter)) {
                 compact_single(watch);
                 if (list_empty(&watch->entries) || !merge_into(first_entry(watch), event))

@@ -11,11 +11,12 @@
  *   single objects (vnode, netdev, timer, user)  one event a watch; notes or'ed
  *   tree   one event a path, where no directory changed its place in between;
  *          then `rescan` for the smallest directories that cover what was merged
- *   proc   never: each process ends once
+ *   proc   exit and reap of one process never, all else it does is one event; a watch
+ *          of many processes has one event, `lost`, that counts the rest
  *
  * What is kept is so at most: the bound, and one event more for each watch. It is
- * two where a process is watched for exit and reap, and for a tree that is gone,
- * which is told beside the rescan.
+ * two for a tree that is gone, which is told beside the rescan, and three for a
+ * watch of one process.
  */
 
 #include "account.h"
@@ -84,6 +85,7 @@ struct watch {
         uint8_t filter;
         uint8_t flags;
         bool disabled;
+        bool is_of_many; /* proc: of more than one process */
         bool starting; /* queue_add() answered 1 */
 };
 

@@ -294,13 +294,15 @@ static void fill_subject(const struct watch *watch, const struct watch_spec *spe
                 .fd = fd,
                 .pid = spec->pid,
                 .data = spec->data,
-                .match = spec->match.given,
+                .match = spec->match.given ? &spec->match : NULL,
                 .waits = spec->notes & KEV_NOTE_BACK,
                 .list = spec->tree.list,
                 .exclude_self = spec->tree.exclude_self,
                 .cross_mounts = spec->tree.cross_mounts,
                 .asker = watch->queue->asker,
         };
+        if (ret->notes & KEV_NOTE_TRACK) /* it is what that tells */
+                ret->notes |= KEV_NOTE_CHILD;
 }
 
 static int make_watch(struct queue *queue, const struct watch_spec *spec, struct watch **ret_watch,
@@ -364,6 +366,7 @@ static int add(struct queue *queue, const struct watch_spec *spec, int fd, struc
         if (r < 0)
                 return r;
         r = fill_watch(watch, spec, refusal);
+        watch->is_of_many = spec->match.given || spec->notes & KEV_NOTE_TRACK;
         if (r == 0) {
                 fill_subject(watch, spec, fd, &subject);
                 r = sources_attach(queue->context->sources, &watch->subscription, &subject, refusal);
@@ -420,6 +423,7 @@ int queue_modify(struct queue *queue, const struct watch_spec *spec, struct refu
                 drop_match(queue, match);
                 return r;
         }
+        watch->is_of_many |= (subject.notes & KEV_NOTE_TRACK) != 0;
         if (spec->tree.given) {
                 bool alike = match_equal(match, watch->match);
 

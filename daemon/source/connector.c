@@ -30,6 +30,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -73,6 +74,7 @@ struct feed {
         uint64_t base;         /* the counter, less n_forks, before anything was lost */
         uint64_t n_forks_lost; /* told of */
         bool drained;
+        bool had_exec; /* in the last round */
         uint64_t measure_nsec, lost_nsec; /* when to look next; when it began. 0: nothing is to be measured */
         uint64_t measured_counter, measured_forks;
         uint64_t pids[PIDS_BITS / 64]; /* who was forked in this round */
@@ -274,9 +276,10 @@ static void read_details_of(struct feed *f, struct chunk *chunk) {
 
                 if (!wants_reading(f, r))
                         continue;
-                if (r->kind == RECORD_EXEC)
+                if (r->kind == RECORD_EXEC) {
                         read_program(chunk, r);
-                else
+                        f->had_exec = true;
+                } else
                         r->knows_ids = process_read_ids(r->pid, &r->ids) == 0;
         }
 }
@@ -316,6 +319,7 @@ static void read_details(struct feed *f) {
         struct chunk *last = f->chunk;
         size_t n = last ? last->n : 0;
 
+        f->had_exec = false;
         list_for_each(entry, &f->done)
                 read_details_of(f, list_entry(entry, struct chunk, link));
         if (last)
@@ -409,7 +413,8 @@ static bool wait_for_something(struct feed *f) {
         if (asked)
                 (void)!read(f->wake_fd, &value, sizeof(value));
         since = monotonic_nsec() - f->posted_nsec;
-        if (!asked && r > 0 && since < 2 * GATHER_USEC * NSEC_PER_USEC) {
+        /* What began a program is gone before long: it is looked at at once. */
+        if (!asked && r > 0 && !f->had_exec && since < 2 * GATHER_USEC * NSEC_PER_USEC) {
                 /* Much is going on: what comes meanwhile costs little. A mark is waited for. */
                 struct pollfd mark = { .fd = f->wake_fd, .events = POLLIN };
 
@@ -455,17 +460,13 @@ static void wake(struct feed *f) {
 /* ---- the loop's side -------------------------------------------------------------------------------------------- */
 
 static int say(int fd, enum proc_cn_mcast_op op) {
-        struct {
-                struct nlmsghdr header;
-                struct cn_msg cn;
-                uint32_t op;
-        } message = {
-                .header = { .nlmsg_len = sizeof(message), .nlmsg_type = NLMSG_DONE, .nlmsg_pid = 0 },
-                .cn = { .id = { CN_IDX_PROC, CN_VAL_PROC }, .len = sizeof(message.op) },
-                .op = op,
+        struct nlmsghdr header = {
+                .nlmsg_len = NLMSG_LENGTH(sizeof(struct cn_msg) + sizeof(op)), .nlmsg_type = NLMSG_DONE,
         };
+        struct cn_msg cn = { .id = { CN_IDX_PROC, CN_VAL_PROC }, .len = sizeof(op) };
+        struct iovec parts[] = { { &header, sizeof(header) }, { &cn, sizeof(cn) }, { &op, sizeof(op) } };
 
-        return send(fd, &message, sizeof(message), 0) < 0 ? -errno : 0;
+        return writev(fd, parts, (int)ARRAY_SIZE(parts)) < 0 ? -errno : 0;
 }
 
 static int open_socket(size_t buffer_bytes) {

@@ -249,7 +249,7 @@ static int check_notes(uint64_t notes, struct refusal *refusal) {
         if (!missing)
                 return 0;
         return refuse(refusal, EOPNOTSUPP,
-                      "notes: \"%s\" needs the process connector or BPF; this version knows exit and reap, by pidfd",
+                      "notes: \"%s\" needs a feed of processes, which is not to be had here: kev status says why",
                       kev_note_name(missing & -missing));
 }
 
@@ -261,8 +261,8 @@ static int pidfd_attach(struct source *source, struct subscription *subscription
         int r;
 
         if (subject->match)
-                return refuse(refusal, EOPNOTSUPP, "match: following processes by what they are needs the process "
-                                                   "connector or BPF; this version watches single pids");
+                return refuse(refusal, EOPNOTSUPP, "match: needs a feed of processes, which is not to be had here: "
+                                                   "kev status says why");
         r = check_notes(subject->notes, refusal);
         if (r == 0)
                 r = process_subject_open(subject, &opened, refusal);
@@ -375,5 +375,4 @@ const struct source_class source_pidfd = {
         .detach = pidfd_detach,
         .registrations = pidfd_registrations,
         .mechanism = pidfd_mechanism,
-        .reason = "the process connector and BPF are not part of this version",
 };

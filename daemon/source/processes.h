@@ -24,6 +24,7 @@
 
 #include "barrier.h"
 #include "feed.h"
+#include "glob.h"
 #include "hash.h"
 #include "process_subject.h"
 #include "source.h"
@@ -31,7 +32,7 @@
 /* What processes are like; shared by those that are alike, and never changed. */
 struct profile {
         unsigned refs;
-        bool knows_ids, knows_comm, knows_exe, knows_cgroup;
+        bool knows_ids, knows_comm;
         struct process_ids ids;
         char comm[16];
         char *exe, *cgroup; /* NULL where not known */
@@ -45,7 +46,7 @@ enum process_state {
 
 struct process {
         struct hash_node node; /* by pid */
-        struct list history;   /* PROCESS_ENDED and later, the oldest first */
+        struct list history;   /* PROCESS_ENDED and later, the oldest first; or in processes->zombies */
         struct list interests;
         struct process *parent; /* that runs; NULL: none is known */
         struct list children, of_parent; /* of those that run */
@@ -53,32 +54,48 @@ struct process {
         struct profile *profile;
         pid_t pid, parent_pid;
         enum process_state state;
-        int64_t n_threads; /* that run, if certain */
-        bool is_certain;   /* all forks and ends of its threads were told */
-        bool is_zombie;    /* PROCESS_RUNS: its pidfd has said that it has ended, and a record may tell how */
+        bool is_certain;   /* it never had a second thread: its end is that of the first */
+        bool is_displaced; /* it has ended, since its number is another's; the record of that is to come */
+        unsigned n_tries;  /* PROCESS_RUNS, in processes->zombies: looks for the record of its end so far */
+        bool first_ended;  /* its first thread has */
         bool knows_status;
         int status;        /* as of wait(2), of the last thread that ended */
         uint64_t seen;     /* the last rescan that has found it, or that it came after */
+        uint64_t forked_nsec; /* CLOCK_MONOTONIC; 0: no record has told */
+        uint64_t start_time;  /* as /proc has it; 0: not read yet */
+        struct profile *before_read; /* its profile was completed by asking; NULL: no, or it has changed since */
+        uint64_t read_nsec;          /* when */
         uint64_t exit_usec, reap_usec;
         int pidfd;         /* -1: none */
+};
+
+enum verdict {
+        VERDICT_NO,
+        VERDICT_YES,
+        VERDICT_UNDECIDED, /* something of it isn't known */
+};
+
+/* What a process has to be like; all that is given. */
+struct process_predicate {
+        struct glob *exe, *comm, *cgroup; /* NULL: any */
+        bool exe_has_slash, cgroup_has_slash;
+        int64_t uid; /* or ABSENT */
 };
 
 /* One watch. */
 struct proc_watch {
         struct subscription *subscription;
-        struct list link;      /* in processes->by_match, or nowhere */
-        struct list interests; /* what it follows */
         const struct asker *asker;
-        bool by_match;
-        struct process_match match; /* copies */
-        bool tracks;
-        size_t n_running; /* of what it follows */
-        size_t n_told;    /* descendants that it was told of */
+        struct list link;      /* in processes->by_match, or nowhere */
+        struct list tracker;   /* in processes->trackers: those of single processes, in force */
+        struct list interests; /* what it follows */
+        size_t n_interests;
+        bool by_match, by_pidfd;
+        struct process_predicate predicate;
+        /* What was said of the last process. */
+        struct profile *judged;
+        enum verdict verdict;
         struct pending *pending;
-        /* What was decided last. */
-        const struct profile *judged;
-        bool matched;
-        uint64_t n_undecided; /* ended, and nobody knows whether they would have matched: to be told as lost */
 };
 
 /* A watch follows a process. */
@@ -104,7 +121,7 @@ enum feed_state {
         FEED_CLOSED,
         FEED_STARTING, /* /proc is being read */
         FEED_READY,
-        FEED_FAILED,
+        FEED_FAILED, /* source.reason says why */
 };
 
 struct processes {
@@ -113,28 +130,30 @@ struct processes {
         const struct feed_class *feed_class;
         struct feed *feed;
         enum feed_state state;
-        char why[160]; /* FEED_FAILED */
         struct mailbox mailbox;
         struct feed_shared shared;
         uint64_t serial, passed; /* of marks: asked for, and told */
         struct list pending;     /* by serial */
         struct barriers barriers;
+        struct mux_deferred idle;
 
         struct hash table;
         struct list history;
         size_t n_history;
-        struct list by_match;
-        size_t n_interested; /* watches that want to know what processes are */
+        struct list by_match, trackers;
 
         int epoll_fd; /* pidfds */
         struct mux_io io;
-        struct list zombies; /* struct process by .history: their end is to be told at the next mark */
-        uint64_t zombies_serial;
+        struct list zombies; /* their pidfds say that they have ended, and a record will tell how */
+        struct mux_timer zombie_timer;
+        size_t n_displaced;
 
         /* process_rescan.c */
+        struct mailbox rescan_mailbox;
         struct rescan *rescan; /* under way */
         bool rescan_again;
         uint64_t n_rescans;
+        bool has_lost;
         uint64_t n_forks_lost, n_forks_found, n_lost_told;
 };
 
@@ -145,7 +164,10 @@ struct profile *profile_unref(struct profile *profile);
 bool profile_equal(const struct profile *a, const struct profile *b);
 /* A copy, or NULL. */
 struct profile *profile_copy(const struct profile *profile);
-struct profile *profile_read(pid_t pid, bool whole);
+/* Fills in what isn't known. */
+void profile_complete(struct profile *profile, struct profile *read);
+/* What /proc says of a process now. NULL: no memory. */
+struct profile *profile_read(pid_t pid);
 
 /* The one that runs; NULL: none is known. */
 struct process *process_find(const struct processes *s, pid_t pid);
@@ -167,44 +189,48 @@ void process_close_pidfd(struct processes *s, struct process *p);
 
 /* ---- process_tell.c ----------------------------------------------------------------------------------------------- */
 
-enum told_note {
-        TELL_FORK,
-        TELL_EXEC,
-        TELL_IDS,
-        TELL_COMM,
-        TELL_CORE,
-};
-
 /* NULL: no memory. */
 struct interest *interest_make(struct proc_watch *w, struct process *p, bool is_child);
 void interest_free(struct interest *i);
 bool watch_may_see(const struct proc_watch *w, const struct process *p);
 /* To all whom it concerns. `before`: what it was like until now, or NULL. */
-void tell_change(struct processes *s, struct process *p, uint64_t note, const struct profile *before, int64_t data,
-                 uint64_t nsec);
+void tell_change(struct processes *s, struct process *p, uint64_t note, struct profile *before, int64_t data);
+/* The process has ended. */
 void tell_exit(struct processes *s, struct process *p);
+/* And was reaped. */
 void tell_reap(struct processes *s, struct process *p);
 /* To one watch, what is past. */
 void tell_late(struct processes *s, struct proc_watch *w, struct process *p);
-/* `child`, to those that follow its parent. */
-void tell_child(struct processes *s, struct process *p);
-/* So many may have ended unseen. */
+/* `child`, to those that track its parent. */
+void tell_child(struct processes *s, struct process *p, struct process *parent);
+/* So many have come and gone unseen. */
 void tell_lost(struct processes *s, uint64_t count);
 
 /* ---- process_change.c ------------------------------------------------------------------------------------------- */
 
 void process_on_record(struct processes *s, const struct chunk *chunk, const struct record *r);
-/* All that had happened when it was asked is handled. */
-void process_on_zombies(struct processes *s);
+void process_on_mark(struct processes *s);
 void process_on_pidfd(struct processes *s, struct process *p, uint32_t events);
-/* Its end was missed; and its status, then. */
+/* It runs no more. How it ended is told as far as that is known. */
 void process_end(struct processes *s, struct process *p, uint64_t realtime_usec);
+
+/* ---- processes.c ----------------------------------------------------------------------------------------------------- */
+
+/* Asks for a mark. All that had happened by now is handled once `passed` has reached the answer. */
 uint64_t processes_mark(struct processes *s);
+void processes_on_mark(struct processes *s, uint64_t serial);
+/* The table has all of them. */
+void processes_on_rescanned(struct processes *s);
+/* Whether anybody wants to know what processes are like. */
+bool processes_are_watched(const struct processes *s);
 
 /* ---- process_rescan.c --------------------------------------------------------------------------------------------- */
 
+int rescan_init(struct processes *s);
+/* Compares the table with /proc, and tells what is missing there. */
 void rescan_start(struct processes *s);
-void rescan_on_message(struct processes *s, struct list *message);
 void rescan_on_mark(struct processes *s);
-void rescan_close(struct processes *s);
+/* What came and went unseen, as far as it is certain by now. */
 void rescan_count(struct processes *s);
+/* No worker is at it any more. */
+void rescan_close(struct processes *s);

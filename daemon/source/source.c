@@ -10,7 +10,8 @@
 #include "log.h"
 
 static const struct source_class *const classes[] = {
-        &source_crossings, &source_fanotify, &source_inotify, &source_deputies, &source_pidfd, &source_rtnetlink, &source_timer, &source_user,
+        &source_crossings, &source_fanotify,  &source_inotify, &source_deputies, &source_processes,
+        &source_pidfd,     &source_rtnetlink, &source_timer,   &source_user,
 };
 
 _Static_assert(ARRAY_SIZE(classes) <= SOURCES_MAX, "struct sources has room for all");
@@ -90,8 +91,11 @@ static int attach_to(struct source *source, struct subscription *subscription, c
 static bool is_allowed(const struct sources *sources, const struct source_class *class,
                        const struct subject *subject) {
         enum file_mechanism m = sources->context.settings.file_mechanism;
+        enum process_feed feed = sources->context.settings.process_feed;
         enum kev_filter filter = subject->filter;
 
+        if (class == &source_pidfd && (feed == PROCESS_FEED_BPF || feed == PROCESS_FEED_CONNECTOR) && subject->fd < 0)
+                return false;
         return (class->filters & 1u << filter) && (class == &source_crossings) == subject->cross_mounts &&
                !((class == &source_inotify || class == &source_deputies) && filter == KEV_FILTER_TREE && m == FILE_MECHANISM_FANOTIFY);
 }

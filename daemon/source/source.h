@@ -19,6 +19,7 @@
 #include "mux.h"
 
 struct broker;
+struct process_match;
 struct source;
 struct workers;
 
@@ -43,7 +44,7 @@ struct subject {
         int fd;           /* a passed descriptor, or -1 */
         int64_t pid;      /* or ABSENT */
         int64_t data;     /* or ABSENT */
-        bool match;       /* by predicate */
+        const struct process_match *match; /* proc: by what they are like; or NULL */
         bool waits;       /* tree: it need not be there yet */
         bool list;        /* tree: what is there already is to be told */
         bool exclude_self; /* tree: what the asker's process does is not */
@@ -118,9 +119,19 @@ enum file_mechanism {
         FILE_MECHANISM_INOTIFY,
 };
 
-/* What the administrator has chosen. */
+enum process_feed {
+        PROCESS_FEED_AUTO,
+        PROCESS_FEED_BPF,
+        PROCESS_FEED_CONNECTOR,
+        PROCESS_FEED_PIDFD, /* none: single processes alone */
+};
+
+/* What the administrator has chosen, and what follows from the daemon's mode. */
 struct source_settings {
         enum file_mechanism file_mechanism;
+        enum process_feed process_feed;
+        size_t process_buffer; /* bytes of the kernel's queue of what processes do; 0: as the feed likes it */
+        bool keeps_feed;       /* also while nobody watches, to know who has ended */
         bool limited_queue; /* fanotify's is no longer than fs.fanotify.max_queued_events */
 };
 
@@ -187,13 +198,14 @@ extern const struct source_class source_deputies;
 extern const struct source_class source_fanotify;
 extern const struct source_class source_inotify;
 extern const struct source_class source_pidfd;
+extern const struct source_class source_processes;
 extern const struct source_class source_rtnetlink;
 extern const struct source_class source_timer;
 extern const struct source_class source_user;
 
 /* ---- all of them, by filter ------------------------------------------------ */
 
-enum { SOURCES_MAX = 8 };
+enum { SOURCES_MAX = 9 };
 
 struct sources {
         struct source_context context;

@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* What becomes of processes: the feed's records, and their pidfds. */
+
+#include <errno.h>
+#include <string.h>
+#include <sys/epoll.h>
+
+#include "processes.h"
+
+enum {
+        ZOMBIE_RETRY_USEC = 500,
+        ZOMBIE_TRIES_MAX = 40, /* the record of an end comes within microseconds, if a processor is to be had */
+        SURE_NSEC = 1000 * 1000,
+};
+
+/* ---- the end ----------------------------------------------------------------------------------------------------------- */
+
+/* A status that comes from the process's own last breath. */
+static void learn_from_pidfd(struct process *p) {
+        struct pidfd_info info;
+        struct process_stat stat;
+
+        if (p->pidfd < 0 || !pidfd_has_ended(p->pidfd)) /* it may be another's, of the same number */
+                return;
+        if (pidfd_has_hung_up(p->pidfd)) {
+                if (pidfd_get_info(p->pidfd, PIDFD_INFO_EXIT, &info) && (info.mask & PIDFD_INFO_EXIT)) {
+                        p->status = info.exit_code;
+                        p->knows_status = true;
+                }
+                return;
+        }
+        if (process_read_stat(p->pid, &stat) < 0 || (stat.status == 0 && !process_may_see_status(p->pid)) ||
+            pidfd_has_hung_up(p->pidfd))
+                return;
+        p->status = stat.status;
+        p->knows_status = true;
+}
+
+void process_end(struct processes *s, struct process *p, uint64_t realtime_usec) {
+        list_remove(&p->history); /* of the zombies */
+        p->n_tries = 0;
+        s->n_displaced -= p->is_displaced;
+        p->is_displaced = false;
+        if (!p->is_certain)
+                learn_from_pidfd(p);
+        p->exit_usec = realtime_usec;
+        process_retire(s, p);
+        tell_exit(s, p);
+        history_trim(s);
+}
+
+/* Its pidfd says that it has ended. How, a record will tell that is just coming. */
+static void await_record(struct processes *s, struct process *p) {
+        if (p->n_tries > 0)
+                return;
+        p->n_tries = 1;
+        p->exit_usec = realtime_nsec() / NSEC_PER_USEC;
+        list_append(&s->zombies, &p->history);
+        (void)processes_mark(s);
+}
+
+static void on_zombie_timer(struct mux_timer *timer) {
+        (void)processes_mark(container_of(timer, struct processes, zombie_timer));
+}
+
+void process_on_mark(struct processes *s) {
+        list_for_each(entry, &s->zombies) {
+                struct process *p = list_entry(entry, struct process, history);
+
+                /* Of several threads the last one's record counts: what is known may be another's. */
+                if ((p->knows_status && (p->is_certain || p->n_tries > 1)) || ++p->n_tries > ZOMBIE_TRIES_MAX ||
+                    pidfd_has_hung_up(p->pidfd)) {
+                        if (!p->knows_status)
+                                learn_from_pidfd(p);
+                        process_end(s, p, p->exit_usec);
+                }
+        }
+        if (!list_empty(&s->zombies) && s->zombie_timer.heap_index == 0)
+                (void)mux_timer_set(s->mux, &s->zombie_timer, monotonic_nsec() + ZOMBIE_RETRY_USEC * NSEC_PER_USEC,
+                                    on_zombie_timer);
+}
+
+void process_on_pidfd(struct processes *s, struct process *p, uint32_t events) {
+        if (p->state == PROCESS_RUNS)
+                await_record(s, p);
+        else if (p->state == PROCESS_ENDED && events & (EPOLLHUP | EPOLLERR))
+                tell_reap(s, p);
+}
+
+/* ---- records ------------------------------------------------------------------------------------------------------------ */
+
+/* What could not be told from its family is asked, while somebody wants to know. */
+static void complete_profile(struct processes *s, struct process *p) {
+        struct profile *now, *read;
+
+        if ((p->profile->knows_ids && p->profile->knows_comm) || !processes_are_watched(s))
+                return;
+        read = profile_read(p->pid);
+        now = read ? profile_copy(p->profile) : NULL;
+        if (now) {
+                p->read_nsec = monotonic_nsec();
+                p->before_read = profile_ref(p->profile);
+                profile_complete(now, read);
+                process_set_profile(p, now);
+        }
+        profile_unref(read);
+}
+
+/* It ended at about the time that it was asked: that may have been another process by then. */
+static void doubt_what_was_read(struct process *p, uint64_t ended_nsec) {
+        if (!p->before_read || ended_nsec >= p->read_nsec + SURE_NSEC)
+                return;
+        process_set_profile(p, take_pointer(&p->before_read));
+}
+
+/* The number is given to another process: the older one has ended, and was reaped. */
+static void displace(struct processes *s, struct process *p) {
+        if (p->first_ended || p->n_tries > 0) {
+                process_end(s, p, realtime_nsec() / NSEC_PER_USEC);
+                return;
+        }
+        p->is_displaced = true; /* a record will tell how */
+        s->n_displaced++;
+}
+
+static void on_fork(struct processes *s, const struct record *r) {
+        struct process *p = process_find(s, r->pid), *parent;
+
+        if (r->tid != r->pid) {
+                if (p)
+                        p->is_certain = false;
+                return;
+        }
+        if (p)
+                displace(s, p);
+        parent = process_find(s, r->parent);
+        p = process_make(s, r->pid, parent, process_heritage(parent));
+        if (!p) {
+                rescan_start(s);
+                return;
+        }
+        p->parent_pid = r->parent;
+        p->forked_nsec = r->nsec;
+        p->seen = s->n_rescans;
+        complete_profile(s, p);
+        if (parent)
+                tell_change(s, parent, KEV_NOTE_FORK, NULL, p->pid);
+        tell_child(s, p, parent);
+}
+
+/* One whose fork was not told of. */
+static struct process *find_or_make(struct processes *s, pid_t pid) {
+        struct process *p = process_find(s, pid);
+
+        if (p)
+                return p;
+        p = process_make(s, pid, NULL, process_heritage(NULL));
+        if (!p)
+                return NULL;
+        p->is_certain = false;
+        p->seen = s->n_rescans;
+        if (s->state == FEED_READY)
+                s->n_forks_found++;
+        return p;
+}
+
+static void on_exec(struct processes *s, const struct chunk *chunk, const struct record *r) {
+        struct process *p = find_or_make(s, r->pid);
+        struct profile *before = p ? profile_ref(p->profile) : NULL, *now = p ? profile_copy(p->profile) : NULL;
+
+        if (now) {
+                now->knows_comm = r->knows_comm;
+                memcpy(now->comm, r->comm, sizeof(now->comm));
+                free(now->exe);
+                now->exe = r->knows_exe ? strdup(chunk->text + r->exe) : NULL;
+                p->first_ended = false;
+                p->before_read = profile_unref(p->before_read);
+                process_set_profile(p, now);
+                tell_change(s, p, KEV_NOTE_EXEC, before, ABSENT);
+        }
+        profile_unref(before);
+}
+
+static void on_comm(struct processes *s, const struct record *r) {
+        struct process *p = r->tid == r->pid ? find_or_make(s, r->pid) : NULL;
+        struct profile *before = p ? profile_ref(p->profile) : NULL, *now = p ? profile_copy(p->profile) : NULL;
+
+        if (now) {
+                now->knows_comm = true;
+                memcpy(now->comm, r->comm, sizeof(now->comm));
+                p->before_read = profile_unref(p->before_read);
+                process_set_profile(p, now);
+                tell_change(s, p, KEV_NOTE_COMM, before, ABSENT);
+        }
+        profile_unref(before);
+}
+
+/* Those of the first thread are the process's. Of one that could not be asked any more they are not known. */
+static void on_ids(struct processes *s, const struct record *r) {
+        struct process *p = r->tid == r->pid ? find_or_make(s, r->pid) : NULL;
+        struct profile *before = p ? profile_ref(p->profile) : NULL, *now = p ? profile_copy(p->profile) : NULL;
+
+        if (now) {
+                now->knows_ids = r->knows_ids;
+                now->ids = r->ids;
+                p->before_read = profile_unref(p->before_read);
+                process_set_profile(p, now);
+                tell_change(s, p, KEV_NOTE_UID, before, ABSENT);
+        }
+        profile_unref(before);
+}
+
+static struct process *find_displaced(struct processes *s, pid_t pid) {
+        for (struct hash_node *n = hash_first(&s->table, hash_u64((uint64_t)pid)); n; n = hash_next(n)) {
+                struct process *p = container_of(n, struct process, node);
+
+                if (p->pid == pid && p->is_displaced)
+                        return p;
+        }
+        return NULL;
+}
+
+static void on_exit_of(struct processes *s, const struct record *r) {
+        struct process *p = s->n_displaced > 0 ? find_displaced(s, r->pid) : NULL;
+        bool was_displaced = p != NULL;
+
+        if (!p)
+                p = process_find(s, r->pid);
+        if (!p && r->tid == r->pid)
+                p = find_or_make(s, r->pid);
+        if (!p)
+                return;
+        p->status = r->status;
+        p->knows_status = true;
+        doubt_what_was_read(p, r->nsec);
+        if (r->tid == r->pid && r->parent > 0)
+                p->parent_pid = r->parent;
+        if (p->is_certain || was_displaced) {
+                process_end(s, p, realtime_nsec() / NSEC_PER_USEC);
+                return;
+        }
+        /* Another thread may go on, or go on as the first one (execve(2)): its pidfd knows. */
+        if (r->tid != r->pid)
+                return;
+        p->first_ended = true;
+        if (process_open_pidfd(s, p) == -ESRCH)
+                process_end(s, p, realtime_nsec() / NSEC_PER_USEC);
+        else if (p->pidfd >= 0 && pidfd_has_ended(p->pidfd))
+                await_record(s, p);
+}
+
+static void on_core(struct processes *s, const struct record *r) {
+        struct process *p = process_find(s, r->pid);
+
+        if (p)
+                tell_change(s, p, KEV_NOTE_CORE, NULL, ABSENT);
+}
+
+void process_on_record(struct processes *s, const struct chunk *chunk, const struct record *r) {
+        switch ((enum record_kind)r->kind) {
+        case RECORD_FORK:
+                on_fork(s, r);
+                break;
+        case RECORD_EXEC:
+                on_exec(s, chunk, r);
+                break;
+        case RECORD_EXIT:
+                on_exit_of(s, r);
+                break;
+        case RECORD_IDS:
+                on_ids(s, r);
+                break;
+        case RECORD_COMM:
+                on_comm(s, r);
+                break;
+        case RECORD_CORE:
+                on_core(s, r);
+                break;
+        case RECORD_LOST:
+                rescan_start(s);
+                break;
+        case RECORD_FORKS_LOST:
+                s->n_forks_lost += r->count;
+                rescan_count(s);
+                break;
+        case RECORD_MARK:
+                processes_on_mark(s, r->serial);
+                break;
+        }
+}

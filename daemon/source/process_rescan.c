@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * All processes that there are, from /proc: at the start, and after the feed has lost something. A worker reads; once
+ * the feed has told all that had happened by then, what it found and what is known are compared. Who is known to run
+ * and isn't there has ended, nobody knows how. Who is there and isn't known is new.
+ */
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "processes.h"
+#include "workers.h"
+
+enum { SAME_NSEC = 50 * 1000 * 1000 }; /* clock ticks are 10 ms; a fork is told a little later than it begins */
+
+struct found {
+        pid_t pid;
+        struct process_stat stat;
+        bool knows_status;
+        struct profile *profile;
+};
+
+struct rescan {
+        struct work work;
+        struct list message;
+        struct processes *s;
+        uint64_t since_usec; /* realtime */
+        uint64_t mark;       /* 0: still at work */
+        int error;
+        size_t n, capacity;
+        struct found *found;
+};
+
+/* ---- the worker -------------------------------------------------------------------------------------------------- */
+
+static bool add_found(struct rescan *r, pid_t pid) {
+        struct found *f;
+
+        if (r->n == r->capacity) {
+                size_t capacity = MAX(r->capacity * 2, (size_t)256);
+                struct found *found = realloc(r->found, capacity * sizeof(*found));
+
+                if (!found)
+                        return false;
+                r->found = found;
+                r->capacity = capacity;
+        }
+        f = &r->found[r->n];
+        *f = (struct found){ .pid = pid };
+        if (process_read_stat(pid, &f->stat) < 0)
+                return true; /* it has ended meanwhile */
+        f->knows_status = f->stat.state == 'Z' && (f->stat.status != 0 || process_may_see_status(pid));
+        f->profile = profile_read(pid);
+        if (!f->profile)
+                return false;
+        r->n++;
+        return true;
+}
+
+static void run(struct work *work) {
+        struct rescan *r = container_of(work, struct rescan, work);
+        DIR *proc = opendir("/proc");
+        struct dirent *entry;
+
+        r->error = proc ? 0 : errno;
+        while (proc && r->error == 0 && (entry = readdir(proc)))
+                if (entry->d_name[strspn(entry->d_name, "0123456789")] == 0 &&
+                    !add_found(r, (pid_t)strtol(entry->d_name, NULL, 10)))
+                        r->error = ENOMEM;
+        if (proc)
+                (void)closedir(proc);
+        mailbox_post(&r->s->rescan_mailbox, &r->message);
+}
+
+/* ---- comparing ------------------------------------------------------------------------------------------------------ */
+
+static uint64_t clock_nsec(clockid_t clock) {
+        struct timespec t;
+
+        (void)clock_gettime(clock, &t);
+        return (uint64_t)t.tv_sec * NSEC_PER_SEC + (uint64_t)t.tv_nsec;
+}
+
+static bool is_same(struct process *p, const struct found *f) {
+        uint64_t start, asleep;
+
+        if (p->start_time)
+                return p->start_time == f->stat.start_time;
+        if (!p->forked_nsec)
+                return true;
+        asleep = clock_nsec(CLOCK_BOOTTIME) - clock_nsec(CLOCK_MONOTONIC);
+        start = f->stat.start_time * (NSEC_PER_SEC / (uint64_t)sysconf(_SC_CLK_TCK));
+        start = start > asleep ? start - asleep : 0;
+        return start < p->forked_nsec + SAME_NSEC && start + SAME_NSEC > p->forked_nsec;
+}
+
+static void end_unseen(struct processes *s, struct process *p) {
+        p->knows_status = false;
+        process_end(s, p, realtime_nsec() / NSEC_PER_USEC);
+}
+
+static void on_new(struct processes *s, struct rescan *r, struct found *f) {
+        struct process *ended = process_find_ended(s, f->pid), *parent, *p;
+
+        if (ended && ended->exit_usec >= r->since_usec) /* that was told since */
+                return;
+        parent = process_find(s, (pid_t)f->stat.parent);
+        p = process_make(s, f->pid, parent, take_pointer(&f->profile));
+        if (!p) {
+                log_warning("no memory for a process: what becomes of it won't be told");
+                return;
+        }
+        p->parent_pid = (pid_t)f->stat.parent;
+        p->is_certain = false;
+        p->start_time = f->stat.start_time;
+        p->seen = s->n_rescans;
+        if (s->has_lost) {
+                s->n_forks_found += (uint64_t)MAX(f->stat.n_threads, 1);
+                tell_child(s, p, parent);
+        }
+        if (f->stat.state != 'Z')
+                return;
+        p->knows_status = f->knows_status;
+        p->status = f->stat.status;
+        process_end(s, p, realtime_nsec() / NSEC_PER_USEC);
+}
+
+static void on_known(struct processes *s, struct process *p, struct found *f) {
+        p->seen = s->n_rescans;
+        p->start_time = f->stat.start_time;
+        if (!p->profile->knows_ids || !p->profile->knows_comm)
+                process_set_profile(p, take_pointer(&f->profile));
+        if (f->stat.state != 'Z' || p->n_tries > 0)
+                return;
+        if (f->knows_status) {
+                p->knows_status = true;
+                p->status = f->stat.status;
+        }
+        process_end(s, p, realtime_nsec() / NSEC_PER_USEC);
+}
+
+static void compare(struct processes *s, struct rescan *r) {
+        for (size_t i = 0; i < r->n; i++) {
+                struct found *f = &r->found[i];
+                struct process *p = process_find(s, f->pid);
+
+                if (p && p->seen < s->n_rescans && !is_same(p, f)) {
+                        end_unseen(s, p);
+                        p = NULL;
+                }
+                if (!p)
+                        on_new(s, r, f);
+                else if (p->seen < s->n_rescans)
+                        on_known(s, p, f);
+        }
+        hash_for_each(node, &s->table) {
+                struct process *p = container_of(node, struct process, node);
+
+                if (p->state == PROCESS_RUNS && p->seen < s->n_rescans && p->n_tries == 0)
+                        end_unseen(s, p);
+        }
+}
+
+static void free_rescan(struct rescan *r) {
+        for (size_t i = 0; i < r->n; i++)
+                profile_unref(r->found[i].profile);
+        free(r->found);
+        free(r);
+}
+
+/* ---- the loop -------------------------------------------------------------------------------------------------------- */
+
+static void on_message(struct mailbox *mailbox) {
+        struct processes *s = container_of(mailbox, struct processes, rescan_mailbox);
+        struct list *entry;
+
+        while ((entry = mailbox_take(mailbox)))
+                list_entry(entry, struct rescan, message)->mark = processes_mark(s);
+}
+
+int rescan_init(struct processes *s) {
+        return mailbox_open(&s->rescan_mailbox, s->mux, on_message);
+}
+
+void rescan_start(struct processes *s) {
+        struct rescan *r;
+
+        s->has_lost |= s->state == FEED_READY;
+        if (s->rescan) {
+                s->rescan_again = true;
+                return;
+        }
+        s->rescan_again = false;
+        r = calloc(1, sizeof(*r));
+        if (r) {
+                r->work.run = run;
+                r->s = s;
+                r->since_usec = realtime_nsec() / NSEC_PER_USEC;
+                list_init(&r->work.link);
+                list_init(&r->message);
+        }
+        if (!r || workers_submit(s->source.context->workers, s->source.context->uid, &r->work) < 0) {
+                log_warning("what became of processes that a loss was about can't be found out");
+                free(r);
+                return;
+        }
+        s->n_rescans++;
+        s->rescan = r;
+}
+
+void rescan_on_mark(struct processes *s) {
+        struct rescan *r = s->rescan;
+
+        if (!r || r->mark == 0 || s->passed < r->mark)
+                return;
+        s->rescan = NULL;
+        if (r->error)
+                log_warning("/proc can't be read: %s", strerror(r->error));
+        else
+                compare(s, r);
+        free_rescan(r);
+        if (s->rescan_again)
+                rescan_start(s);
+        rescan_count(s);
+        processes_on_rescanned(s);
+}
+
+void rescan_count(struct processes *s) {
+        uint64_t lost = s->n_forks_lost > s->n_forks_found ? s->n_forks_lost - s->n_forks_found : 0;
+
+        if (s->rescan || lost <= s->n_lost_told)
+                return;
+        tell_lost(s, lost - s->n_lost_told);
+        s->n_lost_told = lost;
+}
+
+void rescan_close(struct processes *s) {
+        struct list *entry;
+
+        while ((entry = mailbox_take(&s->rescan_mailbox)))
+                ;
+        if (s->rescan)
+                free_rescan(s->rescan);
+        s->rescan = NULL;
+        mailbox_close(&s->rescan_mailbox);
+}

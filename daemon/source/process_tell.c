@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Who is to be told what becomes of a process, and telling it. */
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "processes.h"
+
+enum { DESCENDANTS_MAX = 65536 }; /* that one watch follows at a time */
+
+/* ---- who follows it ------------------------------------------------------------------------------------------------ */
+
+struct interest *interest_make(struct proc_watch *w, struct process *p, bool is_child) {
+        struct interest *i = calloc(1, sizeof(*i));
+
+        if (!i)
+                return NULL;
+        i->watch = w;
+        i->process = p;
+        i->is_child = is_child;
+        list_append(&p->interests, &i->of_process);
+        list_append(&w->interests, &i->of_watch);
+        w->n_interests++;
+        return i;
+}
+
+void interest_free(struct interest *i) {
+        list_remove(&i->of_process);
+        list_remove(&i->of_watch);
+        i->watch->n_interests--;
+        free(i);
+}
+
+/* Those who have a pidfd may know what it tells: the root of such a watch is theirs. */
+static bool is_given(const struct interest *i) {
+        return i->watch->by_pidfd && !i->is_child;
+}
+
+bool watch_may_see(const struct proc_watch *w, const struct process *p) {
+        return w->asker->uid == 0 || (p->profile->knows_ids && process_ids_are(&p->profile->ids, w->asker->uid));
+}
+
+static bool interest_may_see(const struct interest *i) {
+        return is_given(i) || watch_may_see(i->watch, i->process);
+}
+
+static bool follows(const struct proc_watch *w, const struct process *p) {
+        list_for_each(entry, &p->interests)
+                if (list_entry(entry, struct interest, of_process)->watch == w)
+                        return true;
+        return false;
+}
+
+/* ---- what it is about ------------------------------------------------------------------------------------------------ */
+
+/* A glob without a slash is about the last name. */
+static enum verdict match_text(struct glob *glob, bool has_slash, const char *text) {
+        const char *name;
+
+        if (!glob)
+                return VERDICT_YES;
+        if (!text)
+                return VERDICT_UNDECIDED;
+        name = has_slash ? NULL : strrchr(text, '/');
+        return glob_matches(glob, name && name[1] ? name + 1 : text) ? VERDICT_YES : VERDICT_NO;
+}
+
+static enum verdict judge(const struct process_predicate *m, const struct profile *profile) {
+        enum verdict verdicts[] = {
+                m->uid == ABSENT      ? VERDICT_YES :
+                !profile->knows_ids   ? VERDICT_UNDECIDED :
+                (int64_t)profile->ids.real == m->uid ? VERDICT_YES :
+                                                       VERDICT_NO,
+                match_text(m->comm, true, profile->knows_comm ? profile->comm : NULL),
+                match_text(m->exe, m->exe_has_slash, profile->exe),
+                match_text(m->cgroup, m->cgroup_has_slash, profile->cgroup),
+        };
+        enum verdict all = VERDICT_YES;
+
+        for (size_t i = 0; i < ARRAY_SIZE(verdicts); i++) {
+                if (verdicts[i] == VERDICT_NO)
+                        return VERDICT_NO;
+                if (verdicts[i] == VERDICT_UNDECIDED)
+                        all = VERDICT_UNDECIDED;
+        }
+        return all;
+}
+
+/* Many processes are alike: what was said of the last one is kept. */
+static enum verdict judge_process(struct proc_watch *w, struct profile *profile) {
+        if (w->judged != profile) {
+                profile_unref(w->judged);
+                w->judged = profile_ref(profile);
+                w->verdict = judge(&w->predicate, profile);
+        }
+        return w->verdict;
+}
+
+/* ---- reports --------------------------------------------------------------------------------------------------------- */
+
+static int64_t known_or_absent(int64_t value) {
+        return value > 0 ? value : ABSENT;
+}
+
+static void describe(const struct process *p, struct event_process *ret) {
+        const struct profile *profile = p->profile;
+
+        *ret = (struct event_process){
+                .pid = p->pid,
+                .parent = known_or_absent(p->parent_pid),
+                .uid = profile->knows_ids ? (int64_t)profile->ids.real : ABSENT,
+                .exit_code = ABSENT,
+                .signal = ABSENT,
+                .comm = profile->knows_comm ? profile->comm : NULL,
+                .exe = profile->exe,
+                .cgroup = profile->cgroup,
+        };
+}
+
+static void describe_end(const struct process *p, struct event_process *process, struct report *report) {
+        if (!p->knows_status)
+                return;
+        report->data = p->status;
+        if ((p->status & 0x7f) == 0)
+                process->exit_code = p->status >> 8 & 0xff;
+        else {
+                process->signal = p->status & 0x7f;
+                process->core_dumped = p->status & 0x80;
+        }
+}
+
+static uint64_t now_usec(void) {
+        return realtime_nsec() / NSEC_PER_USEC;
+}
+
+static void tell(struct processes *s, struct proc_watch *w, struct report *report, uint32_t flags) {
+        report->flags = flags;
+        source_report(&s->source, w->subscription, report);
+}
+
+/* `trackerr`: it is not to be followed any more. Of the watch's own process that is the end. */
+static void tell_lost_track(struct processes *s, struct proc_watch *w, const struct process *p, bool end) {
+        struct event_process process = {
+                .pid = p->pid, .parent = ABSENT, .uid = ABSENT, .exit_code = ABSENT, .signal = ABSENT,
+        };
+        struct report report = REPORT_INIT;
+
+        report.notes = KEV_NOTE_TRACKERR;
+        report.process = &process;
+        report.realtime_usec = now_usec();
+        tell(s, w, &report, end ? KEV_FLAG_EOF : 0);
+        report_done(&report);
+}
+
+/* Told once it may be. */
+static void tell_child_to(struct processes *s, struct interest *i) {
+        struct process *p = i->process;
+        struct event_process process;
+        struct report report = REPORT_INIT;
+
+        if (!i->is_child || i->was_told || !interest_may_see(i))
+                return;
+        i->was_told = true;
+        describe(p, &process);
+        report.notes = KEV_NOTE_CHILD;
+        report.data = process.parent;
+        report.process = &process;
+        report.realtime_usec = now_usec();
+        tell(s, i->watch, &report, 0);
+        report_done(&report);
+}
+
+static void follow_child(struct processes *s, struct proc_watch *w, struct process *p) {
+        struct interest *i = NULL;
+
+        if (follows(w, p))
+                return;
+        if (w->n_interests < DESCENDANTS_MAX)
+                i = interest_make(w, p, true);
+        if (!i) {
+                tell_lost_track(s, w, p, false);
+                return;
+        }
+        tell_child_to(s, i);
+        if (w->subscription->notes & KEV_NOTE_REAP)
+                (void)process_open_pidfd(s, p);
+}
+
+void tell_child(struct processes *s, struct process *p, struct process *parent) {
+        if (!parent)
+                return;
+        list_for_each(entry, &parent->interests) {
+                struct proc_watch *w = list_entry(entry, struct interest, of_process)->watch;
+
+                if (w->subscription->notes & KEV_NOTE_TRACK)
+                        follow_child(s, w, p);
+        }
+        list_for_each(entry, &s->by_match) {
+                struct proc_watch *w = list_entry(entry, struct proc_watch, link);
+
+                if (w->subscription->notes & KEV_NOTE_TRACK && watch_may_see(w, parent) &&
+                    judge_process(w, parent->profile) == VERDICT_YES)
+                        follow_child(s, w, p);
+        }
+}
+
+/* Another user's by now, or its own again. */
+static void check_sight(struct processes *s, struct interest *i) {
+        bool may_see = interest_may_see(i);
+
+        if (!may_see && !i->was_hidden && (i->was_told || !i->is_child))
+                tell_lost_track(s, i->watch, i->process, !i->is_child && i->watch->n_interests == 1);
+        i->was_hidden = !may_see;
+        tell_child_to(s, i);
+}
+
+void tell_change(struct processes *s, struct process *p, uint64_t note, struct profile *before, int64_t data) {
+        struct event_process process;
+        struct report report = REPORT_INIT;
+
+        if (list_empty(&p->interests) && list_empty(&s->by_match))
+                return;
+        describe(p, &process);
+        report.notes = note;
+        report.data = data;
+        report.process = &process;
+        report.realtime_usec = now_usec();
+        list_for_each(entry, &p->interests) {
+                struct interest *i = list_entry(entry, struct interest, of_process);
+
+                if (note == KEV_NOTE_UID)
+                        check_sight(s, i);
+                if (i->watch->subscription->notes & note && interest_may_see(i))
+                        tell(s, i->watch, &report, 0);
+        }
+        list_for_each(entry, &s->by_match) {
+                struct proc_watch *w = list_entry(entry, struct proc_watch, link);
+
+                if (!(w->subscription->notes & note) || !watch_may_see(w, p) || follows(w, p))
+                        continue;
+                if ((before && judge_process(w, before) == VERDICT_YES) || judge_process(w, p->profile) == VERDICT_YES)
+                        tell(s, w, &report, 0);
+        }
+        report_done(&report);
+}
+
+/* To those that follow it; ends what they know of it, where nothing more is to come. */
+static void tell_followers(struct processes *s, struct process *p, struct report *report) {
+        list_for_each(entry, &p->interests) {
+                struct interest *i = list_entry(entry, struct interest, of_process);
+                struct proc_watch *w = i->watch;
+                bool goes_on = report->notes == KEV_NOTE_EXIT && w->subscription->notes & KEV_NOTE_REAP;
+                bool is_last = !w->by_match && w->n_interests == 1 && !goes_on;
+
+                if (w->subscription->notes & report->notes && interest_may_see(i))
+                        tell(s, w, report, is_last ? KEV_FLAG_EOF : 0);
+                else if (is_last) /* but not to be seen */
+                        tell_lost_track(s, w, p, true);
+                if (!goes_on)
+                        interest_free(i);
+        }
+}
+
+static void tell_lost_to(struct processes *s, struct proc_watch *w, uint64_t count) {
+        struct report report = REPORT_INIT;
+
+        report.notes = KEV_NOTE_LOST;
+        report.count = count;
+        report.realtime_usec = now_usec();
+        tell(s, w, &report, 0);
+        report_done(&report);
+}
+
+static void tell_matching(struct processes *s, struct process *p, struct report *report) {
+        list_for_each(entry, &s->by_match) {
+                struct proc_watch *w = list_entry(entry, struct proc_watch, link);
+                enum verdict verdict;
+
+                if (!(w->subscription->notes & report->notes) || follows(w, p))
+                        continue;
+                if (watch_may_see(w, p))
+                        verdict = judge_process(w, p->profile);
+                else
+                        verdict = p->profile->knows_ids ? VERDICT_NO : VERDICT_UNDECIDED;
+                if (verdict == VERDICT_YES)
+                        tell(s, w, report, 0);
+                else if (verdict == VERDICT_UNDECIDED && report->notes == KEV_NOTE_EXIT)
+                        tell_lost_to(s, w, 1);
+        }
+}
+
+/* Whether anybody waits for it to be reaped: then a pidfd will tell. */
+static bool is_reap_wanted(const struct processes *s, const struct process *p) {
+        list_for_each(entry, &p->interests)
+                if (list_entry(entry, struct interest, of_process)->watch->subscription->notes & KEV_NOTE_REAP)
+                        return true;
+        list_for_each(entry, &s->by_match)
+                if (list_entry(entry, struct proc_watch, link)->subscription->notes & KEV_NOTE_REAP)
+                        return true;
+        return false;
+}
+
+/* What has that number and has not ended is another process: this one was reaped. */
+static bool is_zombie(struct processes *s, struct process *p) {
+        return process_open_pidfd(s, p) == 0 && pidfd_has_ended(p->pidfd) && !pidfd_has_hung_up(p->pidfd);
+}
+
+void tell_exit(struct processes *s, struct process *p) {
+        struct event_process process;
+        struct report report = REPORT_INIT;
+        bool reap_wanted;
+
+        if (list_empty(&p->interests) && list_empty(&s->by_match))
+                return;
+        reap_wanted = is_reap_wanted(s, p);
+        describe(p, &process);
+        describe_end(p, &process, &report);
+        report.notes = KEV_NOTE_EXIT;
+        report.process = &process;
+        report.realtime_usec = p->exit_usec;
+        tell_matching(s, p, &report);
+        tell_followers(s, p, &report);
+        report_done(&report);
+        if (!reap_wanted)
+                process_close_pidfd(s, p);
+        else if (!is_zombie(s, p))
+                tell_reap(s, p);
+}
+
+void tell_reap(struct processes *s, struct process *p) {
+        struct event_process process;
+        struct report report = REPORT_INIT;
+
+        p->state = PROCESS_REAPED;
+        p->reap_usec = now_usec();
+        process_close_pidfd(s, p);
+        describe(p, &process);
+        describe_end(p, &process, &report);
+        report.notes = KEV_NOTE_REAP;
+        report.process = &process;
+        report.realtime_usec = p->reap_usec;
+        tell_matching(s, p, &report);
+        tell_followers(s, p, &report);
+        report_done(&report);
+}
+
+void tell_late(struct processes *s, struct proc_watch *w, struct process *p) {
+        bool wants_reap = w->subscription->notes & KEV_NOTE_REAP, is_there = wants_reap && is_zombie(s, p);
+        struct event_process process;
+        struct report report = REPORT_INIT;
+
+        describe(p, &process);
+        describe_end(p, &process, &report);
+        report.notes = KEV_NOTE_EXIT;
+        report.process = &process;
+        report.realtime_usec = p->exit_usec;
+        if (w->subscription->notes & KEV_NOTE_EXIT)
+                tell(s, w, &report, wants_reap ? 0 : KEV_FLAG_EOF);
+        report_done(&report);
+        if (!wants_reap || (is_there && interest_make(w, p, false))) /* the pidfd will tell */
+                return;
+        process_close_pidfd(s, p);
+        report = REPORT_INIT;
+        describe_end(p, &process, &report);
+        report.notes = KEV_NOTE_REAP;
+        report.process = &process;
+        report.realtime_usec = p->reap_usec ? p->reap_usec : now_usec();
+        tell(s, w, &report, KEV_FLAG_EOF);
+        report_done(&report);
+}
+
+void tell_lost(struct processes *s, uint64_t count) {
+        list_for_each(entry, &s->by_match)
+                tell_lost_to(s, list_entry(entry, struct proc_watch, link), count);
+        list_for_each(entry, &s->trackers) {
+                struct proc_watch *w = list_entry(entry, struct proc_watch, tracker);
+
+                if (w->subscription->notes & KEV_NOTE_TRACK)
+                        tell_lost_to(s, w, count);
+        }
+}

@@ -1,0 +1,463 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The source of proc watches on a feed: processes.h has the design. */
+
+#include "processes.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+
+#include "log.h"
+#include "watch_spec.h"
+
+enum { EVENTS_A_TURN = 256 };
+
+static struct processes *processes_of(const struct source *source) {
+        return container_of(source, struct processes, source);
+}
+
+/* ---- marks ----------------------------------------------------------------------------------------------------------- */
+
+uint64_t processes_mark(struct processes *s) {
+        s->feed_class->mark(s->feed, ++s->serial);
+        return s->serial;
+}
+
+bool processes_are_watched(const struct processes *s) {
+        return s->source.n_subscriptions > 0;
+}
+
+static void run_pending(struct processes *s);
+
+void processes_on_mark(struct processes *s, uint64_t serial) {
+        s->passed = serial;
+        process_on_mark(s);
+        rescan_on_mark(s);
+        if (s->state == FEED_READY)
+                run_pending(s);
+        barriers_check(&s->barriers);
+}
+
+/* ---- the feed -------------------------------------------------------------------------------------------------------- */
+
+static void on_chunks(struct mailbox *mailbox) {
+        struct processes *s = container_of(mailbox, struct processes, mailbox);
+        struct list *entry;
+
+        while ((entry = mailbox_take(mailbox))) {
+                struct chunk *chunk = list_entry(entry, struct chunk, link);
+
+                for (size_t i = 0; i < chunk->n; i++)
+                        process_on_record(s, chunk, &chunk->records[i]);
+                chunk_free(chunk, &s->shared);
+        }
+}
+
+static void on_pidfds(struct mux_io *io, unsigned events _unused_) {
+        struct processes *s = container_of(io, struct processes, io);
+        struct epoll_event ready[EVENTS_A_TURN];
+        int n;
+
+        do {
+                n = epoll_wait(s->epoll_fd, ready, EVENTS_A_TURN, 0);
+                for (int i = 0; i < n; i++)
+                        process_on_pidfd(s, ready[i].data.ptr, ready[i].events);
+        } while (n == EVENTS_A_TURN);
+}
+
+static int open_mailboxes(struct processes *s) {
+        int r = mailbox_open(&s->mailbox, s->mux, on_chunks);
+
+        if (r < 0)
+                return r;
+        r = rescan_init(s);
+        if (r < 0)
+                mailbox_close(&s->mailbox);
+        return r;
+}
+
+/* Once; what it can't do is remembered. */
+static void start_feed(struct processes *s) {
+        const struct source_settings *settings = &s->source.context->settings;
+        struct feed_settings feed_settings = { .buffer_bytes = settings->process_buffer };
+        int r;
+
+        if (s->state != FEED_CLOSED)
+                return;
+        r = open_mailboxes(s);
+        if (r == 0) {
+                r = s->feed_class->open(&feed_settings, &s->mailbox, &s->shared, &s->feed, s->source.reason, sizeof(s->source.reason));
+                if (r < 0) {
+                        mailbox_close(&s->mailbox);
+                        rescan_close(s);
+                }
+        }
+        if (r < 0) {
+                s->state = FEED_FAILED;
+                if (!s->source.reason[0])
+                        (void)snprintf(s->source.reason, sizeof(s->source.reason), "%s: %s", s->feed_class->name, strerror(-r));
+                log_info("processes can't be followed: %s", s->source.reason);
+                return;
+        }
+        s->state = FEED_STARTING;
+        rescan_start(s);
+}
+
+static void stop_feed(struct processes *s) {
+        struct list *entry;
+
+        if (s->state != FEED_STARTING && s->state != FEED_READY)
+                return;
+        s->feed_class->close(s->feed);
+        while ((entry = mailbox_take(&s->mailbox)))
+                chunk_free(list_entry(entry, struct chunk, link), &s->shared);
+        mailbox_close(&s->mailbox);
+        rescan_close(s);
+        mux_timer_clear(s->mux, &s->zombie_timer);
+        hash_for_each(node, &s->table)
+                process_free(s, container_of(node, struct process, node));
+        s->state = FEED_CLOSED;
+        s->has_lost = false;
+        s->n_forks_lost = s->n_forks_found = s->n_lost_told = 0;
+}
+
+void processes_on_rescanned(struct processes *s) {
+        if (s->state != FEED_STARTING)
+                return;
+        s->state = FEED_READY;
+        run_pending(s);
+}
+
+/* Elsewhere than in a system daemon there is a feed as long as somebody needs it. */
+static void on_idle(struct mux_deferred *deferred) {
+        struct processes *s = container_of(deferred, struct processes, idle);
+
+        if (s->source.n_subscriptions == 0 && !s->source.context->settings.keeps_feed && !s->rescan)
+                stop_feed(s);
+}
+
+/* ---- attach ------------------------------------------------------------------------------------------------------------ */
+
+static void free_watch(struct processes *s, struct proc_watch *w) {
+        struct pending *pending = take_pointer(&w->pending);
+
+        if (pending) {
+                (void)safe_close(pending->subject.pidfd);
+                list_remove(&pending->link);
+                free(pending);
+        }
+        while (!list_empty(&w->interests)) {
+                struct interest *i = list_entry(w->interests.next, struct interest, of_watch);
+                struct process *p = i->process;
+
+                interest_free(i);
+                if (list_empty(&p->interests) && p->state != PROCESS_RUNS)
+                        process_close_pidfd(s, p);
+        }
+        list_remove(&w->link);
+        list_remove(&w->tracker);
+        glob_free(w->predicate.exe);
+        glob_free(w->predicate.comm);
+        glob_free(w->predicate.cgroup);
+        profile_unref(w->judged);
+        free(w);
+}
+
+static int make_glob(const char *name, const char *text, struct glob **ret, struct refusal *refusal) {
+        int r = text ? glob_new(text, ret) : 0;
+
+        if (r == -EINVAL)
+                return refuse(refusal, EINVAL, "match.%s: \"%.80s\" is not a glob", name, text);
+        return r < 0 ? refuse(refusal, -r, "no memory") : 0;
+}
+
+static int make_predicate(const struct process_match *match, struct process_predicate *m, struct refusal *refusal) {
+        int r = make_glob("exe", match->exe, &m->exe, refusal);
+
+        if (r == 0)
+                r = make_glob("comm", match->comm, &m->comm, refusal);
+        if (r == 0)
+                r = make_glob("cgroup", match->cgroup, &m->cgroup, refusal);
+        m->exe_has_slash = match->exe && strchr(match->exe, '/');
+        m->cgroup_has_slash = match->cgroup && strchr(match->cgroup, '/');
+        m->uid = match->uid;
+        return r;
+}
+
+static int make_watch(struct subscription *subscription, const struct subject *subject, struct proc_watch **ret,
+                      struct refusal *refusal) {
+        struct proc_watch *w = calloc(1, sizeof(*w));
+        struct pending *pending = calloc(1, sizeof(*pending));
+
+        if (!w || !pending) {
+                free(w);
+                free(pending);
+                return refuse(refusal, ENOMEM, "no memory");
+        }
+        w->subscription = subscription;
+        w->asker = subject->asker;
+        w->by_match = subject->match != NULL;
+        w->by_pidfd = subject->fd >= 0;
+        w->pending = pending;
+        list_init(&w->link);
+        list_init(&w->tracker);
+        list_init(&w->interests);
+        pending->watch = w;
+        pending->subject.pidfd = -1;
+        pending->pid = (pid_t)subject->pid;
+        list_init(&pending->link);
+        *ret = w;
+        return 0;
+}
+
+/* What the watch is about, as far as it can be said before the feed has caught up. */
+static int open_subject(struct pending *pending, const struct subject *subject, struct refusal *refusal) {
+        int r;
+
+        if (subject->match) {
+                if (subject->asker->other_pids)
+                        return refuse(refusal, EXDEV, "match: the caller lives in another pid namespace; pass a pidfd");
+                return make_predicate(subject->match, &pending->watch->predicate, refusal);
+        }
+        r = process_subject_open(subject, &pending->subject, refusal);
+        if (r == -ESRCH && subject->fd < 0) /* it may have ended just now */
+                return 0;
+        if (r < 0)
+                return r;
+        pending->pid = pending->subject.pid;
+        if (pending->pid <= 0)
+                return refuse(refusal, EOPNOTSUPP, "descriptor: its process was reaped, or lives in another pid "
+                                                   "namespace: it can be watched for exit and reap only");
+        return 0;
+}
+
+static bool needs_feed(const struct processes *s, const struct subject *subject) {
+        return s->state != FEED_CLOSED || s->source.context->settings.process_feed != PROCESS_FEED_AUTO ||
+               subject->match || subject->notes & ~(KEV_NOTE_EXIT | KEV_NOTE_REAP);
+}
+
+static int processes_attach(struct source *source, struct subscription *subscription, const struct subject *subject,
+                            struct refusal *refusal) {
+        struct processes *s = processes_of(source);
+        struct proc_watch *w = NULL;
+        int r;
+
+        if (!needs_feed(s, subject))
+                return refuse(refusal, EOPNOTSUPP, "filter: a single process is watched without a feed");
+        start_feed(s);
+        if (s->state == FEED_FAILED)
+                return refuse(refusal, EOPNOTSUPP, "%s: %s", subject->match ? "match" : "notes", s->source.reason);
+        r = make_watch(subscription, subject, &w, refusal);
+        if (r < 0)
+                return r;
+        r = open_subject(w->pending, subject, refusal);
+        if (r < 0) {
+                free_watch(s, w);
+                return r;
+        }
+        subscription->object = w;
+        w->pending->serial = processes_mark(s);
+        list_append(&s->pending, &w->pending->link);
+        atomic_store(&s->shared.wants_details, true);
+        return 1;
+}
+
+/* ---- once the feed has caught up --------------------------------------------------------------------------------------- */
+
+/* Of several that had this number, the one whose pidfd this is ended as that says. */
+static struct process *find_ended_of(struct processes *s, const struct pending *pending) {
+        struct process *p = process_find_ended(s, pending->pid);
+        struct pidfd_info info;
+
+        if (pending->subject.pidfd < 0 || !pidfd_get_info(pending->subject.pidfd, PIDFD_INFO_EXIT, &info) ||
+            !(info.mask & PIDFD_INFO_EXIT))
+                return p;
+        if (p && p->knows_status && p->status == info.exit_code)
+                return p;
+        p = process_make(s, pending->pid, NULL, process_heritage(NULL));
+        if (!p)
+                return NULL;
+        p->knows_status = true;
+        p->status = info.exit_code;
+        p->exit_usec = realtime_nsec() / NSEC_PER_USEC;
+        process_retire(s, p); /* its end was told, if there was anybody */
+        return p;
+}
+
+/* NULL: there is none, or nothing is known of it. */
+static struct process *find_subject(struct processes *s, const struct pending *pending) {
+        int pidfd = pending->subject.pidfd;
+        struct process *p = process_find(s, pending->pid);
+        struct profile *profile;
+
+        if (pidfd < 0 || pidfd_has_hung_up(pidfd))
+                return find_ended_of(s, pending);
+        /* Its number is nobody else's. */
+        if (!p && pidfd_has_ended(pidfd))
+                p = process_find_ended(s, pending->pid);
+        if (!p) {
+                p = process_make(s, pending->pid, NULL, process_heritage(NULL));
+                if (p)
+                        p->is_certain = false;
+        }
+        if (!p || p->state != PROCESS_RUNS)
+                return p;
+        profile = profile_read(p->pid);
+        if (profile && pidfd_has_hung_up(pidfd))
+                profile = profile_unref(profile);
+        if (profile)
+                process_set_profile(p, profile);
+        return p;
+}
+
+static int attach_to(struct processes *s, struct proc_watch *w, struct process *p, struct refusal *refusal) {
+        if (!interest_make(w, p, false) || (process_open_pidfd(s, p) < 0 && errno != ESRCH))
+                return refuse(refusal, errno, "pid: %s", strerror(errno));
+        list_append(&s->trackers, &w->tracker);
+        return 0;
+}
+
+static void finish(struct processes *s, struct pending *pending) {
+        struct proc_watch *w = pending->watch;
+        const struct sink *sink = s->source.context->sink;
+        struct process *p = w->by_match ? NULL : find_subject(s, pending);
+        struct refusal refusal;
+        int r = 0;
+
+        if (w->by_match)
+                list_append(&s->by_match, &w->link);
+        else if (!p || (pending->subject.pidfd < 0 && !watch_may_see(w, p)))
+                r = refuse(&refusal, ESRCH, "pid: there is no process %d", (int)pending->pid);
+        else if (p->state == PROCESS_RUNS)
+                r = attach_to(s, w, p, &refusal);
+        (void)safe_close(pending->subject.pidfd);
+        w->pending = NULL;
+        free(pending);
+        sink->attached(w->subscription, r < 0 ? &refusal : NULL);
+        if (r == 0 && p && p->state != PROCESS_RUNS)
+                tell_late(s, w, p);
+}
+
+static void run_pending(struct processes *s) {
+        while (!list_empty(&s->pending)) {
+                struct pending *pending = list_entry(s->pending.next, struct pending, link);
+
+                if (pending->serial > s->passed)
+                        break;
+                list_remove(&pending->link);
+                finish(s, pending);
+        }
+}
+
+/* ---- the source -------------------------------------------------------------------------------------------------------- */
+
+static int processes_modify(struct source *source, struct subscription *subscription, const struct subject *subject,
+                            struct refusal *refusal _unused_) {
+        struct processes *s = processes_of(source);
+        struct proc_watch *w = subscription->object;
+
+        if (subject->notes & KEV_NOTE_REAP)
+                list_for_each(entry, &w->interests)
+                        (void)process_open_pidfd(s, list_entry(entry, struct interest, of_watch)->process);
+        return 0;
+}
+
+static void processes_detach(struct source *source, struct subscription *subscription) {
+        struct processes *s = processes_of(source);
+
+        free_watch(s, take_pointer(&subscription->object));
+        if (source->n_subscriptions > 1)
+                return;
+        atomic_store(&s->shared.wants_details, false);
+        mux_defer(s->mux, &s->idle);
+}
+
+static bool is_past(struct barriers *barriers, struct source_barrier *barrier) {
+        const struct processes *s = container_of(barriers, struct processes, barriers);
+
+        return s->passed >= barrier->position && list_empty(&s->zombies);
+}
+
+static bool processes_barrier(struct source *source, struct source_barrier *barrier) {
+        struct processes *s = processes_of(source);
+
+        if (s->state != FEED_READY || source->n_subscriptions == 0)
+                return false;
+        on_pidfds(&s->io, 0);
+        return barriers_add(&s->barriers, barrier, processes_mark(s));
+}
+
+static int processes_open(struct source_context *context, struct source **ret_source) {
+        struct processes *s = calloc(1, sizeof(*s));
+        int r;
+
+        if (!s)
+                return -ENOMEM;
+        s->source.context = context;
+        s->mux = context->mux;
+        s->feed_class = &feed_connector;
+        s->zombie_timer = MUX_TIMER_INIT;
+        list_init(&s->pending);
+        list_init(&s->history);
+        list_init(&s->by_match);
+        list_init(&s->trackers);
+        list_init(&s->zombies);
+        barriers_init(&s->barriers, s->mux, is_past);
+        mux_deferred_init(&s->idle, on_idle);
+        s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+        r = s->epoll_fd < 0 ? -errno : mux_add(s->mux, &s->io, s->epoll_fd, MUX_IN, on_pidfds);
+        if (r < 0) {
+                (void)safe_close(s->epoll_fd);
+                free(s);
+                return r;
+        }
+        if (context->settings.process_feed == PROCESS_FEED_PIDFD) {
+                s->state = FEED_FAILED;
+                (void)snprintf(s->source.reason, sizeof(s->source.reason), "this daemon runs without a feed of processes (process-feed=pidfd)");
+        } else if (context->settings.process_feed == PROCESS_FEED_BPF) {
+                s->state = FEED_FAILED;
+                (void)snprintf(s->source.reason, sizeof(s->source.reason), "the BPF feed is not part of this version");
+        } else if (context->settings.keeps_feed)
+                start_feed(s);
+        *ret_source = &s->source;
+        return 0;
+}
+
+static void processes_close(struct source *source) {
+        struct processes *s = processes_of(source);
+
+        stop_feed(s);
+        barriers_close(&s->barriers);
+        mux_deferred_cancel(&s->idle);
+        mux_remove(s->mux, &s->io);
+        (void)close(s->epoll_fd);
+        hash_free(&s->table);
+        free(s);
+}
+
+static uint64_t processes_registrations(const struct source *source) {
+        const struct processes *s = processes_of(source);
+
+        return s->state == FEED_STARTING || s->state == FEED_READY;
+}
+
+static const char *processes_mechanism(const struct source *source) {
+        const struct processes *s = processes_of(source);
+
+        return s->state == FEED_FAILED ? "none" : s->feed_class->name;
+}
+
+const struct source_class source_processes = {
+        .name = "processes",
+        .filters = 1u << KEV_FILTER_PROC,
+        .open = processes_open,
+        .close = processes_close,
+        .attach = processes_attach,
+        .modify = processes_modify,
+        .detach = processes_detach,
+        .barrier = processes_barrier,
+        .registrations = processes_registrations,
+        .mechanism = processes_mechanism,
+};
