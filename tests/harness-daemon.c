@@ -146,9 +146,10 @@ struct daemon *daemon_start_with(const char *const *options) {
         unsigned number = ++n_daemons;
         _cleanup_(freep) char *log_path = format("%s/kevd-%u.log", harness_tempdir(), number);
         _cleanup_(freep) char *notify_path = format("%s/notify-%u", harness_tempdir(), number);
-        _cleanup_(freep) char *listen_option = NULL, *mechanism_option = NULL;
+        _cleanup_(freep) char *listen_option = NULL, *mechanism_option = NULL, *feed_option = NULL;
         _cleanup_(freep) char **argv = NULL;
         const char *path = getenv("KEVD"), *mechanism = getenv("KEVD_FILE_MECHANISM");
+        const char *feed = getenv("KEVD_PROCESS_FEED");
         struct daemon *daemon = calloc(1, sizeof(*daemon));
         pid_t parent = getpid();
         struct sockaddr_un address;
@@ -169,15 +170,21 @@ struct daemon *daemon_start_with(const char *const *options) {
         }
         if (mechanism)
                 mechanism_option = format("--file-mechanism=%s", mechanism);
-        argv = calloc(n + 6, sizeof(*argv));
+        if (feed)
+                feed_option = format("--process-feed=%s", feed);
+        argv = calloc(n + 7, sizeof(*argv));
         ck_assert_ptr_nonnull(argv);
         argv[0] = (char *)path;
         argv[1] = listen_option;
         argv[2] = (char *)"--mode=user";
         memcpy(&argv[3], options, n * sizeof(*argv));
-        argv[3 + n] = mechanism_option;
+        n += 3;
+        if (mechanism)
+                argv[n++] = mechanism_option;
+        if (feed)
+                argv[n++] = feed_option;
         if (is_other_client())
-                argv[4 + n] = (char *)"--mode=system";
+                argv[n++] = (char *)"--mode=system";
 
         address_of(notify_path, &address);
         daemon->notify_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
