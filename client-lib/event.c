@@ -142,7 +142,9 @@ _public_ bool kev_event_core_dumped(const struct kev_event *event) {
 /* ---- network devices ------------------------------------------------------------- */
 
 static const struct event_link *link_of(const struct kev_event *event) {
-        static const struct event_link unknown = { .index = -1, .mtu = ABSENT, .flaps = ABSENT };
+        static const struct event_link unknown = {
+                .index = -1, .mtu = ABSENT, .flaps = ABSENT, .new_namespace = ABSENT, .new_index = ABSENT,
+        };
 
         return private(event)->link ? private(event)->link : &unknown;
 }
@@ -179,14 +181,31 @@ _public_ const char *kev_event_link_address(const struct kev_event *event) {
         return link_of(event)->address;
 }
 
-_public_ const char *kev_event_link_ip_address(const struct kev_event *event, size_t i) {
-        const char *const *addresses = link_of(event)->addresses;
-
-        while (addresses && addresses[0] && i > 0) {
-                addresses++;
+static const char *text_at(const char *const *texts, size_t i) {
+        while (texts && texts[0] && i > 0) {
+                texts++;
                 i--;
         }
-        return addresses ? addresses[0] : NULL;
+        return texts ? texts[0] : NULL;
+}
+
+_public_ const char *kev_event_link_ip_address(const struct kev_event *event, size_t i) {
+        return text_at(link_of(event)->addresses, i);
+}
+
+_public_ const char *kev_event_link_gateway(const struct kev_event *event, size_t i) {
+        return text_at(link_of(event)->gateways, i);
+}
+
+_public_ int kev_event_link_moved_to(const struct kev_event *event, int *ret_namespace, int *ret_index) {
+        const struct event_link *link = link_of(event);
+
+        if (link->new_namespace < -1 || link->new_namespace > INT32_MAX || link->new_index < 0 ||
+            link->new_index > INT32_MAX)
+                return -ENODATA;
+        *ret_namespace = (int)link->new_namespace;
+        *ret_index = (int)link->new_index;
+        return 0;
 }
 
 _public_ uint64_t kev_event_link_flaps(const struct kev_event *event) {

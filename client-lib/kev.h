@@ -285,6 +285,11 @@ int kev_event_link_mtu(const struct kev_event *event, uint32_t *ret_mtu); /* byt
 const char *kev_event_link_address(const struct kev_event *event);        /* hardware address */
 /* The i-th IP address with its prefix length ("192.0.2.1/24"); NULL past the last. */
 const char *kev_event_link_ip_address(const struct kev_event *event, size_t i);
+/* The gateway of the i-th default route through it, "0.0.0.0" or "::" for one without; NULL past the last. */
+const char *kev_event_link_gateway(const struct kev_event *event, size_t i);
+/* Where it has moved to (linkinv): the namespace as the one that it has left numbers it (RTM_GETNSID), or -1 if it
+ * doesn't, and its index there. -ENODATA: it has not moved. */
+int kev_event_link_moved_to(const struct kev_event *event, int *ret_namespace, int *ret_index);
 /* How often the carrier changed beside what the event shows: one change if it has
  * linkup or linkdown alone, none if it has both. */
 uint64_t kev_event_link_flaps(const struct kev_event *event);

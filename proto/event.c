@@ -79,6 +79,19 @@ static void put_process(struct buffer *b, const struct event_process *p) {
         buffer_put_literal(b, "}");
 }
 
+static void put_texts(struct buffer *b, const char *key, const char *const *texts) {
+        if (!texts)
+                return;
+        put_key(b, key);
+        buffer_put_literal(b, "[");
+        for (size_t i = 0; texts[i]; i++) {
+                if (i > 0)
+                        buffer_put_literal(b, ",");
+                json_put_string(b, texts[i], strlen(texts[i]));
+        }
+        buffer_put_literal(b, "]");
+}
+
 static void put_link(struct buffer *b, const struct event_link *l) {
         put_key(b, "link");
         buffer_put_literal(b, "{\"index\":");
@@ -90,16 +103,10 @@ static void put_link(struct buffer *b, const struct event_link *l) {
         put_text(b, "operState", l->oper_state);
         put_int(b, "mtu", l->mtu);
         put_text(b, "address", l->address);
-        if (l->addresses) {
-                put_key(b, "addresses");
-                buffer_put_literal(b, "[");
-                for (size_t i = 0; l->addresses[i]; i++) {
-                        if (i > 0)
-                                buffer_put_literal(b, ",");
-                        json_put_string(b, l->addresses[i], strlen(l->addresses[i]));
-                }
-                buffer_put_literal(b, "]");
-        }
+        put_texts(b, "addresses", l->addresses);
+        put_texts(b, "gateways", l->gateways);
+        put_int(b, "newNamespace", l->new_namespace);
+        put_int(b, "newIndex", l->new_index);
         put_int(b, "flaps", l->flaps);
         buffer_put_literal(b, "}");
 }
@@ -202,6 +209,24 @@ static const struct event_process *lay_process(struct layout *l, const struct ev
         return p;
 }
 
+static const char *const *lay_texts(struct layout *l, const char *const *texts) {
+        const char **list;
+        size_t n = 0;
+
+        if (!texts)
+                return NULL;
+        while (texts[n])
+                n++;
+        list = lay(l, texts, (n + 1) * sizeof(*list), _Alignof(const char *));
+        for (size_t i = 0; i < n; i++) {
+                const char *text = lay_text(l, texts[i]);
+
+                if (list)
+                        list[i] = text;
+        }
+        return list;
+}
+
 static const struct event_link *lay_link(struct layout *l, const struct event_link *link) {
         struct event_link copy, *p;
 
@@ -209,21 +234,8 @@ static const struct event_link *lay_link(struct layout *l, const struct event_li
                 return NULL;
         copy = *link;
         p = lay(l, &copy, sizeof(copy), _Alignof(struct event_link));
-        if (link->addresses) {
-                size_t n = 0;
-                const char **list;
-
-                while (link->addresses[n])
-                        n++;
-                list = lay(l, link->addresses, (n + 1) * sizeof(*list), _Alignof(const char *));
-                for (size_t i = 0; i < n; i++) {
-                        const char *text = lay_text(l, link->addresses[i]);
-
-                        if (list)
-                                list[i] = text;
-                }
-                copy.addresses = list;
-        }
+        copy.addresses = lay_texts(l, link->addresses);
+        copy.gateways = lay_texts(l, link->gateways);
         copy.name = lay_text(l, link->name);
         copy.old_name = lay_text(l, link->old_name);
         copy.oper_state = lay_text(l, link->oper_state);
@@ -429,7 +441,7 @@ static const struct field process_fields[] = {
 struct link_fields {
         struct event_link link;
         int64_t index;
-        struct json_object *addresses;
+        struct json_object *addresses, *gateways;
 };
 
 static const struct field link_fields[] = {
@@ -442,32 +454,46 @@ static const struct field link_fields[] = {
         { "mtu", FIELD_INT, offsetof(struct link_fields, link.mtu), false },
         { "address", FIELD_STRING, offsetof(struct link_fields, link.address), false },
         { "addresses", FIELD_STRINGS, offsetof(struct link_fields, addresses), false },
+        { "gateways", FIELD_STRINGS, offsetof(struct link_fields, gateways), false },
+        { "newNamespace", FIELD_INT, offsetof(struct link_fields, link.new_namespace), false },
+        { "newIndex", FIELD_INT, offsetof(struct link_fields, link.new_index), false },
         { "flaps", FIELD_INT, offsetof(struct link_fields, link.flaps), false },
 };
 
-static int read_link(struct json_object *json, struct link_fields *l, const char ***ret_addresses) {
-        size_t n;
+/* What it points to lives as long as the JSON. */
+static int read_texts(struct json_object *json, const char ***ret) {
+        size_t n = json ? json_object_array_length(json) : 0;
+
+        if (!json)
+                return 0;
+        *ret = calloc(n + 1, sizeof(char *));
+        if (!*ret)
+                return -ENOMEM;
+        for (size_t i = 0; i < n; i++)
+                (*ret)[i] = json_object_get_string(json_object_array_get_idx(json, i));
+        return 0;
+}
+
+static int read_link(struct json_object *json, struct link_fields *l, const char ***ret_addresses,
+                     const char ***ret_gateways) {
+        int r;
 
         if (fields_read(json, link_fields, ARRAY_SIZE(link_fields), l, NULL) < 0)
                 return -EBADMSG;
         if (l->index < 0 || l->index > INT32_MAX)
                 return -EBADMSG;
         l->link.index = (int)l->index;
-        if (!l->addresses)
-                return 0;
-        n = json_object_array_length(l->addresses);
-        *ret_addresses = calloc(n + 1, sizeof(char *));
-        if (!*ret_addresses)
-                return -ENOMEM;
-        for (size_t i = 0; i < n; i++)
-                (*ret_addresses)[i] = json_object_get_string(json_object_array_get_idx(l->addresses, i));
+        r = read_texts(l->addresses, ret_addresses);
+        if (r == 0)
+                r = read_texts(l->gateways, ret_gateways);
         l->link.addresses = *ret_addresses;
-        return 0;
+        l->link.gateways = *ret_gateways;
+        return r;
 }
 
 int event_from_json(struct json_object *json, struct event **ret_event) {
         char *path _cleanup_(freep) = NULL, *from_path _cleanup_(freep) = NULL;
-        const char **addresses _cleanup_(freep) = NULL;
+        const char **addresses _cleanup_(freep) = NULL, **gateways _cleanup_(freep) = NULL;
         struct event_fields f = { .data = ABSENT };
         struct event_process process = {
                 .parent = ABSENT, .uid = ABSENT, .exit_code = ABSENT, .signal = ABSENT,
@@ -514,7 +540,7 @@ int event_from_json(struct json_object *json, struct event **ret_event) {
                 e.process = &process;
         }
         if (f.link) {
-                r = read_link(f.link, &link, &addresses);
+                r = read_link(f.link, &link, &addresses, &gateways);
                 if (r < 0)
                         return r;
                 e.link = &link.link;

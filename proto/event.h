@@ -37,6 +37,8 @@ struct event_link {
         const char *oper_state;
         const char *address;
         const char *const *addresses; /* NULL-terminated, or NULL */
+        const char *const *gateways;  /* of default routes; the same */
+        int64_t new_namespace, new_index; /* where it has moved to; or ABSENT */
         bool up, carrier;
         int64_t mtu;
         /* Changes of the carrier beside the one that the event shows, if it has

@@ -160,7 +160,7 @@ static void send_what_it_takes(int fd, const char *data, size_t size) {
 START_TEST(test_file) {
         static const char info[] = "{\"method\":\"org.varlink.service.GetInfo\"}";
         char name[NAME_MAX + 1], *line = NULL, *lines, *state = NULL, *data;
-        struct daemon *daemon = daemon_start(NULL);
+        struct daemon *daemon = daemon_start("--process-feed=pidfd", NULL);
         bool closes = false;
         size_t size;
         int fd, other;

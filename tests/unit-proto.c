@@ -827,6 +827,7 @@ static void random_event(struct random *r, struct parts *p) {
                         .index = (int)random_below(r, INT32_MAX), .name = random_text(r, true), .old_name = maybe_text(r),
                         .oper_state = random_text(r, false), .address = maybe_text(r), .up = random_once_in(r, 2),
                         .carrier = random_once_in(r, 2), .mtu = maybe_number(r), .flaps = maybe_number(r),
+                        .new_namespace = maybe_number(r), .new_index = maybe_number(r),
                 },
         };
         for (size_t n = random_below(r, 4), i = 0; i < n; i++)
@@ -885,7 +886,7 @@ START_TEST(events_round_trip) {
 END_TEST
 
 START_TEST(events_text) {
-        struct event_link link = { .index = 2, .name = "eth0", .oper_state = "up", .up = true, .mtu = ABSENT, .flaps = ABSENT };
+        struct event_link link = { .index = 2, .name = "eth0", .oper_state = "up", .up = true, .mtu = ABSENT, .flaps = ABSENT, .new_namespace = ABSENT, .new_index = ABSENT };
         struct event_process process = { .pid = 5, .parent = ABSENT, .uid = 0, .exit_code = 3, .signal = ABSENT };
         struct event event = { .filter = KEV_FILTER_TREE, .kind = KEV_KIND_FILE, .notes = KEV_NOTE_CREATE | KEV_NOTE_WRITE,
                                .flags = KEV_FLAG_EOF, .count = 2, .realtime_usec = 17, .data = ABSENT,
@@ -961,7 +962,7 @@ START_TEST(events_keep_flaps) {
                 for (size_t i = 0, n = 1 + random_below(&r, 6); i < n; i++) {
                         size_t kind = random_below(&r, 4);
                         int64_t flaps = random_once_in(&r, 2) ? ABSENT : (int64_t)random_below(&r, 3);
-                        struct event_link link = { .index = 2, .name = "eth0", .oper_state = "up", .mtu = ABSENT, .flaps = flaps };
+                        struct event_link link = { .index = 2, .name = "eth0", .oper_state = "up", .mtu = ABSENT, .flaps = flaps, .new_namespace = ABSENT, .new_index = ABSENT };
                         struct event template = { .filter = KEV_FILTER_NETDEV, .notes = notes[kind], .count = 1,
                                                   .data = ABSENT, .link = &link },
                                      *first = merged, *second;

@@ -2,12 +2,14 @@
 
 /*
  * The broker takes requests of one fixed size from the daemon, and starts a helper
- * for each: a surveyor for a file system, a stand-in or a deputy for a peer. It opens nothing
+ * for each: a surveyor for a file system, a stand-in or a deputy for a peer, and one
+ * that ends at once for a network namespace. It opens nothing
  * itself, so nothing can make it wait. What it may be asked for is all here:
  *
  *   a fanotify group with a mark on the file system of a mount (CAP_SYS_ADMIN)
  *   a process that may look up handles and read directories (CAP_DAC_READ_SEARCH)
  *   a process of a given user and groups, without capabilities (CAP_SETUID, CAP_SETGID)
+ *   a netlink socket in a given network namespace (CAP_SYS_ADMIN)
  */
 
 #include "broker.h"
@@ -16,7 +18,9 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
+#include <linux/netlink.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/fanotify.h>
@@ -29,6 +33,7 @@
 
 #include "file_system.h"
 #include "macro.h"
+#include "packet.h"
 #include "question.h"
 
 #ifndef FAN_REPORT_TARGET_FID
@@ -86,8 +91,9 @@ static uint64_t brokers_capabilities(void) {
 /* The first message of a helper. */
 static void say_hello(int socket, int error, int fd) {
         struct answer answer = { .error = -error };
+        struct iovec part = { &answer, sizeof(answer) };
 
-        (void)send_with_fd(socket, &answer, sizeof(answer), fd);
+        (void)packet_send(socket, &part, 1, fd, 0);
 }
 
 static int mark(int group, const struct helper_request *request) {
@@ -153,6 +159,18 @@ static _Noreturn void begin_for_peer(int socket, const struct helper_request *re
         _exit(EXIT_FAILURE);
 }
 
+/* A socket stays in the namespace that it was made in. */
+static _Noreturn void begin_network(int socket_fd, int namespace_fd) {
+        int fd = -1, r = setns(namespace_fd, CLONE_NEWNET) < 0 ? -errno : 0;
+
+        if (r == 0) {
+                fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
+                r = fd < 0 ? -errno : 0;
+        }
+        say_hello(socket_fd, r, fd);
+        _exit(0);
+}
+
 /* ---- the broker ---------------------------------------------------------------------------- */
 
 static bool is_whole(const struct helper_request *request, ssize_t size) {
@@ -160,17 +178,25 @@ static bool is_whole(const struct helper_request *request, ssize_t size) {
                 return false;
         if (request->kind == HELPER_SURVEYOR)
                 return request->mount_point[0] == '/' && memchr(request->mount_point, 0, HELPER_PATH_MAX);
+        if (request->kind == HELPER_NETWORK)
+                return true;
         return (request->kind == HELPER_STAND_IN || request->kind == HELPER_DEPUTY) &&
                request->n_groups <= HELPER_GROUPS_MAX;
 }
 
-static void start_helper(int fd, const struct helper_request *request) {
+static void answer(int fd, int error, int helper) {
+        struct iovec part = { &error, sizeof(error) };
+
+        (void)packet_send(fd, &part, 1, helper, 0);
+}
+
+/* `passed`: what came beside the request, or -1. */
+static void start_helper(int fd, const struct helper_request *request, int passed) {
         int pair[2], r = 0;
         pid_t pid;
 
         if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
-                r = -errno;
-                (void)send_with_fd(fd, &r, sizeof(r), -1);
+                answer(fd, -errno, -1);
                 return;
         }
         pid = fork();
@@ -179,11 +205,13 @@ static void start_helper(int fd, const struct helper_request *request) {
                 (void)close(pair[0]);
                 if (request->kind == HELPER_SURVEYOR)
                         begin_surveyor(pair[1], request);
+                if (request->kind == HELPER_NETWORK)
+                        begin_network(pair[1], passed);
                 begin_for_peer(pair[1], request);
         }
         if (pid < 0)
                 r = -errno;
-        (void)send_with_fd(fd, &r, sizeof(r), r == 0 ? pair[0] : -1);
+        answer(fd, r, r == 0 ? pair[0] : -1);
         (void)close(pair[0]);
         (void)close(pair[1]);
 }
@@ -191,6 +219,7 @@ static void start_helper(int fd, const struct helper_request *request) {
 static _Noreturn void run(int fd) {
         static struct helper_request request;
         sigset_t none;
+        int passed = -1;
         ssize_t n;
 
         (void)prctl(PR_SET_NAME, "kevd-broker", 0, 0, 0);
@@ -203,13 +232,12 @@ static _Noreturn void run(int fd) {
         (void)signal(SIGALRM, SIG_DFL);
         (void)sigemptyset(&none);
         (void)sigprocmask(SIG_SETMASK, &none, NULL);
-        while ((n = recv(fd, &request, sizeof(request), 0)) > 0) {
-                int r = -EINVAL;
-
+        while ((n = packet_receive(fd, &request, sizeof(request), &passed, 0)) > 0) {
                 if (is_whole(&request, n))
-                        start_helper(fd, &request);
+                        start_helper(fd, &request, passed);
                 else
-                        (void)send_with_fd(fd, &r, sizeof(r), -1);
+                        answer(fd, -EINVAL, -1);
+                passed = safe_close(passed);
         }
         /* The helpers' sockets are closed, too: all end, but those that a file system keeps. */
         (void)alarm(END_SEC);

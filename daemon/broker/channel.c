@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 
 #include "macro.h"
+#include "packet.h"
 
 enum { MESSAGES_A_TURN = 64, PARTS_MAX = 4 };
 
@@ -23,24 +24,6 @@ static bool is_for_later(ssize_t n) {
 }
 
 /* ---- sending -------------------------------------------------------------------------------------- */
-
-static ssize_t send_now(int socket, const struct iovec *parts, size_t n_parts, int fd) {
-        union {
-                struct cmsghdr header;
-                char bytes[CMSG_SPACE(sizeof(int))];
-        } control = { 0 };
-        struct msghdr message = { .msg_iov = (struct iovec *)parts, .msg_iovlen = n_parts };
-
-        if (fd >= 0) {
-                control.header = (struct cmsghdr){
-                        .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int)),
-                };
-                memcpy(CMSG_DATA(&control.header), &fd, sizeof(int));
-                message.msg_control = control.bytes;
-                message.msg_controllen = sizeof(control.bytes);
-        }
-        return sendmsg(socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
-}
 
 static void free_unsent(struct channel *c, struct unsent *u) {
         list_remove(&u->link);
@@ -61,7 +44,7 @@ static void send_unsent(struct channel *c) {
                 struct unsent *u = list_entry(c->unsent.next, struct unsent, link);
                 struct iovec part = { .iov_base = u->data, .iov_len = u->size };
 
-                ssize_t n = send_now(c->io.fd, &part, 1, u->fd);
+                ssize_t n = packet_send(c->io.fd, &part, 1, u->fd, MSG_DONTWAIT);
 
                 if (n < 0 && !is_end(n)) /* no memory, say: tried again */
                         return;
@@ -104,7 +87,7 @@ int channel_send(struct channel *c, const struct iovec *parts, size_t n_parts, i
         if (size > CHANNEL_BYTES_MAX)
                 return -EMSGSIZE;
         if (list_empty(&c->unsent)) {
-                ssize_t n = send_now(c->io.fd, parts, n_parts, fd);
+                ssize_t n = packet_send(c->io.fd, parts, n_parts, fd, MSG_DONTWAIT);
 
                 if (n >= 0 || is_end(n))
                         return 0;
@@ -118,22 +101,11 @@ int channel_send(struct channel *c, const struct iovec *parts, size_t n_parts, i
 
 /* False: there is none, or the channel is closed, or at its end. */
 static bool take_message(struct channel *c) {
-        struct iovec part = { .iov_base = c->space, .iov_len = CHANNEL_BYTES_MAX };
-        union {
-                struct cmsghdr header;
-                char bytes[CMSG_SPACE(sizeof(int))];
-        } control;
-        struct msghdr message = {
-                .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control.bytes),
-        };
-        ssize_t n = recvmsg(c->io.fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-        struct cmsghdr *h = n < 0 ? NULL : CMSG_FIRSTHDR(&message);
-        int fd = -1;
+        int fd;
+        ssize_t n = packet_receive(c->io.fd, c->space, CHANNEL_BYTES_MAX, &fd, MSG_DONTWAIT);
 
         if (is_for_later(n))
                 return false;
-        if (h && h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS && h->cmsg_len == CMSG_LEN(sizeof(int)))
-                memcpy(&fd, CMSG_DATA(h), sizeof(int));
         if (n <= 0) {
                 (void)safe_close(fd);
                 c->on_end(c);

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 
 #include "log.h"
+#include "packet.h"
 
 enum { ANSWERS_A_TURN = 64 };
 
@@ -34,25 +35,6 @@ static void free_asked(struct asked *asked) {
 }
 
 /* ---- messages ----------------------------------------------------------------------------------- */
-
-/* What recvmsg(2) returns; `ret_fd`: -1, or what came beside. */
-static ssize_t receive(int socket, void *data, size_t size, int *ret_fd) {
-        struct iovec part = { .iov_base = data, .iov_len = size };
-        union {
-                struct cmsghdr header;
-                char bytes[CMSG_SPACE(sizeof(int))];
-        } control;
-        struct msghdr message = {
-                .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control.bytes),
-        };
-        ssize_t n = recvmsg(socket, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-        struct cmsghdr *c = n < 0 ? NULL : CMSG_FIRSTHDR(&message);
-
-        *ret_fd = -1;
-        if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))
-                memcpy(ret_fd, CMSG_DATA(c), sizeof(int));
-        return n;
-}
 
 static bool is_for_later(ssize_t n) {
         return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR);
@@ -91,21 +73,8 @@ static bool send_question(int socket, struct asked *asked) {
                 { .iov_base = asked->question, .iov_len = sizeof(*asked->question) },
                 { .iov_base = asked->path, .iov_len = asked->question->path_size },
         };
-        union {
-                struct cmsghdr header;
-                char bytes[CMSG_SPACE(sizeof(int))];
-        } control = { 0 };
-        struct msghdr message = { .msg_iov = parts, .msg_iovlen = 2 };
 
-        if (asked->fd >= 0) {
-                control.header = (struct cmsghdr){
-                        .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int)),
-                };
-                memcpy(CMSG_DATA(&control.header), &asked->fd, sizeof(int));
-                message.msg_control = control.bytes;
-                message.msg_controllen = sizeof(control.bytes);
-        }
-        return sendmsg(socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0;
+        return packet_send(socket, parts, 2, asked->fd, MSG_DONTWAIT) >= 0;
 }
 
 /* As many as the socket takes. An error beside that of a full socket shows at the next read. */
@@ -132,7 +101,7 @@ static void send_questions(struct helper *h) {
 static bool take_message(struct helper *h) {
         const struct answer *answer = (const void *)h->space;
         int fd;
-        ssize_t n = receive(h->io.fd, h->space, ANSWER_BYTES_MAX, &fd);
+        ssize_t n = packet_receive(h->io.fd, h->space, ANSWER_BYTES_MAX, &fd, MSG_DONTWAIT);
 
         if (is_for_later(n))
                 return false;
@@ -173,6 +142,13 @@ static void on_helper(struct mux_io *io, unsigned events) {
 }
 
 int helper_start(struct broker *broker, struct helper *h, const struct helper_request *request, helper_fn *fn) {
+        return helper_start_with(broker, h, request, -1, fn);
+}
+
+int helper_start_with(struct broker *broker, struct helper *h, const struct helper_request *request, int fd,
+                      helper_fn *fn) {
+        struct iovec part = { (void *)request, sizeof(*request) };
+
         *h = (struct helper){ .broker = broker, .state = HELPER_ASKED_FOR, .io = MUX_IO_INIT, .fn = fn };
         h->heir = calloc(1, sizeof(*h->heir));
         list_init(&h->link);
@@ -180,7 +156,7 @@ int helper_start(struct broker *broker, struct helper *h, const struct helper_re
         list_init(&h->sent);
         h->space = malloc(ANSWER_BYTES_MAX);
         if (!h->space || !h->heir || broker->io.fd < 0 ||
-            send(broker->io.fd, request, sizeof(*request), MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
+            packet_send(broker->io.fd, &part, 1, fd, MSG_DONTWAIT) < 0) {
                 int r = !h->space || !h->heir ? -ENOMEM : -EOPNOTSUPP; /* there will be none */
 
                 free(take_pointer(&h->space));
@@ -280,7 +256,7 @@ static void on_broker_end(struct broker *b) {
 static void on_broker(struct mux_io *io, unsigned events _unused_) {
         struct broker *b = container_of(io, struct broker, io);
         int error, fd;
-        ssize_t n = receive(io->fd, &error, sizeof(error), &fd);
+        ssize_t n = packet_receive(io->fd, &error, sizeof(error), &fd, MSG_DONTWAIT);
         struct helper *h;
 
         if (is_for_later(n))

@@ -19,7 +19,7 @@ struct broker *broker_close(struct broker *broker);
 
 struct helper;
 /* A helper is ready, or (with a positive errno) is not to be had, or has ended; then it has to be closed before it can
- * be started again. `fd`: a surveyor's fanotify group, the callee's from here on. */
+ * be started again. `fd`: a surveyor's fanotify group, or a network namespace's socket, the callee's from here on. */
 typedef void helper_fn(struct helper *helper, int error, int fd);
 
 enum helper_state {
@@ -44,6 +44,9 @@ struct helper {
 
 /* 0, or a negative errno; `fn` is not called from within. */
 int helper_start(struct broker *broker, struct helper *helper, const struct helper_request *request, helper_fn *fn);
+/* The same with a descriptor, which is borrowed for the call. */
+int helper_start_with(struct broker *broker, struct helper *helper, const struct helper_request *request, int fd,
+                      helper_fn *fn);
 /* Questions that are open are forgotten. */
 void helper_close(struct helper *helper);
 /* Of one that is ready and is not for questions: its socket, the caller's from here on. It is closed by that. */

@@ -21,25 +21,6 @@ enum { ENOMEM_TRIES = 16, ENOMEM_TRIES_LATER = 20 };
 
 _Static_assert(HANDLE_BYTES_MAX == MAX_HANDLE_SZ, "a handle fits");
 
-ssize_t send_with_fd(int socket, const void *data, size_t size, int fd) {
-        union {
-                struct cmsghdr header;
-                char bytes[CMSG_SPACE(sizeof(int))];
-        } control = { 0 };
-        struct iovec part = { .iov_base = (void *)data, .iov_len = size };
-        struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
-
-        if (fd >= 0) {
-                control.header = (struct cmsghdr){
-                        .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int)),
-                };
-                memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
-                message.msg_control = control.bytes;
-                message.msg_controllen = sizeof(control.bytes);
-        }
-        return sendmsg(socket, &message, MSG_NOSIGNAL);
-}
-
 static int open_at(int at, const char *path, uint64_t flags, uint64_t resolve) {
         struct open_how how = { .flags = flags | O_CLOEXEC, .resolve = resolve };
         int fd = (int)syscall(SYS_openat2, at, path, &how, sizeof(how));

@@ -10,9 +10,6 @@
 
 #include "question.h"
 
-/* A message, and a descriptor beside it unless that is -1. Returns what sendmsg(2) does. */
-ssize_t send_with_fd(int socket, const void *data, size_t size, int fd);
-
 /* The root of a mount, to be read. -ENODEV: it is not there any more. */
 int open_mount(const char *mount_point, uint64_t mount, int *ret_fd);
 int get_mount(int fd, uint64_t *ret_mount);

@@ -43,13 +43,15 @@ enum {
         HELPER_SURVEYOR = 1,
         HELPER_STAND_IN,
         HELPER_DEPUTY,
+        HELPER_NETWORK, /* the network namespace is beside the request; it ends with its first message */
         HELPER_GROUPS_MAX = 1024,
         HELPER_PATH_MAX = 4096,
 };
 
 /* Each is answered by an int, 0 or a negative errno, and with 0 by the new
  * helper's socket beside it. The helper's own first message is an answer to
- * nothing: whether it could begin, and a surveyor's fanotify group beside it. */
+ * nothing: whether it could begin, and beside it a surveyor's fanotify group, or a
+ * network namespace's socket. */
 struct helper_request {
         uint32_t kind;
         /* A surveyor: the mount that leads to its file system. */

@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -32,6 +33,14 @@ static bool is_same(pid_t pid, const char *name) {
 
         return read_link(pid, name, theirs, sizeof(theirs)) && read_link(0, name, ours, sizeof(ours)) &&
                strcmp(theirs, ours) == 0;
+}
+
+/* "net:[4026531840]" */
+static uint64_t network_of(pid_t pid) {
+        char link[64];
+        const char *inode = read_link(pid, "ns/net", link, sizeof(link)) ? strchr(link, '[') : NULL;
+
+        return inode ? strtoull(inode + 1, NULL, 10) : 0;
 }
 
 /* Whether the process that we looked at in /proc can't have been the peer: its
@@ -88,7 +97,10 @@ int peer_identify(int fd, struct asker *ret_asker) {
         ret_asker->other_mounts = !is_same(credentials.pid, "ns/mnt") || !is_same(credentials.pid, "root");
         ret_asker->other_pids = !is_same(credentials.pid, "ns/pid");
         ret_asker->other_network = !is_same(credentials.pid, "ns/net");
-        if (pidfd >= 0 && has_ended(pidfd))
+        ret_asker->network = network_of(credentials.pid);
+        if (pidfd >= 0 && has_ended(pidfd)) {
                 ret_asker->other_mounts = ret_asker->other_pids = ret_asker->other_network = true;
+                ret_asker->network = 0;
+        }
         return 0;
 }

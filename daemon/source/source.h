@@ -33,6 +33,7 @@ struct asker {
         /* Lives in another namespace than the daemon, or can't be shown not to:
          * its paths, pids and devices mean something else. */
         bool other_mounts, other_pids, other_network;
+        uint64_t network; /* its namespace's inode, as it connected; 0: can't be told */
 };
 
 /* What is to be watched. Borrowed for the call that it is given to. */

@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The sockets of a network namespace: dumps, messages, and what to do when some were lost. */
+
+#include <errno.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "rtnetlink.h"
+
+enum {
+        RECEIVE_BUFFER = 8 * 1024 * 1024,
+        QUIET_MSEC = 50,      /* without a message, after a loss */
+        QUIET_MAX_MSEC = 500, /* or this at the latest */
+        BARRIER_MAX_MSEC = 1000,
+};
+
+/* ---- the dump ------------------------------------------------------------------------------------------ */
+
+
+static void on_events(struct mux_io *io, unsigned events);
+static void on_dump(struct mux_io *io, unsigned events);
+
+static int send_dump(struct network *net, uint16_t type) {
+        char space[MNL_NLMSG_HDRLEN + 32] __attribute__((aligned(8))) = { 0 };
+        struct nlmsghdr *header = mnl_nlmsg_put_header(space);
+
+        header->nlmsg_type = type;
+        header->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+        header->nlmsg_seq = ++net->sequence;
+        /* All begin with the family, and AF_UNSPEC is 0. */
+        (void)mnl_nlmsg_put_extra_header(header, type == RTM_GETLINK ? sizeof(struct ifinfomsg) :
+                                                 type == RTM_GETADDR ? sizeof(struct ifaddrmsg) :
+                                                                       sizeof(struct rtmsg));
+        return mnl_socket_sendto(net->dump, header, header->nlmsg_len) < 0 ? -errno : 0;
+}
+
+static int start_dump(struct network *net) {
+        mux_timer_clear(net->all->mux, &net->quiet);
+        mux_remove(net->all->mux, &net->events_io); /* not read until the dump is whole */
+        net->dump_interrupted = false;
+        net->generation++;
+        net->sync = SYNC_LINKS;
+        return send_dump(net, RTM_GETLINK);
+}
+
+static void on_quiet(struct mux_timer *timer) {
+        struct network *net = container_of(timer, struct network, quiet);
+
+        if (start_dump(net) < 0)
+                network_resynchronise(net);
+}
+
+/* The state is in doubt: dump again, once there was no message for a while. */
+void network_resynchronise(struct network *net) {
+        uint64_t now = monotonic_nsec(), latest;
+
+        if (net->sync != SYNC_LOST)
+                net->lost_since = now;
+        net->sync = SYNC_LOST;
+        latest = net->lost_since + QUIET_MAX_MSEC * NSEC_PER_MSEC;
+        (void)mux_timer_set(net->all->mux, &net->quiet, MIN(MAX(latest, now), now + QUIET_MSEC * NSEC_PER_MSEC), on_quiet);
+}
+
+static void release_barriers(struct network *net) {
+        struct list *entry;
+
+        mux_timer_clear(net->all->mux, &net->barrier_timer);
+        while ((entry = list_pop(&net->barriers))) {
+                struct source_barrier *barrier = list_entry(entry, struct source_barrier, link);
+
+                barrier->fn(barrier);
+        }
+}
+
+/* No dump can be had just now; later ones tell. */
+static void on_barrier_timer(struct mux_timer *timer) {
+        release_barriers(container_of(timer, struct network, barrier_timer));
+}
+
+static void finish_dump(struct network *net) {
+        if (net->dump_interrupted) {
+                network_resynchronise(net);
+                return;
+        }
+        devices_remove_stale(net);
+        routes_remove_stale(net);
+        net->sync = SYNC_DONE;
+        if (mux_add(net->all->mux, &net->events_io, mnl_socket_get_fd(net->events), MUX_IN, on_events) < 0) {
+                network_resynchronise(net);
+                return;
+        }
+        network_start_watches(net);
+        release_barriers(net);
+}
+
+static bool is_dumping(const struct network *net) {
+        return net->sync == SYNC_LINKS || net->sync == SYNC_ADDRESSES || net->sync == SYNC_ROUTES;
+}
+
+static void next_dump(struct network *net) {
+        if (net->sync == SYNC_ROUTES) {
+                finish_dump(net);
+                return;
+        }
+        net->sync = net->sync == SYNC_LINKS ? SYNC_ADDRESSES : SYNC_ROUTES;
+        if (send_dump(net, net->sync == SYNC_ADDRESSES ? RTM_GETADDR : RTM_GETROUTE) < 0)
+                network_resynchronise(net);
+}
+
+/* ---- reading ---------------------------------------------------------------------- */
+
+/* One datagram. 0: there is none. */
+static int receive(struct network *net, struct mnl_socket *socket) {
+        ssize_t n = mnl_socket_recvfrom(socket, net->all->buffer, RTNETLINK_BUFFER);
+
+        if (n >= 0)
+                return (int)n;
+        return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+}
+
+static void on_events(struct mux_io *io, unsigned events _unused_) {
+        struct network *net = container_of(io, struct network, events_io);
+        int n;
+
+        while (net->events_io.fd >= 0 && (n = receive(net, net->events)) != 0) {
+                const struct nlmsghdr *header = (const void *)net->all->buffer;
+
+                if (n < 0) {
+                        net->all->source.context->kernel_overflows += n == -ENOBUFS;
+                        network_resynchronise(net);
+                        continue;
+                }
+                if (net->sync == SYNC_LOST)
+                        network_resynchronise(net); /* not quiet yet */
+                for (; mnl_nlmsg_ok(header, n); header = mnl_nlmsg_next(header, &n))
+                        network_on_message(net, header);
+        }
+}
+
+static void on_dump(struct mux_io *io, unsigned events _unused_) {
+        struct network *net = container_of(io, struct network, dump_io);
+        int n;
+
+        while (net->dump && (n = receive(net, net->dump)) != 0) {
+                const struct nlmsghdr *header = (const void *)net->all->buffer;
+                bool done = false;
+
+                if (n < 0) {
+                        network_resynchronise(net);
+                        continue;
+                }
+                for (; mnl_nlmsg_ok(header, n); header = mnl_nlmsg_next(header, &n)) {
+                        if (header->nlmsg_seq != net->sequence)
+                                continue; /* of a dump that was given up */
+                        if (header->nlmsg_flags & NLM_F_DUMP_INTR || header->nlmsg_type == NLMSG_ERROR)
+                                net->dump_interrupted = true;
+                        if (header->nlmsg_type == NLMSG_DONE || header->nlmsg_type == NLMSG_ERROR)
+                                done = true;
+                        else
+                                network_on_message(net, header);
+                }
+                if (done && is_dumping(net))
+                        next_dump(net);
+        }
+}
+
+/* ---- opening for the first watch, closing after the last ------------------------------------------------- */
+
+int network_socket(void) {
+        int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, NETLINK_ROUTE);
+
+        return fd < 0 ? -errno : fd;
+}
+
+/* Takes the descriptor over. */
+static int open_socket(struct mnl_socket **ret, int fd, unsigned groups) {
+        struct mnl_socket *socket = mnl_socket_fdopen(fd);
+        int size = RECEIVE_BUFFER, r;
+
+        if (!socket) {
+                r = -errno;
+                (void)close(fd);
+                return r;
+        }
+        if (mnl_socket_bind(socket, groups, MNL_SOCKET_AUTOPID) < 0) {
+                r = -errno;
+                (void)mnl_socket_close(socket);
+                return r;
+        }
+        /* Past net.core.rmem_max only with CAP_NET_ADMIN; as much as may be without. */
+        if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size)) < 0)
+                (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
+        *ret = socket;
+        return 0;
+}
+
+void network_end(struct network *net) {
+        release_barriers(net);
+        mux_timer_clear(net->all->mux, &net->quiet);
+        mux_remove(net->all->mux, &net->events_io);
+        mux_remove(net->all->mux, &net->dump_io);
+        if (net->events)
+                (void)mnl_socket_close(take_pointer(&net->events));
+        if (net->dump)
+                (void)mnl_socket_close(take_pointer(&net->dump));
+        routes_free(net);
+        hash_for_each(node, &net->devices)
+                device_free(net, container_of(node, struct device, node));
+        hash_free(&net->devices);
+}
+
+int network_begin(struct network *net, int events_fd, int dump_fd) {
+        int r = open_socket(&net->events, events_fd,
+                            RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR | RTMGRP_IPV4_ROUTE |
+                                    RTMGRP_IPV6_ROUTE);
+
+        if (r < 0) {
+                (void)close(dump_fd);
+                return r;
+        }
+        r = open_socket(&net->dump, dump_fd, 0);
+        if (r == 0)
+                r = mux_add(net->all->mux, &net->dump_io, mnl_socket_get_fd(net->dump), MUX_IN, on_dump);
+        return r == 0 ? start_dump(net) : r;
+}
+
+bool network_barrier(struct network *net, struct source_barrier *barrier) {
+        if (net->sync == SYNC_DONE || net->sync == SYNC_OPENING)
+                return false;
+        if (list_empty(&net->barriers))
+                (void)mux_timer_set(net->all->mux, &net->barrier_timer,
+                                    monotonic_nsec() + BARRIER_MAX_MSEC * NSEC_PER_MSEC, on_barrier_timer);
+        list_append(&net->barriers, &barrier->link);
+        return true;
+}
