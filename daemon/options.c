@@ -12,7 +12,7 @@
 #include "config.h"
 #include "log.h"
 
-enum { PROCESS_BUFFER_MIN = 4096, PROCESS_BUFFER_MAX = 1 << 30 };
+enum { BUFFER_BYTES_MIN = 4096, BUFFER_BYTES_MAX = 1 << 30 };
 
 /* Where a value came from, for what is said of it. */
 struct origin {
@@ -118,17 +118,25 @@ static int set_process_feed(struct options *o, const char *value, struct origin 
         return complain(origin, "process-feed: \"%s\" is none of auto, bpf, connector, pidfd", value);
 }
 
-static int set_process_buffer(struct options *o, const char *value, struct origin origin) {
+static int set_buffer(const char *key, const char *value, struct origin origin, size_t *ret_bytes) {
         char *end;
         unsigned long long n;
 
         errno = 0;
         n = strtoull(value, &end, 10);
-        if (errno || *end || value[0] < '0' || value[0] > '9' || n < PROCESS_BUFFER_MIN || n > PROCESS_BUFFER_MAX)
-                return complain(origin, "process-buffer: \"%s\" is not a number of bytes from %d to %d", value,
-                                PROCESS_BUFFER_MIN, PROCESS_BUFFER_MAX);
-        o->settings.process_buffer = (size_t)n;
+        if (errno || *end || value[0] < '0' || value[0] > '9' || n < BUFFER_BYTES_MIN || n > BUFFER_BYTES_MAX)
+                return complain(origin, "%s: \"%s\" is not a number of bytes from %d to %d", key, value,
+                                BUFFER_BYTES_MIN, BUFFER_BYTES_MAX);
+        *ret_bytes = (size_t)n;
         return 0;
+}
+
+static int set_process_buffer(struct options *o, const char *value, struct origin origin) {
+        return set_buffer("process-buffer", value, origin, &o->settings.process_buffer);
+}
+
+static int set_netdev_buffer(struct options *o, const char *value, struct origin origin) {
+        return set_buffer("netdev-buffer", value, origin, &o->settings.netdev_buffer);
 }
 
 static int set_log_level(struct options *o, const char *value, struct origin origin) {
@@ -150,6 +158,7 @@ static const struct {
         { "mux", set_mux },
         { "file-mechanism", set_file_mechanism },
         { "file-queue", set_file_queue },
+        { "netdev-buffer", set_netdev_buffer },
         { "process-buffer", set_process_buffer },
         { "process-feed", set_process_feed },
         { "log-level", set_log_level },
@@ -290,9 +299,10 @@ static const struct option long_options[] = {
         { "mux", required_argument, NULL, 2 },
         { "file-mechanism", required_argument, NULL, 3 },
         { "file-queue", required_argument, NULL, 4 },
-        { "process-buffer", required_argument, NULL, 5 },
-        { "process-feed", required_argument, NULL, 6 },
-        { "log-level", required_argument, NULL, 7 },
+        { "netdev-buffer", required_argument, NULL, 5 },
+        { "process-buffer", required_argument, NULL, 6 },
+        { "process-feed", required_argument, NULL, 7 },
+        { "log-level", required_argument, NULL, 8 },
         { "config", required_argument, NULL, OPTION_CONFIG },
         { "check-config", no_argument, NULL, OPTION_CHECK_CONFIG },
         { "version", no_argument, NULL, OPTION_VERSION },
@@ -313,6 +323,7 @@ void options_print_help(void) {
                "  --file-queue=NAME          fanotify's queue of events: unlimited, or limited\n"
                "  --process-feed=NAME        auto, connector, or pidfd\n"
                "  --process-buffer=BYTES     the kernel's queue of what processes do\n"
+               "  --netdev-buffer=BYTES      the same of network devices\n"
                "  --config=FILE              read this file instead of the default ones\n"
                "  --check-config             read the configuration, say what is wrong, and end\n"
                "  --log-level=LEVEL          debug, info, notice, warning, err\n"

@@ -174,9 +174,9 @@ int network_socket(void) {
 }
 
 /* Takes the descriptor over. */
-static int open_socket(struct mnl_socket **ret, int fd, unsigned groups) {
+static int open_socket(struct mnl_socket **ret, int fd, unsigned groups, size_t buffer) {
         struct mnl_socket *socket = mnl_socket_fdopen(fd);
-        int size = RECEIVE_BUFFER, r;
+        int size = (int)(buffer ? buffer / 2 : RECEIVE_BUFFER), r; /* the kernel doubles it: socket(7) */
 
         if (!socket) {
                 r = -errno;
@@ -189,7 +189,7 @@ static int open_socket(struct mnl_socket **ret, int fd, unsigned groups) {
                 return r;
         }
         /* Past net.core.rmem_max only with CAP_NET_ADMIN; as much as may be without. */
-        if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size)) < 0)
+        if (buffer || setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size)) < 0)
                 (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
         *ret = socket;
         return 0;
@@ -213,13 +213,14 @@ void network_end(struct network *net) {
 int network_begin(struct network *net, int events_fd, int dump_fd) {
         int r = open_socket(&net->events, events_fd,
                             RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR | RTMGRP_IPV4_ROUTE |
-                                    RTMGRP_IPV6_ROUTE);
+                                    RTMGRP_IPV6_ROUTE,
+                            net->all->source.context->settings.netdev_buffer);
 
         if (r < 0) {
                 (void)close(dump_fd);
                 return r;
         }
-        r = open_socket(&net->dump, dump_fd, 0);
+        r = open_socket(&net->dump, dump_fd, 0, 0);
         if (r == 0)
                 r = mux_add(net->all->mux, &net->dump_io, mnl_socket_get_fd(net->dump), MUX_IN, on_dump);
         return r == 0 ? start_dump(net) : r;

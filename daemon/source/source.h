@@ -132,6 +132,7 @@ struct source_settings {
         enum file_mechanism file_mechanism;
         enum process_feed process_feed;
         size_t process_buffer; /* bytes of the kernel's queue of what processes do; 0: as the feed likes it */
+        size_t netdev_buffer;  /* the same of network devices */
         bool keeps_feed;       /* also while nobody watches, to know who has ended */
         bool limited_queue; /* fanotify's is no longer than fs.fanotify.max_queued_events */
 };
