@@ -66,7 +66,8 @@ struct feed {
         struct chunk *chunk;
         struct list done; /* chunks of this round */
         uint64_t mark_told;
-        uint64_t posted_nsec;
+        uint64_t busy_nsec; /* when the last round that had messages ended */
+        bool had_messages;  /* in this round */
         bool in_doubt; /* the kernel said that it dropped something */
         uint64_t numbers[CPUS_MAX]; /* of the last message, by CPU */
         /* Forks, as the kernel counts them and as they were told. */
@@ -124,7 +125,8 @@ static void post(struct feed *f) {
                 f->chunk = NULL;
                 mailbox_post(f->mailbox, list_pop(&f->done));
         }
-        f->posted_nsec = monotonic_nsec();
+        if (f->had_messages)
+                f->busy_nsec = monotonic_nsec();
 }
 
 /* ---- messages ---------------------------------------------------------------------------------------------- */
@@ -202,6 +204,7 @@ static void on_message(struct feed *f, const char *message, size_t size) {
         if (e.what == PROC_EVENT_NONE) /* the answer to what was sent */
                 return;
         check_number(f, e.cpu, cn->seq);
+        f->had_messages = true;
         atomic_fetch_add_explicit(&f->shared->n_received, 1, memory_order_relaxed);
         switch ((unsigned)e.what) {
         case PROC_EVENT_FORK:
@@ -401,7 +404,6 @@ static void on_doubt(struct feed *f) {
 static bool wait_for_something(struct feed *f) {
         struct pollfd fds[] = { { .fd = f->fd, .events = POLLIN }, { .fd = f->wake_fd, .events = POLLIN } };
         uint64_t value, since;
-        bool asked;
         int r;
 
         if (atomic_load(&f->shared->n_chunks) > CHUNKS_MAX) { /* the loop has enough to do */
@@ -409,17 +411,13 @@ static bool wait_for_something(struct feed *f) {
                 return false;
         }
         r = poll(fds, 2, f->measure_nsec ? MEASURE_MSEC : -1);
-        asked = r > 0 && fds[1].revents;
-        if (asked)
+        if (r > 0 && fds[1].revents)
                 (void)!read(f->wake_fd, &value, sizeof(value));
-        since = monotonic_nsec() - f->posted_nsec;
-        /* What began a program is gone before long: it is looked at at once. */
-        if (!asked && r > 0 && !f->had_exec && since < 2 * GATHER_USEC * NSEC_PER_USEC) {
-                /* Much is going on: what comes meanwhile costs little. A mark is waited for. */
-                struct pollfd mark = { .fd = f->wake_fd, .events = POLLIN };
-
-                (void)poll(&mark, 1, GATHER_USEC / 1000);
-        }
+        since = monotonic_nsec() - f->busy_nsec;
+        /* Much is going on: what comes meanwhile costs little, and whoever waits for a mark has much to read. But what
+         * began a program is gone before long: that is looked at at once. */
+        if (r > 0 && !f->had_exec && since < 2 * GATHER_USEC * NSEC_PER_USEC)
+                (void)usleep(GATHER_USEC);
         return true;
 }
 
@@ -434,6 +432,7 @@ static void *thread_main(void *argument) {
                 if (!wait_for_something(f))
                         continue;
                 mark = atomic_load(&f->mark_wanted);
+                f->had_messages = false;
                 drain(f);
                 read_details(f);
                 if (f->in_doubt)
