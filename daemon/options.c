@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <getopt.h>
+#include <grp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -139,6 +140,24 @@ static int set_netdev_buffer(struct options *o, const char *value, struct origin
         return set_buffer("netdev-buffer", value, origin, &o->settings.netdev_buffer);
 }
 
+/* By its name, or number. */
+static int set_process_observers(struct options *o, const char *value, struct origin origin) {
+        const struct group *group;
+        char *end;
+        unsigned long long n;
+
+        errno = 0;
+        n = strtoull(value, &end, 10);
+        if (value[0] >= '0' && value[0] <= '9' && *end == 0 && !errno && n < UINT32_MAX)
+                o->settings.observers = (gid_t)n;
+        else if ((group = getgrnam(value)))
+                o->settings.observers = group->gr_gid;
+        else
+                return complain(origin, "process-observers: there is no group \"%s\"", value);
+        o->settings.has_observers = true;
+        return 0;
+}
+
 static int set_log_level(struct options *o, const char *value, struct origin origin) {
         int level = log_level_from_name(value);
 
@@ -161,6 +180,7 @@ static const struct {
         { "netdev-buffer", set_netdev_buffer },
         { "process-buffer", set_process_buffer },
         { "process-feed", set_process_feed },
+        { "process-observers", set_process_observers },
         { "log-level", set_log_level },
 };
 
@@ -302,7 +322,8 @@ static const struct option long_options[] = {
         { "netdev-buffer", required_argument, NULL, 5 },
         { "process-buffer", required_argument, NULL, 6 },
         { "process-feed", required_argument, NULL, 7 },
-        { "log-level", required_argument, NULL, 8 },
+        { "process-observers", required_argument, NULL, 8 },
+        { "log-level", required_argument, NULL, 9 },
         { "config", required_argument, NULL, OPTION_CONFIG },
         { "check-config", no_argument, NULL, OPTION_CHECK_CONFIG },
         { "version", no_argument, NULL, OPTION_VERSION },
@@ -322,6 +343,7 @@ void options_print_help(void) {
                "  --file-mechanism=NAME      auto, fanotify (with privileges), or inotify\n"
                "  --file-queue=NAME          fanotify's queue of events: unlimited, or limited\n"
                "  --process-feed=NAME        auto, connector, or pidfd\n"
+               "  --process-observers=GROUP  its members may see the processes of all users\n"
                "  --process-buffer=BYTES     the kernel's queue of what processes do\n"
                "  --netdev-buffer=BYTES      the same of network devices\n"
                "  --config=FILE              read this file instead of the default ones\n"

@@ -92,7 +92,7 @@ static bool wants_process(const struct watch *watch, const struct report *report
 static bool may_know_exe(const struct watch *watch, const struct event_process *process) {
         uid_t uid = watch->queue->asker->uid;
 
-        return watch->filter != KEV_FILTER_TREE || uid == 0 || (int64_t)uid == process->uid;
+        return uid == 0 || (int64_t)uid == process->uid;
 }
 
 /* Whether what was made of the report for the last watch will do for this one. */

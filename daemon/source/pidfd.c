@@ -265,7 +265,7 @@ static int pidfd_attach(struct source *source, struct subscription *subscription
                                                    "kev status says why");
         r = check_notes(subject->notes, refusal);
         if (r == 0)
-                r = process_subject_open(subject, &opened, refusal);
+                r = process_subject_open(source->context, subject, &opened, refusal);
         if (r < 0)
                 return r;
         r = make_process(s, opened.pidfd, opened.pid, opened.knows_ids ? (int64_t)opened.ids.real : ABSENT, &p);

@@ -278,6 +278,7 @@ void process_on_record(struct processes *s, const struct chunk *chunk, const str
                 on_core(s, r);
                 break;
         case RECORD_LOST:
+                s->source.context->kernel_overflows++;
                 rescan_start(s);
                 break;
         case RECORD_FORKS_LOST:

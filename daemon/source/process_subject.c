@@ -5,7 +5,8 @@
 #include <fcntl.h>
 #include <sys/pidfd.h>
 
-static int open_by_pid(const struct subject *subject, struct process_subject *s, struct refusal *refusal) {
+static int open_by_pid(const struct source_context *context, const struct subject *subject, struct process_subject *s,
+                       struct refusal *refusal) {
         const struct asker *asker = subject->asker;
         int r;
 
@@ -20,7 +21,7 @@ static int open_by_pid(const struct subject *subject, struct process_subject *s,
                 return refuse(refusal, ESRCH, "pid: there is no process %d", (int)s->pid);
         }
         s->knows_ids = pidfd_read_ids(s->pidfd, s->pid, &s->ids) == 0;
-        if (asker->uid == 0 || (s->knows_ids && process_ids_are(&s->ids, asker->uid)))
+        if (asker_sees_all_processes(context, asker) || (s->knows_ids && process_ids_are(&s->ids, asker->uid)))
                 return 0;
         s->pidfd = safe_close(s->pidfd);
         return refuse(refusal, EPERM, "pid: process %d is another user's", (int)s->pid);
@@ -37,7 +38,8 @@ static int open_passed(const struct subject *subject, struct process_subject *s,
         return 0;
 }
 
-int process_subject_open(const struct subject *subject, struct process_subject *ret, struct refusal *refusal) {
+int process_subject_open(const struct source_context *context, const struct subject *subject,
+                         struct process_subject *ret, struct refusal *refusal) {
         *ret = (struct process_subject){ .pidfd = -1 };
-        return subject->fd >= 0 ? open_passed(subject, ret, refusal) : open_by_pid(subject, ret, refusal);
+        return subject->fd >= 0 ? open_passed(subject, ret, refusal) : open_by_pid(context, subject, ret, refusal);
 }

@@ -13,7 +13,8 @@ struct process_subject {
         struct process_ids ids;
 };
 
-/* By its number, if all of its user ids are the asker's or the asker is root; or by the passed pidfd, with which the
+/* By its number, if all of its user ids are the asker's or the asker sees all processes; or by the passed pidfd, with which the
  * asker could learn as much by itself. A negative errno, with the reason, otherwise; -ESRCH: there is none of that
  * number. */
-int process_subject_open(const struct subject *subject, struct process_subject *ret, struct refusal *refusal);
+int process_subject_open(const struct source_context *context, const struct subject *subject,
+                         struct process_subject *ret, struct refusal *refusal);

@@ -38,7 +38,7 @@ static bool is_given(const struct interest *i) {
 }
 
 bool watch_may_see(const struct proc_watch *w, const struct process *p) {
-        return w->asker->uid == 0 || (p->profile->knows_ids && process_ids_are(&p->profile->ids, w->asker->uid));
+        return w->sees_all || (p->profile->knows_ids && process_ids_are(&p->profile->ids, w->asker->uid));
 }
 
 static bool interest_may_see(const struct interest *i) {

@@ -198,6 +198,7 @@ static int make_watch(struct subscription *subscription, const struct subject *s
         }
         w->subscription = subscription;
         w->asker = subject->asker;
+        w->sees_all = asker_sees_all_processes(subscription->source->context, subject->asker);
         w->by_match = subject->match != NULL;
         w->by_pidfd = subject->fd >= 0;
         w->pending = pending;
@@ -213,7 +214,8 @@ static int make_watch(struct subscription *subscription, const struct subject *s
 }
 
 /* What the watch is about, as far as it can be said before the feed has caught up. */
-static int open_subject(struct pending *pending, const struct subject *subject, struct refusal *refusal) {
+static int open_subject(const struct source_context *context, struct pending *pending, const struct subject *subject,
+                        struct refusal *refusal) {
         int r;
 
         if (subject->match) {
@@ -221,7 +223,7 @@ static int open_subject(struct pending *pending, const struct subject *subject, 
                         return refuse(refusal, EXDEV, "match: the caller lives in another pid namespace; pass a pidfd");
                 return make_predicate(subject->match, &pending->watch->predicate, refusal);
         }
-        r = process_subject_open(subject, &pending->subject, refusal);
+        r = process_subject_open(context, subject, &pending->subject, refusal);
         if (r == -ESRCH && subject->fd < 0) /* it may have ended just now */
                 return 0;
         if (r < 0)
@@ -252,7 +254,7 @@ static int processes_attach(struct source *source, struct subscription *subscrip
         r = make_watch(subscription, subject, &w, refusal);
         if (r < 0)
                 return r;
-        r = open_subject(w->pending, subject, refusal);
+        r = open_subject(source->context, w->pending, subject, refusal);
         if (r < 0) {
                 free_watch(s, w);
                 return r;

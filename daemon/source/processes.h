@@ -90,7 +90,7 @@ struct proc_watch {
         struct list tracker;   /* in processes->trackers: those of single processes, in force */
         struct list interests; /* what it follows */
         size_t n_interests;
-        bool by_match, by_pidfd;
+        bool by_match, by_pidfd, sees_all;
         struct process_predicate predicate;
         /* What was said of the last process. */
         struct profile *judged;

@@ -30,6 +30,17 @@ int refuse_later(struct refusal *refusal, const char *option) {
         return refuse(refusal, EOPNOTSUPP, "%s: can't be added later; remove the watch and add another", option);
 }
 
+bool asker_sees_all_processes(const struct source_context *context, const struct asker *asker) {
+        if (asker->uid == 0)
+                return true;
+        if (!context->settings.has_observers)
+                return false;
+        for (size_t i = 0; i < asker->n_groups; i++)
+                if (asker->groups[i] == context->settings.observers)
+                        return true;
+        return asker->gid == context->settings.observers;
+}
+
 void report_done(struct report *report) {
         report->event = event_unref(report->event);
         report->event_key = NULL;

@@ -134,6 +134,8 @@ struct source_settings {
         size_t process_buffer; /* bytes of the kernel's queue of what processes do; 0: as the feed likes it */
         size_t netdev_buffer;  /* the same of network devices */
         bool keeps_feed;       /* also while nobody watches, to know who has ended */
+        bool has_observers;    /* there is a group whose members may see all processes: */
+        gid_t observers;
         bool limited_queue; /* fanotify's is no longer than fs.fanotify.max_queued_events */
 };
 
@@ -161,6 +163,9 @@ struct source_barrier {
         uint64_t position, serial; /* the source's own */
         unsigned n_looks;
 };
+
+/* Whether all processes are the asker's to see. */
+bool asker_sees_all_processes(const struct source_context *context, const struct asker *asker);
 
 struct source_class {
         const char *name;
