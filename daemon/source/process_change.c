@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/pidfd.h>
+#include <unistd.h>
 
 #include "processes.h"
 
@@ -37,6 +39,25 @@ static void learn_from_pidfd(struct process *p) {
         p->knows_status = true;
 }
 
+/* A zombie still has its name, and its number is nobody else's. */
+static void ask_zombie(struct processes *s, struct process *p) {
+        int pidfd _cleanup_(closep) = -1;
+        struct profile *now, *read;
+
+        if ((p->profile->knows_ids && p->profile->knows_comm) || !processes_are_watched(s))
+                return;
+        pidfd = pidfd_open(p->pid, 0);
+        if (pidfd < 0 || !pidfd_has_ended(pidfd))
+                return;
+        read = profile_read(p->pid);
+        now = read && !pidfd_has_hung_up(pidfd) ? profile_copy(p->profile) : NULL;
+        if (now) {
+                profile_complete(now, read);
+                process_set_profile(p, now);
+        }
+        profile_unref(read);
+}
+
 void process_end(struct processes *s, struct process *p, uint64_t realtime_usec) {
         list_remove(&p->history); /* of the zombies */
         p->n_tries = 0;
@@ -44,6 +65,7 @@ void process_end(struct processes *s, struct process *p, uint64_t realtime_usec)
         p->is_displaced = false;
         if (!p->is_certain)
                 learn_from_pidfd(p);
+        ask_zombie(s, p);
         p->exit_usec = realtime_usec;
         process_retire(s, p);
         tell_exit(s, p);

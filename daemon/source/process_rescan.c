@@ -17,7 +17,8 @@
 #include "processes.h"
 #include "workers.h"
 
-enum { SAME_NSEC = 50 * 1000 * 1000 }; /* clock ticks are 10 ms; a fork is told a little later than it begins */
+/* Clock ticks are 10 ms, and a fork is told a little later than it begins. */
+#define SAME_NSEC (200 * NSEC_PER_MSEC)
 
 struct found {
         pid_t pid;
@@ -88,13 +89,14 @@ static uint64_t clock_nsec(clockid_t clock) {
 }
 
 static bool is_same(struct process *p, const struct found *f) {
-        uint64_t start, asleep;
+        uint64_t start, awake, asleep;
 
         if (p->start_time)
                 return p->start_time == f->stat.start_time;
         if (!p->forked_nsec)
                 return true;
-        asleep = clock_nsec(CLOCK_BOOTTIME) - clock_nsec(CLOCK_MONOTONIC);
+        awake = clock_nsec(CLOCK_MONOTONIC);
+        asleep = clock_nsec(CLOCK_BOOTTIME) - awake;
         start = f->stat.start_time * (NSEC_PER_SEC / (uint64_t)sysconf(_SC_CLK_TCK));
         start = start > asleep ? start - asleep : 0;
         return start < p->forked_nsec + SAME_NSEC && start + SAME_NSEC > p->forked_nsec;
@@ -191,7 +193,10 @@ int rescan_init(struct processes *s) {
 void rescan_start(struct processes *s) {
         struct rescan *r;
 
-        s->has_lost |= s->state == FEED_READY;
+        if (s->state == FEED_READY) {
+                s->has_lost = true;
+                log_info("some of what processes did was lost: /proc is read");
+        }
         if (s->rescan) {
                 s->rescan_again = true;
                 return;

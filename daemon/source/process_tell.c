@@ -7,7 +7,10 @@
 
 #include "processes.h"
 
-enum { DESCENDANTS_MAX = 65536 }; /* that one watch follows at a time */
+enum {
+        DESCENDANTS_MAX = 65536, /* that one watch follows at a time */
+        UNDECIDED_MSEC = 100,
+};
 
 /* ---- who follows it ------------------------------------------------------------------------------------------------ */
 
@@ -272,6 +275,26 @@ static void tell_lost_to(struct processes *s, struct proc_watch *w, uint64_t cou
         report_done(&report);
 }
 
+static void on_undecided_timer(struct mux_timer *timer) {
+        struct processes *s = container_of(timer, struct processes, undecided_timer);
+
+        list_for_each(entry, &s->by_match) {
+                struct proc_watch *w = list_entry(entry, struct proc_watch, link);
+
+                if (w->n_undecided > 0)
+                        tell_lost_to(s, w, w->n_undecided);
+                w->n_undecided = 0;
+        }
+}
+
+/* Nobody knows whether it would have matched. There may be many at a time. */
+static void count_undecided(struct processes *s, struct proc_watch *w) {
+        w->n_undecided++;
+        if (s->undecided_timer.heap_index == 0)
+                (void)mux_timer_set(s->mux, &s->undecided_timer,
+                                    monotonic_nsec() + UNDECIDED_MSEC * NSEC_PER_MSEC, on_undecided_timer);
+}
+
 static void tell_matching(struct processes *s, struct process *p, struct report *report) {
         list_for_each(entry, &s->by_match) {
                 struct proc_watch *w = list_entry(entry, struct proc_watch, link);
@@ -286,7 +309,7 @@ static void tell_matching(struct processes *s, struct process *p, struct report 
                 if (verdict == VERDICT_YES)
                         tell(s, w, report, 0);
                 else if (verdict == VERDICT_UNDECIDED && report->notes == KEV_NOTE_EXIT)
-                        tell_lost_to(s, w, 1);
+                        count_undecided(s, w);
         }
 }
 

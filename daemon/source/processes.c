@@ -116,6 +116,7 @@ static void stop_feed(struct processes *s) {
         mailbox_close(&s->mailbox);
         rescan_close(s);
         mux_timer_clear(s->mux, &s->zombie_timer);
+        mux_timer_clear(s->mux, &s->undecided_timer);
         hash_for_each(node, &s->table)
                 process_free(s, container_of(node, struct process, node));
         s->state = FEED_CLOSED;
@@ -400,7 +401,7 @@ static int processes_open(struct source_context *context, struct source **ret_so
         s->source.context = context;
         s->mux = context->mux;
         s->feed_class = &feed_connector;
-        s->zombie_timer = MUX_TIMER_INIT;
+        s->zombie_timer = s->undecided_timer = MUX_TIMER_INIT;
         list_init(&s->pending);
         list_init(&s->history);
         list_init(&s->by_match);

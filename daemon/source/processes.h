@@ -95,6 +95,7 @@ struct proc_watch {
         /* What was said of the last process. */
         struct profile *judged;
         enum verdict verdict;
+        uint64_t n_undecided; /* processes that have ended, not told yet as lost */
         struct pending *pending;
 };
 
@@ -141,6 +142,7 @@ struct processes {
         struct list history;
         size_t n_history;
         struct list by_match, trackers;
+        struct mux_timer undecided_timer;
 
         int epoll_fd; /* pidfds */
         struct mux_io io;
