@@ -34,26 +34,22 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "feed.h"
+#include "feed_writer.h"
 #include "mux.h"
 
 enum {
         BUFFER_BYTES = 32 * 1024 * 1024,
         BATCH = 64,
         MESSAGE_BYTES = 128,
-        GATHER_USEC = 1000,
-        CHUNKS_MAX = 256, /* that the loop has not looked at: then the kernel may lose */
         TEST_MSEC = 100,
         CPUS_MAX = 4096,
         MEASURE_MSEC = 5,      /* between two looks at the counter of forks */
         MEASURE_LATEST_MSEC = 500, /* after a loss: what is certain by then is told */
-        PIDS_BITS = 4096,
 };
 
 #define NUMBER_UNKNOWN UINT64_MAX
 
 struct feed {
-        struct mailbox *mailbox;
         struct feed_shared *shared;
         int fd;
         int wake_fd; /* a mark, or the end */
@@ -63,11 +59,8 @@ struct feed {
         atomic_ullong mark_wanted;
 
         /* The thread's own. */
-        struct chunk *chunk;
-        struct list done; /* chunks of this round */
+        struct feed_writer writer;
         uint64_t mark_told;
-        uint64_t busy_nsec; /* when the last round that had messages ended */
-        bool had_messages;  /* in this round */
         bool in_doubt; /* the kernel said that it dropped something */
         uint64_t numbers[CPUS_MAX]; /* of the last message, by CPU */
         /* Forks, as the kernel counts them and as they were told. */
@@ -75,10 +68,8 @@ struct feed {
         uint64_t base;         /* the counter, less n_forks, before anything was lost */
         uint64_t n_forks_lost; /* told of */
         bool drained;
-        bool had_exec; /* in the last round */
         uint64_t measure_nsec, lost_nsec; /* when to look next; when it began. 0: nothing is to be measured */
         uint64_t measured_counter, measured_forks;
-        uint64_t pids[PIDS_BITS / 64]; /* who was forked in this round */
 
         struct mmsghdr headers[BATCH];
         struct iovec parts[BATCH];
@@ -86,57 +77,10 @@ struct feed {
         char messages[BATCH][MESSAGE_BYTES] __attribute__((aligned(8)));
 };
 
-/* ---- records --------------------------------------------------------------------------------------------- */
-
-static bool begin_chunk(struct feed *f) {
-        if (f->chunk && f->chunk->n < CHUNK_RECORDS)
-                return true;
-        if (f->chunk)
-                list_append(&f->done, &f->chunk->link);
-        f->chunk = malloc(sizeof(*f->chunk));
-        if (!f->chunk)
-                return false;
-        atomic_fetch_add(&f->shared->n_chunks, 1);
-        list_init(&f->chunk->link);
-        f->chunk->n = f->chunk->text_size = 0;
-        return true;
-}
-
-/* NULL: no memory, and the record is lost. */
-static struct record *put(struct feed *f, enum record_kind kind, pid_t pid) {
-        struct record *r;
-
-        if (!begin_chunk(f)) {
-                f->in_doubt = true;
-                return NULL;
-        }
-        r = &f->chunk->records[f->chunk->n++];
-        *r = (struct record){ .kind = (uint8_t)kind, .pid = pid, .tid = pid };
-        return r;
-}
-
-static void post(struct feed *f) {
-        struct list *entry;
-
-        while ((entry = list_pop(&f->done)))
-                mailbox_post(f->mailbox, entry);
-        if (f->chunk && f->chunk->n > 0) {
-                list_append(&f->done, &f->chunk->link);
-                f->chunk = NULL;
-                mailbox_post(f->mailbox, list_pop(&f->done));
-        }
-        if (f->had_messages)
-                f->busy_nsec = monotonic_nsec();
-}
-
 /* ---- messages ---------------------------------------------------------------------------------------------- */
 
-static unsigned bit_of(pid_t pid) {
-        return (unsigned)pid % PIDS_BITS;
-}
-
 static void on_fork(struct feed *f, const struct proc_event *e) {
-        struct record *r = put(f, RECORD_FORK, e->event_data.fork.child_tgid);
+        struct record *r = feed_writer_put(&f->writer, RECORD_FORK, e->event_data.fork.child_tgid);
 
         f->n_forks++;
         if (!r)
@@ -144,12 +88,10 @@ static void on_fork(struct feed *f, const struct proc_event *e) {
         r->tid = e->event_data.fork.child_pid;
         r->parent = e->event_data.fork.parent_tgid;
         r->nsec = e->timestamp_ns;
-        if (r->tid == r->pid)
-                f->pids[bit_of(r->pid) / 64] |= UINT64_C(1) << bit_of(r->pid) % 64;
 }
 
 static void on_exit_of(struct feed *f, const struct proc_event *e) {
-        struct record *r = put(f, RECORD_EXIT, e->event_data.exit.process_tgid);
+        struct record *r = feed_writer_put(&f->writer, RECORD_EXIT, e->event_data.exit.process_tgid);
 
         if (!r)
                 return;
@@ -160,7 +102,7 @@ static void on_exit_of(struct feed *f, const struct proc_event *e) {
 }
 
 static void on_comm(struct feed *f, const struct proc_event *e) {
-        struct record *r = put(f, RECORD_COMM, e->event_data.comm.process_tgid);
+        struct record *r = feed_writer_put(&f->writer, RECORD_COMM, e->event_data.comm.process_tgid);
 
         if (!r)
                 return;
@@ -172,7 +114,7 @@ static void on_comm(struct feed *f, const struct proc_event *e) {
 }
 
 static void on_plain(struct feed *f, const struct proc_event *e, enum record_kind kind, pid_t pid, pid_t tid) {
-        struct record *r = put(f, kind, pid);
+        struct record *r = feed_writer_put(&f->writer, kind, pid);
 
         if (!r)
                 return;
@@ -204,7 +146,6 @@ static void on_message(struct feed *f, const char *message, size_t size) {
         if (e.what == PROC_EVENT_NONE) /* the answer to what was sent */
                 return;
         check_number(f, e.cpu, cn->seq);
-        f->had_messages = true;
         atomic_fetch_add_explicit(&f->shared->n_received, 1, memory_order_relaxed);
         switch ((unsigned)e.what) {
         case PROC_EVENT_FORK:
@@ -231,7 +172,9 @@ static void on_message(struct feed *f, const char *message, size_t size) {
 }
 
 /* Until the socket is empty. */
-static void drain(struct feed *f) {
+static void drain(void *argument) {
+        struct feed *f = argument;
+
         f->drained = false;
         for (;;) {
                 int n = recvmmsg(f->fd, f->headers, BATCH, MSG_DONTWAIT, NULL);
@@ -249,94 +192,9 @@ static void drain(struct feed *f) {
                 for (int i = 0; i < n; i++)
                         if (f->senders[i].nl_pid == 0) /* the kernel itself */
                                 on_message(f, f->messages[i], f->headers[i].msg_len);
-                if (atomic_load(&f->shared->n_chunks) > CHUNKS_MAX)
+                if (feed_writer_is_full(&f->writer))
                         return;
         }
-}
-
-/* ---- what would vanish --------------------------------------------------------------------------------------- */
-
-static void read_program(struct chunk *chunk, struct record *r) {
-        size_t room = CHUNK_TEXT - chunk->text_size;
-        char *text = chunk->text + chunk->text_size;
-
-        r->knows_comm = process_read_comm(r->pid, r->comm) == 0;
-        if (room < 4096 || process_read_exe(r->pid, text, room) < 0)
-                return;
-        r->knows_exe = true;
-        r->exe = (uint32_t)chunk->text_size;
-        chunk->text_size += strlen(text) + 1;
-}
-
-static bool wants_reading(const struct feed *f, const struct record *r) {
-        return (r->kind == RECORD_EXEC && atomic_load_explicit(&f->shared->wants_details, memory_order_relaxed)) ||
-               (r->kind == RECORD_IDS && r->pid == r->tid);
-}
-
-static void read_details_of(struct feed *f, struct chunk *chunk) {
-        for (size_t i = 0; i < chunk->n; i++) {
-                struct record *r = &chunk->records[i];
-
-                if (!wants_reading(f, r))
-                        continue;
-                if (r->kind == RECORD_EXEC) {
-                        read_program(chunk, r);
-                        f->had_exec = true;
-                } else
-                        r->knows_ids = process_read_ids(r->pid, &r->ids) == 0;
-        }
-}
-
-static bool was_forked_after(const struct feed *f, const struct chunk *chunk, size_t i) {
-        pid_t pid = chunk->records[i].pid;
-
-        for (i++;; i = 0) {
-                for (; i < chunk->n; i++) {
-                        const struct record *r = &chunk->records[i];
-
-                        if (r->kind == RECORD_FORK && r->pid == pid && r->tid == pid)
-                                return true;
-                }
-                if (chunk == f->chunk)
-                        return false;
-                chunk = chunk->link.next == &f->done ? f->chunk : list_entry(chunk->link.next, struct chunk, link);
-                if (!chunk)
-                        return false;
-        }
-}
-
-/* A pid that was another's by the time it was read: its fork has been told by now. */
-static void check_details_of(struct feed *f, struct chunk *chunk, size_t n) {
-        for (size_t i = 0; i < n; i++) {
-                struct record *r = &chunk->records[i];
-
-                if (!(r->kind == RECORD_EXEC && (r->knows_comm || r->knows_exe)) &&
-                    !(r->kind == RECORD_IDS && r->knows_ids))
-                        continue;
-                if ((f->pids[bit_of(r->pid) / 64] >> bit_of(r->pid) % 64 & 1) && was_forked_after(f, chunk, i))
-                        r->knows_comm = r->knows_exe = r->knows_ids = false;
-        }
-}
-
-static void read_details(struct feed *f) {
-        struct chunk *last = f->chunk;
-        size_t n = last ? last->n : 0;
-
-        f->had_exec = false;
-        list_for_each(entry, &f->done)
-                read_details_of(f, list_entry(entry, struct chunk, link));
-        if (last)
-                read_details_of(f, last);
-        drain(f);
-        list_for_each(entry, &f->done) {
-                struct chunk *chunk = list_entry(entry, struct chunk, link);
-
-                check_details_of(f, chunk, chunk == last ? n : chunk->n);
-                if (chunk == last)
-                        return;
-        }
-        if (last)
-                check_details_of(f, last, n);
 }
 
 /* ---- forks that were lost ---------------------------------------------------------------------------------------- */
@@ -360,7 +218,7 @@ static void tell_forks_lost(struct feed *f, uint64_t n) {
 
         if (n <= f->n_forks_lost)
                 return;
-        r = put(f, RECORD_FORKS_LOST, 0);
+        r = feed_writer_put(&f->writer, RECORD_FORKS_LOST, 0);
         if (!r)
                 return;
         r->count = n - f->n_forks_lost;
@@ -392,32 +250,29 @@ static void measure(struct feed *f) {
 }
 
 static void on_doubt(struct feed *f) {
-        f->in_doubt = false;
+        f->in_doubt = f->writer.failed = false;
         f->lost_nsec = monotonic_nsec();
         f->measure_nsec = f->lost_nsec;
         f->measured_counter = 0;
-        (void)put(f, RECORD_LOST, 0);
+        (void)feed_writer_put(&f->writer, RECORD_LOST, 0);
 }
 
 /* ---- the thread ---------------------------------------------------------------------------------------------- */
 
 static bool wait_for_something(struct feed *f) {
         struct pollfd fds[] = { { .fd = f->fd, .events = POLLIN }, { .fd = f->wake_fd, .events = POLLIN } };
-        uint64_t value, since;
+        uint64_t value;
         int r;
 
-        if (atomic_load(&f->shared->n_chunks) > CHUNKS_MAX) { /* the loop has enough to do */
-                (void)usleep(GATHER_USEC);
+        if (feed_writer_is_full(&f->writer)) {
+                (void)usleep(FEED_GATHER_USEC);
                 return false;
         }
         r = poll(fds, 2, f->measure_nsec ? MEASURE_MSEC : -1);
         if (r > 0 && fds[1].revents)
                 (void)!read(f->wake_fd, &value, sizeof(value));
-        since = monotonic_nsec() - f->busy_nsec;
-        /* Much is going on: what comes meanwhile costs little, and whoever waits for a mark has much to read. But what
-         * began a program is gone before long: that is looked at at once. */
-        if (r > 0 && !f->had_exec && since < 2 * GATHER_USEC * NSEC_PER_USEC)
-                (void)usleep(GATHER_USEC);
+        if (r > 0 && feed_writer_should_gather(&f->writer)) /* whoever waits for a mark has much to read */
+                (void)usleep(FEED_GATHER_USEC);
         return true;
 }
 
@@ -432,20 +287,18 @@ static void *thread_main(void *argument) {
                 if (!wait_for_something(f))
                         continue;
                 mark = atomic_load(&f->mark_wanted);
-                f->had_messages = false;
                 drain(f);
-                read_details(f);
-                if (f->in_doubt)
+                feed_writer_read(&f->writer, drain, f);
+                if (f->in_doubt || f->writer.failed)
                         on_doubt(f);
                 measure(f);
                 if (mark > f->mark_told) {
-                        struct record *r = put(f, RECORD_MARK, 0);
+                        struct record *r = feed_writer_put(&f->writer, RECORD_MARK, 0);
 
                         if (r)
                                 r->serial = f->mark_told = mark;
                 }
-                post(f);
-                memset(f->pids, 0, sizeof(f->pids));
+                feed_writer_post(&f->writer);
         }
         return NULL;
 }
@@ -494,8 +347,8 @@ static bool hears_of(struct feed *f, pid_t child) {
                 uint64_t now = monotonic_nsec();
 
                 drain(f);
-                for (; f->chunk && seen < f->chunk->n; seen++)
-                        if (f->chunk->records[seen].kind == RECORD_EXIT && f->chunk->records[seen].pid == child)
+                for (; f->writer.chunk && seen < f->writer.chunk->n; seen++)
+                        if (f->writer.chunk->records[seen].kind == RECORD_EXIT && f->writer.chunk->records[seen].pid == child)
                                 return true;
                 if (now >= deadline || poll(&p, 1, (int)((deadline - now) / NSEC_PER_MSEC) + 1) <= 0)
                         return false;
@@ -518,12 +371,7 @@ static bool try_it(struct feed *f) {
 }
 
 static void free_feed(struct feed *f) {
-        struct list *entry;
-
-        while ((entry = list_pop(&f->done)))
-                chunk_free(list_entry(entry, struct chunk, link), f->shared);
-        if (f->chunk)
-                chunk_free(f->chunk, f->shared);
+        feed_writer_close(&f->writer);
         if (f->fd >= 0)
                 (void)say(f->fd, PROC_CN_MCAST_IGNORE); /* or the kernel goes on making messages */
         (void)safe_close(f->fd);
@@ -562,10 +410,9 @@ static int connector_open(const struct feed_settings *settings, struct mailbox *
 
         if (!f)
                 return -ENOMEM;
-        f->mailbox = mailbox;
         f->shared = shared;
+        feed_writer_init(&f->writer, mailbox, shared);
         f->fd = f->wake_fd = f->stat_fd = -1;
-        list_init(&f->done);
         for (size_t i = 0; i < CPUS_MAX; i++)
                 f->numbers[i] = NUMBER_UNKNOWN;
         for (size_t i = 0; i < BATCH; i++) {

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "feed_writer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "mux.h"
+
+enum { EXE_BYTES_MAX = 4096 };
+
+void feed_writer_init(struct feed_writer *w, struct mailbox *mailbox, struct feed_shared *shared) {
+        *w = (struct feed_writer){ .mailbox = mailbox, .shared = shared };
+        list_init(&w->done);
+}
+
+void feed_writer_close(struct feed_writer *w) {
+        struct list *entry;
+
+        while ((entry = list_pop(&w->done)))
+                chunk_free(list_entry(entry, struct chunk, link), w->shared);
+        if (w->chunk)
+                chunk_free(w->chunk, w->shared);
+        w->chunk = NULL;
+}
+
+/* ---- records --------------------------------------------------------------------------------------------- */
+
+static bool begin_chunk(struct feed_writer *w) {
+        if (w->chunk && w->chunk->n < CHUNK_RECORDS)
+                return true;
+        if (w->chunk)
+                list_append(&w->done, &w->chunk->link);
+        w->chunk = malloc(sizeof(*w->chunk));
+        if (!w->chunk)
+                return false;
+        atomic_fetch_add(&w->shared->n_chunks, 1);
+        list_init(&w->chunk->link);
+        w->chunk->n = w->chunk->text_size = 0;
+        return true;
+}
+
+static unsigned bit_of(pid_t pid) {
+        return (unsigned)pid % FEED_PIDS_BITS;
+}
+
+struct record *feed_writer_put(struct feed_writer *w, enum record_kind kind, pid_t pid) {
+        struct record *r;
+
+        if (!begin_chunk(w)) {
+                w->failed = true;
+                return NULL;
+        }
+        r = &w->chunk->records[w->chunk->n++];
+        *r = (struct record){ .kind = (uint8_t)kind, .pid = pid, .tid = pid };
+        w->had_records |= kind != RECORD_MARK;
+        if (kind == RECORD_FORK)
+                w->pids[bit_of(pid) / 64] |= UINT64_C(1) << bit_of(pid) % 64;
+        return r;
+}
+
+void feed_writer_post(struct feed_writer *w) {
+        struct list *entry;
+
+        while ((entry = list_pop(&w->done)))
+                mailbox_post(w->mailbox, entry);
+        if (w->chunk && w->chunk->n > 0) {
+                struct chunk *chunk = take_pointer(&w->chunk);
+
+                mailbox_post(w->mailbox, &chunk->link);
+        }
+        if (w->had_records)
+                w->busy_nsec = monotonic_nsec();
+        w->had_records = false;
+        memset(w->pids, 0, sizeof(w->pids));
+}
+
+bool feed_writer_is_full(const struct feed_writer *w) {
+        return atomic_load(&w->shared->n_chunks) > FEED_CHUNKS_MAX;
+}
+
+/* What began a program is gone before long: it is looked at at once. */
+bool feed_writer_should_gather(const struct feed_writer *w) {
+        return !w->had_exec && monotonic_nsec() - w->busy_nsec < 2 * FEED_GATHER_USEC * NSEC_PER_USEC;
+}
+
+/* ---- what would vanish --------------------------------------------------------------------------------------- */
+
+static void read_program(struct chunk *chunk, struct record *r) {
+        size_t room = CHUNK_TEXT - chunk->text_size;
+        char *text = chunk->text + chunk->text_size;
+
+        r->knows_comm = process_read_comm(r->pid, r->comm) == 0;
+        if (room < EXE_BYTES_MAX || process_read_exe(r->pid, text, room) < 0)
+                return;
+        r->knows_exe = true;
+        r->exe = (uint32_t)chunk->text_size;
+        chunk->text_size += strlen(text) + 1;
+}
+
+static bool wants_reading(const struct feed_writer *w, const struct record *r) {
+        return (r->kind == RECORD_EXEC && atomic_load_explicit(&w->shared->wants_details, memory_order_relaxed)) ||
+               (r->kind == RECORD_IDS && r->pid == r->tid && !r->knows_ids);
+}
+
+static void read_details_of(struct feed_writer *w, struct chunk *chunk) {
+        for (size_t i = 0; i < chunk->n; i++) {
+                struct record *r = &chunk->records[i];
+
+                if (!wants_reading(w, r))
+                        continue;
+                if (r->kind == RECORD_EXEC) {
+                        read_program(chunk, r);
+                        w->had_exec = true;
+                } else
+                        r->knows_ids = process_read_ids(r->pid, &r->ids) == 0;
+        }
+}
+
+static bool was_forked_after(const struct feed_writer *w, const struct chunk *chunk, size_t i) {
+        pid_t pid = chunk->records[i].pid;
+
+        for (i++;; i = 0) {
+                for (; i < chunk->n; i++) {
+                        const struct record *r = &chunk->records[i];
+
+                        if (r->kind == RECORD_FORK && r->pid == pid && r->tid == pid)
+                                return true;
+                }
+                if (chunk == w->chunk)
+                        return false;
+                chunk = chunk->link.next == &w->done ? w->chunk : list_entry(chunk->link.next, struct chunk, link);
+                if (!chunk)
+                        return false;
+        }
+}
+
+/* A pid that was another's by the time it was read: its fork has been told by now. */
+static void check_details_of(struct feed_writer *w, struct chunk *chunk, size_t n) {
+        for (size_t i = 0; i < n; i++) {
+                struct record *r = &chunk->records[i];
+
+                if (!(r->kind == RECORD_EXEC && (r->knows_comm || r->knows_exe)) &&
+                    !(r->kind == RECORD_IDS && r->knows_ids))
+                        continue;
+                if ((w->pids[bit_of(r->pid) / 64] >> bit_of(r->pid) % 64 & 1) && was_forked_after(w, chunk, i))
+                        r->knows_comm = r->knows_exe = r->knows_ids = false;
+        }
+}
+
+void feed_writer_read(struct feed_writer *w, void (*drain)(void *owner), void *owner) {
+        struct chunk *last = w->chunk;
+        size_t n = last ? last->n : 0;
+
+        w->had_exec = false;
+        list_for_each(entry, &w->done)
+                read_details_of(w, list_entry(entry, struct chunk, link));
+        if (last)
+                read_details_of(w, last);
+        drain(owner);
+        list_for_each(entry, &w->done) {
+                struct chunk *chunk = list_entry(entry, struct chunk, link);
+
+                check_details_of(w, chunk, chunk == last ? n : chunk->n);
+                if (chunk == last)
+                        return;
+        }
+        if (last)
+                check_details_of(w, last, n);
+}
