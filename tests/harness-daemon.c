@@ -12,6 +12,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <linux/bpf.h>
+#include <sys/syscall.h>
 #include <sys/pidfd.h>
 #include <sys/fanotify.h>
 #include <sys/prctl.h>
@@ -142,6 +144,25 @@ void client_end(void) {
                 assert_system(seteuid(0) == 0, "seteuid");
 }
 
+bool daemon_is_on_bpf(void) {
+        const char *feed = getenv("KEVD_PROCESS_FEED");
+
+        return feed && strcmp(feed, "bpf") == 0;
+}
+
+/* bpf(2): what the feed's program talks through. */
+static void need_bpf(void) {
+        union bpf_attr attributes = { .map_type = BPF_MAP_TYPE_RINGBUF, .max_entries = 4096 };
+        int fd;
+
+        if (access("/sys/kernel/btf/vmlinux", R_OK) < 0)
+                harness_skip("the kernel does not describe itself to BPF");
+        fd = (int)syscall(SYS_bpf, BPF_MAP_CREATE, &attributes, sizeof(attributes));
+        if (fd < 0)
+                harness_skip("BPF is not allowed here");
+        (void)close(fd);
+}
+
 struct daemon *daemon_start_with(const char *const *options) {
         unsigned number = ++n_daemons;
         _cleanup_(freep) char *log_path = format("%s/kevd-%u.log", harness_tempdir(), number);
@@ -170,6 +191,8 @@ struct daemon *daemon_start_with(const char *const *options) {
         }
         if (mechanism)
                 mechanism_option = format("--file-mechanism=%s", mechanism);
+        if (daemon_is_on_bpf())
+                need_bpf();
         if (feed)
                 feed_option = format("--process-feed=%s", feed);
         argv = calloc(n + 7, sizeof(*argv));

@@ -98,6 +98,9 @@ pid_t daemon_find_helper(pid_t daemon, const char *name);
 /* Waits until so many are left: what is not needed any more is let go of in its own time. */
 void daemon_expect_watches(const struct daemon *daemon, size_t n);
 
+/* Daemons follow processes by BPF ($KEVD_PROCESS_FEED). Where that can't be, daemon_start() skips the test. */
+bool daemon_is_on_bpf(void);
+
 /* Daemons serve trees with fanotify, which holds none ($KEVD_FILE_MECHANISM). Where it is not to be had for the
  * temporary directory, daemon_start() skips the test then. */
 bool daemon_is_on_fanotify(void);

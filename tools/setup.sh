@@ -21,12 +21,15 @@ libmnl-dev      module   libmnl
 # systemd is for systemd-analyze and busctl; no manager is started.
 test_packages='
 acl                           command  setfacl
+bpftool                       command  bpftool
 btrfs-progs                   command  mkfs.btrfs
 check                         module   check
+clang                         command  clang
 dbus-daemon                   command  dbus-daemon
 golang-go                     command  go
 golang-github-varlink-go-dev  file     /usr/share/gocode/src/github.com/varlink/go
 iproute2                      command  ip
+libbpf-dev                    module   libbpf
 python3                       command  python3
 systemd                       command  systemd-analyze
 varlink-go                    command  varlink-go-interface-generator

@@ -18,9 +18,9 @@
 #include "process_info.h"
 
 enum record_kind {
-        RECORD_FORK = 1, /* pid, tid, parent: a thread where pid and tid differ */
-        RECORD_EXEC,     /* pid; comm and exe where they could be read */
-        RECORD_EXIT,     /* pid, tid, parent, status: of one thread */
+        RECORD_FORK = 1, /* pid, tid, parent: a thread where pid and tid differ. ids and comm, if the feed knows them */
+        RECORD_EXEC,     /* pid; comm and exe where they could be read; ids, if the feed knows them */
+        RECORD_EXIT,     /* pid, tid, parent, status: of one thread, or (is_last) of the process */
         RECORD_IDS,      /* pid; ids, where they could be read */
         RECORD_COMM,     /* pid, tid; comm */
         RECORD_CORE,     /* pid: it dies and leaves a core dump behind */
@@ -31,7 +31,8 @@ enum record_kind {
 
 struct record {
         uint8_t kind;
-        bool knows_comm, knows_exe, knows_ids;
+        bool knows_comm, knows_exe, knows_ids, is_last;
+        bool read_comm, read_exe, read_ids; /* by the thread, not told by the kernel */
         pid_t pid, tid;  /* the process, and the thread */
         pid_t parent;    /* 0: not known */
         int status;      /* as of wait(2) */
@@ -57,6 +58,7 @@ struct chunk {
 
 struct feed_settings {
         size_t buffer_bytes; /* of the kernel's queue; 0: as the feed likes it */
+        bool is_only;        /* no other feed is asked where this one is not to be had */
 };
 
 /* What the loop and the feed's thread share beside messages. */
@@ -64,12 +66,14 @@ struct feed_shared {
         atomic_bool wants_details; /* programs' names and paths are to be read */
         atomic_uint n_chunks;      /* handed over, and not freed yet */
         atomic_ullong n_received, n_lost; /* messages of the kernel */
+        uint64_t notes_missing; /* KEV_NOTE_...: the feed can't tell. Set by open() */
 };
 
 struct feed;
 
 struct feed_class {
         const char *name;
+        bool knows_maker; /* RECORD_FORK's parent is who forked, and RECORD_EXIT comes before the process is a zombie */
         /* Tries it, on a child of its own: it works once this answers 0. Or a negative errno, and why. */
         int (*open)(const struct feed_settings *settings, struct mailbox *mailbox, struct feed_shared *shared,
                     struct feed **ret_feed, char *why, size_t why_size);
@@ -78,6 +82,7 @@ struct feed_class {
         void (*mark)(struct feed *feed, uint64_t serial);
 };
 
+extern const struct feed_class feed_bpf; /* in builds with HAVE_BPF */
 extern const struct feed_class feed_connector;
 
 static inline void chunk_free(struct chunk *chunk, struct feed_shared *shared) {

@@ -89,10 +89,11 @@ static void read_program(struct chunk *chunk, struct record *r) {
         size_t room = CHUNK_TEXT - chunk->text_size;
         char *text = chunk->text + chunk->text_size;
 
-        r->knows_comm = process_read_comm(r->pid, r->comm) == 0;
+        if (!r->knows_comm)
+                r->knows_comm = r->read_comm = process_read_comm(r->pid, r->comm) == 0;
         if (room < EXE_BYTES_MAX || process_read_exe(r->pid, text, room) < 0)
                 return;
-        r->knows_exe = true;
+        r->knows_exe = r->read_exe = true;
         r->exe = (uint32_t)chunk->text_size;
         chunk->text_size += strlen(text) + 1;
 }
@@ -112,7 +113,7 @@ static void read_details_of(struct feed_writer *w, struct chunk *chunk) {
                         read_program(chunk, r);
                         w->had_exec = true;
                 } else
-                        r->knows_ids = process_read_ids(r->pid, &r->ids) == 0;
+                        r->knows_ids = r->read_ids = process_read_ids(r->pid, &r->ids) == 0;
         }
 }
 
@@ -139,11 +140,12 @@ static void check_details_of(struct feed_writer *w, struct chunk *chunk, size_t 
         for (size_t i = 0; i < n; i++) {
                 struct record *r = &chunk->records[i];
 
-                if (!(r->kind == RECORD_EXEC && (r->knows_comm || r->knows_exe)) &&
-                    !(r->kind == RECORD_IDS && r->knows_ids))
+                if (!(r->read_comm || r->read_exe || r->read_ids) ||
+                    !(w->pids[bit_of(r->pid) / 64] >> bit_of(r->pid) % 64 & 1) || !was_forked_after(w, chunk, i))
                         continue;
-                if ((w->pids[bit_of(r->pid) / 64] >> bit_of(r->pid) % 64 & 1) && was_forked_after(w, chunk, i))
-                        r->knows_comm = r->knows_exe = r->knows_ids = false;
+                r->knows_comm &= !r->read_comm;
+                r->knows_exe &= !r->read_exe;
+                r->knows_ids &= !r->read_ids;
         }
 }
 

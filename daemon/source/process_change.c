@@ -136,6 +136,28 @@ static void doubt_what_was_read(struct process *p, uint64_t ended_nsec) {
         process_set_profile(p, take_pointer(&p->before_read));
 }
 
+/* What the feed itself says of it. */
+static void learn_from_record(struct process *p, const struct record *r) {
+        const struct profile *old = p->profile;
+        struct profile *now;
+
+        if ((!r->knows_ids || (old->knows_ids && memcmp(&old->ids, &r->ids, sizeof(r->ids)) == 0)) &&
+            (!r->knows_comm || (old->knows_comm && strcmp(old->comm, r->comm) == 0)))
+                return;
+        now = profile_copy(old);
+        if (!now)
+                return;
+        if (r->knows_ids) {
+                now->knows_ids = true;
+                now->ids = r->ids;
+        }
+        if (r->knows_comm) {
+                now->knows_comm = true;
+                memcpy(now->comm, r->comm, sizeof(now->comm));
+        }
+        process_set_profile(p, now);
+}
+
 /* The number is given to another process: the older one has ended, and was reaped. */
 static void displace(struct processes *s, struct process *p) {
         if (p->first_ended || p->n_tries > 0) {
@@ -144,6 +166,13 @@ static void displace(struct processes *s, struct process *p) {
         }
         p->is_displaced = true; /* a record will tell how */
         s->n_displaced++;
+}
+
+static bool is_reap_wanted_by_match(const struct processes *s) {
+        list_for_each(entry, &s->by_match)
+                if (list_entry(entry, struct proc_watch, link)->subscription->notes & KEV_NOTE_REAP)
+                        return true;
+        return false;
 }
 
 static void on_fork(struct processes *s, const struct record *r) {
@@ -157,7 +186,7 @@ static void on_fork(struct processes *s, const struct record *r) {
         if (p)
                 displace(s, p);
         parent = process_find(s, r->parent);
-        p = process_make(s, r->pid, parent, process_heritage(parent));
+        p = process_make(s, r->pid, parent, process_heritage(parent, s->feed_class->knows_maker));
         if (!p) {
                 rescan_start(s);
                 return;
@@ -165,7 +194,10 @@ static void on_fork(struct processes *s, const struct record *r) {
         p->parent_pid = r->parent;
         p->forked_nsec = r->nsec;
         p->seen = s->n_rescans;
+        learn_from_record(p, r);
         complete_profile(s, p);
+        if (s->feed_class->knows_maker && is_reap_wanted_by_match(s)) /* the end is told before it is a zombie */
+                (void)process_open_pidfd(s, p);
         if (parent)
                 tell_change(s, parent, KEV_NOTE_FORK, NULL, p->pid);
         tell_child(s, p, parent);
@@ -177,7 +209,7 @@ static struct process *find_or_make(struct processes *s, pid_t pid) {
 
         if (p)
                 return p;
-        p = process_make(s, pid, NULL, process_heritage(NULL));
+        p = process_make(s, pid, NULL, process_heritage(NULL, false));
         if (!p)
                 return NULL;
         p->is_certain = false;
@@ -196,6 +228,10 @@ static void on_exec(struct processes *s, const struct chunk *chunk, const struct
                 memcpy(now->comm, r->comm, sizeof(now->comm));
                 free(now->exe);
                 now->exe = r->knows_exe ? strdup(chunk->text + r->exe) : NULL;
+                if (r->knows_ids) {
+                        now->knows_ids = true;
+                        now->ids = r->ids;
+                }
                 p->first_ended = false;
                 p->before_read = profile_unref(p->before_read);
                 process_set_profile(p, now);
@@ -256,6 +292,8 @@ static void on_exit_of(struct processes *s, const struct record *r) {
         p->status = r->status;
         p->knows_status = true;
         doubt_what_was_read(p, r->nsec);
+        learn_from_record(p, r);
+        p->is_certain |= r->is_last;
         if (r->tid == r->pid && r->parent > 0)
                 p->parent_pid = r->parent;
         if (p->is_certain || was_displaced) {

@@ -79,6 +79,11 @@ static void run(struct work *work) {
         mailbox_post(&r->s->rescan_mailbox, &r->message);
 }
 
+/* Its first thread has ended, and maybe others go on: proc_pid_stat(5) counts them. */
+static bool has_ended(const struct found *f) {
+        return f->stat.state == 'Z' && f->stat.n_threads <= 1;
+}
+
 /* ---- comparing ------------------------------------------------------------------------------------------------------ */
 
 static uint64_t clock_nsec(clockid_t clock) {
@@ -126,8 +131,12 @@ static void on_new(struct processes *s, struct rescan *r, struct found *f) {
                 s->n_forks_found += (uint64_t)MAX(f->stat.n_threads, 1);
                 tell_child(s, p, parent);
         }
-        if (f->stat.state != 'Z')
+        if (!has_ended(f)) {
+                p->first_ended = f->stat.state == 'Z';
+                if (p->first_ended) /* no record will tell of its end */
+                        (void)process_open_pidfd(s, p);
                 return;
+        }
         p->knows_status = f->knows_status;
         p->status = f->stat.status;
         process_end(s, p, realtime_nsec() / NSEC_PER_USEC);
@@ -138,7 +147,7 @@ static void on_known(struct processes *s, struct process *p, struct found *f) {
         p->start_time = f->stat.start_time;
         if (!p->profile->knows_ids || !p->profile->knows_comm)
                 process_set_profile(p, take_pointer(&f->profile));
-        if (f->stat.state != 'Z' || p->n_tries > 0)
+        if (!has_ended(f) || p->n_tries > 0)
                 return;
         if (f->knows_status) {
                 p->knows_status = true;

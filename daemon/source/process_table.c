@@ -117,13 +117,13 @@ static void forget_unlike(struct profile *profile, const struct profile *other) 
         }
 }
 
-struct profile *process_heritage(const struct process *parent) {
+struct profile *process_heritage(const struct process *parent, bool is_maker) {
         struct profile *profile;
         unsigned n = 0;
 
         if (!parent)
                 return profile_new();
-        if (parent->n_unlike == 0)
+        if (is_maker || parent->n_unlike == 0)
                 return profile_ref(parent->profile);
         profile = profile_copy(parent->profile);
         if (!profile)

@@ -324,9 +324,10 @@ static bool is_reap_wanted(const struct processes *s, const struct process *p) {
         return false;
 }
 
-/* What has that number and has not ended is another process: this one was reaped. */
+/* What has that number and has not ended is another process: this one was reaped. Or its end was told early. */
 static bool is_zombie(struct processes *s, struct process *p) {
-        return process_open_pidfd(s, p) == 0 && pidfd_has_ended(p->pidfd) && !pidfd_has_hung_up(p->pidfd);
+        return process_open_pidfd(s, p) == 0 && (s->feed_class->knows_maker || pidfd_has_ended(p->pidfd)) &&
+               !pidfd_has_hung_up(p->pidfd);
 }
 
 void tell_exit(struct processes *s, struct process *p) {

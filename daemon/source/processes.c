@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 
+#include "config.h"
 #include "log.h"
 #include "watch_spec.h"
 
@@ -78,17 +79,50 @@ static int open_mailboxes(struct processes *s) {
         return r;
 }
 
-/* Once; what it can't do is remembered. */
-static void start_feed(struct processes *s) {
+/* The best first. */
+static const struct {
+        enum process_feed choice;
+        const struct feed_class *class;
+} feeds[] = {
+#ifdef HAVE_BPF
+        { PROCESS_FEED_BPF, &feed_bpf },
+#endif
+        { PROCESS_FEED_CONNECTOR, &feed_connector },
+};
+
+/* What one can't do is said, and the next is asked. */
+static int open_feed(struct processes *s) {
         const struct source_settings *settings = &s->source.context->settings;
-        struct feed_settings feed_settings = { .buffer_bytes = settings->process_buffer };
+        struct feed_settings feed_settings = {
+                .buffer_bytes = settings->process_buffer, .is_only = settings->process_feed != PROCESS_FEED_AUTO,
+        };
+        size_t size = 0;
+        int r = -EOPNOTSUPP;
+
+        for (size_t i = 0; i < ARRAY_SIZE(feeds) && r < 0; i++) {
+                char why[120] = "";
+
+                if (settings->process_feed != PROCESS_FEED_AUTO && settings->process_feed != feeds[i].choice)
+                        continue;
+                s->feed_class = feeds[i].class;
+                r = s->feed_class->open(&feed_settings, &s->mailbox, &s->shared, &s->feed, why, sizeof(why));
+                if (r < 0 && size < sizeof(s->source.reason))
+                        size += (size_t)snprintf(s->source.reason + size, sizeof(s->source.reason) - size, "%s%s",
+                                                 size > 0 ? "; " : "", why[0] ? why : strerror(-r));
+        }
+        return r;
+}
+
+static void start_feed(struct processes *s) {
         int r;
 
         if (s->state != FEED_CLOSED)
                 return;
+        s->source.reason[0] = 0;
+        s->shared.notes_missing = 0;
         r = open_mailboxes(s);
         if (r == 0) {
-                r = s->feed_class->open(&feed_settings, &s->mailbox, &s->shared, &s->feed, s->source.reason, sizeof(s->source.reason));
+                r = open_feed(s);
                 if (r < 0) {
                         mailbox_close(&s->mailbox);
                         rescan_close(s);
@@ -97,7 +131,8 @@ static void start_feed(struct processes *s) {
         if (r < 0) {
                 s->state = FEED_FAILED;
                 if (!s->source.reason[0])
-                        (void)snprintf(s->source.reason, sizeof(s->source.reason), "%s: %s", s->feed_class->name, strerror(-r));
+                        (void)snprintf(s->source.reason, sizeof(s->source.reason), "%s",
+                                       r == -EOPNOTSUPP ? "this build has no such feed" : strerror(-r));
                 log_info("processes can't be followed: %s", s->source.reason);
                 return;
         }
@@ -236,6 +271,15 @@ static int open_subject(const struct source_context *context, struct pending *pe
         return 0;
 }
 
+static int check_notes(const struct processes *s, uint64_t notes, struct refusal *refusal) {
+        uint64_t missing = notes & s->shared.notes_missing;
+
+        if (!missing)
+                return 0;
+        return refuse(refusal, EOPNOTSUPP, "notes: \"%s\" can't be told by the feed %s on this kernel",
+                      kev_note_name(missing & -missing), s->feed_class->name);
+}
+
 static bool needs_feed(const struct processes *s, const struct subject *subject) {
         return s->state != FEED_CLOSED || s->source.context->settings.process_feed != PROCESS_FEED_AUTO ||
                subject->match || subject->notes & ~(KEV_NOTE_EXIT | KEV_NOTE_REAP);
@@ -252,7 +296,9 @@ static int processes_attach(struct source *source, struct subscription *subscrip
         start_feed(s);
         if (s->state == FEED_FAILED)
                 return refuse(refusal, EOPNOTSUPP, "%s: %s", subject->match ? "match" : "notes", s->source.reason);
-        r = make_watch(subscription, subject, &w, refusal);
+        r = check_notes(s, subject->notes, refusal);
+        if (r == 0)
+                r = make_watch(subscription, subject, &w, refusal);
         if (r < 0)
                 return r;
         r = open_subject(source->context, w->pending, subject, refusal);
@@ -279,7 +325,7 @@ static struct process *find_ended_of(struct processes *s, const struct pending *
                 return p;
         if (p && p->knows_status && p->status == info.exit_code)
                 return p;
-        p = process_make(s, pending->pid, NULL, process_heritage(NULL));
+        p = process_make(s, pending->pid, NULL, process_heritage(NULL, false));
         if (!p)
                 return NULL;
         p->knows_status = true;
@@ -297,11 +343,11 @@ static struct process *find_subject(struct processes *s, const struct pending *p
 
         if (pidfd < 0 || pidfd_has_hung_up(pidfd))
                 return find_ended_of(s, pending);
-        /* Its number is nobody else's. */
-        if (!p && pidfd_has_ended(pidfd))
+        /* Its number is nobody else's: what had it last and does not run has just ended. */
+        if (!p)
                 p = process_find_ended(s, pending->pid);
         if (!p) {
-                p = process_make(s, pending->pid, NULL, process_heritage(NULL));
+                p = process_make(s, pending->pid, NULL, process_heritage(NULL, false));
                 if (p)
                         p->is_certain = false;
         }
@@ -357,10 +403,13 @@ static void run_pending(struct processes *s) {
 /* ---- the source -------------------------------------------------------------------------------------------------------- */
 
 static int processes_modify(struct source *source, struct subscription *subscription, const struct subject *subject,
-                            struct refusal *refusal _unused_) {
+                            struct refusal *refusal) {
         struct processes *s = processes_of(source);
         struct proc_watch *w = subscription->object;
+        int r = check_notes(s, subject->notes, refusal);
 
+        if (r < 0)
+                return r;
         if (subject->notes & KEV_NOTE_REAP)
                 list_for_each(entry, &w->interests)
                         (void)process_open_pidfd(s, list_entry(entry, struct interest, of_watch)->process);
@@ -400,7 +449,6 @@ static int processes_open(struct source_context *context, struct source **ret_so
                 return -ENOMEM;
         s->source.context = context;
         s->mux = context->mux;
-        s->feed_class = &feed_connector;
         s->zombie_timer = s->undecided_timer = MUX_TIMER_INIT;
         list_init(&s->pending);
         list_init(&s->history);
@@ -418,10 +466,8 @@ static int processes_open(struct source_context *context, struct source **ret_so
         }
         if (context->settings.process_feed == PROCESS_FEED_PIDFD) {
                 s->state = FEED_FAILED;
-                (void)snprintf(s->source.reason, sizeof(s->source.reason), "this daemon runs without a feed of processes (process-feed=pidfd)");
-        } else if (context->settings.process_feed == PROCESS_FEED_BPF) {
-                s->state = FEED_FAILED;
-                (void)snprintf(s->source.reason, sizeof(s->source.reason), "the BPF feed is not part of this version");
+                (void)snprintf(s->source.reason, sizeof(s->source.reason),
+                               "this daemon runs without a feed of processes (process-feed=pidfd)");
         } else if (context->settings.keeps_feed)
                 start_feed(s);
         *ret_source = &s->source;
@@ -449,7 +495,7 @@ static uint64_t processes_registrations(const struct source *source) {
 static const char *processes_mechanism(const struct source *source) {
         const struct processes *s = processes_of(source);
 
-        return s->state == FEED_FAILED ? "none" : s->feed_class->name;
+        return s->state == FEED_FAILED || !s->feed_class ? "none" : s->feed_class->name;
 }
 
 const struct source_class source_processes = {

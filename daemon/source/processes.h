@@ -10,14 +10,14 @@
  *   process_tell.c     who is to be told, and telling it
  *   process_change.c   what a record does to the table
  *   process_rescan.c   all that /proc has: at the start, and after a loss
- *   feed.h             where records come from; connector.c is one
+ *   feed.h             where records come from: feed_bpf.c, connector.c; feed_writer.c is theirs
  *
  * A watch is made in two steps: the process is opened, and once the feed has told
  * all that was so by then (struct pending), the table says which it is. So a pid
  * that is another's meanwhile is never taken for it.
  *
- * A fork tells of whose child the new process is, not of who made it: with
- * CLONE_PARENT that is a sibling. What a process is made to be like - user, name,
+ * Not every feed knows who made a process: the connector tells whose child it is, and
+ * with CLONE_PARENT a sibling has made it. What a process is made to be like - user, name,
  * program - is therefore known only if its parent and all of that's children are
  * alike (process_fork()). What isn't known is asked, or is absent.
  */
@@ -177,8 +177,8 @@ struct process *process_find(const struct processes *s, pid_t pid);
 struct process *process_find_ended(const struct processes *s, pid_t pid);
 /* NULL: no memory. Takes the profile over; `parent` may be NULL. */
 struct process *process_make(struct processes *s, pid_t pid, struct process *parent, struct profile *profile);
-/* What a child of it is like, as far as that is certain. */
-struct profile *process_heritage(const struct process *parent);
+/* What a child of it is like, as far as that is certain: is it known that the parent made it? */
+struct profile *process_heritage(const struct process *parent, bool is_maker);
 /* Takes the profile over. */
 void process_set_profile(struct process *p, struct profile *profile);
 /* It runs no more: into the history. */

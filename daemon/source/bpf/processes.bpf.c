@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * What processes do, told from within the kernel (bpf(2), bpf-helpers(7)). Only what is used of the kernel's structures
+ * is declared here: where it lies is found out as the program is loaded (CO-RE).
+ */
+
+#include <linux/bpf.h>
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+#include "processes.h"
+
+#define SIGNAL_GROUP_EXIT 0x00000004 /* <linux/sched/signal.h> */
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+typedef struct {
+        unsigned int val;
+} kuid_t;
+
+typedef struct {
+        int counter;
+} atomic_t;
+
+struct cred {
+        kuid_t uid, euid, suid;
+};
+
+struct signal_struct {
+        atomic_t live;
+        unsigned int flags;
+        int group_exit_code;
+};
+
+struct task_struct {
+        int pid, tgid;
+        struct task_struct *real_parent, *group_leader;
+        int exit_code;
+        char comm[16];
+        struct signal_struct *signal;
+        const struct cred *real_cred;
+        unsigned int in_execve : 1;
+};
+
+#pragma clang attribute pop
+
+struct {
+        __uint(type, BPF_MAP_TYPE_RINGBUF);
+        __uint(max_entries, 4096); /* as the loader likes it */
+} records SEC(".maps");
+
+struct bpf_losses losses;
+
+/* Of the process that the thread belongs to. */
+static struct bpf_record *begin(unsigned int kind, struct task_struct *thread) {
+        struct task_struct *task = thread->group_leader;
+        struct bpf_record *r = bpf_ringbuf_reserve(&records, sizeof(*r), 0);
+
+        if (!r) {
+                __sync_fetch_and_add(kind == BPF_RECORD_FORK ? &losses.forks : &losses.others, 1);
+                return 0;
+        }
+        r->kind = kind;
+        r->pid = task->tgid;
+        r->parent = task->real_parent->tgid;
+        r->status = 0;
+        r->real = task->real_cred->uid.val;
+        r->effective = task->real_cred->euid.val;
+        r->saved = task->real_cred->suid.val;
+        r->reserved = 0;
+        r->nsec = bpf_ktime_get_ns();
+        __builtin_memcpy(r->comm, task->comm, sizeof(r->comm));
+        return r;
+}
+
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(on_fork, struct task_struct *maker, struct task_struct *child) {
+        struct bpf_record *r;
+
+        if (child->pid != child->tgid) /* a thread */
+                return 0;
+        r = begin(BPF_RECORD_FORK, child);
+        if (!r)
+                return 0;
+        r->parent = maker->tgid;
+        bpf_ringbuf_submit(r, 0);
+        return 0;
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(on_exec, struct task_struct *task) {
+        struct bpf_record *r = begin(BPF_RECORD_EXEC, task);
+
+        if (r)
+                bpf_ringbuf_submit(r, 0);
+        return 0;
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(on_exit, struct task_struct *task) {
+        struct bpf_record *r;
+
+        if (task->signal->live.counter != 0) /* others of its threads go on */
+                return 0;
+        r = begin(BPF_RECORD_EXIT, task);
+        if (!r)
+                return 0;
+        r->status = task->signal->flags & SIGNAL_GROUP_EXIT ? task->signal->group_exit_code : task->exit_code;
+        bpf_ringbuf_submit(r, 0);
+        return 0;
+}
+
+SEC("tp_btf/task_rename")
+int BPF_PROG(on_rename, struct task_struct *task, const char *comm) {
+        struct bpf_record *r;
+
+        /* The first thread's name is the process's; a program that begins is told as such. */
+        if (task->pid != task->tgid || BPF_CORE_READ_BITFIELD_PROBED(task, in_execve))
+                return 0;
+        r = begin(BPF_RECORD_COMM, task);
+        if (!r)
+                return 0;
+        bpf_probe_read_kernel_str(r->comm, sizeof(r->comm), comm);
+        bpf_ringbuf_submit(r, 0);
+        return 0;
+}
+
+/* The thread's own, once they are in force. No tracepoint tells of them. */
+SEC("kretprobe/commit_creds")
+int on_creds(void *context) {
+        struct task_struct *task = (struct task_struct *)bpf_get_current_task_btf();
+        struct bpf_record *r;
+
+        if (task->pid != task->tgid)
+                return 0;
+        r = begin(BPF_RECORD_IDS, task);
+        if (r)
+                bpf_ringbuf_submit(r, 0);
+        return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

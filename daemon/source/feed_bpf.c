@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * The feed of processes by a program in the kernel: bpf/processes.bpf.c. It knows who forked, what the new program is
+ * called, the user ids of the moment, and which thread is a process's last. What its ring had no room for is counted
+ * there, forks by themselves.
+ *
+ * To load it takes CAP_BPF and CAP_PERFMON (Linux 5.8), and a kernel that describes its structures (BTF).
+ */
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <kev.h>
+
+#include "bpf/processes.h"
+#include "feed_writer.h"
+#include "mux.h"
+/* Generated; the program is in it as one string. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Woverlength-strings"
+#include "processes.skel.h"
+#pragma GCC diagnostic pop
+
+enum { RING_BYTES = 8 * 1024 * 1024, TEST_MSEC = 100 };
+
+struct feed {
+        struct feed_shared *shared;
+        struct processes_bpf *program;
+        struct ring_buffer *ring;
+        int wake_fd;
+        pthread_t thread;
+        atomic_bool ending;
+        atomic_ullong mark_wanted;
+
+        /* The thread's own. */
+        struct feed_writer writer;
+        uint64_t mark_told;
+        struct bpf_losses losses; /* told of */
+};
+
+static int on_sample(void *context, void *data, size_t size) {
+        static const enum record_kind kinds[] = {
+                [BPF_RECORD_FORK] = RECORD_FORK, [BPF_RECORD_EXEC] = RECORD_EXEC, [BPF_RECORD_EXIT] = RECORD_EXIT,
+                [BPF_RECORD_IDS] = RECORD_IDS,   [BPF_RECORD_COMM] = RECORD_COMM,
+        };
+        struct feed *f = context;
+        const struct bpf_record *b = data;
+        struct record *r;
+
+        if (size < sizeof(*b) || b->kind >= ARRAY_SIZE(kinds) || !kinds[b->kind])
+                return 0;
+        atomic_fetch_add_explicit(&f->shared->n_received, 1, memory_order_relaxed);
+        r = feed_writer_put(&f->writer, kinds[b->kind], b->pid);
+        if (!r)
+                return 0;
+        r->parent = b->parent;
+        r->nsec = b->nsec;
+        r->status = b->status;
+        r->is_last = b->kind == BPF_RECORD_EXIT;
+        r->knows_ids = r->knows_comm = true;
+        r->ids = (struct process_ids){ b->real, b->effective, b->saved };
+        memcpy(r->comm, b->comm, sizeof(r->comm));
+        r->comm[sizeof(r->comm) - 1] = 0;
+        return feed_writer_is_full(&f->writer) ? -EAGAIN : 0;
+}
+
+static void drain(void *argument) {
+        struct feed *f = argument;
+
+        (void)ring_buffer__consume(f->ring);
+}
+
+/* It grows only. */
+static uint64_t read_loss(const unsigned long long *counter) {
+        return __atomic_load_n(counter, __ATOMIC_RELAXED);
+}
+
+static void tell_losses(struct feed *f) {
+        struct bpf_losses now = {
+                read_loss(&f->program->bss->losses.forks), read_loss(&f->program->bss->losses.others),
+        };
+        struct record *r;
+
+        if (now.forks == f->losses.forks && now.others == f->losses.others && !f->writer.failed)
+                return;
+        f->writer.failed = false;
+        atomic_fetch_add(&f->shared->n_lost, now.forks + now.others - f->losses.forks - f->losses.others);
+        if (!feed_writer_put(&f->writer, RECORD_LOST, 0))
+                return;
+        r = now.forks > f->losses.forks ? feed_writer_put(&f->writer, RECORD_FORKS_LOST, 0) : NULL;
+        if (r)
+                r->count = now.forks - f->losses.forks;
+        f->losses = now;
+}
+
+/* ---- the thread ---------------------------------------------------------------------------------------------- */
+
+static void wait_for_something(struct feed *f) {
+        struct pollfd fds[] = {
+                { .fd = ring_buffer__epoll_fd(f->ring), .events = POLLIN }, { .fd = f->wake_fd, .events = POLLIN },
+        };
+        uint64_t value;
+
+        if (feed_writer_is_full(&f->writer)) {
+                (void)usleep(FEED_GATHER_USEC);
+                return;
+        }
+        if (poll(fds, 2, -1) <= 0)
+                return;
+        if (fds[1].revents)
+                (void)!read(f->wake_fd, &value, sizeof(value));
+        if (feed_writer_should_gather(&f->writer))
+                (void)usleep(FEED_GATHER_USEC);
+}
+
+static void *thread_main(void *argument) {
+        struct feed *f = argument;
+
+        (void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), -19);
+        while (!atomic_load(&f->ending)) {
+                uint64_t mark;
+
+                wait_for_something(f);
+                mark = atomic_load(&f->mark_wanted);
+                drain(f);
+                feed_writer_read(&f->writer, drain, f);
+                tell_losses(f);
+                if (mark > f->mark_told && !feed_writer_is_full(&f->writer)) {
+                        struct record *r = feed_writer_put(&f->writer, RECORD_MARK, 0);
+
+                        if (r)
+                                r->serial = f->mark_told = mark;
+                }
+                feed_writer_post(&f->writer);
+        }
+        return NULL;
+}
+
+static void wake(struct feed *f) {
+        uint64_t one = 1;
+
+        (void)!write(f->wake_fd, &one, sizeof(one));
+}
+
+/* ---- the loop's side -------------------------------------------------------------------------------------------- */
+
+static int print_nothing(enum libbpf_print_level level _unused_, const char *format _unused_, va_list arguments _unused_) {
+        return 0;
+}
+
+/* The kernel wants a power of two. */
+static uint32_t ring_size(size_t wanted) {
+        uint32_t size = (uint32_t)sysconf(_SC_PAGESIZE);
+
+        while (size < (wanted ? wanted : RING_BYTES) && size < UINT32_C(1) << 30)
+                size *= 2;
+        return size;
+}
+
+static bool hears_of(struct feed *f, pid_t child) {
+        uint64_t deadline = monotonic_nsec() + TEST_MSEC * NSEC_PER_MSEC;
+
+        for (size_t seen = 0;;) {
+                const struct chunk *chunk = f->writer.chunk;
+                uint64_t now = monotonic_nsec();
+
+                for (; chunk && seen < chunk->n; seen++)
+                        if (chunk->records[seen].kind == RECORD_EXIT && chunk->records[seen].pid == child)
+                                return true;
+                if (now >= deadline || ring_buffer__poll(f->ring, (int)((deadline - now) / NSEC_PER_MSEC) + 1) < 0)
+                        return false;
+        }
+}
+
+static bool try_it(struct feed *f) {
+        pid_t child = fork();
+        siginfo_t end;
+        bool heard;
+
+        if (child == 0)
+                _exit(0);
+        if (child < 0)
+                return false;
+        heard = hears_of(f, child);
+        while (waitid(P_PID, (id_t)child, &end, WEXITED) < 0 && errno == EINTR)
+                ;
+        return heard;
+}
+
+static void free_feed(struct feed *f) {
+        feed_writer_close(&f->writer);
+        ring_buffer__free(f->ring);
+        processes_bpf__destroy(f->program);
+        (void)safe_close(f->wake_fd);
+        free(f);
+}
+
+/* Without kprobes nobody tells when user ids change: then another feed is better, if there may be another. */
+static int attach(struct feed *f, const struct feed_settings *settings, char *why, size_t why_size) {
+        struct bpf_link *creds = bpf_program__attach(f->program->progs.on_creds);
+
+        f->program->links.on_creds = creds;
+        if (!creds && !settings->is_only) {
+                (void)snprintf(why, why_size, "BPF: this kernel has no kprobes, and can't tell when user ids change");
+                return -EOPNOTSUPP;
+        }
+        if (!creds)
+                f->shared->notes_missing = KEV_NOTE_UID;
+        bpf_program__set_autoattach(f->program->progs.on_creds, false);
+        return processes_bpf__attach(f->program);
+}
+
+static int load(struct feed *f, const struct feed_settings *settings, char *why, size_t why_size) {
+        int r;
+
+        (void)libbpf_set_print(print_nothing);
+        f->program = processes_bpf__open();
+        if (!f->program)
+                return -errno;
+        r = bpf_map__set_max_entries(f->program->maps.records, ring_size(settings->buffer_bytes));
+        if (r == 0)
+                r = processes_bpf__load(f->program);
+        if (r == 0)
+                r = attach(f, settings, why, why_size);
+        if (r < 0)
+                return r;
+        f->ring = ring_buffer__new(bpf_map__fd(f->program->maps.records), on_sample, f, NULL);
+        if (!f->ring)
+                return -errno;
+        f->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        return f->wake_fd < 0 ? -errno : 0;
+}
+
+static int start_thread(struct feed *f) {
+        sigset_t all, before;
+        int r;
+
+        (void)sigfillset(&all);
+        (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+        r = -pthread_create(&f->thread, NULL, thread_main, f);
+        (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+        return r;
+}
+
+static int bpf_open(const struct feed_settings *settings, struct mailbox *mailbox, struct feed_shared *shared,
+                    struct feed **ret_feed, char *why, size_t why_size) {
+        struct feed *f = calloc(1, sizeof(*f));
+        int r;
+
+        if (!f)
+                return -ENOMEM;
+        f->shared = shared;
+        f->wake_fd = -1;
+        feed_writer_init(&f->writer, mailbox, shared);
+        r = load(f, settings, why, why_size);
+        if (r < 0 && !why[0])
+                (void)snprintf(why, why_size, "BPF: %s", strerror(-r));
+        else if (r == 0 && !try_it(f)) {
+                r = -EOPNOTSUPP;
+                (void)snprintf(why, why_size, "BPF: the program says nothing (of this pid namespace)");
+        }
+        if (r == 0)
+                r = start_thread(f);
+        if (r < 0) {
+                free_feed(f);
+                return r;
+        }
+        *ret_feed = f;
+        return 0;
+}
+
+static void bpf_close(struct feed *f) {
+        atomic_store(&f->ending, true);
+        wake(f);
+        (void)pthread_join(f->thread, NULL);
+        free_feed(f);
+}
+
+static void bpf_mark(struct feed *f, uint64_t serial) {
+        atomic_store(&f->mark_wanted, serial);
+        wake(f);
+}
+
+const struct feed_class feed_bpf = {
+        .name = "bpf",
+        .knows_maker = true,
+        .open = bpf_open,
+        .close = bpf_close,
+        .mark = bpf_mark,
+};
