@@ -71,6 +71,12 @@ struct feed_shared {
 
 struct feed;
 
+/* A process that was made by one with that tag. */
+struct tagged {
+        pid_t pid;
+        uint64_t id;
+};
+
 struct feed_class {
         const char *name;
         bool knows_maker; /* RECORD_FORK's parent is who forked, and RECORD_EXIT comes before the process is a zombie */
@@ -80,6 +86,11 @@ struct feed_class {
         void (*close)(struct feed *feed);
         /* Any record of what has happened by now comes before RECORD_MARK. */
         void (*mark)(struct feed *feed, uint64_t serial);
+        /* May be NULL. Descendants that the process makes from now on are found by the id, which is used once, even
+         * if their forks are lost. */
+        void (*tag)(struct feed *feed, int pidfd, uint64_t id);
+        /* With tag(): all that are found, from any thread. -ENOMEM. */
+        int (*list_tagged)(struct feed *feed, struct tagged **ret, size_t *ret_n);
 };
 
 extern const struct feed_class feed_bpf; /* in builds with HAVE_BPF */

@@ -283,6 +283,60 @@ static int bpf_open(const struct feed_settings *settings, struct mailbox *mailbo
         return 0;
 }
 
+static void bpf_tag(struct feed *f, int pidfd, uint64_t id) {
+        struct bpf_tags tags = { 0 };
+        int map = bpf_map__fd(f->program->maps.tags);
+
+        (void)bpf_map_lookup_elem(map, &pidfd, &tags);
+        for (size_t i = 0; i < BPF_TAGS; i++)
+                if (tags.ids[i] == 0) {
+                        tags.ids[i] = id;
+                        (void)bpf_map_update_elem(map, &pidfd, &tags, BPF_ANY);
+                        return;
+                }
+        /* Too many follow it at a time: this one has the records alone. */
+}
+
+static bool put_tagged(const struct bpf_tagged *from, struct tagged **list, size_t *n, size_t *capacity) {
+        for (size_t i = 0; i < BPF_TAGS; i++) {
+                if (from->tags.ids[i] == 0)
+                        continue;
+                if (*n == *capacity) {
+                        size_t more = MAX(*capacity * 2, (size_t)256);
+                        struct tagged *larger = realloc(*list, more * sizeof(*larger));
+
+                        if (!larger)
+                                return false;
+                        *list = larger;
+                        *capacity = more;
+                }
+                (*list)[(*n)++] = (struct tagged){ from->pid, from->tags.ids[i] };
+        }
+        return true;
+}
+
+static int bpf_list_tagged(struct feed *f, struct tagged **ret, size_t *ret_n) {
+        struct bpf_tagged some[64];
+        struct tagged *list = NULL;
+        size_t n = 0, capacity = 0;
+        int fd = bpf_iter_create(bpf_link__fd(f->program->links.list_tagged)), r = fd < 0 ? fd : 0;
+        ssize_t size;
+
+        /* Whole ones: each is written at once (bpf_seq_write()). */
+        while (r == 0 && (size = read(fd, some, sizeof(some))) > 0)
+                for (size_t i = 0; i < (size_t)size / sizeof(some[0]); i++)
+                        if (!put_tagged(&some[i], &list, &n, &capacity))
+                                r = -ENOMEM;
+        (void)safe_close(fd);
+        if (r < 0) {
+                free(list);
+                return r;
+        }
+        *ret = list;
+        *ret_n = n;
+        return 0;
+}
+
 static void bpf_close(struct feed *f) {
         atomic_store(&f->ending, true);
         wake(f);
@@ -301,4 +355,6 @@ const struct feed_class feed_bpf = {
         .open = bpf_open,
         .close = bpf_close,
         .mark = bpf_mark,
+        .tag = bpf_tag,
+        .list_tagged = bpf_list_tagged,
 };

@@ -33,9 +33,12 @@ struct rescan {
         struct processes *s;
         uint64_t since_usec; /* realtime */
         uint64_t mark;       /* 0: still at work */
+        bool lists_tagged;
         int error;
         size_t n, capacity;
         struct found *found;
+        size_t n_tagged;
+        struct tagged *tagged;
 };
 
 /* ---- the worker -------------------------------------------------------------------------------------------------- */
@@ -76,6 +79,8 @@ static void run(struct work *work) {
                         r->error = ENOMEM;
         if (proc)
                 (void)closedir(proc);
+        if (r->error == 0 && r->lists_tagged)
+                r->error = -r->s->feed_class->list_tagged(r->s->feed, &r->tagged, &r->n_tagged);
         mailbox_post(&r->s->rescan_mailbox, &r->message);
 }
 
@@ -178,10 +183,25 @@ static void compare(struct processes *s, struct rescan *r) {
         }
 }
 
+/* Descendants whose forks were lost, whoever their parents are by now. */
+static void find_descendants(struct processes *s, const struct rescan *r) {
+        for (size_t i = 0; i < r->n_tagged; i++) {
+                struct process *p = process_find(s, r->tagged[i].pid);
+
+                list_for_each(entry, &s->trackers) {
+                        struct proc_watch *w = list_entry(entry, struct proc_watch, tracker);
+
+                        if (p && w->tag == r->tagged[i].id)
+                                tell_descendant(s, w, p);
+                }
+        }
+}
+
 static void free_rescan(struct rescan *r) {
         for (size_t i = 0; i < r->n; i++)
                 profile_unref(r->found[i].profile);
         free(r->found);
+        free(r->tagged);
         free(r);
 }
 
@@ -215,6 +235,7 @@ void rescan_start(struct processes *s) {
         if (r) {
                 r->work.run = run;
                 r->s = s;
+                r->lists_tagged = s->feed_class->list_tagged && s->state == FEED_READY;
                 r->since_usec = realtime_nsec() / NSEC_PER_USEC;
                 list_init(&r->work.link);
                 list_init(&r->message);
@@ -236,8 +257,10 @@ void rescan_on_mark(struct processes *s) {
         s->rescan = NULL;
         if (r->error)
                 log_warning("/proc can't be read: %s", strerror(r->error));
-        else
+        else {
                 compare(s, r);
+                find_descendants(s, r);
+        }
         free_rescan(r);
         if (s->rescan_again)
                 rescan_start(s);

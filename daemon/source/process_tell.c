@@ -190,6 +190,11 @@ static void follow_child(struct processes *s, struct proc_watch *w, struct proce
                 (void)process_open_pidfd(s, p);
 }
 
+void tell_descendant(struct processes *s, struct proc_watch *w, struct process *p) {
+        if (w->subscription->notes & KEV_NOTE_TRACK)
+                follow_child(s, w, p);
+}
+
 void tell_child(struct processes *s, struct process *p, struct process *parent) {
         if (!parent)
                 return;

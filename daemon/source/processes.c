@@ -280,6 +280,13 @@ static int check_notes(const struct processes *s, uint64_t notes, struct refusal
                       kev_note_name(missing & -missing), s->feed_class->name);
 }
 
+static void tag(struct processes *s, struct proc_watch *w, int pidfd) {
+        if (!s->feed_class->tag || pidfd < 0 || w->tag)
+                return;
+        w->tag = ++s->last_tag;
+        s->feed_class->tag(s->feed, pidfd, w->tag);
+}
+
 static bool needs_feed(const struct processes *s, const struct subject *subject) {
         return s->state != FEED_CLOSED || s->source.context->settings.process_feed != PROCESS_FEED_AUTO ||
                subject->match || subject->notes & ~(KEV_NOTE_EXIT | KEV_NOTE_REAP);
@@ -307,6 +314,8 @@ static int processes_attach(struct source *source, struct subscription *subscrip
                 return r;
         }
         subscription->object = w;
+        if (subject->notes & KEV_NOTE_TRACK)
+                tag(s, w, w->pending->subject.pidfd);
         w->pending->serial = processes_mark(s);
         list_append(&s->pending, &w->pending->link);
         atomic_store(&s->shared.wants_details, true);
@@ -410,9 +419,14 @@ static int processes_modify(struct source *source, struct subscription *subscrip
 
         if (r < 0)
                 return r;
-        if (subject->notes & KEV_NOTE_REAP)
-                list_for_each(entry, &w->interests)
-                        (void)process_open_pidfd(s, list_entry(entry, struct interest, of_watch)->process);
+        list_for_each(entry, &w->interests) {
+                const struct interest *i = list_entry(entry, struct interest, of_watch);
+
+                if (subject->notes & KEV_NOTE_REAP)
+                        (void)process_open_pidfd(s, i->process);
+                if (subject->notes & KEV_NOTE_TRACK && !i->is_child)
+                        tag(s, w, i->process->pidfd);
+        }
         return 0;
 }
 

@@ -91,6 +91,7 @@ struct proc_watch {
         struct list interests; /* what it follows */
         size_t n_interests;
         bool by_match, by_pidfd, sees_all;
+        uint64_t tag; /* by which the feed finds its descendants; 0: not asked for */
         struct process_predicate predicate;
         /* What was said of the last process. */
         struct profile *judged;
@@ -134,6 +135,7 @@ struct processes {
         struct mailbox mailbox;
         struct feed_shared shared;
         uint64_t serial, passed; /* of marks: asked for, and told */
+        uint64_t last_tag;
         struct list pending;     /* by serial */
         struct barriers barriers;
         struct mux_deferred idle;
@@ -205,6 +207,8 @@ void tell_reap(struct processes *s, struct process *p);
 void tell_late(struct processes *s, struct proc_watch *w, struct process *p);
 /* `child`, to those that track its parent. */
 void tell_child(struct processes *s, struct process *p, struct process *parent);
+/* `child`, late: it was found to be a descendant. */
+void tell_descendant(struct processes *s, struct proc_watch *w, struct process *p);
 /* So many have come and gone unseen. */
 void tell_lost(struct processes *s, uint64_t count);
 

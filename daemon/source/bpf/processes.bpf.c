@@ -45,6 +45,17 @@ struct task_struct {
         unsigned int in_execve : 1;
 };
 
+struct seq_file;
+
+struct bpf_iter_meta {
+        struct seq_file *seq;
+};
+
+struct bpf_iter__task {
+        struct bpf_iter_meta *meta;
+        struct task_struct *task;
+};
+
 #pragma clang attribute pop
 
 struct {
@@ -53,6 +64,13 @@ struct {
 } records SEC(".maps");
 
 struct bpf_losses losses;
+
+struct {
+        __uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+        __uint(map_flags, BPF_F_NO_PREALLOC);
+        __type(key, int);
+        __type(value, struct bpf_tags);
+} tags SEC(".maps"); /* of first threads */
 
 /* Of the process that the thread belongs to. */
 static struct bpf_record *begin(unsigned int kind, struct task_struct *thread) {
@@ -78,10 +96,14 @@ static struct bpf_record *begin(unsigned int kind, struct task_struct *thread) {
 
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(on_fork, struct task_struct *maker, struct task_struct *child) {
+        struct bpf_tags *inherited;
         struct bpf_record *r;
 
         if (child->pid != child->tgid) /* a thread */
                 return 0;
+        inherited = bpf_task_storage_get(&tags, maker->group_leader, 0, 0);
+        if (inherited)
+                (void)bpf_task_storage_get(&tags, child, inherited, BPF_LOCAL_STORAGE_GET_F_CREATE);
         r = begin(BPF_RECORD_FORK, child);
         if (!r)
                 return 0;
@@ -139,6 +161,23 @@ int on_creds(void *context) {
         r = begin(BPF_RECORD_IDS, task);
         if (r)
                 bpf_ringbuf_submit(r, 0);
+        return 0;
+}
+
+SEC("iter/task")
+int list_tagged(struct bpf_iter__task *context) {
+        struct task_struct *task = context->task;
+        struct bpf_tagged tagged = { 0 };
+        struct bpf_tags *found;
+
+        if (!task || task->pid != task->tgid)
+                return 0;
+        found = bpf_task_storage_get(&tags, task, 0, 0);
+        if (!found)
+                return 0;
+        tagged.pid = task->tgid;
+        tagged.tags = *found;
+        bpf_seq_write(context->meta->seq, &tagged, sizeof(tagged));
         return 0;
 }
 

@@ -21,6 +21,20 @@ struct bpf_record {
         char comm[16];
 };
 
+/* Who follows a process: numbers of watches, which are never used again. Its children have them from the fork on, so
+ * that they are found even if the ring had no room for that. 0: none. */
+enum { BPF_TAGS = 4 };
+
+struct bpf_tags {
+        unsigned long long ids[BPF_TAGS];
+};
+
+/* What the iterator writes for each process that has tags. */
+struct bpf_tagged {
+        int pid, reserved;
+        struct bpf_tags tags;
+};
+
 /* What the ring had no room for. */
 struct bpf_losses {
         unsigned long long forks, others;
