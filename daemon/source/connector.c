@@ -61,7 +61,8 @@ struct feed {
         /* The thread's own. */
         struct feed_writer writer;
         uint64_t mark_told;
-        bool in_doubt; /* the kernel said that it dropped something */
+        bool in_doubt;   /* something may be missing */
+        bool overflowed; /* the kernel has said so */
         uint64_t numbers[CPUS_MAX]; /* of the last message, by CPU */
         /* Forks, as the kernel counts them and as they were told. */
         uint64_t n_forks;
@@ -122,7 +123,8 @@ static void on_plain(struct feed *f, const struct proc_event *e, enum record_kin
         r->nsec = e->timestamp_ns;
 }
 
-/* Messages of one CPU are numbered; those before the first one that came are nobody's loss. */
+/* Messages of one CPU are numbered; those before the first one that came are nobody's loss. Answers to other listeners
+ * have numbers, and are not told here: a gap is a reason to look. */
 static void check_number(struct feed *f, uint32_t cpu, uint32_t number) {
         uint64_t *last = &f->numbers[cpu % CPUS_MAX];
         uint32_t missing = *last == NUMBER_UNKNOWN ? 0 : number - (uint32_t)*last - 1;
@@ -143,9 +145,9 @@ static void on_message(struct feed *f, const char *message, size_t size) {
             cn->id.val != CN_VAL_PROC || cn->len < offsetof(struct proc_event, event_data))
                 return;
         memcpy(&e, cn->data, MIN((size_t)cn->len, MIN(sizeof(e), size - NLMSG_LENGTH(sizeof(*cn)))));
+        check_number(f, e.cpu, cn->seq);
         if (e.what == PROC_EVENT_NONE) /* the answer to what was sent */
                 return;
-        check_number(f, e.cpu, cn->seq);
         atomic_fetch_add_explicit(&f->shared->n_received, 1, memory_order_relaxed);
         switch ((unsigned)e.what) {
         case PROC_EVENT_FORK:
@@ -180,7 +182,7 @@ static void drain(void *argument) {
                 int n = recvmmsg(f->fd, f->headers, BATCH, MSG_DONTWAIT, NULL);
 
                 if (n < 0 && errno == ENOBUFS) {
-                        f->in_doubt = true;
+                        f->in_doubt = f->overflowed = true;
                         continue;
                 }
                 if (n < 0 && errno == EINTR)
@@ -250,11 +252,16 @@ static void measure(struct feed *f) {
 }
 
 static void on_doubt(struct feed *f) {
+        struct record *r;
+
         f->in_doubt = f->writer.failed = false;
         f->lost_nsec = monotonic_nsec();
         f->measure_nsec = f->lost_nsec;
         f->measured_counter = 0;
-        (void)feed_writer_put(&f->writer, RECORD_LOST, 0);
+        r = feed_writer_put(&f->writer, RECORD_LOST, 0);
+        if (r)
+                r->is_certain = f->overflowed;
+        f->overflowed = false;
 }
 
 /* ---- the thread ---------------------------------------------------------------------------------------------- */

@@ -24,14 +24,14 @@ enum record_kind {
         RECORD_IDS,      /* pid; ids, where they could be read */
         RECORD_COMM,     /* pid, tid; comm */
         RECORD_CORE,     /* pid: it dies and leaves a core dump behind */
-        RECORD_LOST,     /* from here on something is missing */
+        RECORD_LOST,     /* something is missing here, or (unless is_certain) may be */
         RECORD_FORKS_LOST, /* count: so many forks more that no record told of */
         RECORD_MARK,     /* serial: all that had happened when it was asked for is behind */
 };
 
 struct record {
         uint8_t kind;
-        bool knows_comm, knows_exe, knows_ids, is_last;
+        bool knows_comm, knows_exe, knows_ids, is_last, is_certain;
         bool read_comm, read_exe, read_ids; /* by the thread, not told by the kernel */
         pid_t pid, tid;  /* the process, and the thread */
         pid_t parent;    /* 0: not known */

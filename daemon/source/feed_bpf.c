@@ -99,8 +99,10 @@ static void tell_losses(struct feed *f) {
                 return;
         f->writer.failed = false;
         atomic_fetch_add(&f->shared->n_lost, now.forks + now.others - f->losses.forks - f->losses.others);
-        if (!feed_writer_put(&f->writer, RECORD_LOST, 0))
+        r = feed_writer_put(&f->writer, RECORD_LOST, 0);
+        if (!r)
                 return;
+        r->is_certain = true;
         r = now.forks > f->losses.forks ? feed_writer_put(&f->writer, RECORD_FORKS_LOST, 0) : NULL;
         if (r)
                 r->count = now.forks - f->losses.forks;

@@ -8,6 +8,7 @@
 #include <sys/pidfd.h>
 #include <unistd.h>
 
+#include "log.h"
 #include "processes.h"
 
 enum {
@@ -338,7 +339,10 @@ void process_on_record(struct processes *s, const struct chunk *chunk, const str
                 on_core(s, r);
                 break;
         case RECORD_LOST:
-                s->source.context->kernel_overflows++;
+                if (r->is_certain) {
+                        s->source.context->kernel_overflows++;
+                        log_info("some of what processes did was lost: /proc is read");
+                }
                 rescan_start(s);
                 break;
         case RECORD_FORKS_LOST:

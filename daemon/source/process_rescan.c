@@ -222,10 +222,7 @@ int rescan_init(struct processes *s) {
 void rescan_start(struct processes *s) {
         struct rescan *r;
 
-        if (s->state == FEED_READY) {
-                s->has_lost = true;
-                log_info("some of what processes did was lost: /proc is read");
-        }
+        s->has_lost |= s->state == FEED_READY;
         if (s->rescan) {
                 s->rescan_again = true;
                 return;
