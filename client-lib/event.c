@@ -97,7 +97,7 @@ static int take_uint32(int64_t value, uint32_t *ret) {
 
 static const struct event_process *process_of(const struct kev_event *event) {
         static const struct event_process unknown = {
-                .pid = ABSENT, .parent = ABSENT, .uid = ABSENT, .exit_code = ABSENT, .signal = ABSENT,
+                .pid = ABSENT, .parent = ABSENT, .uid = ABSENT, .exit_code = ABSENT, .signal = ABSENT, .cpu_usec = ABSENT, .peak_bytes = ABSENT,
         };
 
         return private(event)->process ? private(event)->process : &unknown;
@@ -137,6 +137,21 @@ _public_ int kev_event_signal(const struct kev_event *event, int *ret_signal) {
 
 _public_ bool kev_event_core_dumped(const struct kev_event *event) {
         return process_of(event)->core_dumped;
+}
+
+static int take_uint64(int64_t value, uint64_t *ret) {
+        if (value < 0)
+                return -ENODATA;
+        *ret = (uint64_t)value;
+        return 0;
+}
+
+_public_ int kev_event_cpu_time(const struct kev_event *event, uint64_t *ret_usec) {
+        return take_uint64(process_of(event)->cpu_usec, ret_usec);
+}
+
+_public_ int kev_event_peak_memory(const struct kev_event *event, uint64_t *ret_bytes) {
+        return take_uint64(process_of(event)->peak_bytes, ret_bytes);
 }
 
 /* ---- network devices ------------------------------------------------------------- */

@@ -272,6 +272,10 @@ const char *kev_event_cgroup(const struct kev_event *event);
 int kev_event_exit_code(const struct kev_event *event, int *ret_code);
 int kev_event_signal(const struct kev_event *event, int *ret_signal);
 bool kev_event_core_dumped(const struct kev_event *event);
+/* What it had used at its end: CPU time in microseconds, and the most memory at a time in bytes. -ENODATA where that
+ * isn't known: the daemon follows processes by something else than BPF. */
+int kev_event_cpu_time(const struct kev_event *event, uint64_t *ret_usec);
+int kev_event_peak_memory(const struct kev_event *event, uint64_t *ret_bytes);
 
 /* The network device. kev_event_link_index() is -ENODATA, and the strings are
  * NULL, where the event has none. */

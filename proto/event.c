@@ -76,6 +76,8 @@ static void put_process(struct buffer *b, const struct event_process *p) {
         put_int(b, "signal", p->signal);
         if (p->signal != ABSENT)
                 put_bool(b, "coreDumped", p->core_dumped);
+        put_int(b, "cpuUsec", p->cpu_usec);
+        put_int(b, "peakBytes", p->peak_bytes);
         buffer_put_literal(b, "}");
 }
 
@@ -436,6 +438,8 @@ static const struct field process_fields[] = {
         { "exitCode", FIELD_INT, offsetof(struct event_process, exit_code), false },
         { "signal", FIELD_INT, offsetof(struct event_process, signal), false },
         { "coreDumped", FIELD_BOOL, offsetof(struct event_process, core_dumped), false },
+        { "cpuUsec", FIELD_INT, offsetof(struct event_process, cpu_usec), false },
+        { "peakBytes", FIELD_INT, offsetof(struct event_process, peak_bytes), false },
 };
 
 struct link_fields {
@@ -496,7 +500,7 @@ int event_from_json(struct json_object *json, struct event **ret_event) {
         const char **addresses _cleanup_(freep) = NULL, **gateways _cleanup_(freep) = NULL;
         struct event_fields f = { .data = ABSENT };
         struct event_process process = {
-                .parent = ABSENT, .uid = ABSENT, .exit_code = ABSENT, .signal = ABSENT,
+                .parent = ABSENT, .uid = ABSENT, .exit_code = ABSENT, .signal = ABSENT, .cpu_usec = ABSENT, .peak_bytes = ABSENT,
         };
         struct link_fields link = { .link = { .mtu = ABSENT, .flaps = ABSENT } };
         struct event e = { 0 };

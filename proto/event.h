@@ -27,6 +27,7 @@ struct event_path {
 struct event_process {
         int64_t pid;
         int64_t parent, uid, exit_code, signal; /* ABSENT where not known */
+        int64_t cpu_usec, peak_bytes;           /* the same */
         bool core_dumped;
         const char *comm, *exe, *cgroup; /* NULL where not known */
 };

@@ -707,6 +707,8 @@ static void assert_same_process(const struct event_process *a, const struct even
         ck_assert_int_eq(a->uid, b->uid);
         ck_assert_int_eq(a->exit_code, b->exit_code);
         ck_assert_int_eq(a->signal, b->signal);
+        ck_assert_int_eq(a->cpu_usec, b->cpu_usec);
+        ck_assert_int_eq(a->peak_bytes, b->peak_bytes);
         if (a->signal != ABSENT)
                 ck_assert_int_eq(a->core_dumped, b->core_dumped);
         assert_same_text(a->comm, b->comm, "comm");
@@ -821,6 +823,7 @@ static void random_event(struct random *r, struct parts *p) {
                 .process = {
                         .pid = random_number(r), .parent = maybe_number(r), .uid = maybe_number(r),
                         .exit_code = maybe_number(r), .signal = maybe_number(r), .core_dumped = random_once_in(r, 2),
+                        .cpu_usec = maybe_number(r), .peak_bytes = maybe_number(r),
                         .comm = maybe_text(r), .exe = maybe_text(r), .cgroup = maybe_text(r),
                 },
                 .link = {
@@ -887,7 +890,8 @@ END_TEST
 
 START_TEST(events_text) {
         struct event_link link = { .index = 2, .name = "eth0", .oper_state = "up", .up = true, .mtu = ABSENT, .flaps = ABSENT, .new_namespace = ABSENT, .new_index = ABSENT };
-        struct event_process process = { .pid = 5, .parent = ABSENT, .uid = 0, .exit_code = 3, .signal = ABSENT };
+        struct event_process process = { .pid = 5, .parent = ABSENT, .uid = 0, .exit_code = 3, .signal = ABSENT,
+                                         .cpu_usec = ABSENT, .peak_bytes = ABSENT };
         struct event event = { .filter = KEV_FILTER_TREE, .kind = KEV_KIND_FILE, .notes = KEV_NOTE_CREATE | KEV_NOTE_WRITE,
                                .flags = KEV_FLAG_EOF, .count = 2, .realtime_usec = 17, .data = ABSENT,
                                .path = { "/a\n\"", 4 }, .from_path = { "/\xff", 2 }, .process = &process, .link = &link },

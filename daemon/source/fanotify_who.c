@@ -69,7 +69,7 @@ const struct event_process *who_is(struct group *g, pid_t pid) {
                 g->n_who = 0;
         who = &g->who[g->n_who++];
         who->process = (struct event_process){
-                .pid = pid, .parent = ABSENT, .uid = ABSENT, .exit_code = ABSENT, .signal = ABSENT,
+                .pid = pid, .parent = ABSENT, .uid = ABSENT, .exit_code = ABSENT, .signal = ABSENT, .cpu_usec = ABSENT, .peak_bytes = ABSENT,
         };
         (void)snprintf(path, sizeof(path), "/proc/%d", pid);
         directory = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);

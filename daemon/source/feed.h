@@ -37,6 +37,7 @@ struct record {
         pid_t parent;    /* 0: not known */
         int status;      /* as of wait(2) */
         uint64_t nsec;   /* CLOCK_MONOTONIC */
+        uint64_t cpu_usec, peak_bytes; /* EXIT, is_last */
         union {
                 uint64_t serial, count;
                 struct process_ids ids;

@@ -71,6 +71,8 @@ static int on_sample(void *context, void *data, size_t size) {
         r->nsec = b->nsec;
         r->status = b->status;
         r->is_last = b->kind == BPF_RECORD_EXIT;
+        r->cpu_usec = b->cpu_nsec / NSEC_PER_USEC;
+        r->peak_bytes = b->peak_pages * (uint64_t)sysconf(_SC_PAGESIZE);
         r->knows_ids = r->knows_comm = true;
         r->ids = (struct process_ids){ b->real, b->effective, b->saved };
         memcpy(r->comm, b->comm, sizeof(r->comm));

@@ -69,6 +69,8 @@ static void fill_report(const struct process *p, bool reap, struct event_process
                 .uid = p->uid,
                 .exit_code = ABSENT,
                 .signal = ABSENT,
+                .cpu_usec = ABSENT,
+                .peak_bytes = ABSENT,
                 .comm = p->comm[0] ? p->comm : NULL,
         };
         *report = REPORT_INIT;

@@ -295,6 +295,9 @@ static void on_exit_of(struct processes *s, const struct record *r) {
         doubt_what_was_read(p, r->nsec);
         learn_from_record(p, r);
         p->is_certain |= r->is_last;
+        p->knows_usage = r->is_last;
+        p->cpu_usec = r->cpu_usec;
+        p->peak_bytes = r->peak_bytes;
         if (r->tid == r->pid && r->parent > 0)
                 p->parent_pid = r->parent;
         if (p->is_certain || was_displaced) {

@@ -115,6 +115,8 @@ static void describe(const struct process *p, struct event_process *ret) {
                 .uid = profile->knows_ids ? (int64_t)profile->ids.real : ABSENT,
                 .exit_code = ABSENT,
                 .signal = ABSENT,
+                .cpu_usec = ABSENT,
+                .peak_bytes = ABSENT,
                 .comm = profile->knows_comm ? profile->comm : NULL,
                 .exe = profile->exe,
                 .cgroup = profile->cgroup,
@@ -122,6 +124,10 @@ static void describe(const struct process *p, struct event_process *ret) {
 }
 
 static void describe_end(const struct process *p, struct event_process *process, struct report *report) {
+        if (p->knows_usage) {
+                process->cpu_usec = (int64_t)p->cpu_usec;
+                process->peak_bytes = (int64_t)p->peak_bytes;
+        }
         if (!p->knows_status)
                 return;
         report->data = p->status;
@@ -145,7 +151,7 @@ static void tell(struct processes *s, struct proc_watch *w, struct report *repor
 /* `trackerr`: it is not to be followed any more. Of the watch's own process that is the end. */
 static void tell_lost_track(struct processes *s, struct proc_watch *w, const struct process *p, bool end) {
         struct event_process process = {
-                .pid = p->pid, .parent = ABSENT, .uid = ABSENT, .exit_code = ABSENT, .signal = ABSENT,
+                .pid = p->pid, .parent = ABSENT, .uid = ABSENT, .exit_code = ABSENT, .signal = ABSENT, .cpu_usec = ABSENT, .peak_bytes = ABSENT,
         };
         struct report report = REPORT_INIT;
 

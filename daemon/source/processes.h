@@ -60,6 +60,8 @@ struct process {
         bool first_ended;  /* its first thread has */
         bool knows_status;
         int status;        /* as of wait(2), of the last thread that ended */
+        bool knows_usage;
+        uint64_t cpu_usec, peak_bytes;
         uint64_t seen;     /* the last rescan that has found it, or that it came after */
         uint64_t forked_nsec; /* CLOCK_MONOTONIC; 0: no record has told */
         uint64_t start_time;  /* as /proc has it; 0: not read yet */

@@ -33,12 +33,19 @@ struct signal_struct {
         atomic_t live;
         unsigned int flags;
         int group_exit_code;
+        unsigned long long sum_sched_runtime; /* of threads that are gone, in nanoseconds */
+        unsigned long maxrss;                 /* pages */
+};
+
+struct sched_entity {
+        unsigned long long sum_exec_runtime;
 };
 
 struct task_struct {
         int pid, tgid;
         struct task_struct *real_parent, *group_leader;
         int exit_code;
+        struct sched_entity se;
         char comm[16];
         struct signal_struct *signal;
         const struct cred *real_cred;
@@ -90,6 +97,7 @@ static struct bpf_record *begin(unsigned int kind, struct task_struct *thread) {
         r->saved = task->real_cred->suid.val;
         r->reserved = 0;
         r->nsec = bpf_ktime_get_ns();
+        r->cpu_nsec = r->peak_pages = 0;
         __builtin_memcpy(r->comm, task->comm, sizeof(r->comm));
         return r;
 }
@@ -131,6 +139,10 @@ int BPF_PROG(on_exit, struct task_struct *task) {
         if (!r)
                 return 0;
         r->status = task->signal->flags & SIGNAL_GROUP_EXIT ? task->signal->group_exit_code : task->exit_code;
+        r->cpu_nsec = task->signal->sum_sched_runtime + task->se.sum_exec_runtime;
+        if (task != task->group_leader) /* which ended before, and is there until it is reaped */
+                r->cpu_nsec += task->group_leader->se.sum_exec_runtime;
+        r->peak_pages = task->signal->maxrss;
         bpf_ringbuf_submit(r, 0);
         return 0;
 }

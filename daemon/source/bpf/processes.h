@@ -18,6 +18,7 @@ struct bpf_record {
         unsigned int real, effective, saved; /* user ids */
         unsigned int reserved;
         unsigned long long nsec; /* CLOCK_MONOTONIC */
+        unsigned long long cpu_nsec, peak_pages; /* EXIT */
         char comm[16];
 };
 
