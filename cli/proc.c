@@ -77,8 +77,10 @@ static void add_running_instead(struct session *s, const char *why) {
 
 static void add_all(struct session *s) {
         struct kev_watch *watch = NULL;
-        int r = kev_watch_new_from_json("{\"filter\":\"proc\",\"match\":{}}", &watch, NULL);
+        int r = kev_watch_new(KEV_FILTER_PROC, &watch);
 
+        if (r == 0)
+                r = kev_watch_set_match(watch, NULL, NULL, NULL, -1);
         if (r == 0)
                 r = kev_watch_set_notes(watch, KEV_NOTE_EXIT | KEV_NOTE_REAP);
         if (r == 0)

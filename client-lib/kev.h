@@ -200,6 +200,14 @@ int kev_watch_set_pid(struct kev_watch *watch, pid_t pid);
  * Errors also those of fcntl(2), F_DUPFD_CLOEXEC. */
 int kev_watch_set_fd(struct kev_watch *watch, int fd);
 
+/* proc. In place of one process: all that the caller may see and that are like this, those to come
+ * too. `exe`, `comm` and `cgroup` are globs (see kev(1)), `uid` is the real user; NULL, and -1, for
+ * what doesn't matter. Without a slash in it, a glob for exe or cgroup is matched against the last
+ * name. What an earlier call said is replaced; -EINVAL also for a glob that is empty, longer than
+ * 1024 bytes or not UTF-8. kev_add() answers -EOPNOTSUPP where the daemon is told of no processes
+ * but those it watches one by one. */
+int kev_watch_set_match(struct kev_watch *watch, const char *exe, const char *comm, const char *cgroup, int64_t uid);
+
 /* netdev: the device's name; without it all devices. user: the event's name. */
 int kev_watch_set_name(struct kev_watch *watch, const char *name);
 

@@ -201,6 +201,39 @@ _public_ int kev_watch_set_flags(struct kev_watch *watch, uint32_t flags) {
         return 0;
 }
 
+/* A glob, or NULL for none. */
+static int copy_glob(const char *glob, char **ret) {
+        if (!glob)
+                return 0;
+        if (!is_text(glob, WATCH_GLOB_BYTES_MAX))
+                return -EINVAL;
+        *ret = strdup(glob);
+        return *ret ? 0 : -ENOMEM;
+}
+
+_public_ int kev_watch_set_match(struct kev_watch *watch, const char *exe, const char *comm, const char *cgroup,
+                                 int64_t uid) {
+        char *new_exe _cleanup_(freep) = NULL, *new_comm _cleanup_(freep) = NULL, *new_cgroup _cleanup_(freep) = NULL;
+        struct process_match *match = &watch->spec.match;
+        int r = uid < -1 || uid > UINT32_MAX ? -EINVAL : copy_glob(exe, &new_exe);
+
+        if (r == 0)
+                r = copy_glob(comm, &new_comm);
+        if (r == 0)
+                r = copy_glob(cgroup, &new_cgroup);
+        if (r < 0)
+                return r;
+        free(match->exe);
+        free(match->comm);
+        free(match->cgroup);
+        match->exe = take_pointer(&new_exe);
+        match->comm = take_pointer(&new_comm);
+        match->cgroup = take_pointer(&new_cgroup);
+        match->uid = uid < 0 ? ABSENT : uid;
+        match->given = true;
+        return 0;
+}
+
 /* ---- of trees ------------------------------------------------------------------- */
 
 static int add_glob(struct kev_watch *watch, char ***globs, const char *glob) {

@@ -89,6 +89,74 @@ START_TEST(call_not_object) {
 }
 END_TEST
 
+/* ---- kev_watch_set_match() ------------------------------------------------------------------------------- */
+
+START_TEST(match_values) {
+        char longest[1026];
+        struct kev_watch *watch;
+
+        memset(longest, 'x', sizeof(longest));
+        longest[1025] = 0;
+        ck_assert_int_eq(kev_watch_new(KEV_FILTER_PROC, &watch), 0);
+        ck_assert_int_eq(kev_watch_set_match(watch, "", NULL, NULL, -1), -EINVAL);
+        ck_assert_int_eq(kev_watch_set_match(watch, NULL, "\xff", NULL, -1), -EINVAL);
+        ck_assert_int_eq(kev_watch_set_match(watch, NULL, NULL, longest, -1), -EINVAL);
+        ck_assert_int_eq(kev_watch_set_match(watch, NULL, NULL, NULL, -2), -EINVAL);
+        ck_assert_int_eq(kev_watch_set_match(watch, NULL, NULL, NULL, INT64_C(1) << 32), -EINVAL);
+        longest[1024] = 0;
+        ck_assert_int_eq(kev_watch_set_match(watch, longest, longest, longest, UINT32_MAX), 0);
+        ck_assert_int_eq(kev_watch_set_match(watch, NULL, NULL, NULL, -1), 0);
+        ck_assert_int_eq(kev_watch_set_pid(watch, getpid()), 0);
+        ck_assert_int_eq(kev_add(kev, watch, NULL, NULL, NULL), -EINVAL);
+        ck_assert_ptr_nonnull(strstr(kev_error_message(kev), "only one of them"));
+        kev_watch_free(watch);
+        ck_assert_int_eq(kev_watch_new(KEV_FILTER_TREE, &watch), 0);
+        ck_assert_int_eq(kev_watch_set_path(watch, "/"), 0);
+        ck_assert_int_eq(kev_watch_set_match(watch, NULL, "x", NULL, -1), 0);
+        ck_assert_int_eq(kev_add(kev, watch, NULL, NULL, NULL), -EINVAL);
+        kev_watch_free(watch);
+}
+END_TEST
+
+/* A child of that name, which ends with that status. */
+static pid_t run_child(const char *name, int status) {
+        pid_t pid = fork();
+
+        assert_system(pid >= 0, "fork");
+        if (pid == 0) {
+                (void)prctl(PR_SET_NAME, name);
+                _exit(status);
+        }
+        ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+        return pid;
+}
+
+/* The last call counts, and all of what it says. */
+START_TEST(match_processes) {
+        const struct kev_event *event;
+        struct kev_watch *watch;
+        pid_t pid, told;
+        int r, code;
+
+        ck_assert_int_eq(kev_watch_new(KEV_FILTER_PROC, &watch), 0);
+        ck_assert_int_eq(kev_watch_set_match(watch, "/nonexistent", "kevmatch*", "none", getuid() + 1), 0);
+        ck_assert_int_eq(kev_watch_set_match(watch, NULL, "kevmatch-[0-9]", NULL, getuid()), 0);
+        r = kev_add(kev, watch, NULL, NULL, NULL);
+        kev_watch_free(watch);
+        if (r == -EOPNOTSUPP)
+                harness_skip(kev_error_message(kev));
+        ck_assert_int_eq(r, 0);
+        run_child("kevmatch-x", 3);
+        pid = run_child("kevmatch-1", 7);
+        ck_assert_int_eq(kev_wait(kev, HARNESS_REPLY_MSEC, &event), 1);
+        ck_assert_uint_eq(kev_event_notes(event), KEV_NOTE_EXIT);
+        ck_assert(kev_event_pid(event, &told) == 0 && told == pid);
+        ck_assert(kev_event_exit_code(event, &code) == 0 && code == 7);
+        ck_assert_str_eq(kev_event_comm(event), "kevmatch-1");
+        ck_assert_int_eq(kev_wait(kev, 0, &event), 0);
+}
+END_TEST
+
 /* ---- a private daemon -------------------------------------------------------------------------------------- */
 
 static volatile sig_atomic_t n_signals;
@@ -147,6 +215,10 @@ int main(int argc, char *argv[]) {
         tcase_add_checked_fixture(tcase, setup, teardown);
         tcase_add_test(tcase, call_depth);
         tcase_add_loop_test(tcase, call_not_object, 0, ARRAY_SIZE(not_objects));
+        tcase = harness_case(suite, "match");
+        tcase_add_checked_fixture(tcase, setup, teardown);
+        tcase_add_test(tcase, match_values);
+        tcase_add_test(tcase, match_processes);
         tcase = harness_case(suite, "private");
         tcase_add_test(tcase, private_is_no_child);
         tcase_add_test(tcase, private_is_inherited);
