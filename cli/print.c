@@ -162,15 +162,23 @@ void print_outcome(struct text *out, const struct kev_event *event) {
 }
 
 static void put_process(struct text *out, const struct kev_event *event) {
-        uint64_t notes = kev_event_notes(event);
+        uint64_t notes = kev_event_notes(event), count = kev_event_count(event);
+        int64_t child;
         pid_t parent;
         uid_t uid;
 
-        if (notes & KEV_NOTE_LOST)
-                text_printf(out, "  %" PRIu64 " events", kev_event_count(event));
+        if (notes & KEV_NOTE_LOST) {
+                text_printf(out, "  %" PRIu64 " %s not told", count,
+                            count == 1 ? "process or event" : "processes or events");
+                return;
+        }
         text_puts(out, "  ");
         put_pid(out, event);
-        if ((notes & (KEV_NOTE_FORK | KEV_NOTE_CHILD)) && kev_event_parent(event, &parent) == 0)
+        if (notes & KEV_NOTE_TRACKERR)
+                text_puts(out, "  can't be followed any more");
+        if ((notes & KEV_NOTE_FORK) && kev_event_data(event, &child) == 0)
+                text_printf(out, "  child %" PRId64, child);
+        if ((notes & KEV_NOTE_CHILD) && kev_event_parent(event, &parent) == 0)
                 text_printf(out, "  parent %d", (int)parent);
         if ((notes & KEV_NOTE_EXEC) && kev_event_exe(event)) {
                 text_puts(out, "  ");
