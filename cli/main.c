@@ -47,16 +47,21 @@ static const struct command commands[] = {
         },
         {
                 .name = "wait",
-                .arguments = "PID...",
+                .arguments = "PID|NAME...",
                 .summary = "wait for processes, and end as they did",
                 .description =
                         "Waits until all of the processes have ended, whosever children they are, and prints\n"
                         "how each of them did. The exit status is that of the last one to end, 128 and the\n"
-                        "signal's number if a signal killed it, or 1 if its status can't be known.\n"
+                        "signal's number if a signal killed it, or 1 if its status can't be known. With --any\n"
+                        "the first that ends is enough.\n"
+                        "\n"
+                        "NAME, which is not a number, stands for all of your processes (root: all processes)\n"
+                        "that run now and are called this.\n"
                         "\n"
                         "  kev wait 1234 && echo it went well\n"
-                        "  kev wait --count 1 1234 1235      # the first of them",
-                .options = OPTIONS_EVENTS,
+                        "  kev wait make\n"
+                        "  kev wait --any 1234 1235",
+                .options = OPTIONS_EVENTS | OPTION_WAIT_ANY | OPTION_WAIT_ALL,
                 .arguments_required = true,
                 .run = wait_run,
         },

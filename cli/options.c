@@ -29,6 +29,8 @@ static const struct {
         { OPTION_CROSS_MOUNTS, "cross-mounts", NULL, "go on in what is mounted below the directory" },
         { OPTION_WHO, "who", NULL, "say which process did it" },
         { OPTION_EXEC, "exec", "COMMAND", "run COMMAND for each batch of events, instead of printing them" },
+        { OPTION_WAIT_ANY, "any", NULL, "end with the first that ends" },
+        { OPTION_WAIT_ALL, "all", NULL, "wait for all of them; so it is without this, too" },
         { OPTION_ONCE, "once", NULL, "expire once, then end" },
         { OPTION_JSON, "json", NULL, "print JSON, one object a line" },
         { OPTION_COUNT, "count", "N", "end after N events" },
@@ -169,6 +171,8 @@ static int option_read(struct options *o, const struct command *command, size_t 
         case OPTION_LIST:
         case OPTION_WHO:
         case OPTION_CROSS_MOUNTS:
+        case OPTION_WAIT_ANY:
+        case OPTION_WAIT_ALL:
                 return 0;
         case OPTION_COUNT:
                 if (number_read(value, 1, INT64_MAX, &o->count) < 0)

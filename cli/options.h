@@ -38,6 +38,8 @@ enum option_bit {
         OPTION_LIST = 1 << 15,
         OPTION_WHO = 1 << 16,
         OPTION_CROSS_MOUNTS = 1 << 17,
+        OPTION_WAIT_ANY = 1 << 18,
+        OPTION_WAIT_ALL = 1 << 19,
 };
 
 #define OPTIONS_ANY (OPTION_JSON | OPTION_ADDRESS | OPTION_QUIET | OPTION_HELP)

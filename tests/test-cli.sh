@@ -146,13 +146,14 @@ expect_message() {
         done
 }
 
-# A process that is not kev's child, and ends with what is written to it: `child`, and its input on 9.
+# child_begin [SHELL]: a process that is not kev's child, and ends with what is written to it: `child`, and its
+# input on 9.
 children=0
 child_begin() {
         children=$((children + 1))
         mkfifo "input-$children"
         # shellcheck disable=SC2016
-        sh -c 'read -r how <"$0"; eval "$how"' "input-$children" 2>/dev/null &
+        "${1-sh}" -c 'read -r how <"$0"; eval "$how"' "input-$children" 2>/dev/null &
         child=$!
         exec 9<>"input-$children"
 }
@@ -241,8 +242,13 @@ usage() {
         wrong watch --include '*.c' file
         wrong watch --notes open .
         wrong wait
-        wrong wait x
         wrong wait 0
+        wrong wait 4294967296
+        wrong wait ''
+        wrong wait --any --all 1
+        wrong wait --any
+        wrong proc --any 1
+        wrong proc x
         wrong wait --notes exit 1
         wrong proc -- -1
         wrong timer
@@ -310,6 +316,10 @@ no_path() {
         kev wait 2147483646
         expect_status 1
         expect_message 'kev: 2147483646: '
+        kev wait "no-such-$$" $$
+        expect_status 1
+        expect out ''
+        expect_message "kev: no-such-$$: no such process"
         kev netdev nosuch0
         expect_status 1
         expect_message 'kev: nosuch0: '
@@ -697,6 +707,54 @@ wait_several() {
         kev_end 5
 }
 
+wait_any() {
+        local first
+
+        child_begin
+        first=$child
+        exec 8>&9
+        child_begin
+        kev_begin wait --any "$first" "$child"
+        child_end 'exit 5'
+        kev_end 5
+        [ "$(wc -l <out)" -eq 1 ]
+        child_begin
+        kev_begin wait --all "$first" "$child"
+        child_end 'exit 6'
+        until_true grep -q 'exit code 6' out
+        echo 'exit 7' >&8
+        kev_end 7
+}
+
+runs() {
+        [ "$(readlink "/proc/$1/exe")" = "$2" ]
+}
+
+# All that are called so, each once; the name is longer than what the kernel keeps of it.
+wait_named() {
+        local name="waited-for-$$-by-name" first
+
+        cp -- "$(readlink -f "$(command -v sh)")" "$name"
+        child_begin "./$name"
+        first=$child
+        exec 8>&9
+        child_begin "./$name"
+        until_true runs "$first" "$PWD/$name"
+        until_true runs "$child" "$PWD/$name"
+        kev_begin wait "$name" "$name"
+        echo 'exit 3' >&8
+        until_true grep -q "pid $first .*exit code 3" out
+        kill -0 "$pid" || die "it did not wait for the other one"
+        child_end 'exit 4'
+        kev_end 4
+        events | sed 's/ (.*)//' | sort >told
+        printf 'exit pid %d exit code %d\n' "$first" 3 "$child" 4 | sort >expected
+        cmp told expected || die "$(cat told)"
+        # Those that have ended are none.
+        kev wait "$name"
+        expect_status 1
+}
+
 proc() {
         child_begin
         kev_begin proc "$child"
@@ -1044,6 +1102,8 @@ result wait:code wait_code
 result wait:zero wait_zero
 result wait:signal wait_signal
 result wait:several wait_several
+result wait:any wait_any
+result wait:named wait_named
 result proc:one proc
 result monitor:bad monitor_bad
 result monitor:refused monitor_refused
