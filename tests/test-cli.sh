@@ -796,9 +796,9 @@ monitor_bad() {
 
 # What only the daemon finds wrong.
 monitor_refused() {
-        kev monitor '{"filter":"netdev","notes":["route"]}'
+        kev monitor '{"filter":"signal","pid":1}'
         expect_status 1
-        expect_message '{"filter":"netdev","notes":["route"]}: ' 'notes:'
+        expect_message '{"filter":"signal","pid":1}: ' 'filter:'
         kev monitor '{"filter":"tree","path":"/nonexistent"}'
         expect_status 1
         expect_message 'path:' 'no such file'
