@@ -36,10 +36,16 @@ static const char *colour_of(uint64_t notes) {
         return NULL;
 }
 
-bool print_in_colour(int fd) {
-        const char *term = getenv("TERM"), *no_color = getenv("NO_COLOR");
+bool print_on_terminal(int fd) {
+        const char *term = getenv("TERM");
 
-        return isatty(fd) && !(no_color && *no_color) && term && strcmp(term, "dumb") != 0;
+        return isatty(fd) && term && strcmp(term, "dumb") != 0;
+}
+
+bool print_in_colour(int fd) {
+        const char *no_color = getenv("NO_COLOR");
+
+        return print_on_terminal(fd) && !(no_color && *no_color);
 }
 
 static void put_time(struct text *out, const struct kev_event *event, bool colour) {

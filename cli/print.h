@@ -16,5 +16,7 @@ void print_event(struct text *out, const struct subject *subject, const struct k
  * "status not known". */
 void print_outcome(struct text *out, const struct kev_event *event);
 
+/* True if that descriptor is a terminal which has more than lines. */
+bool print_on_terminal(int fd);
 /* True if colours may be used on that descriptor. */
 bool print_in_colour(int fd);

@@ -166,10 +166,25 @@ static void fail(struct session *s, const char *what, const char *why) {
 static void end_batch(struct session *s) {
         int r;
 
+        /* After a failure the cursor is no more where it was: a message was written. */
+        if (s->tree && s->status != STATUS_FAILED)
+                process_tree_draw(s->tree, &s->out, s->ended);
         write_output(s);
         r = s->exec ? exec_turn(s->exec) : 0;
         if (r < 0)
                 fail(s, "can't run /bin/sh", strerror(-r));
+}
+
+/* How long until the tree is to be drawn again. */
+static int64_t left_for_tree(const struct session *s) {
+        int64_t due = s->tree ? process_tree_due(s->tree) : -1, now = now_nsec();
+
+        return due < 0 ? -1 : due > now ? due - now : 0;
+}
+
+/* Each -1 if there is none. */
+static int64_t earlier(int64_t a, int64_t b) {
+        return a < 0 || (b >= 0 && b < a) ? b : a;
 }
 
 static void loop(struct session *s, int64_t deadline) {
@@ -187,7 +202,7 @@ static void loop(struct session *s, int64_t deadline) {
                         return;
                 }
                 if (r <= 0)
-                        sleep_until_called(s, left);
+                        sleep_until_called(s, earlier(left, left_for_tree(s)));
         }
 }
 
@@ -225,6 +240,10 @@ static void run(struct session *s) {
                 say_watching(s);
         s->ended = s->n_watched == 0;
         loop(s, deadline_of(s->options));
+        if (s->tree && !s->ended) { /* by a signal, or the time was up: as it is now */
+                s->ended = true;
+                end_batch(s);
+        }
         r = s->exec ? exec_finish(s->exec) : 0;
         if (r < 0)
                 fail(s, "can't run /bin/sh", strerror(-r));
@@ -245,5 +264,6 @@ int session_finish(struct session *s) {
         }
         text_free(&s->out);
         s->exec = exec_free(s->exec);
+        s->tree = process_tree_free(s->tree);
         return s->status;
 }

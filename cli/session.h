@@ -14,6 +14,7 @@
 
 #include "exec.h"
 #include "options.h"
+#include "process_tree.h"
 #include "subject.h"
 
 struct session;
@@ -26,6 +27,7 @@ struct session {
         struct kev *kev;
         session_take *take;
         struct exec *exec;    /* NULL: events are printed */
+        struct process_tree *tree; /* NULL: none is drawn */
         bool says_mechanism;  /* which one serves the watches */
         bool outlives_output; /* goes on though nobody reads what it prints */
         int status;           /* what the command will exit with */
