@@ -68,12 +68,22 @@ static const struct command commands[] = {
         {
                 .name = "proc",
                 .arguments = "[PID...]",
-                .summary = "how processes end",
+                .summary = "how processes end, and what they start",
                 .description =
                         "Prints the exit and the reap of each process PID, and ends when all of them have\n"
-                        "ended. Without PID: of all processes that you may see or, where the daemon can't\n"
-                        "tell of those, of your processes that run now.",
-                .options = OPTIONS_EVENTS,
+                        "ended. Without PID: of all processes that you may see and that match or, where the\n"
+                        "daemon can't tell of those and nothing has to match, of your processes that run now.\n"
+                        "\n"
+                        "With --track also which children they make from now on, which programs these run, and\n"
+                        "how they end, and so on with their children. Of PIDs, and on a terminal, all this is\n"
+                        "shown as a tree.\n"
+                        "\n"
+                        "In a GLOB, * and ? stay within one name, and ** does not. Without a slash it is about\n"
+                        "the last name of the program file's path, or of the control group's.\n"
+                        "\n"
+                        "  kev proc --track 1234\n"
+                        "  kev proc --comm 'cc*' --uid builder",
+                .options = OPTIONS_EVENTS | OPTION_TRACK | OPTIONS_MATCH,
                 .run = proc_run,
         },
         {

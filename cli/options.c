@@ -5,6 +5,7 @@
 #include <getopt.h>
 #include <kev.h>
 #include <limits.h>
+#include <pwd.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,6 +32,11 @@ static const struct {
         { OPTION_EXEC, "exec", "COMMAND", "run COMMAND for each batch of events, instead of printing them" },
         { OPTION_WAIT_ANY, "any", NULL, "end with the first that ends" },
         { OPTION_WAIT_ALL, "all", NULL, "wait for all of them; so it is without this, too" },
+        { OPTION_TRACK, "track", NULL, "descendants too, and which programs they run" },
+        { OPTION_EXE, "exe", "GLOB", "only processes whose program file matches" },
+        { OPTION_COMM, "comm", "GLOB", "only processes whose name matches" },
+        { OPTION_CGROUP, "cgroup", "GLOB", "only processes whose control group matches" },
+        { OPTION_UID, "uid", "USER", "only processes of that user, by name or number" },
         { OPTION_ONCE, "once", NULL, "expire once, then end" },
         { OPTION_JSON, "json", NULL, "print JSON, one object a line" },
         { OPTION_COUNT, "count", "N", "end after N events" },
@@ -159,6 +165,33 @@ static int int_read(const struct command *command, size_t i, const char *value, 
         return 0;
 }
 
+/* Whether it is a glob, the daemon says. */
+static int glob_read(const struct command *command, size_t i, const char *value, const char **ret) {
+        if (*value == 0)
+                return bad_value(command, table[i].name, value, "a glob");
+        *ret = value;
+        return 0;
+}
+
+/* A number is one, whatever users are called. */
+static int user_read(const struct command *command, size_t i, const char *value, int64_t *ret) {
+        const struct passwd *user;
+        uint64_t number;
+        int r = number_read(value, 0, UINT32_MAX - 1, &number);
+
+        if (r == -EINVAL) {
+                user = getpwnam(value);
+                if (user) {
+                        number = user->pw_uid;
+                        r = 0;
+                }
+        }
+        if (r < 0)
+                return bad_value(command, table[i].name, value, "a user's name or number");
+        *ret = (int64_t)number;
+        return 0;
+}
+
 static int option_read(struct options *o, const struct command *command, size_t i, const char *value) {
 
         o->given |= table[i].option;
@@ -173,6 +206,7 @@ static int option_read(struct options *o, const struct command *command, size_t 
         case OPTION_CROSS_MOUNTS:
         case OPTION_WAIT_ANY:
         case OPTION_WAIT_ALL:
+        case OPTION_TRACK:
                 return 0;
         case OPTION_COUNT:
                 if (number_read(value, 1, INT64_MAX, &o->count) < 0)
@@ -200,6 +234,14 @@ static int option_read(struct options *o, const struct command *command, size_t 
         case OPTION_EXEC:
                 o->exec = value;
                 return 0;
+        case OPTION_EXE:
+                return glob_read(command, i, value, &o->exe);
+        case OPTION_COMM:
+                return glob_read(command, i, value, &o->comm);
+        case OPTION_CGROUP:
+                return glob_read(command, i, value, &o->cgroup);
+        case OPTION_UID:
+                return user_read(command, i, value, &o->uid);
         }
         return 0;
 }
@@ -240,6 +282,7 @@ int options_read(struct options *o, const struct command *command, int argc, cha
 
         options_allowed(options, allowed);
         options_free(o);
+        o->uid = -1;
         o->globs = calloc((size_t)argc, sizeof(*o->globs));
         if (!o->globs) {
                 usage_error(command, "out of memory");

@@ -40,12 +40,18 @@ enum option_bit {
         OPTION_CROSS_MOUNTS = 1 << 17,
         OPTION_WAIT_ANY = 1 << 18,
         OPTION_WAIT_ALL = 1 << 19,
+        OPTION_TRACK = 1 << 20,
+        OPTION_EXE = 1 << 21,
+        OPTION_COMM = 1 << 22,
+        OPTION_CGROUP = 1 << 23,
+        OPTION_UID = 1 << 24,
 };
 
 #define OPTIONS_ANY (OPTION_JSON | OPTION_ADDRESS | OPTION_QUIET | OPTION_HELP)
 #define OPTIONS_EVENTS (OPTIONS_ANY | OPTION_COUNT | OPTION_TIMEOUT)
 #define OPTIONS_TREE (OPTION_INCLUDE | OPTION_EXCLUDE | OPTION_DEPTH | OPTION_SETTLE | OPTION_MAX_LATENCY | OPTION_LIST | \
                       OPTION_WHO | OPTION_CROSS_MOUNTS)
+#define OPTIONS_MATCH (OPTION_EXE | OPTION_COMM | OPTION_CGROUP | OPTION_UID)
 
 struct glob {
         bool exclude;
@@ -63,6 +69,8 @@ struct options {
         int depth;
         int settle_msec, max_latency_msec; /* 0: not given */
         const char *exec;
+        const char *exe, *comm, *cgroup; /* NULL: not given */
+        int64_t uid;                     /* -1: not given */
         char **arguments; /* NULL-terminated */
         int n_arguments;
 };

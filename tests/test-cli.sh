@@ -15,6 +15,8 @@ socket=$directory/socket
 number=0
 failed=0
 daemon=
+system= # the socket of a daemon that is told of all processes, or empty
+system_daemon=
 
 # Nothing of the user's is looked at, and no bus.
 unset KEV_ADDRESS NO_COLOR JOURNAL_STREAM NOTIFY_SOCKET
@@ -24,6 +26,7 @@ ulimit -c 0
 
 end() {
         [ -z "$daemon" ] || kill -KILL "$daemon" 2>/dev/null || true
+        [ -z "$system_daemon" ] || kill -KILL "$system_daemon" 2>/dev/null || true
         rm -rf -- "$directory"
 }
 trap end EXIT
@@ -249,6 +252,12 @@ usage() {
         wrong wait --any
         wrong proc --any 1
         wrong proc x
+        wrong proc --comm x 1
+        wrong proc --track --uid 0 1
+        wrong proc --comm ''
+        wrong proc --uid "no-such-$$"
+        wrong proc --uid 4294967295
+        wrong wait --track 1
         wrong wait --notes exit 1
         wrong proc -- -1
         wrong timer
@@ -766,6 +775,314 @@ proc() {
         events | tail -n 1 | grep -q "^reap pid $child .*exit code 9$" || die "$(events)"
 }
 
+# ---- kev proc, of all processes --------------------------------------------------------------------------------------
+
+# kevd tells of a child, what it runs, and how both end.
+proc_track() {
+        local socket=$system made
+
+        child_begin
+        kev_begin proc --track "$child"
+        child_end 'sh -c "exit 3"; exit 2'
+        kev_end 0
+        made=$(events | sed -nE "s/^child pid ([0-9]+) .* parent $child\$/\1/p")
+        events | sed -E 's/ \([^)]*\)//; s/^(exec pid [0-9]+).*/\1/' >told
+        expect told "child pid $made parent $child
+exec pid $made
+exit pid $made exit code 3
+exit pid $child exit code 2
+"
+        # The same as JSON, as it came.
+        child_begin
+        kev_begin proc --track --json "$child"
+        child_end 'exit 2'
+        kev_end 0
+        expect_json proc 1
+        kev proc --track 2147483646
+        expect_status 1
+        expect_message 'kev: 2147483646: '
+}
+
+# match OPTION...: the end of a process.
+match() {
+        kev_begin proc "$@"
+        child_begin "./$name"
+        until_true runs "$child" "$PWD/$name"
+        # With this the daemon has looked at it, too.
+        status=0
+        timeout -s KILL 20 "$KEV" proc --quiet --track --timeout 1ms --address "$socket" "$child" || status=$?
+        expect_status 124
+        child_end 'exit 4'
+        until_true grep -q 'reap  pid' out
+        kill -TERM "$pid"
+        kev_end 143
+        # What is gone before anybody could see what it was is counted.
+        events | sed -E 's/ \([^)]*\)//; /^lost /d' >told
+        expect told "exit pid $child exit code 4"$'\n'"reap pid $child exit code 4"$'\n'
+}
+
+proc_match() {
+        local socket=$system name="m$$"
+
+        cp -- "$(readlink -f "$(command -v sh)")" "$name"
+        match --comm "$name"
+        match --comm "m$$*" --uid "$(id -un)"
+        match --exe "$name" --uid "$(id -u)"
+        match --exe "$PWD/$name"
+        match --exe "**/m$$" --cgroup '**'
+        kev_begin proc --track --exe "$name"
+        child_begin "./$name"
+        until_true grep -q "exec  pid $child " out
+        child_end 'sh -c "exit 3"; exit 4'
+        until_true grep -q "exit  pid $child .*exit code 4" out
+        grep -q "child  pid .*  parent $child\$" out || die "$(cat out)"
+        grep -q 'exit  pid .*exit code 3$' out || die "$(cat out)"
+        kill -TERM "$pid"
+        kev_end 143
+        kev proc --comm '['
+        expect_status 1
+        expect_message 'kev: matching processes: ' '"[" is not a glob'
+}
+
+# The tree on a terminal: python has the terminal, and reads its screen.
+proc_tree() {
+        TERM=xterm NO_COLOR='' python3 - "$KEV" "$system" <<'PYTHON'
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+
+kev, address = sys.argv[1:]
+
+
+class Screen:
+    """A terminal of that size. It knows the sequences that may come, and no others."""
+
+    def __init__(self, rows, columns):
+        self.ours, theirs = pty.openpty()
+        self.resize(rows, columns)
+        self.state = termios.tcgetattr(theirs)
+        self.theirs, self.text, self.output = theirs, "", b""
+
+    def resize(self, rows, columns):
+        self.rows, self.columns = rows, columns
+        self.lines, self.row, self.column = [""] * rows, 0, 0
+        fcntl.ioctl(self.ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def put(self, character):
+        assert character.isprintable(), (character, self.output)
+        assert self.column < self.columns, ("a line wraps", self.lines)
+        line = self.lines[self.row].ljust(self.column)
+        self.lines[self.row] = line[:self.column] + character + line[self.column + 1:]
+        self.column += 1
+
+    def command(self, figure, letter):
+        if letter == "A":
+            self.row = max(0, self.row - int(figure))
+        elif (figure, letter) == ("", "K"):
+            self.lines[self.row] = self.lines[self.row][:self.column]
+        elif (figure, letter) == ("", "J"):
+            self.lines[self.row:] = [self.lines[self.row][:self.column]] + [""] * (self.rows - self.row - 1)
+        elif (figure, letter) == ("", "H"):
+            self.row = self.column = 0
+        elif (figure, letter) == ("2", "J"):
+            self.lines = [""] * self.rows
+        else:
+            assert letter == "m", (figure, letter)
+
+    def feed(self, data):
+        self.output += data
+        self.text += data.decode()
+        while self.text:
+            sequence = re.match(r"\x1b\[([0-9]*)([A-Za-z])", self.text)
+            if sequence:
+                self.command(*sequence.groups())
+            elif self.text[0] == "\x1b" and re.fullmatch(r"\x1b(\[[0-9]*)?", self.text):
+                return
+            elif self.text[0] == "\r":
+                self.column = 0
+            elif self.text[0] == "\n":
+                self.row += 1
+                if self.row == self.rows:
+                    self.lines, self.row = self.lines[1:] + [""], self.rows - 1
+            else:
+                self.put(self.text[0])
+            self.text = self.text[sequence.end() if sequence else 1:]
+
+    def read(self, timeout):
+        if select.select([self.ours], [], [], timeout)[0]:
+            self.feed(os.read(self.ours, 65536))
+            return True
+        return False
+
+    def shown(self):
+        return [line.rstrip() for line in self.lines if line.strip()]
+
+    def expect(self, *patterns):
+        """Until these are all the lines that there are."""
+        end = time.monotonic() + 20
+        while not (len(self.shown()) == len(patterns) and
+                   all(re.fullmatch(p, line) for p, line in zip(patterns, self.shown()))):
+            assert time.monotonic() < end, ("not in time", patterns, self.shown(), self.output)
+            self.read(0.1)
+
+    def expect_order(self):
+        """The cursor is below the tree, nothing is switched on, and the terminal is as it was."""
+        while self.read(0):
+            pass
+        assert self.column == 0 and self.row == len(self.shown()), (self.row, self.column, self.shown())
+        assert not any(self.lines[self.row:]), self.lines
+        assert termios.tcgetattr(self.theirs) == self.state
+        dims = re.findall(rb"\x1b\[[0-9;]*m", self.output)
+        assert not dims or dims[-1] == b"\x1b[0m", dims
+        os.close(self.ours)
+        os.close(self.theirs)
+
+
+class Shell:
+    """What is followed."""
+
+    def __init__(self):
+        self.process = subprocess.Popen(["sh"], stdin=subprocess.PIPE, bufsize=0)
+        self.pid = self.process.pid
+
+    def say(self, line):
+        self.process.stdin.write(line.encode() + b"\n")
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait(20)
+
+
+def begin(screen, *pids, **environment):
+    child = subprocess.Popen([kev, "proc", "--track", "--address", address, *map(str, pids)], stdin=subprocess.DEVNULL,
+                             stdout=screen.theirs, stderr=subprocess.PIPE, env=dict(os.environ, **environment))
+    assert child.stderr.readline() == b"kev: watching\n"
+    return child
+
+
+def grows_and_ends():
+    name = "x\x1b[2J\r\xe9\t"
+    os.symlink("/bin/sleep", name)
+    screen, shell = Screen(24, 80), Shell()
+    child = begin(screen, shell.pid)
+    screen.expect(f"{shell.pid} sh")
+    shell.say("sleep 1000 & one=$!")
+    screen.expect(f"{shell.pid} sh", r"`- \d+ sleep")
+    shell.say(f"(sleep 1000 & './{name}' 1000; :) & two=$!")
+    escaped = re.escape("x\\x1b[2J\\x0d\xe9\\x09")
+    screen.expect(f"{shell.pid} sh", r"\|- \d+ sleep", r"`- \d+ sh", r"   \|- \d+ sleep", rf"   `- \d+ {escaped}")
+    pids = [int(re.search(r"\d+", line).group()) for line in screen.shown()]
+    # The one in the middle is shown as long as there are those that it has made.
+    os.kill(pids[2], signal.SIGKILL)
+    shell.say("sh -c 'exit 7'")
+    screen.expect(f"{shell.pid} sh", r"\|- \d+ sleep", r"\|- \d+ sh  killed by SIGKILL", r"\|  \|- \d+ sleep",
+                  rf"\|  `- \d+ {escaped}", r"`- \d+ sh  exit code 7")
+    # After a moment that one is gone.
+    screen.expect(f"{shell.pid} sh", r"\|- \d+ sleep", r"`- \d+ sh  killed by SIGKILL", r"   \|- \d+ sleep",
+                  rf"   `- \d+ {escaped}")
+    for pid in pids[1], pids[3], pids[4]:
+        os.kill(pid, signal.SIGTERM)
+    shell.say("exit 3")
+    shell.end()
+    assert child.wait(20) == 0
+    screen.read(0)
+    assert screen.shown()[0] == f"{shell.pid} sh  exit code 3", screen.shown()
+    screen.expect_order()
+    child.stderr.close()
+
+
+def small_window():
+    screen, shell = Screen(6, 20), Shell()
+    child = begin(screen, shell.pid)
+    shell.say("for i in 1 2 3 4 5 6 7 8 9; do sleep 1000 & done")
+    screen.expect(f"{shell.pid} sh", *[r"\|- \d+ sleep"] * 3, r"\.\.\. 6 more")
+    # A larger one is used from the next drawing on.
+    screen.resize(30, 40)
+    shell.say("sleep 1000 &")
+    screen.expect(f"{shell.pid} sh", *[r"\|- \d+ sleep"] * 9, r"`- \d+ sleep")
+    screen.resize(4, 8)
+    shell.say("sleep 1000 &")
+    screen.expect(r"\d+ .*", r"\|- \d+.*", r"\.\.\. 10.*")
+    child.send_signal(signal.SIGINT)
+    assert child.wait(20) == -signal.SIGINT
+    screen.expect_order()
+    shell.say("kill $(jobs -p); exit")
+    shell.end()
+    child.stderr.close()
+
+
+def dumb():
+    screen, shell = Screen(24, 80), Shell()
+    child = begin(screen, shell.pid, TERM="dumb")
+    shell.say("exit 3")
+    shell.end()
+    assert child.wait(20) == 0
+    screen.expect(rf".* exit  pid {shell.pid}( \(sh\))?  exit code 3")
+    assert b"\x1b" not in screen.output
+    child.stderr.close()
+
+
+def several():
+    screen, first, second = Screen(24, 80), Shell(), Shell()
+    child = begin(screen, first.pid, second.pid)
+    screen.expect(f"{first.pid} sh", f"{second.pid} sh")
+    first.say("sleep 1000 &")
+    screen.expect(f"{first.pid} sh", r"`- \d+ sleep", f"{second.pid} sh")
+    second.say("exit 1")
+    second.end()
+    first.say("kill $!; wait; exit 2")
+    first.end()
+    assert child.wait(20) == 0
+    screen.read(0)
+    assert screen.shown()[0] == f"{first.pid} sh  exit code 2", screen.shown()
+    assert screen.shown()[-1] == f"{second.pid} sh  exit code 1", screen.shown()
+    screen.expect_order()
+    child.stderr.close()
+
+
+for case in grows_and_ends, small_window, dumb, several:
+    case()
+PYTHON
+}
+
+# A daemon that is told of no processes but those it watches.
+proc_without_feed() {
+        local socket=$PWD/pidfd other
+
+        "$KEVD" --mode=user --listen="$socket" --process-feed=pidfd 2>log &
+        other=$!
+        until_true listens "$socket"
+        child_begin
+        "$KEV" proc --address "$socket" >out 2>err </dev/null &
+        pid=$!
+        until_true grep -q '^kev: instead, the [0-9]* processes of user [0-9]* that run now are watched' err
+        until_true grep -qx 'kev: watching' err
+        child_end 'exit 3'
+        wait "$child" || true
+        until_true grep -q "reap  pid $child .*exit code 3" out
+        kill -TERM "$pid"
+        kev_end 143
+        for option in --comm=x --track; do
+                kev proc "$option"
+                expect_status 1
+                expect out ''
+                expect_message ' processes: '
+        done
+        kev proc --track $$
+        expect_status 1
+        expect_message "kev: $$: " 'notes: '
+        kill -TERM "$other"
+        wait "$other" || die "kevd ended with $?"
+}
+
 # ---- kev monitor ----------------------------------------------------------------------------------------------------
 
 # bad TEXT WATCH...: 2, and the message names what is wrong.
@@ -1064,6 +1381,15 @@ private() {
 "$KEVD" --mode=user --listen="$socket" 2>"$directory/kevd.log" &
 daemon=$!
 until_true listens "$socket"
+if [ "$(id -u)" -eq 0 ]; then
+        "$KEVD" --mode=system --listen="$directory/system" 2>"$directory/system.log" &
+        system_daemon=$!
+        until_true listens "$directory/system"
+        # 124: the time was up, it was not refused.
+        status=0
+        "$KEV" proc --quiet --track --timeout 1ms --address "$directory/system" $$ >/dev/null 2>&1 || status=$?
+        [ "$status" -ne 124 ] || system=$directory/system
+fi
 
 result help:all help_of_all
 for command in "${commands[@]}"; do
@@ -1105,6 +1431,19 @@ result wait:several wait_several
 result wait:any wait_any
 result wait:named wait_named
 result proc:one proc
+result proc:without_feed proc_without_feed
+if [ -n "$system" ]; then
+        result proc:track proc_track
+        result proc:match proc_match
+else
+        skip proc:track "no daemon can be told of all processes here"
+        skip proc:match "no daemon can be told of all processes here"
+fi
+if [ -n "$system" ] && has_terminals; then
+        result proc:tree proc_tree
+else
+        skip proc:tree "no daemon can be told of all processes here, or no pseudo-terminal opened"
+fi
 result monitor:bad monitor_bad
 result monitor:refused monitor_refused
 result monitor:several monitor_several
@@ -1118,12 +1457,19 @@ result daemon:spares_successor daemon_spares_successor
 
 # It has borne all that, and ends well.
 daemon_ends() {
-        [ "$1" -eq 0 ] || die "exit status $1: $(cat "$directory/kevd.log")"
+        [ "$1" -eq 0 ] || die "exit status $1: $(cat "$directory"/*.log)"
 }
 status=0
 kill -TERM "$daemon"
 wait "$daemon" || status=$?
 daemon=
 result daemon:ends daemon_ends "$status"
+if [ -n "$system_daemon" ]; then
+        status=0
+        kill -TERM "$system_daemon"
+        wait "$system_daemon" || status=$?
+        system_daemon=
+        result daemon:system_ends daemon_ends "$status"
+fi
 echo "1..$number"
 exit "$failed"
