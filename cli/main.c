@@ -91,8 +91,9 @@ static const struct command commands[] = {
                 .arguments = "[NAME...]",
                 .summary = "network devices: carrier, state, addresses, names",
                 .description =
-                        "Prints what happens to each network device NAME. Without NAME: to all devices, those\n"
-                        "to come too. linkup and linkdown are the carrier; flags is what ip link sets.",
+                        "Prints how each network device NAME is, and then what happens to it. Without NAME: all\n"
+                        "devices, and those to come too. linkup and linkdown are the carrier; flags is what ip\n"
+                        "link sets.",
                 .options = OPTIONS_EVENTS,
                 .run = netdev_run,
         },

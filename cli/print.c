@@ -48,8 +48,7 @@ bool print_in_colour(int fd) {
         return print_on_terminal(fd) && !(no_color && *no_color);
 }
 
-static void put_time(struct text *out, const struct kev_event *event, bool colour) {
-        uint64_t usec = kev_event_realtime_usec(event);
+static void put_time(struct text *out, uint64_t usec, bool colour) {
         time_t sec = (time_t)(usec / 1000000);
         struct tm tm = { 0 };
 
@@ -225,11 +224,9 @@ static void put_ip_addresses(struct text *out, const struct kev_event *event) {
 }
 
 /* The administrative state, the carrier, and the operational state where it says more than these two. */
-static void put_link_state(struct text *out, const struct kev_event *event) {
-        const char *oper = kev_event_link_oper_state(event);
-
-        text_puts(out, kev_event_link_up(event) ? "  up, " : "  down, ");
-        text_puts(out, kev_event_link_carrier(event) ? "carrier" : "no carrier");
+static void put_link_state(struct text *out, bool up, bool carrier, const char *oper) {
+        text_puts(out, up ? "  up, " : "  down, ");
+        text_puts(out, carrier ? "carrier" : "no carrier");
         if (oper && strcmp(oper, "up") != 0 && strcmp(oper, "down") != 0 && strcmp(oper, "unknown") != 0) {
                 text_puts(out, " (");
                 text_puts_escaped(out, oper);
@@ -255,7 +252,7 @@ static void put_link(struct text *out, const struct subject *subject, const stru
         text_puts_escaped(out, name);
         if (notes & KEV_NOTE_LINKINV)
                 return;
-        put_link_state(out, event);
+        put_link_state(out, kev_event_link_up(event), kev_event_link_carrier(event), kev_event_link_oper_state(event));
         if ((notes & (KEV_NOTE_MTU | KEV_NOTE_ADD)) && kev_event_link_mtu(event, &mtu) == 0)
                 text_printf(out, "  mtu %" PRIu32, mtu);
         if ((notes & KEV_NOTE_ADD) && address) {
@@ -318,10 +315,31 @@ static void put_where(struct text *out, const struct subject *subject, const str
 void print_event(struct text *out, const struct subject *subject, const struct kev_event *event, bool colour) {
         uint64_t count = kev_event_count(event);
 
-        put_time(out, event, colour);
+        put_time(out, kev_event_realtime_usec(event), colour);
         put_what(out, event, colour);
         put_where(out, subject, event);
         if (count > 1 && !(kev_event_notes(event) & KEV_NOTE_LOST))
                 text_printf(out, "  x%" PRIu64, count);
+        text_puts(out, "\n");
+}
+
+void print_link(struct text *out, const struct link *link, const struct ifaddrs *all, bool colour) {
+        char address[LINK_IP_ADDRESS_MAX];
+        const char *separator = "  ";
+        struct timespec now;
+
+        (void)clock_gettime(CLOCK_REALTIME, &now);
+        put_time(out, (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000, colour);
+        text_printf(out, "%-*s  ", width_of(KEV_FILTER_NETDEV), "state");
+        text_puts_escaped(out, link->name);
+        put_link_state(out, link->up, link->carrier, link->oper_state);
+        if (link->mtu >= 0)
+                text_printf(out, "  mtu %" PRId64, link->mtu);
+        if (link->address[0])
+                text_printf(out, "  %s", link->address);
+        while (links_next_ip_address(&all, link->name, address)) {
+                text_printf(out, "%s%s", separator, address);
+                separator = " ";
+        }
         text_puts(out, "\n");
 }

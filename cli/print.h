@@ -7,10 +7,14 @@
 
 #include <kev.h>
 
+#include "links.h"
 #include "subject.h"
 
 /* Appends the line. `subject` is what the event's watch is about. */
 void print_event(struct text *out, const struct subject *subject, const struct kev_event *event, bool colour);
+
+/* A line for a network device as it is now; `all` is the list that it came from. */
+void print_link(struct text *out, const struct link *link, const struct ifaddrs *all, bool colour);
 
 /* How a process ended: "exit code 7", "killed by SIGSEGV (core dumped)" or, where the event can't tell,
  * "status not known". */

@@ -1083,6 +1083,71 @@ proc_without_feed() {
         wait "$other" || die "kevd ended with $?"
 }
 
+# ---- kev netdev ------------------------------------------------------------------------------------------------------
+
+# How they are, those that are named or all, in the words of the interface.
+netdev_state() {
+        kev netdev --json --timeout 1ms
+        expect_status 124
+        python3 - <<'PYTHON'
+import json
+import os
+
+
+def attribute(name, key):
+    with open(f"/sys/class/net/{name}/{key}") as file:
+        return file.read().strip()
+
+
+kinds = {"index": int, "name": str, "up": bool, "carrier": bool, "operState": str, "mtu": int, "address": str,
+         "addresses": list}
+lines = [json.loads(line) for line in open("out")]
+states = [line["state"] for line in lines if "state" in line]
+assert states and all(line.keys() == {"state"} for line in lines[:len(states)]), lines
+assert "lo" in {state["name"] for state in states}, states
+for state in states:
+    assert kinds.keys() - {"address"} <= state.keys() <= kinds.keys(), state
+    assert all(type(value) is kinds[key] for key, value in state.items()), state
+    name = state["name"]
+    assert state["index"] == int(attribute(name, "ifindex")) and state["mtu"] == int(attribute(name, "mtu")), state
+    assert state["operState"] == attribute(name, "operstate"), state
+    assert state["up"] == bool(int(attribute(name, "flags"), 16) & 1), state
+    assert state.get("address", "") == attribute(name, "address"), state
+PYTHON
+        kev netdev --timeout 1ms lo
+        expect_status 124
+        events | head -n 1 | grep -qE '^state lo (up|down), (no )?carrier mtu [0-9]+ 00:00:00:00:00:00' || die "$(cat out)"
+        [ "$(grep -c ' state ' out)" -eq 1 ] || die "$(cat out)"
+        # It is no event, and does not count.
+        kev netdev --count 1 --timeout 1ms lo
+        expect_status 124
+}
+
+# Then changes, in a network namespace of its own.
+netdev_changes() {
+        local socket=$PWD/socket other
+
+        unshare -n "$KEVD" --mode=user --listen="$socket" 2>log &
+        other=$!
+        until_true listens "$socket"
+        nsenter -t "$other" -n "$KEV" netdev --address "$socket" lo >out 2>err </dev/null &
+        pid=$!
+        until_true grep -q . out
+        expect_events 'state lo down, no carrier mtu 65536 00:00:00:00:00:00'
+        nsenter -t "$other" -n ip link set lo up
+        until_true grep -q '  address .* lo  up, carrier  127.0.0.1/8' out
+        kill -TERM "$pid"
+        kev_end 143
+        nsenter -t "$other" -n timeout -s KILL 20 "$KEV" netdev --address "$socket" --timeout 1ms lo >out 2>err || true
+        events | grep -q '^state lo up, carrier mtu 65536 00:00:00:00:00:00 127.0.0.1/8' || die "$(cat out)"
+        kill -TERM "$other"
+        wait "$other" || die "kevd ended with $?"
+}
+
+has_network_namespaces() {
+        [ "$(id -u)" -eq 0 ] && command -v ip nsenter >/dev/null && unshare -n true 2>/dev/null
+}
+
 # ---- kev monitor ----------------------------------------------------------------------------------------------------
 
 # bad TEXT WATCH...: 2, and the message names what is wrong.
@@ -1443,6 +1508,12 @@ if [ -n "$system" ] && has_terminals; then
         result proc:tree proc_tree
 else
         skip proc:tree "no daemon can be told of all processes here, or no pseudo-terminal opened"
+fi
+result netdev:state netdev_state
+if has_network_namespaces; then
+        result netdev:changes netdev_changes
+else
+        skip netdev:changes "no network namespace can be made, or ip and nsenter are missing"
 fi
 result monitor:bad monitor_bad
 result monitor:refused monitor_refused
