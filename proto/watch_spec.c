@@ -97,6 +97,11 @@ static unsigned members_given(const struct watch_spec *s) {
                (s->match.given ? MEMBER_MATCH : 0u);
 }
 
+static void check_glob(struct watch_spec *spec, const char *name, const char *glob) {
+        if (glob && (glob[0] == 0 || strlen(glob) > WATCH_GLOB_BYTES_MAX))
+                refuse(spec, "match.%s: a glob has 1 to %d bytes", name, WATCH_GLOB_BYTES_MAX);
+}
+
 /* `bytes`: those of all globs so far. */
 static void check_globs(struct watch_spec *spec, const char *name, char **globs, size_t *bytes) {
         size_t n = 0;
@@ -140,6 +145,9 @@ static void check_strings(struct watch_spec *spec) {
                 refuse(spec, spec->path[0] != '/' ? "path: must be absolute" : "path: too long");
         if (spec->name && (spec->name[0] == 0 || strlen(spec->name) > WATCH_NAME_MAX))
                 refuse(spec, "name: must have 1 to %d bytes", WATCH_NAME_MAX);
+        check_glob(spec, "exe", spec->match.exe);
+        check_glob(spec, "comm", spec->match.comm);
+        check_glob(spec, "cgroup", spec->match.cgroup);
         check_globs(spec, "include", spec->tree.include, &glob_bytes);
         check_globs(spec, "exclude", spec->tree.exclude, &glob_bytes);
 }

@@ -333,12 +333,23 @@ static int make_watch(struct queue *queue, const struct watch_spec *spec, struct
         return 0;
 }
 
+/* About what the source makes of the globs. */
+static size_t predicate_bytes(const struct process_match *match) {
+        size_t bytes = 0;
+
+        bytes += match->exe ? strlen(match->exe) : 0;
+        bytes += match->comm ? strlen(match->comm) : 0;
+        bytes += match->cgroup ? strlen(match->cgroup) : 0;
+        return bytes * 8;
+}
+
 static int fill_watch(struct watch *watch, const struct watch_spec *spec, struct refusal *refusal) {
-        int r = charge(watch->queue, spec->path_size, refusal); /* shared or not */
+        size_t bytes = spec->path_size + predicate_bytes(&spec->match);
+        int r = charge(watch->queue, bytes, refusal); /* the path may be shared */
 
         if (r < 0)
                 return r;
-        watch->charged = spec->path_size;
+        watch->charged = bytes;
         if (spec->path) {
                 watch->prefix = prefix_get(watch->queue->context, spec->path, spec->path_size);
                 if (!watch->prefix)

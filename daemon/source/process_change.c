@@ -342,6 +342,7 @@ void process_on_record(struct processes *s, const struct chunk *chunk, const str
                 on_core(s, r);
                 break;
         case RECORD_LOST:
+                s->has_lost |= s->state == FEED_READY;
                 if (r->is_certain) {
                         s->source.context->kernel_overflows++;
                         log_info("some of what processes did was lost: /proc is read");

@@ -147,11 +147,24 @@ static void on_new(struct processes *s, struct rescan *r, struct found *f) {
         process_end(s, p, realtime_nsec() / NSEC_PER_USEC);
 }
 
+static void complete(struct process *p, struct profile *found) {
+        const struct profile *old = p->profile;
+        struct profile *now;
+
+        if ((old->knows_ids || !found->knows_ids) && (old->knows_comm || !found->knows_comm) &&
+            (old->exe || !found->exe) && (old->cgroup || !found->cgroup))
+                return;
+        now = profile_copy(old);
+        if (!now)
+                return;
+        profile_complete(now, found);
+        process_set_profile(p, now);
+}
+
 static void on_known(struct processes *s, struct process *p, struct found *f) {
         p->seen = s->n_rescans;
         p->start_time = f->stat.start_time;
-        if (!p->profile->knows_ids || !p->profile->knows_comm)
-                process_set_profile(p, take_pointer(&f->profile));
+        complete(p, f->profile);
         if (!has_ended(f) || p->n_tries > 0)
                 return;
         if (f->knows_status) {
@@ -222,7 +235,6 @@ int rescan_init(struct processes *s) {
 void rescan_start(struct processes *s) {
         struct rescan *r;
 
-        s->has_lost |= s->state == FEED_READY;
         if (s->rescan) {
                 s->rescan_again = true;
                 return;
@@ -246,6 +258,15 @@ void rescan_start(struct processes *s) {
         s->rescan = r;
 }
 
+uint64_t rescan_for_profiles(struct processes *s) {
+        bool under_way = s->rescan != NULL;
+
+        rescan_start(s);
+        if (!s->rescan)
+                return 0;
+        return under_way ? s->n_rescans + 1 : s->n_rescans;
+}
+
 void rescan_on_mark(struct processes *s) {
         struct rescan *r = s->rescan;
 
@@ -259,6 +280,7 @@ void rescan_on_mark(struct processes *s) {
                 find_descendants(s, r);
         }
         free_rescan(r);
+        s->last_rescan = s->n_rescans;
         if (s->rescan_again)
                 rescan_start(s);
         rescan_count(s);

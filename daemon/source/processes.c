@@ -160,9 +160,8 @@ static void stop_feed(struct processes *s) {
 }
 
 void processes_on_rescanned(struct processes *s) {
-        if (s->state != FEED_STARTING)
-                return;
         s->state = FEED_READY;
+        s->has_profiles = processes_are_watched(s) && atomic_load(&s->shared.wants_details) && !s->rescan;
         run_pending(s);
 }
 
@@ -314,11 +313,13 @@ static int processes_attach(struct source *source, struct subscription *subscrip
                 return r;
         }
         subscription->object = w;
+        atomic_store(&s->shared.wants_details, true);
         if (subject->notes & KEV_NOTE_TRACK)
                 tag(s, w, w->pending->subject.pidfd);
+        if (w->by_match && !s->has_profiles && s->state == FEED_READY)
+                w->pending->rescan = rescan_for_profiles(s);
         w->pending->serial = processes_mark(s);
         list_append(&s->pending, &w->pending->link);
-        atomic_store(&s->shared.wants_details, true);
         return 1;
 }
 
@@ -402,7 +403,7 @@ static void run_pending(struct processes *s) {
         while (!list_empty(&s->pending)) {
                 struct pending *pending = list_entry(s->pending.next, struct pending, link);
 
-                if (pending->serial > s->passed)
+                if (pending->serial > s->passed || pending->rescan > s->last_rescan)
                         break;
                 list_remove(&pending->link);
                 finish(s, pending);
@@ -437,6 +438,7 @@ static void processes_detach(struct source *source, struct subscription *subscri
         if (source->n_subscriptions > 1)
                 return;
         atomic_store(&s->shared.wants_details, false);
+        s->has_profiles = false;
         mux_defer(s->mux, &s->idle);
 }
 

@@ -118,6 +118,7 @@ struct pending {
         uint64_t serial;
         struct proc_watch *watch;
         struct process_subject subject; /* pidfd -1: by what it is, or of one that has ended */
+        uint64_t rescan; /* the one that it needs, or 0 */
         pid_t pid;
 };
 
@@ -158,7 +159,8 @@ struct processes {
         struct mailbox rescan_mailbox;
         struct rescan *rescan; /* under way */
         bool rescan_again;
-        uint64_t n_rescans;
+        uint64_t n_rescans, last_rescan; /* begun, and the last that is done */
+        bool has_profiles; /* what processes are like is known as well as it can be */
         bool has_lost;
         uint64_t n_forks_lost, n_forks_found, n_lost_told;
 };
@@ -237,6 +239,8 @@ bool processes_are_watched(const struct processes *s);
 int rescan_init(struct processes *s);
 /* Compares the table with /proc, and tells what is missing there. */
 void rescan_start(struct processes *s);
+/* For what processes are like, which is not asked while nobody watches. Returns its number, or 0: there will be none. */
+uint64_t rescan_for_profiles(struct processes *s);
 void rescan_on_mark(struct processes *s);
 /* What came and went unseen, as far as it is certain by now. */
 void rescan_count(struct processes *s);
