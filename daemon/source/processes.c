@@ -13,7 +13,7 @@
 #include "log.h"
 #include "watch_spec.h"
 
-enum { EVENTS_A_TURN = 256 };
+enum { EVENTS_A_TURN = 256, IDLE_MSEC = 10000 };
 
 static struct processes *processes_of(const struct source *source) {
         return container_of(source, struct processes, source);
@@ -165,12 +165,18 @@ void processes_on_rescanned(struct processes *s) {
         run_pending(s);
 }
 
-/* Elsewhere than in a system daemon there is a feed as long as somebody needs it. */
-static void on_idle(struct mux_deferred *deferred) {
-        struct processes *s = container_of(deferred, struct processes, idle);
+/* Elsewhere than in a system daemon there is a feed as long as somebody needs it, and a while longer: to start one
+ * costs more than to have it. */
+static void on_idle(struct mux_timer *timer) {
+        struct processes *s = container_of(timer, struct processes, idle_timer);
 
-        if (s->source.n_subscriptions == 0 && !s->source.context->settings.keeps_feed && !s->rescan)
+        if (s->source.n_subscriptions == 0 && !s->rescan)
                 stop_feed(s);
+}
+
+static void set_idle_timer(struct processes *s) {
+        if (!s->source.context->settings.keeps_feed)
+                (void)mux_timer_set(s->mux, &s->idle_timer, monotonic_nsec() + IDLE_MSEC * NSEC_PER_MSEC, on_idle);
 }
 
 /* ---- attach ------------------------------------------------------------------------------------------------------------ */
@@ -439,7 +445,7 @@ static void processes_detach(struct source *source, struct subscription *subscri
                 return;
         atomic_store(&s->shared.wants_details, false);
         s->has_profiles = false;
-        mux_defer(s->mux, &s->idle);
+        set_idle_timer(s);
 }
 
 static bool is_past(struct barriers *barriers, struct source_barrier *barrier) {
@@ -465,14 +471,13 @@ static int processes_open(struct source_context *context, struct source **ret_so
                 return -ENOMEM;
         s->source.context = context;
         s->mux = context->mux;
-        s->zombie_timer = s->undecided_timer = MUX_TIMER_INIT;
+        s->zombie_timer = s->undecided_timer = s->idle_timer = MUX_TIMER_INIT;
         list_init(&s->pending);
         list_init(&s->history);
         list_init(&s->by_match);
         list_init(&s->trackers);
         list_init(&s->zombies);
         barriers_init(&s->barriers, s->mux, is_past);
-        mux_deferred_init(&s->idle, on_idle);
         s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
         r = s->epoll_fd < 0 ? -errno : mux_add(s->mux, &s->io, s->epoll_fd, MUX_IN, on_pidfds);
         if (r < 0) {
@@ -495,7 +500,7 @@ static void processes_close(struct source *source) {
 
         stop_feed(s);
         barriers_close(&s->barriers);
-        mux_deferred_cancel(&s->idle);
+        mux_timer_clear(s->mux, &s->idle_timer);
         mux_remove(s->mux, &s->io);
         (void)close(s->epoll_fd);
         hash_free(&s->table);

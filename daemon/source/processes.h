@@ -141,7 +141,7 @@ struct processes {
         uint64_t last_tag;
         struct list pending;     /* by serial */
         struct barriers barriers;
-        struct mux_deferred idle;
+        struct mux_timer idle_timer;
 
         struct hash table;
         struct list history;
