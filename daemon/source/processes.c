@@ -159,10 +159,14 @@ static void stop_feed(struct processes *s) {
         s->n_forks_lost = s->n_forks_found = s->n_lost_told = 0;
 }
 
+static void set_idle_timer(struct processes *s);
+
 void processes_on_rescanned(struct processes *s) {
         s->state = FEED_READY;
         s->has_profiles = processes_are_watched(s) && atomic_load(&s->shared.wants_details) && !s->rescan;
         run_pending(s);
+        if (!processes_are_watched(s))
+                set_idle_timer(s);
 }
 
 /* Elsewhere than in a system daemon there is a feed as long as somebody needs it, and a while longer: to start one
