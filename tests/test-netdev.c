@@ -7,11 +7,9 @@
  */
 
 #include <fcntl.h>
-#include <limits.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -20,99 +18,8 @@
 #include <json-c/json.h>
 
 #include "harness.h"
+#include "links.h"
 #include "macro.h"
-
-/* ---- the namespace ------------------------------------------------------------------------------- */
-
-static void write_file(const char *path, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void write_file(const char *path, const char *format, ...) {
-        FILE *file = fopen(path, "we");
-        va_list args;
-
-        assert_system(file, path);
-        va_start(args, format);
-        (void)vfprintf(file, format, args);
-        va_end(args);
-        assert_system(fclose(file) == 0, path);
-}
-
-/* The test's process, and all that it starts, see an empty set of devices from here on. */
-static void enter_namespace(void) {
-        uid_t uid = geteuid();
-        gid_t gid = getegid();
-
-        if (system("ip -V >/dev/null 2>&1") != 0)
-                harness_skip("there is no ip(8)");
-        if (uid != 0) {
-                if (unshare(CLONE_NEWUSER) < 0)
-                        harness_skip("neither root nor user namespaces");
-                write_file("/proc/self/setgroups", "deny");
-                write_file("/proc/self/uid_map", "0 %u 1", uid);
-                write_file("/proc/self/gid_map", "0 %u 1", gid);
-        }
-        if (unshare(CLONE_NEWNET) < 0)
-                harness_skip("no network namespace can be made");
-        /* No address of its own making comes in between. */
-        write_file("/proc/sys/net/ipv6/conf/default/addr_gen_mode", "1");
-        write_file("/proc/sys/net/ipv6/conf/all/addr_gen_mode", "1");
-}
-
-static int ip_quietly(const char *format, va_list args) {
-        char command[512] = "ip ";
-
-        (void)vsnprintf(command + 3, sizeof(command) - 3, format, args);
-        return system(command);
-}
-
-static void ip(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static void ip(const char *format, ...) {
-        va_list args;
-        int r;
-
-        va_start(args, format);
-        r = ip_quietly(format, args);
-        va_end(args);
-        ck_assert_msg(r == 0, "ip %s", format);
-}
-
-/* A device is one end of a pair, as every kernel has them: its other end has a "p" behind the name, and is
- * not looked at. */
-static void add_device(const char *name) {
-        ip("link add %s type veth peer name %sp", name, name);
-}
-
-static bool is_other_end(const char *name) {
-        return name[0] && name[strlen(name) - 1] == 'p';
-}
-
-/* Many commands in one process. They must all do well: it stops at the first that doesn't. */
-static FILE *ip_batch(void) {
-        FILE *pipe = popen("ip -batch -", "we");
-
-        ck_assert_ptr_nonnull(pipe);
-        return pipe;
-}
-
-static void ip_batch_end(FILE *pipe) {
-        ck_assert_int_eq(pclose(pipe), 0);
-}
-
-static struct json_object *ip_json(const char *what) {
-        char command[128], *text = NULL;
-        struct json_object *object;
-        size_t size = 0;
-        FILE *pipe;
-
-        (void)snprintf(command, sizeof(command), "ip -j %s", what);
-        pipe = popen(command, "re");
-        ck_assert_ptr_nonnull(pipe);
-        (void)getdelim(&text, &size, 0, pipe);
-        ck_assert_int_eq(pclose(pipe), 0);
-        object = json_tokener_parse(text);
-        ck_assert_msg(json_object_is_type(object, json_type_array), "%s", text);
-        free(text);
-        return object;
-}
 
 /* ---- the protocol ---------------------------------------------------------------------------------- */
 
@@ -129,32 +36,6 @@ static int64_t carrier_changes(const char *device) {
         n = json_object_get_int64(changes);
         json_object_put(links);
         return n;
-}
-
-static void watch(int fd, const char *members) {
-        struct json_object *reply;
-        char parameters[256];
-
-        (void)snprintf(parameters, sizeof(parameters), "{\"add\":[{\"id\":1,\"filter\":\"netdev\"%s}]}", members);
-        reply = client_call(fd, "org.kevd.events.Change", parameters);
-        ck_assert_msg(json_at(reply, "/parameters/refused") && !json_at(reply, "/parameters/refused/0"), "%s",
-                      json_object_to_json_string(reply));
-        json_object_put(reply);
-}
-
-/* An event in one line: "v0 linkdown+flags", "v1<v0 rename", with "eof" behind its notes. */
-static void describe(struct json_object *event, char *text, size_t size) {
-        struct json_object *notes = json_at(event, "/notes");
-        size_t n;
-
-        n = (size_t)snprintf(text, size, "%s%s%s ", text_at(event, "/link/name"),
-                             json_at(event, "/link/oldName") ? "<" : "",
-                             text_at(event, "/link/oldName"));
-        for (size_t i = 0; i < json_object_array_length(notes); i++)
-                n += (size_t)snprintf(text + n, size - n, "%s%s", i ? "+" : "",
-                                      json_object_get_string(json_object_array_get_idx(notes, i)));
-        if (json_at(event, "/flags/0"))
-                (void)snprintf(text + n, size - n, " %s", text_at(event, "/flags/0"));
 }
 
 /* What comes of `device` ("": of all), in the order in which it came, until a marker that is set off here:
@@ -196,15 +77,6 @@ static void expect(int fd, const char *device, const char *expected) {
 
         collect(fd, device, lines, sizeof(lines));
         ck_assert_str_eq(lines, expected);
-}
-
-static bool has_note(struct json_object *event, const char *note) {
-        struct json_object *notes = json_at(event, "/notes");
-
-        for (size_t i = 0; i < json_object_array_length(notes); i++)
-                if (strcmp(json_object_get_string(json_object_array_get_idx(notes, i)), note) == 0)
-                        return true;
-        return false;
 }
 
 /* ---- what is done, and what is told ------------------------------------------------------------------ */
@@ -624,69 +496,11 @@ END_TEST
 
 /* ---- after a loss ---------------------------------------------------------------------------------------- */
 
-/* The devices as events have them. */
-struct replay {
-        struct json_object *links; /* Link by index, as text */
-};
-
-static void replay_event(struct replay *r, struct json_object *event) {
-        struct json_object *link = json_at(event, "/link"), *known;
-        char index[32];
-
-        (void)snprintf(index, sizeof(index), "%s", text_at(link, "/index"));
-        if (has_note(event, "linkinv")) {
-                json_object_object_del(r->links, index);
-                return;
-        }
-        if (json_object_object_get_ex(r->links, index, &known) && json_at(link, "/oldName"))
-                ck_assert_str_eq(text_at(link, "/oldName"), text_at(known, "/name"));
-        json_object_object_add(r->links, index, json_object_get(link));
-}
-
-static bool is_up(struct json_object *link) {
-        struct json_object *flags = json_at(link, "/flags");
-
-        for (size_t i = 0; i < json_object_array_length(flags); i++)
-                if (strcmp(json_object_get_string(json_object_array_get_idx(flags, i)), "UP") == 0)
-                        return true;
-        return false;
-}
-
-/* "" or what is different. */
-static const char *replay_compare(const struct replay *r) {
-        static char difference[512];
-        struct json_object *links = ip_json("link");
-        size_t n = json_object_array_length(links), known = (size_t)json_object_object_length(r->links);
-
-        difference[0] = 0;
-        for (size_t i = 0; i < n && !difference[0]; i++) {
-                struct json_object *link = json_object_array_get_idx(links, i), *replayed;
-                const char *index = text_at(link, "/ifindex");
-
-                if (strcmp(text_at(link, "/ifname"), "lo") == 0) {
-                        known++; /* nothing happened to it */
-                        continue;
-                }
-                if (!json_object_object_get_ex(r->links, index, &replayed))
-                        (void)snprintf(difference, sizeof(difference), "no event of %s", text_at(link, "/ifname"));
-                else if (strcmp(text_at(replayed, "/name"), text_at(link, "/ifname")) != 0 ||
-                         strcmp(text_at(replayed, "/mtu"), text_at(link, "/mtu")) != 0 ||
-                         strcmp(text_at(replayed, "/address"), text_at(link, "/address")) != 0 ||
-                         json_object_get_boolean(json_at(replayed, "/up")) != is_up(link))
-                        (void)snprintf(difference, sizeof(difference), "%s replayed, but %s",
-                                       json_object_to_json_string(replayed), json_object_to_json_string(link));
-        }
-        if (!difference[0] && known != n)
-                (void)snprintf(difference, sizeof(difference), "%zu devices replayed, but %zu are there", known, n);
-        json_object_put(links);
-        return difference;
-}
-
 START_TEST(test_loss) {
         enum { DEVICES = 600 };
         struct daemon *daemon;
         struct json_object *status;
-        struct replay replay = { json_object_new_object() };
+        struct links links;
         int fd, other;
         FILE *batch;
         int64_t overflows, deadline;
@@ -701,27 +515,9 @@ START_TEST(test_loss) {
         fd = client_connect(daemon->socket);
         other = client_connect(daemon->socket);
 
-        /* The state before, for the replay. */
         watch(fd, "");
-        {
-                struct json_object *links = ip_json("link");
-
-                for (size_t i = 0; i < json_object_array_length(links); i++) {
-                        struct json_object *link = json_object_array_get_idx(links, i), *known;
-
-                        if (strcmp(text_at(link, "/ifname"), "lo") == 0)
-                                continue;
-                        known = json_object_new_object();
-                        json_object_object_add(known, "name", json_object_new_string(text_at(link, "/ifname")));
-                        json_object_object_add(known, "mtu",
-                                               json_object_new_int64(json_object_get_int64(json_at(link, "/mtu"))));
-                        json_object_object_add(known, "address", json_object_new_string(text_at(link, "/address")));
-                        json_object_object_add(known, "up", json_object_new_boolean(is_up(link)));
-                        json_object_object_add(replay.links, text_at(link, "/ifindex"), known);
-                }
-                json_object_put(links);
-        }
-        ck_assert_str_eq(replay_compare(&replay), "");
+        links = links_new();
+        ck_assert_str_eq(links_compare(&links), "");
 
         ck_assert_int_eq(kill(daemon->pid, SIGSTOP), 0);
         batch = ip_batch();
@@ -761,12 +557,12 @@ START_TEST(test_loss) {
                 size_t n = json_object_array_length(events);
 
                 for (size_t i = 0; i < n; i++)
-                        replay_event(&replay, json_object_array_get_idx(events, i));
+                        links_apply(&links, json_object_array_get_idx(events, i));
                 json_object_put(reply);
                 if (n == 0)
                         break;
         } while (now_msec() < deadline);
-        difference = replay_compare(&replay);
+        difference = links_compare(&links);
         status = client_call(other, "org.kevd.manager.GetStatus", NULL);
         overflows = json_object_get_int64(json_at(status, "/parameters/counters/kernelOverflows"));
         json_object_put(status);
@@ -783,7 +579,7 @@ START_TEST(test_loss) {
                 ck_assert_str_eq(line, "old4 mtu");
                 json_object_put(event);
         }
-        json_object_put(replay.links);
+        links_free(&links);
         (void)close(fd);
         (void)close(other);
         daemon_stop(daemon);
