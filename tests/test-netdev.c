@@ -207,6 +207,46 @@ START_TEST(test_addresses) {
 }
 END_TEST
 
+/* Default routes are told with the note route, to who wants it; test-netroute has what becomes of them. */
+START_TEST(test_route) {
+        struct daemon *daemon;
+        struct json_object *event;
+        int fd, other;
+
+        enter_namespace();
+        add_device("d0");
+        ip("link set d0 up");
+        ip("addr add 192.0.2.1/24 dev d0");
+        ip("route add default via 192.0.2.254"); /* there before */
+        daemon = daemon_start(NULL);
+        fd = client_connect(daemon->socket);
+        other = client_connect(daemon->socket);
+        watch(fd, ",\"name\":\"d0\",\"notes\":[\"route\"]");
+        watch(other, ",\"name\":\"d0\",\"notes\":[\"mtu\"]");
+        ck_assert_ptr_null(due_event(fd));
+        ip("route add 203.0.113.0/24 via 192.0.2.254"); /* no default */
+        ip("route add default via 192.0.2.253 table 7");
+        ip("link set d0 mtu 1400");
+        ck_assert_ptr_null(due_event(fd));
+        ip("route add default via 192.0.2.253 metric 9");
+        event = next_event(fd);
+        ck_assert_str_eq(text_at(event, "/notes/0"), "route");
+        ck_assert_uint_eq(json_object_array_length(json_at(event, "/notes")), 1);
+        ck_assert_str_eq(text_at(event, "/link/gateways/0"), "192.0.2.254");
+        ck_assert_str_eq(text_at(event, "/link/gateways/1"), "192.0.2.253");
+        ck_assert_str_eq(text_at(event, "/link/addresses/0"), "192.0.2.1/24");
+        json_object_put(event);
+        event = next_event(other); /* what there was before is in any event */
+        ck_assert_str_eq(text_at(event, "/notes/0"), "mtu");
+        ck_assert_str_eq(text_at(event, "/link/gateways/0"), "192.0.2.254");
+        json_object_put(event);
+        ck_assert_ptr_null(due_event(other));
+        (void)close(fd);
+        (void)close(other);
+        daemon_stop(daemon);
+}
+END_TEST
+
 /* In each answer is what was done right before: 200 times. */
 START_TEST(test_barrier) {
         struct daemon *daemon;
@@ -304,6 +344,8 @@ START_TEST(test_gone_unasked) {
         ck_assert(has_note(event, "linkinv"));
         ck_assert(!has_note(event, "linkdown"));
         ck_assert_str_eq(text_at(event, "/flags/0"), "eof");
+        ck_assert(!json_at(event, "/link/newNamespace"));
+        ck_assert(!json_at(event, "/link/newIndex"));
         json_object_put(event);
         ck_assert_ptr_null(due_event(fd));
         (void)close(fd);
@@ -314,7 +356,7 @@ END_TEST
 /* A device that moves away is gone from here. */
 START_TEST(test_moved_away) {
         struct daemon *daemon;
-        struct json_object *event;
+        struct json_object *event, *links;
         int fd, fds[2];
         pid_t pid;
         char byte;
@@ -340,6 +382,11 @@ START_TEST(test_moved_away) {
                 event = next_event(fd);
         while (!has_note(event, "linkinv") && (json_object_put(event), true));
         ck_assert_str_eq(text_at(event, "/flags/0"), "eof");
+        /* The other end, which is still here, knows the namespace by the same number. */
+        links = ip_json("link show d0p");
+        ck_assert_int_eq(number_at(event, "/link/newNamespace"), number_at(links, "/0/link_netnsid"));
+        ck_assert_int_eq(number_at(event, "/link/newIndex"), number_at(links, "/0/link_index"));
+        json_object_put(links);
         json_object_put(event);
         ck_assert_int_eq(kill(pid, SIGKILL), 0);
         ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
@@ -586,6 +633,83 @@ START_TEST(test_loss) {
 }
 END_TEST
 
+/* Whether a socket in this namespace has a dump under way: netlink(7)'s table has it, and nobody else dumps here. */
+static bool is_dumping(void) {
+        FILE *table = fopen("/proc/net/netlink", "re");
+        char *line = NULL;
+        size_t capacity = 0;
+        bool found = false;
+
+        assert_system(table, "/proc/net/netlink");
+        while (getline(&line, &capacity, table) >= 0) {
+                unsigned protocol, running;
+
+                if (sscanf(line, "%*s %u %*u %*x %*u %*u %u", &protocol, &running) == 2)
+                        found |= protocol == 0 && running != 0;
+        }
+        free(line);
+        (void)fclose(table);
+        return found;
+}
+
+static void stop_daemon(const struct daemon *daemon) {
+        int status;
+
+        ck_assert_int_eq(kill(daemon->pid, SIGSTOP), 0);
+        ck_assert_int_eq(waitpid(daemon->pid, &status, WUNTRACED), daemon->pid);
+        ck_assert(WIFSTOPPED(status));
+}
+
+/* Stopped in the middle of reading the state again. */
+static void stop_in_dump(const struct daemon *daemon) {
+        int64_t deadline = now_msec() + HARNESS_REPLY_MSEC;
+
+        while (stop_daemon(daemon), !is_dumping()) {
+                ck_assert_msg(now_msec() < deadline, "no dump was to be seen");
+                ck_assert_int_eq(kill(daemon->pid, SIGCONT), 0);
+        }
+}
+
+/* What happens while the state is read, behind the reader's back, is in the answer all the same. */
+START_TEST(test_wait_in_dump) {
+        struct daemon *daemon;
+        FILE *batch;
+        int fd;
+
+        enter_namespace();
+        add_device("d0");
+        batch = ip_batch();
+        for (int i = 0; i < 500; i++)
+                (void)fprintf(batch, "link add n%d type veth peer name n%dp\n", i, i);
+        ip_batch_end(batch);
+        daemon = daemon_start("--netdev-buffer=4096");
+        fd = client_connect(daemon->socket);
+        watch(fd, ",\"name\":\"d0\"");
+        for (int i = 0; i < 10; i++) {
+                struct json_object *reply;
+
+                stop_daemon(daemon);
+                batch = ip_batch();
+                for (int j = 0; j < 100; j++)
+                        (void)fprintf(batch, "link set n0 mtu %d\n", 1300 + j % 2);
+                ip_batch_end(batch);
+                ck_assert_int_eq(kill(daemon->pid, SIGCONT), 0);
+                stop_in_dump(daemon);
+                ip("link set d0 mtu %d", 1000 + i);
+                client_send_message(fd, "{\"method\":\"org.kevd.events.Wait\",\"parameters\":{\"timeoutMsec\":0}}");
+                ck_assert_int_eq(kill(daemon->pid, SIGCONT), 0);
+                reply = client_receive(fd, HARNESS_REPLY_MSEC);
+                ck_assert_ptr_nonnull(reply);
+                ck_assert_msg(json_at(reply, "/parameters/events/0") &&
+                                      number_at(reply, "/parameters/events/0/link/mtu") == 1000 + i,
+                              "round %d: %s", i, json_object_to_json_string(reply));
+                json_object_put(reply);
+        }
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
 /* The last watch gone, the daemon lets go of the kernel's; a new one starts again. */
 START_TEST(test_again) {
         struct daemon *daemon;
@@ -622,6 +746,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_sequence);
         tcase_add_test(c, test_fields);
         tcase_add_test(c, test_addresses);
+        tcase_add_test(c, test_route);
         tcase_add_test(c, test_barrier);
         tcase_add_test(c, test_by_name);
         tcase_add_test(c, test_gone_unasked);
@@ -634,5 +759,6 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_flaps_merged);
         tcase_add_test(c, test_flaps_lost);
         tcase_add_test(c, test_loss);
+        tcase_add_test(c, test_wait_in_dump);
         return harness_main(argc, argv);
 }
