@@ -207,6 +207,56 @@ static const struct {
                 "link set d1 up",
                 "route add default via 198.51.100.254 metric 9",
         } },
+        { "last address deleted", { /* the kernel drops all of the device's then */
+                "route add default via 192.0.2.254",
+                "addr del 192.0.2.1/24 dev d0",
+        } },
+        { "several ways, down and up", { /* one is dead for a while */
+                "route add default nexthop via 192.0.2.254 nexthop via 198.51.100.254",
+                "link set d0 down",
+                "link set d0 up",
+                "link set d0 down",
+                "route del default",
+        } },
+        { "several ways IPv6, down and up", {
+                "-6 route add default nexthop via 2001:db8::fe nexthop via 2001:db8:1::fe",
+                "link set d0 down",
+                "link set d0 up",
+                "-6 route del default",
+        } },
+        { "several ways, one device deleted", { /* the whole route goes */
+                "route add default nexthop via 192.0.2.254 nexthop via 198.51.100.254",
+                "link del d1",
+        } },
+        { "one of two replaced", { /* the first */
+                "route add default via 192.0.2.254",
+                "route append default via 192.0.2.253",
+                "route append default via 198.51.100.254",
+                "route replace default via 192.0.2.252",
+                "route del default via 192.0.2.253",
+                "route del default via 198.51.100.254",
+                "route del default",
+        } },
+        { "one of two alike deleted", {
+                "route add default via 192.0.2.254",
+                "route add default via 192.0.2.254 tos 0x10",
+                "route del default tos 0x10",
+        } },
+        { "replaced by none", {
+                "route add default via 192.0.2.254",
+                "route replace unreachable default",
+                "route replace default via 192.0.2.253",
+                "route replace blackhole default",
+        } },
+        { "replaced by none IPv6", {
+                "-6 route add default via 2001:db8::fe",
+                "-6 route replace unreachable default",
+        } },
+        { "next hop deleted", { /* ip-nexthop(8) */
+                "nexthop add id 1 via 192.0.2.254 dev d0",
+                "route add default nhid 1",
+                "nexthop del id 1",
+        } },
         { "deleted", {
                 "route add default via 192.0.2.254",
                 "-6 route add default via 2001:db8::fe",
