@@ -17,6 +17,7 @@
 #include <dirent.h>
 #include <inttypes.h>
 #include <net/if.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -349,6 +350,41 @@ START_TEST(test_again) {
         }
         (void)close(fd);
         home_free(home);
+        daemon_stop(daemon);
+}
+END_TEST
+
+/* As after a restart of the daemon: from many namespaces at the same moment. */
+START_TEST(test_many_at_once) {
+        enum { HOMES = 60 };
+        struct daemon *daemon;
+        struct home *homes[HOMES];
+        int fds[HOMES];
+
+        need_root();
+        daemon = daemon_start("--mode=system");
+        for (int i = 0; i < HOMES; i++) {
+                homes[i] = home_new(0);
+                fds[i] = home_connect(homes[i], daemon->socket);
+        }
+        (void)count_sockets(daemon, fds, HOMES);
+        ck_assert_int_eq(kill(daemon->pid, SIGSTOP), 0);
+        for (int i = 0; i < HOMES; i++)
+                client_send_message(fds[i], "{\"method\":\"org.kevd.events.Change\",\"parameters\":"
+                                            "{\"add\":[{\"id\":1,\"filter\":\"netdev\"}]}}");
+        ck_assert_int_eq(kill(daemon->pid, SIGCONT), 0);
+        for (int i = 0; i < HOMES; i++) {
+                struct json_object *reply = client_receive(fds[i], HARNESS_REPLY_MSEC);
+
+                ck_assert_ptr_nonnull(reply);
+                ck_assert_msg(!json_at(reply, "/parameters/refused/0"), "%d: %s", i, json_object_to_json_string(reply));
+                json_object_put(reply);
+        }
+        ck_assert_int_eq(registrations(daemon), HOMES);
+        for (int i = 0; i < HOMES; i++) {
+                (void)close(fds[i]);
+                home_free(homes[i]);
+        }
         daemon_stop(daemon);
 }
 END_TEST
@@ -839,6 +875,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_own_devices);
         tcase_add_test(c, test_by_name);
         tcase_add_test(c, test_again);
+        tcase_add_test(c, test_many_at_once);
         tcase_add_test(c, test_refused);
 
         c = harness_case(suite, "end");
