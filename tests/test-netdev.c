@@ -167,6 +167,51 @@ START_TEST(test_fields) {
 }
 END_TEST
 
+struct oper_state {
+        int fd;
+        char last[16]; /* that an event of v1 had */
+};
+
+static bool is_up(void *userdata) {
+        struct oper_state *state = userdata;
+        struct json_object *event;
+
+        while ((event = due_event(state->fd))) {
+                if (strcmp(text_at(event, "/link/name"), "v1") == 0)
+                        (void)snprintf(state->last, sizeof(state->last), "%s", text_at(event, "/link/operState"));
+                json_object_put(event);
+        }
+        return strcmp(state->last, "up") == 0;
+}
+
+/* The kernel sets it a moment after the carrier, with a message of its own. */
+START_TEST(test_oper_state) {
+        struct daemon *daemon;
+        struct oper_state state = { 0 };
+
+        enter_namespace();
+        daemon = daemon_start(NULL);
+        state.fd = client_connect(daemon->socket);
+        watch(state.fd, "");
+        ip("link add v0 type veth peer name v1");
+        for (int i = 0; i < 5; i++) {
+                struct json_object *links;
+
+                ip("link set v0 up");
+                ip("link set v1 up");
+                if (!wait_until(is_up, &state, HARNESS_REPLY_MSEC / 2)) {
+                        links = ip_json("link show v1");
+                        ck_abort_msg("round %d: told %s, but it is %s", i, state.last,
+                                     text_at(links, "/0/operstate"));
+                }
+                ip("link set v1 down");
+                (void)is_up(&state);
+        }
+        (void)close(state.fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
 START_TEST(test_addresses) {
         static const char *const addresses[] = { "192.0.2.1/24", "192.0.2.77/32", "2001:db8::1/64" };
         struct daemon *daemon;
@@ -745,6 +790,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_veth);
         tcase_add_test(c, test_sequence);
         tcase_add_test(c, test_fields);
+        tcase_add_test(c, test_oper_state);
         tcase_add_test(c, test_addresses);
         tcase_add_test(c, test_route);
         tcase_add_test(c, test_barrier);
