@@ -2,6 +2,7 @@
 #include "client.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -15,6 +16,13 @@ struct broker {
         struct mux *mux;
         struct mux_io io;
         struct list waiting; /* helpers, in the order of the requests */
+        struct list unsent;  /* struct request: the socket was full */
+};
+
+struct request {
+        struct list link;
+        struct helper_request request;
+        int fd; /* a duplicate, or -1 */
 };
 
 struct asked {
@@ -141,13 +149,68 @@ static void on_helper(struct mux_io *io, unsigned events) {
                         break;
 }
 
+/* ---- requests ----------------------------------------------------------------------------------- */
+
+static void free_request(struct request *r) {
+        list_remove(&r->link);
+        (void)safe_close(r->fd);
+        free(r);
+}
+
+static void forget_requests(struct broker *b) {
+        while (!list_empty(&b->unsent))
+                free_request(list_entry(b->unsent.next, struct request, link));
+}
+
+/* 0: sent. -EAGAIN: the socket is full. */
+static int send_request(struct broker *b, const struct helper_request *request, int fd) {
+        struct iovec part = { (void *)request, sizeof(*request) };
+
+        if (packet_send(b->io.fd, &part, 1, fd, MSG_DONTWAIT) >= 0)
+                return 0;
+        return is_for_later(-1) ? -EAGAIN : -EOPNOTSUPP; /* there will be none */
+}
+
+static void send_requests(struct broker *b) {
+        while (!list_empty(&b->unsent)) {
+                struct request *r = list_entry(b->unsent.next, struct request, link);
+
+                if (send_request(b, &r->request, r->fd) == -EAGAIN)
+                        return;
+                free_request(r); /* what can't be sent shows as the broker's end */
+        }
+        (void)mux_modify(b->mux, &b->io, MUX_IN);
+}
+
+static int keep_request(struct broker *b, const struct helper_request *request, int fd) {
+        struct request *r = malloc(sizeof(*r));
+
+        if (!r)
+                return -ENOMEM;
+        list_init(&r->link);
+        r->request = *request;
+        r->fd = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3);
+        if (fd >= 0 && r->fd < 0) {
+                free(r);
+                return -EMFILE;
+        }
+        list_append(&b->unsent, &r->link);
+        return mux_modify(b->mux, &b->io, MUX_IN | MUX_OUT);
+}
+
+static int ask_broker(struct broker *b, const struct helper_request *request, int fd) {
+        int r = list_empty(&b->unsent) ? send_request(b, request, fd) : -EAGAIN;
+
+        return r == -EAGAIN ? keep_request(b, request, fd) : r;
+}
+
 int helper_start(struct broker *broker, struct helper *h, const struct helper_request *request, helper_fn *fn) {
         return helper_start_with(broker, h, request, -1, fn);
 }
 
 int helper_start_with(struct broker *broker, struct helper *h, const struct helper_request *request, int fd,
                       helper_fn *fn) {
-        struct iovec part = { (void *)request, sizeof(*request) };
+        int r;
 
         *h = (struct helper){ .broker = broker, .state = HELPER_ASKED_FOR, .io = MUX_IO_INIT, .fn = fn };
         h->heir = calloc(1, sizeof(*h->heir));
@@ -155,10 +218,11 @@ int helper_start_with(struct broker *broker, struct helper *h, const struct help
         list_init(&h->unsent);
         list_init(&h->sent);
         h->space = malloc(ANSWER_BYTES_MAX);
-        if (!h->space || !h->heir || broker->io.fd < 0 ||
-            packet_send(broker->io.fd, &part, 1, fd, MSG_DONTWAIT) < 0) {
-                int r = !h->space || !h->heir ? -ENOMEM : -EOPNOTSUPP; /* there will be none */
-
+        if (!h->space || !h->heir)
+                r = -ENOMEM;
+        else
+                r = broker->io.fd < 0 ? -EOPNOTSUPP : ask_broker(broker, request, fd);
+        if (r < 0) {
                 free(take_pointer(&h->space));
                 free(take_pointer(&h->heir));
                 h->state = HELPER_CLOSED;
@@ -243,6 +307,7 @@ static void on_broker_end(struct broker *b) {
         log_error("the broker has ended: no further file system or user can be served with fanotify");
         mux_remove(b->mux, &b->io);
         (void)close(fd);
+        forget_requests(b);
         for (struct list *entry; (entry = list_pop(&b->waiting));) {
                 struct helper *h = list_entry(entry, struct helper, link);
 
@@ -253,12 +318,15 @@ static void on_broker_end(struct broker *b) {
         }
 }
 
-static void on_broker(struct mux_io *io, unsigned events _unused_) {
+static void on_broker(struct mux_io *io, unsigned events) {
         struct broker *b = container_of(io, struct broker, io);
         int error, fd;
-        ssize_t n = packet_receive(io->fd, &error, sizeof(error), &fd, MSG_DONTWAIT);
         struct helper *h;
+        ssize_t n;
 
+        if (events & MUX_OUT)
+                send_requests(b);
+        n = packet_receive(io->fd, &error, sizeof(error), &fd, MSG_DONTWAIT);
         if (is_for_later(n))
                 return;
         if (n != sizeof(error) || list_empty(&b->waiting)) {
@@ -291,6 +359,7 @@ int broker_open(struct mux *mux, int fd, struct broker **ret_broker) {
         b->mux = mux;
         b->io = MUX_IO_INIT;
         list_init(&b->waiting);
+        list_init(&b->unsent);
         r = mux_add(mux, &b->io, fd, MUX_IN, on_broker);
         if (r < 0) {
                 free(b);
@@ -305,6 +374,7 @@ struct broker *broker_close(struct broker *b) {
                 return NULL;
         for (struct list *entry; (entry = list_pop(&b->waiting));)
                 free(list_entry(entry, struct helper, link)); /* places of helpers that were closed */
+        forget_requests(b);
         if (b->io.fd >= 0) {
                 int fd = b->io.fd;
 

@@ -145,7 +145,8 @@ static void on_message(struct feed *f, const char *message, size_t size) {
             cn->id.val != CN_VAL_PROC || cn->len < offsetof(struct proc_event, event_data))
                 return;
         memcpy(&e, cn->data, MIN((size_t)cn->len, MIN(sizeof(e), size - NLMSG_LENGTH(sizeof(*cn)))));
-        check_number(f, e.cpu, cn->seq);
+        if (e.cpu != UINT32_MAX)
+                check_number(f, e.cpu, cn->seq);
         if (e.what == PROC_EVENT_NONE) /* the answer to what was sent */
                 return;
         atomic_fetch_add_explicit(&f->shared->n_received, 1, memory_order_relaxed);

@@ -32,7 +32,8 @@ enum record_kind {
 struct record {
         uint8_t kind;
         bool knows_comm, knows_exe, knows_ids, is_last, is_certain;
-        bool read_comm, read_exe, read_ids; /* by the thread, not told by the kernel */
+        /* The thread's own: what it has read, as the kernel has not told it. */
+        bool was_looked_at, read_comm, read_exe, read_ids;
         pid_t pid, tid;  /* the process, and the thread */
         pid_t parent;    /* 0: not known */
         int status;      /* as of wait(2) */

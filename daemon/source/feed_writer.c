@@ -6,7 +6,7 @@
 
 #include "mux.h"
 
-enum { EXE_BYTES_MAX = 4096 };
+enum { EXE_BYTES_MAX = 4096, READS_MAX = 16 };
 
 void feed_writer_init(struct feed_writer *w, struct mailbox *mailbox, struct feed_shared *shared) {
         *w = (struct feed_writer){ .mailbox = mailbox, .shared = shared };
@@ -99,28 +99,43 @@ static void read_program(struct chunk *chunk, struct record *r) {
 }
 
 static bool wants_reading(const struct feed_writer *w, const struct record *r) {
+        if (r->was_looked_at)
+                return false;
         return (r->kind == RECORD_EXEC && atomic_load_explicit(&w->shared->wants_details, memory_order_relaxed)) ||
                (r->kind == RECORD_IDS && r->pid == r->tid && !r->knows_ids);
 }
 
-static void read_details_of(struct feed_writer *w, struct chunk *chunk) {
+/* True: there was something to be read. */
+static bool read_details_of(struct feed_writer *w, struct chunk *chunk) {
+        bool any = false;
+
         for (size_t i = 0; i < chunk->n; i++) {
                 struct record *r = &chunk->records[i];
 
                 if (!wants_reading(w, r))
                         continue;
+                any = r->was_looked_at = true;
                 if (r->kind == RECORD_EXEC) {
                         read_program(chunk, r);
                         w->had_exec = true;
                 } else
                         r->knows_ids = r->read_ids = process_read_ids(r->pid, &r->ids) == 0;
         }
+        return any;
+}
+
+static bool read_details(struct feed_writer *w) {
+        bool any = false;
+
+        list_for_each(entry, &w->done)
+                any |= read_details_of(w, list_entry(entry, struct chunk, link));
+        return (w->chunk && read_details_of(w, w->chunk)) || any;
 }
 
 static bool was_forked_after(const struct feed_writer *w, const struct chunk *chunk, size_t i) {
         pid_t pid = chunk->records[i].pid;
 
-        for (i++;; i = 0) {
+        for (i++; chunk; i = 0) {
                 for (; i < chunk->n; i++) {
                         const struct record *r = &chunk->records[i];
 
@@ -130,14 +145,13 @@ static bool was_forked_after(const struct feed_writer *w, const struct chunk *ch
                 if (chunk == w->chunk)
                         return false;
                 chunk = chunk->link.next == &w->done ? w->chunk : list_entry(chunk->link.next, struct chunk, link);
-                if (!chunk)
-                        return false;
         }
+        return false;
 }
 
 /* A pid that was another's by the time it was read: its fork has been told by now. */
-static void check_details_of(struct feed_writer *w, struct chunk *chunk, size_t n) {
-        for (size_t i = 0; i < n; i++) {
+static void check_details_of(struct feed_writer *w, struct chunk *chunk) {
+        for (size_t i = 0; i < chunk->n; i++) {
                 struct record *r = &chunk->records[i];
 
                 if (!(r->read_comm || r->read_exe || r->read_ids) ||
@@ -150,22 +164,11 @@ static void check_details_of(struct feed_writer *w, struct chunk *chunk, size_t 
 }
 
 void feed_writer_read(struct feed_writer *w, void (*drain)(void *owner), void *owner) {
-        struct chunk *last = w->chunk;
-        size_t n = last ? last->n : 0;
-
         w->had_exec = false;
+        for (int i = 0; i < READS_MAX && read_details(w); i++) /* more may have come meanwhile */
+                drain(owner);
         list_for_each(entry, &w->done)
-                read_details_of(w, list_entry(entry, struct chunk, link));
-        if (last)
-                read_details_of(w, last);
-        drain(owner);
-        list_for_each(entry, &w->done) {
-                struct chunk *chunk = list_entry(entry, struct chunk, link);
-
-                check_details_of(w, chunk, chunk == last ? n : chunk->n);
-                if (chunk == last)
-                        return;
-        }
-        if (last)
-                check_details_of(w, last, n);
+                check_details_of(w, list_entry(entry, struct chunk, link));
+        if (w->chunk)
+                check_details_of(w, w->chunk);
 }

@@ -92,8 +92,7 @@ void process_on_mark(struct processes *s) {
                 struct process *p = list_entry(entry, struct process, history);
 
                 /* Of several threads the last one's record counts: what is known may be another's. */
-                if ((p->knows_status && (p->is_certain || p->n_tries > 1)) || ++p->n_tries > ZOMBIE_TRIES_MAX ||
-                    pidfd_has_hung_up(p->pidfd)) {
+                if ((p->knows_status && (p->is_certain || p->n_tries > 1)) || ++p->n_tries > ZOMBIE_TRIES_MAX) {
                         if (!p->knows_status)
                                 learn_from_pidfd(p);
                         process_end(s, p, p->exit_usec);
@@ -161,7 +160,7 @@ static void learn_from_record(struct process *p, const struct record *r) {
 
 /* The number is given to another process: the older one has ended, and was reaped. */
 static void displace(struct processes *s, struct process *p) {
-        if (p->first_ended || p->n_tries > 0) {
+        if (p->first_ended || (p->n_tries > 0 && p->knows_status)) {
                 process_end(s, p, realtime_nsec() / NSEC_PER_USEC);
                 return;
         }
@@ -280,16 +279,33 @@ static struct process *find_displaced(struct processes *s, pid_t pid) {
         return NULL;
 }
 
+/* Its end was told without the record, which did not come in time. */
+static bool was_told(struct processes *s, const struct record *r) {
+        struct process *p = process_find_ended(s, r->pid);
+
+        if (!p || p->had_record)
+                return false;
+        p->had_record = true;
+        if (!p->knows_status) {
+                p->knows_status = true;
+                p->status = r->status;
+        }
+        return true;
+}
+
 static void on_exit_of(struct processes *s, const struct record *r) {
         struct process *p = s->n_displaced > 0 ? find_displaced(s, r->pid) : NULL;
         bool was_displaced = p != NULL;
 
         if (!p)
                 p = process_find(s, r->pid);
+        if (!p && r->tid == r->pid && was_told(s, r))
+                return;
         if (!p && r->tid == r->pid)
                 p = find_or_make(s, r->pid);
         if (!p)
                 return;
+        p->had_record = true;
         p->status = r->status;
         p->knows_status = true;
         doubt_what_was_read(p, r->nsec);
@@ -321,7 +337,20 @@ static void on_core(struct processes *s, const struct record *r) {
                 tell_change(s, p, KEV_NOTE_CORE, NULL, ABSENT);
 }
 
+/* What happened since the last record before it may be missing. */
+static void on_lost(struct processes *s, const struct record *r) {
+        s->has_lost |= s->state == FEED_READY;
+        if (s->lost_nsec == 0)
+                s->lost_nsec = s->last_nsec;
+        if (r->is_certain) {
+                s->source.context->kernel_overflows++;
+                log_info("some of what processes did was lost: /proc is read");
+        }
+        rescan_start(s);
+}
+
 void process_on_record(struct processes *s, const struct chunk *chunk, const struct record *r) {
+        s->last_nsec = MAX(s->last_nsec, r->nsec);
         switch ((enum record_kind)r->kind) {
         case RECORD_FORK:
                 on_fork(s, r);
@@ -342,12 +371,7 @@ void process_on_record(struct processes *s, const struct chunk *chunk, const str
                 on_core(s, r);
                 break;
         case RECORD_LOST:
-                s->has_lost |= s->state == FEED_READY;
-                if (r->is_certain) {
-                        s->source.context->kernel_overflows++;
-                        log_info("some of what processes did was lost: /proc is read");
-                }
-                rescan_start(s);
+                on_lost(s, r);
                 break;
         case RECORD_FORKS_LOST:
                 s->n_forks_lost += r->count;

@@ -98,17 +98,22 @@ static uint64_t clock_nsec(clockid_t clock) {
         return (uint64_t)t.tv_sec * NSEC_PER_SEC + (uint64_t)t.tv_nsec;
 }
 
-static bool is_same(struct process *p, const struct found *f) {
-        uint64_t start, awake, asleep;
+/* CLOCK_MONOTONIC. */
+static uint64_t started_nsec(const struct found *f) {
+        uint64_t awake = clock_nsec(CLOCK_MONOTONIC), asleep = clock_nsec(CLOCK_BOOTTIME) - awake;
+        uint64_t start = f->stat.start_time * (NSEC_PER_SEC / (uint64_t)sysconf(_SC_CLK_TCK));
+
+        return start > asleep ? start - asleep : 0;
+}
+
+static bool is_same(const struct process *p, const struct found *f) {
+        uint64_t start;
 
         if (p->start_time)
                 return p->start_time == f->stat.start_time;
         if (!p->forked_nsec)
                 return true;
-        awake = clock_nsec(CLOCK_MONOTONIC);
-        asleep = clock_nsec(CLOCK_BOOTTIME) - awake;
-        start = f->stat.start_time * (NSEC_PER_SEC / (uint64_t)sysconf(_SC_CLK_TCK));
-        start = start > asleep ? start - asleep : 0;
+        start = started_nsec(f);
         return start < p->forked_nsec + SAME_NSEC && start + SAME_NSEC > p->forked_nsec;
 }
 
@@ -121,6 +126,10 @@ static void on_new(struct processes *s, struct rescan *r, struct found *f) {
         struct process *ended = process_find_ended(s, f->pid), *parent, *p;
 
         if (ended && ended->exit_usec >= r->since_usec) /* that was told since */
+                return;
+        /* Nobody has reaped it, and its end was told: it was there before anything was lost. */
+        if (s->state == FEED_READY && has_ended(f) &&
+            (s->lost_nsec == 0 || started_nsec(f) + SAME_NSEC < s->lost_nsec || (ended && is_same(ended, f))))
                 return;
         parent = process_find(s, (pid_t)f->stat.parent);
         p = process_make(s, f->pid, parent, take_pointer(&f->profile));
@@ -283,6 +292,8 @@ void rescan_on_mark(struct processes *s) {
         s->last_rescan = s->n_rescans;
         if (s->rescan_again)
                 rescan_start(s);
+        else
+                s->lost_nsec = 0;
         rescan_count(s);
         processes_on_rescanned(s);
 }

@@ -12,7 +12,9 @@
 #include "processes.h"
 
 enum {
-        HISTORY_MAX = 4096, /* processes that have ended */
+        HISTORY_MIN = 1024, /* processes that have ended */
+        HISTORY_MAX = 32 * 1024,
+        HISTORY_SEC = 10, /* then there are no more than HISTORY_MIN */
         FAMILY_MAX = 64,    /* children that are looked at to say what another one is like */
 };
 
@@ -253,10 +255,14 @@ void process_retire(struct processes *s, struct process *p) {
 }
 
 void history_trim(struct processes *s) {
-        for (struct list *entry = s->history.next, *next; entry != &s->history && s->n_history > HISTORY_MAX;
+        uint64_t old = realtime_nsec() / NSEC_PER_USEC - HISTORY_SEC * USEC_PER_SEC;
+
+        for (struct list *entry = s->history.next, *next; entry != &s->history && s->n_history > HISTORY_MIN;
              entry = next) {
                 struct process *p = list_entry(entry, struct process, history);
 
+                if (s->n_history <= HISTORY_MAX && p->exit_usec > old)
+                        break;
                 next = entry->next;
                 if (list_empty(&p->interests))
                         process_free(s, p);

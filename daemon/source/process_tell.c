@@ -145,6 +145,7 @@ static uint64_t now_usec(void) {
 
 static void tell(struct processes *s, struct proc_watch *w, struct report *report, uint32_t flags) {
         report->flags = flags;
+        w->has_ended |= flags & KEV_FLAG_EOF;
         source_report(&s->source, w->subscription, report);
 }
 
@@ -219,14 +220,20 @@ void tell_child(struct processes *s, struct process *p, struct process *parent) 
         }
 }
 
-/* Another user's by now, or its own again. */
-static void check_sight(struct processes *s, struct interest *i) {
-        bool may_see = interest_may_see(i);
+/* Another user's by now, or its own again. False: the watch has ended with that. */
+static bool check_sight(struct processes *s, struct interest *i) {
+        bool may_see = interest_may_see(i), is_end = !i->is_child && i->watch->n_interests == 1;
 
-        if (!may_see && !i->was_hidden && (i->was_told || !i->is_child))
-                tell_lost_track(s, i->watch, i->process, !i->is_child && i->watch->n_interests == 1);
+        if (!may_see && !i->was_hidden && (i->was_told || !i->is_child)) {
+                tell_lost_track(s, i->watch, i->process, is_end);
+                if (is_end) {
+                        interest_free(i);
+                        return false;
+                }
+        }
         i->was_hidden = !may_see;
         tell_child_to(s, i);
+        return true;
 }
 
 void tell_change(struct processes *s, struct process *p, uint64_t note, struct profile *before, int64_t data) {
@@ -243,8 +250,8 @@ void tell_change(struct processes *s, struct process *p, uint64_t note, struct p
         list_for_each(entry, &p->interests) {
                 struct interest *i = list_entry(entry, struct interest, of_process);
 
-                if (note == KEV_NOTE_UID)
-                        check_sight(s, i);
+                if (note == KEV_NOTE_UID && !check_sight(s, i))
+                        continue;
                 if (i->watch->subscription->notes & note && interest_may_see(i))
                         tell(s, i->watch, &report, 0);
         }
@@ -269,7 +276,7 @@ static void tell_followers(struct processes *s, struct process *p, struct report
 
                 if (w->subscription->notes & report->notes && interest_may_see(i))
                         tell(s, w, report, is_last ? KEV_FLAG_EOF : 0);
-                else if (is_last) /* but not to be seen */
+                else if (is_last && !w->has_ended) /* but not to be seen */
                         tell_lost_track(s, w, p, true);
                 if (!goes_on)
                         interest_free(i);
@@ -324,8 +331,7 @@ static void tell_matching(struct processes *s, struct process *p, struct report 
         }
 }
 
-/* Whether anybody waits for it to be reaped: then a pidfd will tell. */
-static bool is_reap_wanted(const struct processes *s, const struct process *p) {
+bool is_reap_wanted(const struct processes *s, const struct process *p) {
         list_for_each(entry, &p->interests)
                 if (list_entry(entry, struct interest, of_process)->watch->subscription->notes & KEV_NOTE_REAP)
                         return true;

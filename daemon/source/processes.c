@@ -198,7 +198,8 @@ static void free_watch(struct processes *s, struct proc_watch *w) {
                 struct process *p = i->process;
 
                 interest_free(i);
-                if (list_empty(&p->interests) && p->state != PROCESS_RUNS)
+                if (list_empty(&p->interests) && p->n_tries == 0 && !(p->state == PROCESS_RUNS && p->first_ended) &&
+                    !is_reap_wanted(s, p))
                         process_close_pidfd(s, p);
         }
         list_remove(&w->link);
@@ -368,8 +369,10 @@ static struct process *find_subject(struct processes *s, const struct pending *p
                 p = process_find_ended(s, pending->pid);
         if (!p) {
                 p = process_make(s, pending->pid, NULL, process_heritage(NULL, false));
-                if (p)
+                if (p) {
                         p->is_certain = false;
+                        p->seen = s->n_rescans;
+                }
         }
         if (!p || p->state != PROCESS_RUNS)
                 return p;

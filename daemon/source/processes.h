@@ -58,6 +58,7 @@ struct process {
         bool is_displaced; /* it has ended, since its number is another's; the record of that is to come */
         unsigned n_tries;  /* PROCESS_RUNS, in processes->zombies: looks for the record of its end so far */
         bool first_ended;  /* its first thread has */
+        bool had_record;   /* of its end */
         bool knows_status;
         int status;        /* as of wait(2), of the last thread that ended */
         bool knows_usage;
@@ -93,6 +94,7 @@ struct proc_watch {
         struct list interests; /* what it follows */
         size_t n_interests;
         bool by_match, by_pidfd, sees_all;
+        bool has_ended; /* its last event was told */
         uint64_t tag; /* by which the feed finds its descendants; 0: not asked for */
         struct process_predicate predicate;
         /* What was said of the last process. */
@@ -160,6 +162,8 @@ struct processes {
         struct rescan *rescan; /* under way */
         bool rescan_again;
         uint64_t n_rescans, last_rescan; /* begun, and the last that is done */
+        uint64_t last_nsec; /* of the last record */
+        uint64_t lost_nsec; /* that of the last one before a loss that no rescan has seen to; or 0 */
         bool has_profiles; /* what processes are like is known as well as it can be */
         bool has_lost;
         uint64_t n_forks_lost, n_forks_found, n_lost_told;
@@ -213,6 +217,8 @@ void tell_late(struct processes *s, struct proc_watch *w, struct process *p);
 void tell_child(struct processes *s, struct process *p, struct process *parent);
 /* `child`, late: it was found to be a descendant. */
 void tell_descendant(struct processes *s, struct proc_watch *w, struct process *p);
+/* Whether anybody waits for it to be reaped: then a pidfd will tell. */
+bool is_reap_wanted(const struct processes *s, const struct process *p);
 /* So many have come and gone unseen. */
 void tell_lost(struct processes *s, uint64_t count);
 

@@ -208,7 +208,9 @@ static int rtnetlink_attach(struct source *source, struct subscription *subscrip
                 return refuse(refusal, ENODEV, "name: no network device has so long a name");
         r = get_network(s, subject->asker, &net);
         if (r < 0)
-                return refuse(refusal, -r, "netdev: %s", strerror(-r));
+                return refuse(refusal, -r, "netdev: %s",
+                              r == -EXDEV ? "who connected has gone, and its network namespace can't be had" :
+                                            strerror(-r));
         w = calloc(1, sizeof(*w));
         if (!w) {
                 mux_defer(s->mux, &s->tidy);

@@ -53,6 +53,7 @@ enum sync {
         SYNC_LINKS,     /* dumping links */
         SYNC_ADDRESSES, /* dumping addresses */
         SYNC_ROUTES,    /* dumping routes */
+        SYNC_REREAD,    /* dumping routes alone */
         SYNC_DONE,
         SYNC_LOST,      /* messages were dropped; waiting for quiet */
         SYNC_FAILED,    /* nobody can be served */
@@ -92,7 +93,7 @@ struct address {
 struct route {
         struct list link;
         uint64_t generation;
-        uint8_t family;
+        uint8_t family, tos;
         uint32_t table, metric;
         int index;
         char gateway[INET6_ADDRSTRLEN]; /* "0.0.0.0" or "::" where there is none */
@@ -145,6 +146,8 @@ int network_begin(struct network *net, int events_fd, int dump_fd);
 int network_socket(void);
 /* The state is in doubt: dump again, once there was no message for a while. */
 void network_resynchronise(struct network *net);
+/* What the kernel has done with routes is not told: they alone are dumped. */
+void network_reread_routes(struct network *net);
 void network_end(struct network *net);
 /* True: it waits for the state to be certain. */
 bool network_barrier(struct network *net, struct source_barrier *barrier);

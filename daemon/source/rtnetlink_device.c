@@ -197,6 +197,9 @@ static struct change compare(const struct device *before, const struct device *n
                 change.notes |= KEV_NOTE_MTU;
         if (strcmp(before->hardware, now->hardware) != 0)
                 change.notes |= KEV_NOTE_ADDRESS;
+        /* It mostly follows the carrier, and where it comes later nothing else tells. */
+        if (!change.notes && before->oper_state != now->oper_state)
+                change.notes |= KEV_NOTE_FLAGS;
         return change;
 }
 
@@ -234,6 +237,8 @@ static void on_new_link(struct network *net, const struct nlmsghdr *header) {
                 change.notes |= KEV_NOTE_ROUTE; /* the kernel does so without a word */
         if (change.notes)
                 device_tell(net, d, &change);
+        if (change.notes & KEV_NOTE_FLAGS)
+                network_reread_routes(net); /* ways die and live again */
 }
 
 static void on_del_link(struct network *net, const struct nlmsghdr *header) {
@@ -251,6 +256,7 @@ static void on_del_link(struct network *net, const struct nlmsghdr *header) {
                 change.new_index = get_u32(table[IFLA_NEW_IFINDEX], 0);
         }
         device_gone(net, d, change);
+        network_reread_routes(net); /* those that had other ways, too */
 }
 
 static bool parse_address(const struct nlmsghdr *header, char *text, size_t size) {
@@ -305,6 +311,8 @@ static void on_address(struct network *net, const struct nlmsghdr *header) {
                 d->n_addresses++;
         }
         device_tell(net, d, &change);
+        if (header->nlmsg_type == RTM_DELADDR)
+                network_reread_routes(net); /* the last one takes them with it */
 }
 
 void network_on_message(struct network *net, const struct nlmsghdr *header) {
@@ -325,6 +333,9 @@ void network_on_message(struct network *net, const struct nlmsghdr *header) {
         case RTM_NEWROUTE:
         case RTM_DELROUTE:
                 route_on_message(net, header);
+                return;
+        case RTM_DELNEXTHOP:
+                network_reread_routes(net);
                 return;
         default:
                 return;

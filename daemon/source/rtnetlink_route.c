@@ -29,7 +29,7 @@ static void tell(struct network *net, int index) {
 }
 
 static bool is_same(const struct route *a, const struct route *b) {
-        return a->family == b->family && a->table == b->table && a->metric == b->metric && a->index == b->index &&
+        return a->family == b->family && a->tos == b->tos && a->table == b->table && a->metric == b->metric && a->index == b->index &&
                strcmp(a->gateway, b->gateway) == 0;
 }
 
@@ -84,7 +84,7 @@ static void drop_replaced(struct network *net, const struct route *by) {
                 struct route *route = list_entry(entry, struct route, link);
                 int index = route->index;
 
-                if (route->family != by->family || route->table != by->table || route->metric != by->metric ||
+                if (route->family != by->family || route->tos != by->tos || route->table != by->table || route->metric != by->metric ||
                     is_same(route, by))
                         continue;
                 free_route(route);
@@ -104,7 +104,8 @@ static void on_ways(struct network *net, const struct nlmsghdr *header, struct r
                                              collect_attribute, table);
                 route->index = hop->rtnh_ifindex;
                 set_gateway(route, table[RTA_GATEWAY]);
-                on_way(net, header, route);
+                if (!(hop->rtnh_flags & RTNH_F_DEAD))
+                        on_way(net, header, route);
                 if (RTNH_ALIGN((size_t)hop->rtnh_len) >= left)
                         break;
                 left -= RTNH_ALIGN((size_t)hop->rtnh_len);
@@ -118,24 +119,27 @@ void route_on_message(struct network *net, const struct nlmsghdr *header) {
         struct route route = { 0 };
 
         if (header->nlmsg_len < MNL_NLMSG_HDRLEN + sizeof(*info) || info->rtm_dst_len != 0 ||
-            info->rtm_type != RTN_UNICAST || (info->rtm_flags & RTM_F_CLONED) ||
+            (info->rtm_flags & RTM_F_CLONED) ||
             (info->rtm_family != AF_INET && info->rtm_family != AF_INET6))
                 return;
         (void)mnl_attr_parse(header, sizeof(*info), collect_attribute, table);
         route.family = info->rtm_family;
+        route.tos = info->rtm_tos;
         route.table = get_u32(table[RTA_TABLE], info->rtm_table);
         route.metric = get_u32(table[RTA_PRIORITY], 0);
         if (route.table != RT_TABLE_MAIN)
                 return;
         if (header->nlmsg_type == RTM_NEWROUTE && header->nlmsg_flags & NLM_F_REPLACE)
                 drop_replaced(net, &route);
-        if (table[RTA_MULTIPATH]) {
+        if (info->rtm_type == RTN_UNICAST && table[RTA_MULTIPATH]) {
                 on_ways(net, header, &route, table[RTA_MULTIPATH]);
-                return;
+        } else if (info->rtm_type == RTN_UNICAST && !(info->rtm_flags & RTNH_F_DEAD)) {
+                route.index = (int)get_u32(table[RTA_OIF], 0);
+                set_gateway(&route, table[RTA_GATEWAY]);
+                on_way(net, header, &route);
         }
-        route.index = (int)get_u32(table[RTA_OIF], 0);
-        set_gateway(&route, table[RTA_GATEWAY]);
-        on_way(net, header, &route);
+        if (header->nlmsg_type == RTM_NEWROUTE && header->nlmsg_flags & NLM_F_REPLACE)
+                network_reread_routes(net); /* of several it was the first alone */
 }
 
 bool routes_drop_of(struct network *net, int index, uint8_t family) {

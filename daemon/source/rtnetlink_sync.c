@@ -44,6 +44,17 @@ static int start_dump(struct network *net) {
         return send_dump(net, RTM_GETLINK);
 }
 
+void network_reread_routes(struct network *net) {
+        if (net->sync != SYNC_DONE || list_empty(&net->routes))
+                return;
+        mux_remove(net->all->mux, &net->events_io);
+        net->dump_interrupted = false;
+        net->generation++;
+        net->sync = SYNC_REREAD;
+        if (send_dump(net, RTM_GETROUTE) < 0)
+                network_resynchronise(net);
+}
+
 static void on_quiet(struct mux_timer *timer) {
         struct network *net = container_of(timer, struct network, quiet);
 
@@ -83,7 +94,8 @@ static void finish_dump(struct network *net) {
                 network_resynchronise(net);
                 return;
         }
-        devices_remove_stale(net);
+        if (net->sync != SYNC_REREAD)
+                devices_remove_stale(net);
         routes_remove_stale(net);
         net->sync = SYNC_DONE;
         if (mux_add(net->all->mux, &net->events_io, mnl_socket_get_fd(net->events), MUX_IN, on_events) < 0) {
@@ -95,11 +107,12 @@ static void finish_dump(struct network *net) {
 }
 
 static bool is_dumping(const struct network *net) {
-        return net->sync == SYNC_LINKS || net->sync == SYNC_ADDRESSES || net->sync == SYNC_ROUTES;
+        return net->sync == SYNC_LINKS || net->sync == SYNC_ADDRESSES || net->sync == SYNC_ROUTES ||
+               net->sync == SYNC_REREAD;
 }
 
 static void next_dump(struct network *net) {
-        if (net->sync == SYNC_ROUTES) {
+        if (net->sync == SYNC_ROUTES || net->sync == SYNC_REREAD) {
                 finish_dump(net);
                 return;
         }
@@ -213,7 +226,7 @@ void network_end(struct network *net) {
 int network_begin(struct network *net, int events_fd, int dump_fd) {
         int r = open_socket(&net->events, events_fd,
                             RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR | RTMGRP_IPV4_ROUTE |
-                                    RTMGRP_IPV6_ROUTE,
+                                    RTMGRP_IPV6_ROUTE | 1u << (RTNLGRP_NEXTHOP - 1),
                             net->all->source.context->settings.netdev_buffer);
 
         if (r < 0) {
