@@ -185,6 +185,13 @@ static void set_idle_timer(struct processes *s) {
 
 /* ---- attach ------------------------------------------------------------------------------------------------------------ */
 
+/* Nobody needs its pidfd: neither those who follow it nor we ourselves, to learn of its end. */
+static void close_needless_pidfd(struct processes *s, struct process *p) {
+        if (p->pidfd >= 0 && list_empty(&p->interests) && p->n_tries == 0 &&
+            !(p->state == PROCESS_RUNS && p->first_ended) && !is_reap_wanted(s, p))
+                process_close_pidfd(s, p);
+}
+
 static void free_watch(struct processes *s, struct proc_watch *w) {
         struct pending *pending = take_pointer(&w->pending);
 
@@ -198,11 +205,12 @@ static void free_watch(struct processes *s, struct proc_watch *w) {
                 struct process *p = i->process;
 
                 interest_free(i);
-                if (list_empty(&p->interests) && p->n_tries == 0 && !(p->state == PROCESS_RUNS && p->first_ended) &&
-                    !is_reap_wanted(s, p))
-                        process_close_pidfd(s, p);
+                close_needless_pidfd(s, p);
         }
         list_remove(&w->link);
+        if (w->by_match && w->subscription->notes & KEV_NOTE_REAP)
+                hash_for_each(node, &s->table)
+                        close_needless_pidfd(s, container_of(node, struct process, node));
         list_remove(&w->tracker);
         glob_free(w->predicate.exe);
         glob_free(w->predicate.comm);
