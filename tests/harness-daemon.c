@@ -150,6 +150,12 @@ bool daemon_is_on_bpf(void) {
         return feed && strcmp(feed, "bpf") == 0;
 }
 
+bool daemon_is_on_feed(void) {
+        const char *feed = getenv("KEVD_PROCESS_FEED");
+
+        return daemon_is_on_bpf() || (feed && strcmp(feed, "connector") == 0);
+}
+
 /* bpf(2): what the feed's program talks through. */
 static void need_bpf(void) {
         union bpf_attr attributes = { .map_type = BPF_MAP_TYPE_RINGBUF, .max_entries = 4096 };

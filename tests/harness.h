@@ -100,6 +100,8 @@ void daemon_expect_watches(const struct daemon *daemon, size_t n);
 
 /* Daemons follow processes by BPF ($KEVD_PROCESS_FEED). Where that can't be, daemon_start() skips the test. */
 bool daemon_is_on_bpf(void);
+/* By BPF or the connector. */
+bool daemon_is_on_feed(void);
 
 /* Daemons serve trees with fanotify, which holds none ($KEVD_FILE_MECHANISM). Where it is not to be had for the
  * temporary directory, daemon_start() skips the test then. */

@@ -42,6 +42,12 @@ static void count_exit(struct json_object *event, void *userdata) {
                 tally->n_lost += number_at(event, "/count");
                 return;
         }
+        /* Its fork was lost, and it was reaped before it was told: whose child it was nobody knows. */
+        if (is_note(event, "exit") && !json_at(event, "/process/parent")) {
+                tally->n_exits++;
+                tally->n_without_status += !json_at(event, "/data");
+                return;
+        }
         if (!is_of_storm(tally->storm, event))
                 return;
         tally->n_exits++;

@@ -471,11 +471,11 @@ static void compact(struct queue *queue) {
 #define NOTES_OF_END (KEV_NOTE_EXIT | KEV_NOTE_REAP)
 
 /* The watch's newest event that may take up others. */
-static struct entry *find_absorbing(const struct watch *watch, uint64_t any_of, uint64_t none_of) {
+static struct entry *find_absorbing(const struct watch *watch, uint64_t none_of) {
         for (struct list *link = watch->entries.previous; link != &watch->entries; link = link->previous) {
                 struct entry *entry = list_entry(link, struct entry, in_watch);
 
-                if ((!any_of || entry->event->notes & any_of) && !(entry->event->notes & none_of))
+                if (!(entry->event->notes & none_of))
                         return entry;
         }
         return NULL;
@@ -483,23 +483,32 @@ static struct entry *find_absorbing(const struct watch *watch, uint64_t any_of, 
 
 /* Of many processes: that there was more, and how much. */
 static bool count_as_lost(struct queue *queue, struct watch *watch, const struct event *event) {
-        struct entry *entry = find_absorbing(watch, KEV_NOTE_LOST, 0);
+        struct entry *entry;
         struct event template = {
                 .filter = KEV_FILTER_PROC, .notes = KEV_NOTE_LOST, .count = event->count, .data = ABSENT,
                 .realtime_usec = event->realtime_usec,
         }, *lost;
 
-        if (entry)
-                entry->more += event->count;
-        else if (event_new(&template, &lost) < 0 || !queue_append(queue, watch, lost))
+        if (event->flags & KEV_FLAG_EOF) /* nothing follows */
                 return false;
+        if (watch->lost) {
+                watch->lost->more += event->count;
+                count_merged(queue, 1);
+                return true;
+        }
+        if (event_new(&template, &lost) < 0)
+                return false;
+        entry = queue_append(queue, watch, lost);
+        if (!entry)
+                return false;
+        watch->lost = entry;
         count_merged(queue, 1);
         return true;
 }
 
 /* Of one process: how it ended is told by itself; all else it did may be told at once. */
 static bool merge_of_process(struct watch *watch, const struct event *event) {
-        struct entry *entry = event->notes & NOTES_OF_END ? NULL : find_absorbing(watch, 0, NOTES_OF_END);
+        struct entry *entry = event->notes & NOTES_OF_END ? NULL : find_absorbing(watch, NOTES_OF_END);
 
         return entry && merge_into(entry, event);
 }

@@ -67,6 +67,8 @@ void entry_free(struct entry *entry) {
 
         if (entry->is_folded)
                 hash_remove(entry->watch->folded, &entry->node);
+        if (entry->watch->lost == entry)
+                entry->watch->lost = NULL;
         list_remove(&entry->in_queue);
         list_remove(&entry->in_watch);
         account_return(queue->account, RESOURCE_QUEUE_BYTES, entry->charge);

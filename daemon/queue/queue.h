@@ -15,8 +15,8 @@
  *          of many processes has one event, `lost`, that counts the rest
  *
  * What is kept is so at most: the bound, and one event more for each watch. It is
- * two for a tree that is gone, which is told beside the rescan, and three for a
- * watch of one process.
+ * two for a tree that is gone, which is told beside the rescan, three for a watch of
+ * one process, and two for one of many: `lost`, and the last of all.
  */
 
 #include "account.h"
@@ -81,6 +81,7 @@ struct watch {
         size_t charged;        /* bytes of both */
         struct list entries;   /* all of its events, in order */
         struct hash *folded;   /* struct entry by path: its pending rescans; or NULL */
+        struct entry *lost;    /* proc: its pending `lost`; or NULL */
         struct settle *settle; /* NULL: events can be taken as they come */
         uint8_t filter;
         uint8_t flags;

@@ -11,6 +11,8 @@
 
 #include "kernel.h"
 
+enum { PEER_GONE = -2 };
+
 static bool read_link(pid_t pid, const char *name, char *ret, size_t size) {
         char path[64];
         ssize_t n;
@@ -85,7 +87,7 @@ int peer_identify(int fd, struct asker *ret_asker) {
                 return -errno;
         size = sizeof(pidfd);
         if (getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &size) < 0)
-                pidfd = -1; /* before Linux 6.5, or the peer has gone */
+                pidfd = errno == ENOPROTOOPT ? -1 : PEER_GONE; /* before Linux 6.5, or the peer has gone */
         *ret_asker = (struct asker){ .uid = credentials.uid, .gid = credentials.gid, .pid = credentials.pid };
         r = get_groups(fd, ret_asker);
         if (r < 0)
@@ -98,7 +100,7 @@ int peer_identify(int fd, struct asker *ret_asker) {
         ret_asker->other_pids = !is_same(credentials.pid, "ns/pid");
         ret_asker->other_network = !is_same(credentials.pid, "ns/net");
         ret_asker->network = network_of(credentials.pid);
-        if (pidfd >= 0 && has_ended(pidfd)) {
+        if (pidfd == PEER_GONE || (pidfd >= 0 && has_ended(pidfd))) {
                 ret_asker->other_mounts = ret_asker->other_pids = ret_asker->other_network = true;
                 ret_asker->network = 0;
         }

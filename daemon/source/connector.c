@@ -41,7 +41,7 @@ enum {
         BUFFER_BYTES = 32 * 1024 * 1024,
         BATCH = 64,
         MESSAGE_BYTES = 128,
-        TEST_MSEC = 100,
+        TEST_MSEC = 1000,
         CPUS_MAX = 4096,
         MEASURE_MSEC = 5,      /* between two looks at the counter of forks */
         MEASURE_LATEST_MSEC = 500, /* after a loss: what is certain by then is told */
@@ -61,14 +61,13 @@ struct feed {
         /* The thread's own. */
         struct feed_writer writer;
         uint64_t mark_told;
-        bool in_doubt;   /* something may be missing */
-        bool overflowed; /* the kernel has said so */
         uint64_t numbers[CPUS_MAX]; /* of the last message, by CPU */
         /* Forks, as the kernel counts them and as they were told. */
         uint64_t n_forks;
         uint64_t base;         /* the counter, less n_forks, before anything was lost */
         uint64_t n_forks_lost; /* told of */
         bool drained;
+        bool overflowed; /* what comes behind what is queued is dropped, until that was read */
         uint64_t measure_nsec, lost_nsec; /* when to look next; when it began. 0: nothing is to be measured */
         uint64_t measured_counter, measured_forks;
 
@@ -123,6 +122,18 @@ static void on_plain(struct feed *f, const struct proc_event *e, enum record_kin
         r->nsec = e->timestamp_ns;
 }
 
+/* Where it is: whatever comes behind it comes after the loss. */
+static void tell_lost(struct feed *f, bool is_certain) {
+        struct record *r = feed_writer_put(&f->writer, RECORD_LOST, 0);
+
+        f->writer.failed = !r;
+        if (r)
+                r->is_certain = is_certain;
+        f->lost_nsec = monotonic_nsec();
+        f->measure_nsec = f->lost_nsec;
+        f->measured_counter = 0;
+}
+
 /* Messages of one CPU are numbered; those before the first one that came are nobody's loss. Answers to other listeners
  * have numbers, and are not told here: a gap is a reason to look. */
 static void check_number(struct feed *f, uint32_t cpu, uint32_t number) {
@@ -132,7 +143,7 @@ static void check_number(struct feed *f, uint32_t cpu, uint32_t number) {
         *last = number;
         if (missing == 0)
                 return;
-        f->in_doubt = true;
+        tell_lost(f, false);
         atomic_fetch_add(&f->shared->n_lost, missing);
 }
 
@@ -183,13 +194,17 @@ static void drain(void *argument) {
                 int n = recvmmsg(f->fd, f->headers, BATCH, MSG_DONTWAIT, NULL);
 
                 if (n < 0 && errno == ENOBUFS) {
-                        f->in_doubt = f->overflowed = true;
+                        tell_lost(f, true);
+                        f->overflowed = true;
                         continue;
                 }
                 if (n < 0 && errno == EINTR)
                         continue;
                 if (n <= 0) {
                         f->drained = true;
+                        if (f->overflowed) /* until now */
+                                tell_lost(f, false);
+                        f->overflowed = false;
                         return;
                 }
                 for (int i = 0; i < n; i++)
@@ -252,19 +267,6 @@ static void measure(struct feed *f) {
                 f->measure_nsec = f->lost_nsec = 0;
 }
 
-static void on_doubt(struct feed *f) {
-        struct record *r;
-
-        f->in_doubt = f->writer.failed = false;
-        f->lost_nsec = monotonic_nsec();
-        f->measure_nsec = f->lost_nsec;
-        f->measured_counter = 0;
-        r = feed_writer_put(&f->writer, RECORD_LOST, 0);
-        if (r)
-                r->is_certain = f->overflowed;
-        f->overflowed = false;
-}
-
 /* ---- the thread ---------------------------------------------------------------------------------------------- */
 
 static bool wait_for_something(struct feed *f) {
@@ -297,10 +299,10 @@ static void *thread_main(void *argument) {
                 mark = atomic_load(&f->mark_wanted);
                 drain(f);
                 feed_writer_read(&f->writer, drain, f);
-                if (f->in_doubt || f->writer.failed)
-                        on_doubt(f);
+                if (f->writer.failed)
+                        tell_lost(f, true);
                 measure(f);
-                if (mark > f->mark_told) {
+                if (mark > f->mark_told && f->drained) {
                         struct record *r = feed_writer_put(&f->writer, RECORD_MARK, 0);
 
                         if (r)

@@ -35,7 +35,7 @@
 #include "processes.skel.h"
 #pragma GCC diagnostic pop
 
-enum { RING_BYTES = 8 * 1024 * 1024, TEST_MSEC = 100 };
+enum { RING_BYTES = 8 * 1024 * 1024, TEST_MSEC = 1000 };
 
 struct feed {
         struct feed_shared *shared;
@@ -139,6 +139,8 @@ static void *thread_main(void *argument) {
                 uint64_t mark;
 
                 wait_for_something(f);
+                if (feed_writer_is_full(&f->writer))
+                        continue;
                 mark = atomic_load(&f->mark_wanted);
                 drain(f);
                 feed_writer_read(&f->writer, drain, f);

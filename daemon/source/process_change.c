@@ -15,6 +15,7 @@ enum {
         ZOMBIE_RETRY_USEC = 500,
         ZOMBIE_TRIES_MAX = 40, /* the record of an end comes within microseconds, if a processor is to be had */
         SURE_NSEC = 1000 * 1000,
+        TWICE_NSEC = 20 * 1000 * 1000,
 };
 
 /* ---- the end ----------------------------------------------------------------------------------------------------------- */
@@ -70,7 +71,6 @@ void process_end(struct processes *s, struct process *p, uint64_t realtime_usec)
         p->exit_usec = realtime_usec;
         process_retire(s, p);
         tell_exit(s, p);
-        history_trim(s);
 }
 
 /* Its pidfd says that it has ended. How, a record will tell that is just coming. */
@@ -98,6 +98,7 @@ void process_on_mark(struct processes *s) {
                         process_end(s, p, p->exit_usec);
                 }
         }
+        history_trim(s);
         if (!list_empty(&s->zombies) && s->zombie_timer.heap_index == 0)
                 (void)mux_timer_set(s->mux, &s->zombie_timer, monotonic_nsec() + ZOMBIE_RETRY_USEC * NSEC_PER_USEC,
                                     on_zombie_timer);
@@ -158,20 +159,29 @@ static void learn_from_record(struct process *p, const struct record *r) {
         process_set_profile(p, now);
 }
 
-/* The number is given to another process: the older one has ended, and was reaped. */
+/* The number is given to another process: the older one has ended, and was reaped. A record will tell how, unless that
+ * is what was lost; a feed that tells of ends early would have told by now. */
 static void displace(struct processes *s, struct process *p) {
+        if (s->lost_nsec || s->rescan || s->feed_class->knows_maker) {
+                p->was_displaced = true;
+                process_end(s, p, realtime_nsec() / NSEC_PER_USEC);
+                return;
+        }
         if (p->first_ended || (p->n_tries > 0 && p->knows_status)) {
                 process_end(s, p, realtime_nsec() / NSEC_PER_USEC);
                 return;
         }
-        p->is_displaced = true; /* a record will tell how */
+        p->is_displaced = true;
         s->n_displaced++;
 }
 
-static bool is_reap_wanted_by_match(const struct processes *s) {
-        list_for_each(entry, &s->by_match)
-                if (list_entry(entry, struct proc_watch, link)->subscription->notes & KEV_NOTE_REAP)
+static bool is_reap_wanted_by_match(const struct processes *s, const struct process *p) {
+        list_for_each(entry, &s->by_match) {
+                const struct proc_watch *w = list_entry(entry, struct proc_watch, link);
+
+                if (w->subscription->notes & KEV_NOTE_REAP && watch_may_see(w, p))
                         return true;
+        }
         return false;
 }
 
@@ -193,10 +203,9 @@ static void on_fork(struct processes *s, const struct record *r) {
         }
         p->parent_pid = r->parent;
         p->forked_nsec = r->nsec;
-        p->seen = s->n_rescans;
         learn_from_record(p, r);
         complete_profile(s, p);
-        if (s->feed_class->knows_maker && is_reap_wanted_by_match(s)) /* the end is told before it is a zombie */
+        if (s->feed_class->knows_maker && is_reap_wanted_by_match(s, p)) /* the end is told before it is a zombie */
                 (void)process_open_pidfd(s, p);
         if (parent)
                 tell_change(s, parent, KEV_NOTE_FORK, NULL, p->pid);
@@ -214,7 +223,7 @@ static struct process *find_or_make(struct processes *s, pid_t pid) {
                 return NULL;
         p->is_certain = false;
         p->seen = s->n_rescans;
-        if (s->state == FEED_READY)
+        if (s->has_lost)
                 s->n_forks_found++;
         return p;
 }
@@ -260,6 +269,11 @@ static void on_ids(struct processes *s, const struct record *r) {
         struct profile *before = p ? profile_ref(p->profile) : NULL, *now = p ? profile_copy(p->profile) : NULL;
 
         if (now) {
+                if (r->knows_ids && before->knows_ids && memcmp(&r->ids, &before->ids, sizeof(r->ids)) == 0) {
+                        profile_unref(now); /* other credentials have changed */
+                        profile_unref(before);
+                        return;
+                }
                 now->knows_ids = r->knows_ids;
                 now->ids = r->ids;
                 p->before_read = profile_unref(p->before_read);
@@ -283,9 +297,13 @@ static struct process *find_displaced(struct processes *s, pid_t pid) {
 static bool was_told(struct processes *s, const struct record *r) {
         struct process *p = process_find_ended(s, r->pid);
 
+        /* Two threads that end together may both be the last. */
+        if (p && p->had_record && r->is_last && r->nsec < p->ended_nsec + TWICE_NSEC)
+                return true;
         if (!p || p->had_record)
                 return false;
         p->had_record = true;
+        p->ended_nsec = r->nsec;
         if (!p->knows_status) {
                 p->knows_status = true;
                 p->status = r->status;
@@ -293,12 +311,33 @@ static bool was_told(struct processes *s, const struct record *r) {
         return true;
 }
 
+static bool is_alive(pid_t pid) {
+        int pidfd _cleanup_(closep) = pidfd_open(pid, 0);
+
+        return pidfd >= 0 && !pidfd_has_ended(pidfd);
+}
+
+/* The record may be the end of the older one of that number, whose end was told without: then nothing is to be done. */
+static bool is_of_displaced(struct processes *s, const struct process *p, const struct record *r) {
+        struct process *older = s->feed_class->knows_maker ? NULL : process_find_ended(s, r->pid);
+
+        if (!older || !older->was_displaced || older->had_record)
+                return false;
+        if (is_alive(r->pid) || (r->parent > 0 && r->parent == older->parent_pid && r->parent != p->parent_pid)) {
+                older->had_record = true;
+                return true;
+        }
+        return false;
+}
+
 static void on_exit_of(struct processes *s, const struct record *r) {
-        struct process *p = s->n_displaced > 0 ? find_displaced(s, r->pid) : NULL;
+        struct process *p = s->n_displaced > 0 && r->tid == r->pid ? find_displaced(s, r->pid) : NULL;
         bool was_displaced = p != NULL;
 
         if (!p)
                 p = process_find(s, r->pid);
+        if (p && !was_displaced && r->tid == r->pid && is_of_displaced(s, p, r))
+                return;
         if (!p && r->tid == r->pid && was_told(s, r))
                 return;
         if (!p && r->tid == r->pid)
@@ -340,6 +379,7 @@ static void on_core(struct processes *s, const struct record *r) {
 /* What happened since the last record before it may be missing. */
 static void on_lost(struct processes *s, const struct record *r) {
         s->has_lost |= s->state == FEED_READY;
+        s->n_late_rescans = 0;
         if (s->lost_nsec == 0)
                 s->lost_nsec = s->last_nsec;
         if (r->is_certain) {

@@ -31,7 +31,7 @@ struct rescan {
         struct work work;
         struct list message;
         struct processes *s;
-        uint64_t since_usec; /* realtime */
+        uint64_t since_usec, since_nsec; /* realtime, CLOCK_MONOTONIC */
         uint64_t mark;       /* 0: still at work */
         bool lists_tagged;
         int error;
@@ -44,6 +44,7 @@ struct rescan {
 /* ---- the worker -------------------------------------------------------------------------------------------------- */
 
 static bool add_found(struct rescan *r, pid_t pid) {
+        struct process_stat again;
         struct found *f;
 
         if (r->n == r->capacity) {
@@ -57,9 +58,15 @@ static bool add_found(struct rescan *r, pid_t pid) {
         }
         f = &r->found[r->n];
         *f = (struct found){ .pid = pid };
-        if (process_read_stat(pid, &f->stat) < 0)
-                return true; /* it has ended meanwhile */
-        f->knows_status = f->stat.state == 'Z' && (f->stat.status != 0 || process_may_see_status(pid));
+        /* It has ended meanwhile, or is being reaped: then the kernel says that it has no threads, and no parent. */
+        if (process_read_stat(pid, &f->stat) < 0 || f->stat.n_threads == 0)
+                return true;
+        /* The kernel reads the status before it looks whether it is one: of a zombie it is right the second time. */
+        f->knows_status = f->stat.state == 'Z' && process_read_stat(pid, &again) == 0 &&
+                          again.start_time == f->stat.start_time &&
+                          (again.status != 0 || process_may_see_status(pid));
+        if (f->knows_status)
+                f->stat.status = again.status;
         f->profile = profile_read(pid);
         if (!f->profile)
                 return false;
@@ -142,7 +149,7 @@ static void on_new(struct processes *s, struct rescan *r, struct found *f) {
         p->start_time = f->stat.start_time;
         p->seen = s->n_rescans;
         if (s->has_lost) {
-                s->n_forks_found += (uint64_t)MAX(f->stat.n_threads, 1);
+                s->n_forks_found += s->feed_class->knows_maker ? 1 : (uint64_t)MAX(f->stat.n_threads, 1);
                 tell_child(s, p, parent);
         }
         if (!has_ended(f)) {
@@ -183,26 +190,32 @@ static void on_known(struct processes *s, struct process *p, struct found *f) {
         process_end(s, p, realtime_nsec() / NSEC_PER_USEC);
 }
 
+/* So that the rescan has to have found it. Records may be handled long after they were made. */
+static bool was_there(const struct processes *s, const struct rescan *r, const struct process *p) {
+        return p->seen < s->n_rescans && (!p->forked_nsec || p->forked_nsec < r->since_nsec);
+}
+
 static void compare(struct processes *s, struct rescan *r) {
         for (size_t i = 0; i < r->n; i++) {
                 struct found *f = &r->found[i];
                 struct process *p = process_find(s, f->pid);
 
-                if (p && p->seen < s->n_rescans && !is_same(p, f)) {
+                if (p && was_there(s, r, p) && !is_same(p, f)) {
                         end_unseen(s, p);
                         p = NULL;
                 }
                 if (!p)
                         on_new(s, r, f);
-                else if (p->seen < s->n_rescans)
+                else if (is_same(p, f))
                         on_known(s, p, f);
         }
         hash_for_each(node, &s->table) {
                 struct process *p = container_of(node, struct process, node);
 
-                if (p->state == PROCESS_RUNS && p->seen < s->n_rescans && p->n_tries == 0)
+                if (p->state == PROCESS_RUNS && was_there(s, r, p) && p->n_tries == 0)
                         end_unseen(s, p);
         }
+        history_trim(s);
 }
 
 /* Descendants whose forks were lost, whoever their parents are by now. */
@@ -241,6 +254,10 @@ int rescan_init(struct processes *s) {
         return mailbox_open(&s->rescan_mailbox, s->mux, on_message);
 }
 
+static void on_late(struct mux_timer *timer) {
+        rescan_start(container_of(timer, struct processes, rescan_timer));
+}
+
 void rescan_start(struct processes *s) {
         struct rescan *r;
 
@@ -255,12 +272,14 @@ void rescan_start(struct processes *s) {
                 r->s = s;
                 r->lists_tagged = s->feed_class->list_tagged && s->state == FEED_READY;
                 r->since_usec = realtime_nsec() / NSEC_PER_USEC;
+                r->since_nsec = monotonic_nsec();
                 list_init(&r->work.link);
                 list_init(&r->message);
         }
         if (!r || workers_submit(s->source.context->workers, s->source.context->uid, &r->work) < 0) {
-                log_warning("what became of processes that a loss was about can't be found out");
+                log_warning("what became of processes that a loss was about can't be found out just now");
                 free(r);
+                (void)mux_timer_set(s->mux, &s->rescan_timer, monotonic_nsec() + NSEC_PER_SEC, on_late);
                 return;
         }
         s->n_rescans++;
@@ -274,6 +293,16 @@ uint64_t rescan_for_profiles(struct processes *s) {
         if (!s->rescan)
                 return 0;
         return under_way ? s->n_rescans + 1 : s->n_rescans;
+}
+
+/* A feed that tells of ends early may have lost one of a process that was still to be seen when we looked. */
+static void rescan_late(struct processes *s) {
+        static const unsigned msec[] = { 250, 1000, 5000 };
+
+        if (!s->feed_class->knows_maker || !s->has_lost || s->n_late_rescans == ARRAY_SIZE(msec))
+                return;
+        (void)mux_timer_set(s->mux, &s->rescan_timer,
+                            monotonic_nsec() + msec[s->n_late_rescans++] * NSEC_PER_MSEC, on_late);
 }
 
 void rescan_on_mark(struct processes *s) {
@@ -292,8 +321,10 @@ void rescan_on_mark(struct processes *s) {
         s->last_rescan = s->n_rescans;
         if (s->rescan_again)
                 rescan_start(s);
-        else
+        else {
                 s->lost_nsec = 0;
+                rescan_late(s);
+        }
         rescan_count(s);
         processes_on_rescanned(s);
 }

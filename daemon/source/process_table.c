@@ -121,22 +121,18 @@ static void forget_unlike(struct profile *profile, const struct profile *other) 
 
 struct profile *process_heritage(const struct process *parent, bool is_maker) {
         struct profile *profile;
-        unsigned n = 0;
 
         if (!parent)
                 return profile_new();
-        if (is_maker || parent->n_unlike == 0)
+        if (is_maker || (parent->n_unlike == 0 && !parent->unlike_unknown))
                 return profile_ref(parent->profile);
+        if (parent->n_children > FAMILY_MAX) /* anything may be among them */
+                return profile_new();
         profile = profile_copy(parent->profile);
         if (!profile)
                 return NULL;
-        list_for_each(entry, &parent->children) {
-                if (n++ == FAMILY_MAX) { /* anything may be among the others */
-                        profile_unref(profile);
-                        return profile_new();
-                }
+        list_for_each(entry, &parent->children)
                 forget_unlike(profile, list_entry(entry, struct process, of_parent)->profile);
-        }
         return profile;
 }
 
@@ -149,7 +145,9 @@ static void join_family(struct process *p, struct process *parent) {
         if (!parent)
                 return;
         list_append(&parent->children, &p->of_parent);
-        parent->n_unlike += is_unlike(parent, p);
+        parent->n_children++;
+        if (!parent->unlike_unknown)
+                parent->n_unlike += is_unlike(parent, p);
 }
 
 static void leave_family(struct process *p) {
@@ -158,7 +156,10 @@ static void leave_family(struct process *p) {
         if (!parent)
                 return;
         list_remove(&p->of_parent);
-        parent->n_unlike -= is_unlike(parent, p);
+        if (!parent->unlike_unknown)
+                parent->n_unlike -= is_unlike(parent, p);
+        if (--parent->n_children == 0)
+                parent->unlike_unknown = false;
 }
 
 /* Whose they are now, no record tells. */
@@ -167,17 +168,23 @@ static void leave_children(struct process *p) {
 
         while ((entry = list_pop(&p->children)))
                 list_entry(entry, struct process, of_parent)->parent = NULL;
-        p->n_unlike = 0;
+        p->n_children = p->n_unlike = 0;
+        p->unlike_unknown = false;
 }
 
 void process_set_profile(struct process *p, struct profile *profile) {
-        if (p->parent)
+        bool counts = p->parent && !p->parent->unlike_unknown;
+
+        if (counts)
                 p->parent->n_unlike -= is_unlike(p->parent, p);
         profile_unref(p->profile);
         p->profile = profile;
-        if (p->parent)
+        if (counts)
                 p->parent->n_unlike += is_unlike(p->parent, p);
         p->n_unlike = 0;
+        p->unlike_unknown = p->n_children > FAMILY_MAX;
+        if (p->unlike_unknown)
+                return;
         list_for_each(entry, &p->children)
                 p->n_unlike += is_unlike(p, list_entry(entry, struct process, of_parent));
 }
@@ -233,7 +240,7 @@ struct process *process_make(struct processes *s, pid_t pid, struct process *par
 
 void process_free(struct processes *s, struct process *p) {
         while (!list_empty(&p->interests))
-                interest_free(list_entry(p->interests.next, struct interest, of_process));
+                interest_free(s, list_entry(p->interests.next, struct interest, of_process));
         leave_family(p);
         leave_children(p);
         process_close_pidfd(s, p);

@@ -8,13 +8,14 @@
 #include "processes.h"
 
 enum {
-        DESCENDANTS_MAX = 65536, /* that one watch follows at a time */
+        DESCENDANTS_MAX = 65536,   /* that one watch follows at a time */
+        INTERESTS_MAX = 1024 * 1024, /* of all watches together */
         UNDECIDED_MSEC = 100,
 };
 
 /* ---- who follows it ------------------------------------------------------------------------------------------------ */
 
-struct interest *interest_make(struct proc_watch *w, struct process *p, bool is_child) {
+struct interest *interest_make(struct processes *s, struct proc_watch *w, struct process *p, bool is_child) {
         struct interest *i = calloc(1, sizeof(*i));
 
         if (!i)
@@ -25,13 +26,15 @@ struct interest *interest_make(struct proc_watch *w, struct process *p, bool is_
         list_append(&p->interests, &i->of_process);
         list_append(&w->interests, &i->of_watch);
         w->n_interests++;
+        s->n_interests++;
         return i;
 }
 
-void interest_free(struct interest *i) {
+void interest_free(struct processes *s, struct interest *i) {
         list_remove(&i->of_process);
         list_remove(&i->of_watch);
         i->watch->n_interests--;
+        s->n_interests--;
         free(i);
 }
 
@@ -69,25 +72,29 @@ static enum verdict match_text(struct glob *glob, bool has_slash, const char *te
         return glob_matches(glob, name && name[1] ? name + 1 : text) ? VERDICT_YES : VERDICT_NO;
 }
 
-static enum verdict judge(const struct process_predicate *m, const struct profile *profile) {
-        enum verdict verdicts[] = {
-                m->uid == ABSENT      ? VERDICT_YES :
-                !profile->knows_ids   ? VERDICT_UNDECIDED :
-                (int64_t)profile->ids.real == m->uid ? VERDICT_YES :
-                                                       VERDICT_NO,
-                match_text(m->comm, true, profile->knows_comm ? profile->comm : NULL),
-                match_text(m->exe, m->exe_has_slash, profile->exe),
-                match_text(m->cgroup, m->cgroup_has_slash, profile->cgroup),
-        };
-        enum verdict all = VERDICT_YES;
+static enum verdict both(enum verdict a, enum verdict b) {
+        return a == VERDICT_NO || b == VERDICT_NO ? VERDICT_NO : a == VERDICT_YES ? b : a;
+}
 
-        for (size_t i = 0; i < ARRAY_SIZE(verdicts); i++) {
-                if (verdicts[i] == VERDICT_NO)
-                        return VERDICT_NO;
-                if (verdicts[i] == VERDICT_UNDECIDED)
-                        all = VERDICT_UNDECIDED;
-        }
-        return all;
+static enum verdict match_uid(const struct process_predicate *m, const struct profile *profile) {
+        if (m->uid == ABSENT)
+                return VERDICT_YES;
+        if (!profile->knows_ids)
+                return VERDICT_UNDECIDED;
+        return (int64_t)profile->ids.real == m->uid ? VERDICT_YES : VERDICT_NO;
+}
+
+/* What costs least comes first. */
+static enum verdict judge(const struct process_predicate *m, const struct profile *profile) {
+        enum verdict v = match_uid(m, profile);
+
+        if (v != VERDICT_NO)
+                v = both(v, match_text(m->comm, true, profile->knows_comm ? profile->comm : NULL));
+        if (v != VERDICT_NO)
+                v = both(v, match_text(m->cgroup, m->cgroup_has_slash, profile->cgroup));
+        if (v != VERDICT_NO)
+                v = both(v, match_text(m->exe, m->exe_has_slash, profile->exe));
+        return v;
 }
 
 /* Many processes are alike: what was said of the last one is kept. */
@@ -186,8 +193,8 @@ static void follow_child(struct processes *s, struct proc_watch *w, struct proce
 
         if (follows(w, p))
                 return;
-        if (w->n_interests < DESCENDANTS_MAX)
-                i = interest_make(w, p, true);
+        if (w->n_interests < DESCENDANTS_MAX && s->n_interests < INTERESTS_MAX)
+                i = interest_make(s, w, p, true);
         if (!i) {
                 tell_lost_track(s, w, p, false);
                 return;
@@ -227,7 +234,7 @@ static bool check_sight(struct processes *s, struct interest *i) {
         if (!may_see && !i->was_hidden && (i->was_told || !i->is_child)) {
                 tell_lost_track(s, i->watch, i->process, is_end);
                 if (is_end) {
-                        interest_free(i);
+                        interest_free(s, i);
                         return false;
                 }
         }
@@ -279,7 +286,7 @@ static void tell_followers(struct processes *s, struct process *p, struct report
                 else if (is_last && !w->has_ended) /* but not to be seen */
                         tell_lost_track(s, w, p, true);
                 if (!goes_on)
-                        interest_free(i);
+                        interest_free(s, i);
         }
 }
 
@@ -343,7 +350,7 @@ bool is_reap_wanted(const struct processes *s, const struct process *p) {
 
 /* What has that number and has not ended is another process: this one was reaped. Or its end was told early. */
 static bool is_zombie(struct processes *s, struct process *p) {
-        return process_open_pidfd(s, p) == 0 && (s->feed_class->knows_maker || pidfd_has_ended(p->pidfd)) &&
+        return p->state != PROCESS_REAPED && process_open_pidfd(s, p) == 0 && (s->feed_class->knows_maker || pidfd_has_ended(p->pidfd)) &&
                !pidfd_has_hung_up(p->pidfd);
 }
 
@@ -352,8 +359,10 @@ void tell_exit(struct processes *s, struct process *p) {
         struct report report = REPORT_INIT;
         bool reap_wanted;
 
-        if (list_empty(&p->interests) && list_empty(&s->by_match))
+        if (list_empty(&p->interests) && list_empty(&s->by_match)) {
+                process_close_pidfd(s, p);
                 return;
+        }
         reap_wanted = is_reap_wanted(s, p);
         describe(p, &process);
         describe_end(p, &process, &report);
@@ -399,7 +408,7 @@ void tell_late(struct processes *s, struct proc_watch *w, struct process *p) {
         if (w->subscription->notes & KEV_NOTE_EXIT)
                 tell(s, w, &report, wants_reap ? 0 : KEV_FLAG_EOF);
         report_done(&report);
-        if (!wants_reap || (is_there && interest_make(w, p, false))) /* the pidfd will tell */
+        if (!wants_reap || (is_there && interest_make(s, w, p, false))) /* the pidfd will tell */
                 return;
         process_close_pidfd(s, p);
         report = REPORT_INIT;

@@ -13,7 +13,7 @@
 #include "log.h"
 #include "watch_spec.h"
 
-enum { EVENTS_A_TURN = 256, IDLE_MSEC = 10000 };
+enum { EVENTS_A_TURN = 256, IDLE_MSEC = 10000, CHUNKS_A_TURN = 4, MATCHES_OF_USER_MAX = 128, TRACKERS_OF_USER_MAX = 256 };
 
 static struct processes *processes_of(const struct source *source) {
         return container_of(source, struct processes, source);
@@ -43,17 +43,33 @@ void processes_on_mark(struct processes *s, uint64_t serial) {
 
 /* ---- the feed -------------------------------------------------------------------------------------------------------- */
 
-static void on_chunks(struct mailbox *mailbox) {
-        struct processes *s = container_of(mailbox, struct processes, mailbox);
+static void take_chunks(struct processes *s) {
         struct list *entry;
 
-        while ((entry = mailbox_take(mailbox))) {
+        for (int n = 0; n < CHUNKS_A_TURN; n++) {
+                entry = mailbox_take(&s->mailbox);
+                if (!entry)
+                        return;
+
                 struct chunk *chunk = list_entry(entry, struct chunk, link);
 
                 for (size_t i = 0; i < chunk->n; i++)
                         process_on_record(s, chunk, &chunk->records[i]);
                 chunk_free(chunk, &s->shared);
+                history_trim(s);
         }
+        mux_defer(s->mux, &s->go_on);
+}
+
+static void on_chunks(struct mailbox *mailbox) {
+        take_chunks(container_of(mailbox, struct processes, mailbox));
+}
+
+static void on_go_on(struct mux_deferred *deferred) {
+        struct processes *s = container_of(deferred, struct processes, go_on);
+
+        if (s->state == FEED_STARTING || s->state == FEED_READY)
+                take_chunks(s);
 }
 
 static void on_pidfds(struct mux_io *io, unsigned events _unused_) {
@@ -152,6 +168,8 @@ static void stop_feed(struct processes *s) {
         rescan_close(s);
         mux_timer_clear(s->mux, &s->zombie_timer);
         mux_timer_clear(s->mux, &s->undecided_timer);
+        mux_timer_clear(s->mux, &s->rescan_timer);
+        mux_deferred_cancel(&s->go_on);
         hash_for_each(node, &s->table)
                 process_free(s, container_of(node, struct process, node));
         s->state = FEED_CLOSED;
@@ -204,7 +222,7 @@ static void free_watch(struct processes *s, struct proc_watch *w) {
                 struct interest *i = list_entry(w->interests.next, struct interest, of_watch);
                 struct process *p = i->process;
 
-                interest_free(i);
+                interest_free(s, i);
                 close_needless_pidfd(s, p);
         }
         list_remove(&w->link);
@@ -212,6 +230,7 @@ static void free_watch(struct processes *s, struct proc_watch *w) {
                 hash_for_each(node, &s->table)
                         close_needless_pidfd(s, container_of(node, struct process, node));
         list_remove(&w->tracker);
+        list_remove(&w->all);
         glob_free(w->predicate.exe);
         glob_free(w->predicate.comm);
         glob_free(w->predicate.cgroup);
@@ -258,6 +277,7 @@ static int make_watch(struct subscription *subscription, const struct subject *s
         w->pending = pending;
         list_init(&w->link);
         list_init(&w->tracker);
+        list_init(&w->all);
         list_init(&w->interests);
         pending->watch = w;
         pending->subject.pidfd = -1;
@@ -298,6 +318,25 @@ static int check_notes(const struct processes *s, uint64_t notes, struct refusal
                       kev_note_name(missing & -missing), s->feed_class->name);
 }
 
+/* Each costs time with every process that begins or ends. */
+static int check_limits(const struct processes *s, const struct subject *subject, struct refusal *refusal) {
+        size_t n_matches = 0, n_trackers = 0;
+
+        list_for_each(entry, &s->all)
+                if (list_entry(entry, struct proc_watch, all)->asker->uid == subject->asker->uid) {
+                        const struct proc_watch *w = list_entry(entry, struct proc_watch, all);
+
+                        n_matches += w->by_match;
+                        n_trackers += (w->subscription->notes & KEV_NOTE_TRACK) != 0;
+                }
+        if (subject->match && n_matches >= MATCHES_OF_USER_MAX)
+                return refuse(refusal, EDQUOT, "match: the limit of %d such watches a user is reached", MATCHES_OF_USER_MAX);
+        if (subject->notes & KEV_NOTE_TRACK && n_trackers >= TRACKERS_OF_USER_MAX)
+                return refuse(refusal, EDQUOT, "notes: the limit of %d watches with track a user is reached",
+                              TRACKERS_OF_USER_MAX);
+        return 0;
+}
+
 static void tag(struct processes *s, struct proc_watch *w, int pidfd) {
         if (!s->feed_class->tag || pidfd < 0 || w->tag)
                 return;
@@ -323,6 +362,8 @@ static int processes_attach(struct source *source, struct subscription *subscrip
                 return refuse(refusal, EOPNOTSUPP, "%s: %s", subject->match ? "match" : "notes", s->source.reason);
         r = check_notes(s, subject->notes, refusal);
         if (r == 0)
+                r = check_limits(s, subject, refusal);
+        if (r == 0)
                 r = make_watch(subscription, subject, &w, refusal);
         if (r < 0)
                 return r;
@@ -332,6 +373,8 @@ static int processes_attach(struct source *source, struct subscription *subscrip
                 return r;
         }
         subscription->object = w;
+        if (w->by_match || subject->notes & KEV_NOTE_TRACK)
+                list_append(&s->all, &w->all);
         atomic_store(&s->shared.wants_details, true);
         if (subject->notes & KEV_NOTE_TRACK)
                 tag(s, w, w->pending->subject.pidfd);
@@ -373,8 +416,11 @@ static struct process *find_subject(struct processes *s, const struct pending *p
         if (pidfd < 0 || pidfd_has_hung_up(pidfd))
                 return find_ended_of(s, pending);
         /* Its number is nobody else's: what had it last and does not run has just ended. */
-        if (!p)
+        if (!p) {
                 p = process_find_ended(s, pending->pid);
+                if (p && !pidfd_has_ended(pidfd) && p->exit_usec + USEC_PER_SEC < realtime_nsec() / NSEC_PER_USEC)
+                        p = NULL; /* that was an older one */
+        }
         if (!p) {
                 p = process_make(s, pending->pid, NULL, process_heritage(NULL, false));
                 if (p) {
@@ -393,7 +439,7 @@ static struct process *find_subject(struct processes *s, const struct pending *p
 }
 
 static int attach_to(struct processes *s, struct proc_watch *w, struct process *p, struct refusal *refusal) {
-        if (!interest_make(w, p, false) || (process_open_pidfd(s, p) < 0 && errno != ESRCH))
+        if (!interest_make(s, w, p, false) || (process_open_pidfd(s, p) < 0 && errno != ESRCH))
                 return refuse(refusal, errno, "pid: %s", strerror(errno));
         list_append(&s->trackers, &w->tracker);
         return 0;
@@ -408,7 +454,7 @@ static void finish(struct processes *s, struct pending *pending) {
 
         if (w->by_match)
                 list_append(&s->by_match, &w->link);
-        else if (!p || (pending->subject.pidfd < 0 && !watch_may_see(w, p)))
+        else if (!p || (!w->by_pidfd && !watch_may_see(w, p) && (pending->subject.pidfd < 0 || p->profile->knows_ids)))
                 r = refuse(&refusal, ESRCH, "pid: there is no process %d", (int)pending->pid);
         else if (p->state == PROCESS_RUNS)
                 r = attach_to(s, w, p, &refusal);
@@ -437,10 +483,15 @@ static int processes_modify(struct source *source, struct subscription *subscrip
                             struct refusal *refusal) {
         struct processes *s = processes_of(source);
         struct proc_watch *w = subscription->object;
+        bool tracks_now = subject->notes & ~w->subscription->notes & KEV_NOTE_TRACK;
         int r = check_notes(s, subject->notes, refusal);
 
+        if (r == 0 && tracks_now)
+                r = check_limits(s, subject, refusal);
         if (r < 0)
                 return r;
+        if (tracks_now && list_empty(&w->all))
+                list_append(&s->all, &w->all);
         list_for_each(entry, &w->interests) {
                 const struct interest *i = list_entry(entry, struct interest, of_watch);
 
@@ -486,12 +537,14 @@ static int processes_open(struct source_context *context, struct source **ret_so
                 return -ENOMEM;
         s->source.context = context;
         s->mux = context->mux;
-        s->zombie_timer = s->undecided_timer = s->idle_timer = MUX_TIMER_INIT;
+        s->zombie_timer = s->undecided_timer = s->idle_timer = s->rescan_timer = MUX_TIMER_INIT;
         list_init(&s->pending);
         list_init(&s->history);
         list_init(&s->by_match);
         list_init(&s->trackers);
+        list_init(&s->all);
         list_init(&s->zombies);
+        mux_deferred_init(&s->go_on, on_go_on);
         barriers_init(&s->barriers, s->mux, is_past);
         s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
         r = s->epoll_fd < 0 ? -errno : mux_add(s->mux, &s->io, s->epoll_fd, MUX_IN, on_pidfds);

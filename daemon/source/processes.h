@@ -50,11 +50,14 @@ struct process {
         struct list interests;
         struct process *parent; /* that runs; NULL: none is known */
         struct list children, of_parent; /* of those that run */
-        size_t n_unlike; /* children whose profile is another */
+        size_t n_children;
+        size_t n_unlike;      /* children whose profile is another */
+        bool unlike_unknown;  /* there were too many to look: nobody knows */
         struct profile *profile;
         pid_t pid, parent_pid;
         enum process_state state;
         bool is_certain;   /* it never had a second thread: its end is that of the first */
+        bool was_displaced; /* its end was told without the record, as its number was another's */
         bool is_displaced; /* it has ended, since its number is another's; the record of that is to come */
         unsigned n_tries;  /* PROCESS_RUNS, in processes->zombies: looks for the record of its end so far */
         bool first_ended;  /* its first thread has */
@@ -63,12 +66,13 @@ struct process {
         int status;        /* as of wait(2), of the last thread that ended */
         bool knows_usage;
         uint64_t cpu_usec, peak_bytes;
-        uint64_t seen;     /* the last rescan that has found it, or that it came after */
+        uint64_t seen;     /* the last rescan that has found it, or (where no record has told of its fork) that had begun */
         uint64_t forked_nsec; /* CLOCK_MONOTONIC; 0: no record has told */
         uint64_t start_time;  /* as /proc has it; 0: not read yet */
         struct profile *before_read; /* its profile was completed by asking; NULL: no, or it has changed since */
         uint64_t read_nsec;          /* when */
         uint64_t exit_usec, reap_usec;
+        uint64_t ended_nsec; /* as its record has it */
         int pidfd;         /* -1: none */
 };
 
@@ -90,6 +94,7 @@ struct proc_watch {
         struct subscription *subscription;
         const struct asker *asker;
         struct list link;      /* in processes->by_match, or nowhere */
+        struct list all;       /* in processes->all, if it is about more than one process */
         struct list tracker;   /* in processes->trackers: those of single processes, in force */
         struct list interests; /* what it follows */
         size_t n_interests;
@@ -144,11 +149,13 @@ struct processes {
         struct list pending;     /* by serial */
         struct barriers barriers;
         struct mux_timer idle_timer;
+        struct mux_deferred go_on; /* more chunks */
+        size_t n_interests;
 
         struct hash table;
         struct list history;
         size_t n_history;
-        struct list by_match, trackers;
+        struct list by_match, trackers, all;
         struct mux_timer undecided_timer;
 
         int epoll_fd; /* pidfds */
@@ -164,6 +171,8 @@ struct processes {
         uint64_t n_rescans, last_rescan; /* begun, and the last that is done */
         uint64_t last_nsec; /* of the last record */
         uint64_t lost_nsec; /* that of the last one before a loss that no rescan has seen to; or 0 */
+        struct mux_timer rescan_timer;
+        unsigned n_late_rescans; /* since the loss */
         bool has_profiles; /* what processes are like is known as well as it can be */
         bool has_lost;
         uint64_t n_forks_lost, n_forks_found, n_lost_told;
@@ -202,8 +211,8 @@ void process_close_pidfd(struct processes *s, struct process *p);
 /* ---- process_tell.c ----------------------------------------------------------------------------------------------- */
 
 /* NULL: no memory. */
-struct interest *interest_make(struct proc_watch *w, struct process *p, bool is_child);
-void interest_free(struct interest *i);
+struct interest *interest_make(struct processes *s, struct proc_watch *w, struct process *p, bool is_child);
+void interest_free(struct processes *s, struct interest *i);
 bool watch_may_see(const struct proc_watch *w, const struct process *p);
 /* To all whom it concerns. `before`: what it was like until now, or NULL. */
 void tell_change(struct processes *s, struct process *p, uint64_t note, struct profile *before, int64_t data);

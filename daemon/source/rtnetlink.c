@@ -83,13 +83,13 @@ static int open_namespace(const struct asker *asker) {
         return -EXDEV;
 }
 
-static int start_network(struct network *net, const struct asker *asker) {
+/* Takes the namespace's descriptor over, which is -1 for the daemon's own. */
+static int start_network(struct network *net, int namespace_fd) {
         int events, dump;
 
-        if (net->inode != net->all->own) {
-                net->namespace_fd = open_namespace(asker);
-                return net->namespace_fd < 0 ? net->namespace_fd : ask_for_socket(net);
-        }
+        net->namespace_fd = namespace_fd;
+        if (namespace_fd >= 0)
+                return ask_for_socket(net);
         events = network_socket();
         dump = events < 0 ? -1 : network_socket();
         if (dump >= 0)
@@ -108,9 +108,12 @@ static void free_network(struct network *net) {
 }
 
 static int get_network(struct rtnetlink *s, const struct asker *asker, struct network **ret) {
-        struct network *net = find_network(s, asker);
-        int r;
+        int fd _cleanup_(closep) = asker->other_network ? open_namespace(asker) : -1, r;
+        struct network *net;
 
+        if (asker->other_network && fd < 0)
+                return fd;
+        net = find_network(s, asker); /* its inode is that namespace's for as long as it is open */
         *ret = net;
         if (net)
                 return 0;
@@ -127,7 +130,7 @@ static int get_network(struct rtnetlink *s, const struct asker *asker, struct ne
         list_init(&net->starting);
         list_init(&net->barriers);
         list_init(&net->link);
-        r = start_network(net, asker);
+        r = start_network(net, take_fd(&fd));
         if (r < 0) {
                 free_network(net);
                 return r;

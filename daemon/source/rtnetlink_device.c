@@ -36,6 +36,8 @@ void device_tell(struct network *net, const struct device *d, const struct chang
         struct report report = REPORT_INIT;
         size_t n = 0;
 
+        if (list_empty(&d->subscriptions) && list_empty(&net->everybody))
+                return;
         addresses = calloc(d->n_addresses + 1, sizeof(char *));
         if (addresses) { /* without memory the event goes out without them */
                 list_for_each(entry, &d->addresses)

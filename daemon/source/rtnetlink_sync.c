@@ -125,8 +125,15 @@ static void next_dump(struct network *net) {
 
 /* One datagram. 0: there is none. */
 static int receive(struct network *net, struct mnl_socket *socket) {
-        ssize_t n = mnl_socket_recvfrom(socket, net->all->buffer, RTNETLINK_BUFFER);
+        struct sockaddr_nl sender;
+        socklen_t size;
+        ssize_t n;
 
+        do { /* what is not the kernel's is nobody's business */
+                size = sizeof(sender);
+                n = recvfrom(mnl_socket_get_fd(socket), net->all->buffer, RTNETLINK_BUFFER, 0, (struct sockaddr *)&sender,
+                             &size);
+        } while (n >= 0 && sender.nl_pid != 0);
         if (n >= 0)
                 return (int)n;
         return errno == EAGAIN || errno == EINTR ? 0 : -errno;
