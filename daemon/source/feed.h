@@ -89,8 +89,8 @@ struct feed_class {
         /* Any record of what has happened by now comes before RECORD_MARK. */
         void (*mark)(struct feed *feed, uint64_t serial);
         /* May be NULL. Descendants that the process makes from now on are found by the id, which is used once, even
-         * if their forks are lost. */
-        void (*tag)(struct feed *feed, int pidfd, uint64_t id);
+         * if their forks are lost. Ids below `oldest` are of no use any more. */
+        void (*tag)(struct feed *feed, int pidfd, uint64_t id, uint64_t oldest);
         /* With tag(): all that are found, from any thread. -ENOMEM. */
         int (*list_tagged)(struct feed *feed, struct tagged **ret, size_t *ret_n);
 };

@@ -289,13 +289,13 @@ static int bpf_open(const struct feed_settings *settings, struct mailbox *mailbo
         return 0;
 }
 
-static void bpf_tag(struct feed *f, int pidfd, uint64_t id) {
+static void bpf_tag(struct feed *f, int pidfd, uint64_t id, uint64_t oldest) {
         struct bpf_tags tags = { 0 };
         int map = bpf_map__fd(f->program->maps.tags);
 
         (void)bpf_map_lookup_elem(map, &pidfd, &tags);
         for (size_t i = 0; i < BPF_TAGS; i++)
-                if (tags.ids[i] == 0) {
+                if (tags.ids[i] < oldest) {
                         tags.ids[i] = id;
                         (void)bpf_map_update_elem(map, &pidfd, &tags, BPF_ANY);
                         return;

@@ -338,10 +338,18 @@ static int check_limits(const struct processes *s, const struct subject *subject
 }
 
 static void tag(struct processes *s, struct proc_watch *w, int pidfd) {
+        uint64_t oldest;
+
         if (!s->feed_class->tag || pidfd < 0 || w->tag)
                 return;
-        w->tag = ++s->last_tag;
-        s->feed_class->tag(s->feed, pidfd, w->tag);
+        w->tag = oldest = ++s->last_tag;
+        list_for_each(entry, &s->all) {
+                const struct proc_watch *other = list_entry(entry, struct proc_watch, all);
+
+                if (other->tag && other->tag < oldest)
+                        oldest = other->tag;
+        }
+        s->feed_class->tag(s->feed, pidfd, w->tag, oldest);
 }
 
 static bool needs_feed(const struct processes *s, const struct subject *subject) {

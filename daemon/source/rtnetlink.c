@@ -62,9 +62,11 @@ static void on_helper(struct helper *helper, int error, int fd) {
                 net->events_fd = fd;
                 r = ask_for_socket(net);
         } else if (r == 0)
-                r = network_begin(net, take_fd(&net->events_fd), fd);
+                r = network_begin(net, take_fd(&net->events_fd), fd); /* which keep the namespace */
         else
                 (void)safe_close(fd);
+        if (r < 0 || net->sync != SYNC_OPENING)
+                net->namespace_fd = safe_close(net->namespace_fd);
         if (r < 0)
                 refuse_starting(net, -r);
 }
