@@ -504,12 +504,21 @@ void tree_on_unmarked(struct inotify *s, struct dir *dir) {
         tree_release(s, dir);
 }
 
+/* What is in the directory is still to be told as new: a crawl is to find it there. */
+static bool is_to_be_told(const struct dir *dir) {
+        for (; dir; dir = dir->parent)
+                if ((dir->lookup && dir->lookup->purpose == PURPOSE_NEW) || (dir->again && dir->again_purpose == PURPOSE_NEW))
+                        return true;
+        return false;
+}
+
 /* A directory that is known, to its new place. */
 static void move_known(struct inotify *s, struct dir *moved, struct dir *to, const char *to_name, struct dir *common,
                        uint64_t realtime_usec) {
         struct dir *target = tree_child(&s->tree, to, to_name), *from = moved->parent;
         bool new_to_some = tree_is_watched_below(to, common);
         bool alike = tree_wants_all(common) || tree_wants_alike(&s->tree, from, moved->name, to, to_name, common);
+        bool to_be_told = is_to_be_told(from);
 
         if (target == moved)
                 return;
@@ -530,8 +539,8 @@ static void move_known(struct inotify *s, struct dir *moved, struct dir *to, con
                 moved->renewed = (uint32_t)s->tree.n_placed;
         listing_on_left(&s->lister, moved, from, to);
         if (moved->lookup) /* the answer will be about the old place */
-                tree_crawl(s, moved, new_to_some ? PURPOSE_NEW : moved->lookup->purpose, 0, 0, NULL);
-        else if (!moved->mark)
+                tree_crawl(s, moved, new_to_some || to_be_told ? PURPOSE_NEW : moved->lookup->purpose, 0, 0, NULL);
+        else if (!moved->mark || to_be_told) /* that crawl does not find it any more */
                 tree_crawl(s, moved, PURPOSE_NEW, 0, 0, NULL);
         else if (new_to_some)
                 /* To those who did not see it before, all of it is new. */
