@@ -84,8 +84,7 @@ static void count_for(int fd, struct tally *tally, int msec) {
 START_TEST(test_storm) {
         bool is_small = _i % 2;
         int n = storm_size(USUAL), fd;
-        const char *small = n > USUAL ? "--process-buffer=16384" : "--process-buffer=4096"; /* so that some are lost */
-        struct daemon *daemon = start_following(is_small ? small : NULL);
+        struct daemon *daemon = start_following(is_small ? "--process-buffer=4096" : NULL); /* so that some are lost */
         struct tally tally = { 0 };
         int64_t before, others;
         struct storm storm;
