@@ -549,6 +549,13 @@ static void move_known(struct inotify *s, struct dir *moved, struct dir *to, con
                 tree_crawl(s, moved, PURPOSE_RECHECK, 0, 0, NULL);
 }
 
+static void doubt_both(struct inotify *s, struct dir *a, struct dir *b) {
+        if (a)
+                tree_crawl(s, a, PURPOSE_RECHECK, 0, 0, NULL);
+        if (b && b != a)
+                tree_crawl(s, b, PURPOSE_RECHECK, 0, 0, NULL);
+}
+
 void tree_on_move(struct inotify *s, struct dir *from, const char *from_name, struct dir *to, const char *to_name,
                   bool is_dir, uint64_t realtime_usec) {
         struct dir *moved = from && is_dir ? tree_child(&s->tree, from, from_name) : NULL;
@@ -582,8 +589,12 @@ void tree_on_move(struct inotify *s, struct dir *from, const char *from_name, st
         }
         if (common)
                 tree_report_rename(&s->tree, from, from_name, to, to_name, common, &report);
-        if (!is_dir)
+        if (!is_dir) {
+                /* A directory that was listed there is younger: what was told as moved is not that one. */
+                if (from && tree_child(&s->tree, from, from_name))
+                        doubt_both(s, from, to);
                 return;
+        }
         if (moved && to && tree_wants(&s->tree, to, to_name))
                 move_known(s, moved, to, to_name, common, realtime_usec);
         else if (moved)
@@ -595,13 +606,6 @@ void tree_on_move(struct inotify *s, struct dir *from, const char *from_name, st
                         tree_drop(s, child, realtime_usec);
                 discover(s, to, to_name);
         }
-}
-
-static void doubt_both(struct inotify *s, struct dir *a, struct dir *b) {
-        if (a)
-                tree_crawl(s, a, PURPOSE_RECHECK, 0, 0, NULL);
-        if (b && b != a)
-                tree_crawl(s, b, PURPOSE_RECHECK, 0, 0, NULL);
 }
 
 /* Without memory to ask it is taken to be there. */
