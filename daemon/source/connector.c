@@ -22,16 +22,12 @@
 #include <linux/netlink.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/uio.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "feed_writer.h"
@@ -289,8 +285,7 @@ static bool wait_for_something(struct feed *f) {
 static void *thread_main(void *argument) {
         struct feed *f = argument;
 
-        /* Any delay may be one too many. Where that is not allowed, it is as it is. */
-        (void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), -19);
+        feed_hurry();
         while (!atomic_load(&f->ending)) {
                 uint64_t mark;
 
@@ -365,21 +360,6 @@ static bool hears_of(struct feed *f, pid_t child) {
         }
 }
 
-static bool try_it(struct feed *f) {
-        pid_t child = fork();
-        siginfo_t end;
-        bool heard;
-
-        if (child == 0)
-                _exit(0);
-        if (child < 0)
-                return false;
-        heard = hears_of(f, child);
-        while (waitid(P_PID, (id_t)child, &end, WEXITED) < 0 && errno == EINTR)
-                ;
-        return heard;
-}
-
 static void free_feed(struct feed *f) {
         feed_writer_close(&f->writer);
         if (f->fd >= 0)
@@ -400,17 +380,6 @@ static int open_descriptors(struct feed *f, size_t buffer_bytes) {
                 return f->fd;
         f->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         return f->wake_fd < 0 ? -errno : 0;
-}
-
-static int start_thread(struct feed *f) {
-        sigset_t all, before;
-        int r;
-
-        (void)sigfillset(&all);
-        (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-        r = -pthread_create(&f->thread, NULL, thread_main, f);
-        (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-        return r;
 }
 
 static int connector_open(const struct feed_settings *settings, struct mailbox *mailbox, struct feed_shared *shared,
@@ -435,13 +404,13 @@ static int connector_open(const struct feed_settings *settings, struct mailbox *
         r = open_descriptors(f, settings->buffer_bytes);
         if (r < 0)
                 (void)snprintf(why, why_size, "the process connector: %s", strerror(-r));
-        else if (!try_it(f)) {
+        else if (!feed_try(hears_of, f)) {
                 r = -EOPNOTSUPP;
                 (void)snprintf(why, why_size, "the process connector is silent (it speaks in the first pid namespace only)");
         }
         if (r == 0) {
                 f->measure_nsec = 1;
-                r = start_thread(f);
+                r = feed_start_thread(&f->thread, thread_main, f);
         }
         if (r < 0) {
                 free_feed(f);

@@ -13,15 +13,11 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <kev.h>
@@ -134,7 +130,7 @@ static void wait_for_something(struct feed *f) {
 static void *thread_main(void *argument) {
         struct feed *f = argument;
 
-        (void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), -19);
+        feed_hurry();
         while (!atomic_load(&f->ending)) {
                 uint64_t mark;
 
@@ -192,21 +188,6 @@ static bool hears_of(struct feed *f, pid_t child) {
         }
 }
 
-static bool try_it(struct feed *f) {
-        pid_t child = fork();
-        siginfo_t end;
-        bool heard;
-
-        if (child == 0)
-                _exit(0);
-        if (child < 0)
-                return false;
-        heard = hears_of(f, child);
-        while (waitid(P_PID, (id_t)child, &end, WEXITED) < 0 && errno == EINTR)
-                ;
-        return heard;
-}
-
 static void free_feed(struct feed *f) {
         feed_writer_close(&f->writer);
         ring_buffer__free(f->ring);
@@ -251,17 +232,6 @@ static int load(struct feed *f, const struct feed_settings *settings, char *why,
         return f->wake_fd < 0 ? -errno : 0;
 }
 
-static int start_thread(struct feed *f) {
-        sigset_t all, before;
-        int r;
-
-        (void)sigfillset(&all);
-        (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-        r = -pthread_create(&f->thread, NULL, thread_main, f);
-        (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-        return r;
-}
-
 static int bpf_open(const struct feed_settings *settings, struct mailbox *mailbox, struct feed_shared *shared,
                     struct feed **ret_feed, char *why, size_t why_size) {
         struct feed *f = calloc(1, sizeof(*f));
@@ -275,12 +245,12 @@ static int bpf_open(const struct feed_settings *settings, struct mailbox *mailbo
         r = load(f, settings, why, why_size);
         if (r < 0 && !why[0])
                 (void)snprintf(why, why_size, "BPF: %s", strerror(-r));
-        else if (r == 0 && !try_it(f)) {
+        else if (r == 0 && !feed_try(hears_of, f)) {
                 r = -EOPNOTSUPP;
                 (void)snprintf(why, why_size, "BPF: the program says nothing (of this pid namespace)");
         }
         if (r == 0)
-                r = start_thread(f);
+                r = feed_start_thread(&f->thread, thread_main, f);
         if (r < 0) {
                 free_feed(f);
                 return r;

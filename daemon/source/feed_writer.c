@@ -1,8 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "feed_writer.h"
 
+#include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "mux.h"
 
@@ -21,6 +27,36 @@ void feed_writer_close(struct feed_writer *w) {
         if (w->chunk)
                 chunk_free(w->chunk, w->shared);
         w->chunk = NULL;
+}
+
+int feed_start_thread(pthread_t *ret_thread, void *(*main)(void *feed), struct feed *feed) {
+        sigset_t all, before;
+        int r;
+
+        (void)sigfillset(&all);
+        (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+        r = -pthread_create(ret_thread, NULL, main, feed);
+        (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+        return r;
+}
+
+void feed_hurry(void) {
+        (void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), -19);
+}
+
+bool feed_try(bool (*hears_of)(struct feed *feed, pid_t child), struct feed *feed) {
+        pid_t child = fork();
+        siginfo_t end;
+        bool heard;
+
+        if (child == 0)
+                _exit(0);
+        if (child < 0)
+                return false;
+        heard = hears_of(feed, child);
+        while (waitid(P_PID, (id_t)child, &end, WEXITED) < 0 && errno == EINTR)
+                ;
+        return heard;
 }
 
 /* ---- records --------------------------------------------------------------------------------------------- */

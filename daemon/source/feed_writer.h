@@ -6,6 +6,8 @@
  * chunks over. A round begins when the thread wakes, and ends with feed_writer_post().
  */
 
+#include <pthread.h>
+
 #include "feed.h"
 
 enum { FEED_PIDS_BITS = 4096, FEED_CHUNKS_MAX = 256, FEED_GATHER_USEC = 1000 };
@@ -23,6 +25,13 @@ struct feed_writer {
 
 void feed_writer_init(struct feed_writer *w, struct mailbox *mailbox, struct feed_shared *shared);
 void feed_writer_close(struct feed_writer *w);
+
+/* With all signals blocked: they are the loop's. */
+int feed_start_thread(pthread_t *ret_thread, void *(*main)(void *feed), struct feed *feed);
+/* The caller's priority: any delay may be one too many. Where that is not allowed, it is as it is. */
+void feed_hurry(void);
+/* Makes a child that ends at once, and asks whether its end is heard of. */
+bool feed_try(bool (*hears_of)(struct feed *feed, pid_t child), struct feed *feed);
 
 /* NULL: no memory. */
 struct record *feed_writer_put(struct feed_writer *w, enum record_kind kind, pid_t pid);
