@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -27,6 +28,9 @@
 enum {
         LEAK_MSEC = 400, /* for each way to close a directory */
         SECRETS_MIN = 100,
+        CROWD = 900, /* open files of a process may be 1024 */
+        CROWD_OF_USER = 100,
+        CROWD_FIRST = 64300, /* users */
 };
 
 static struct {
@@ -57,6 +61,7 @@ struct way {
         bool (*set)(bool open);
         bool moves;   /* the place in which names are made is another when it is open */
         bool others;  /* another process makes the names */
+        bool crowded; /* many others watch the directory, so that what is done takes effect long before it is told */
 };
 
 static struct {
@@ -73,6 +78,11 @@ static bool set_mode(bool open) {
 
 static bool set_mode_above(bool open) {
         return chmod(leak.above, open ? 0755 : 0700) == 0;
+}
+
+/* It may be read, but not searched. */
+static bool set_mode_to_read(bool open) {
+        return chmod(leak.d, open ? 0744 : 0700) == 0;
 }
 
 static bool set_owner(bool open) {
@@ -93,16 +103,22 @@ static bool set_location(bool open) {
 }
 
 static const struct way ways[] = {
-        { "mode", set_mode, false, false },
-        { "mode, by another process", set_mode, false, true },
-        { "mode of the directory above", set_mode_above, false, false },
-        { "mode of the directory above, by another process", set_mode_above, false, true },
-        { "owner", set_owner, false, false },
-        { "group", set_group, false, false },
-        { "ACL", set_xattr, false, false },
-        { "place", set_location, true, false },
-        { "place, by another process", set_location, true, true },
-        { "place of the directory above", set_location, true, false },
+        { .name = "mode", .set = set_mode },
+        { .name = "mode, by another process", .set = set_mode, .others = true },
+        { .name = "mode, in a crowd", .set = set_mode, .crowded = true },
+        { .name = "mode of the directory above", .set = set_mode_above },
+        { .name = "mode of the directory above, by another process", .set = set_mode_above, .others = true },
+        { .name = "mode of the directory above, in a crowd", .set = set_mode_above, .crowded = true },
+        { .name = "mode, to read alone, in a crowd", .set = set_mode_to_read, .crowded = true },
+        { .name = "owner", .set = set_owner },
+        { .name = "owner, in a crowd", .set = set_owner, .crowded = true },
+        { .name = "group", .set = set_group },
+        { .name = "group, in a crowd", .set = set_group, .crowded = true },
+        { .name = "ACL", .set = set_xattr },
+        { .name = "ACL, in a crowd", .set = set_xattr, .crowded = true },
+        { .name = "place", .set = set_location, .moves = true },
+        { .name = "place, by another process", .set = set_location, .moves = true, .others = true },
+        { .name = "place of the directory above", .set = set_location, .moves = true },
 };
 
 /* One name is made and removed in the directory. */
@@ -134,9 +150,25 @@ static void pause_shortly(unsigned i) {
                 (void)nanosleep(&t, NULL);
 }
 
-static bool make_secrets(const struct way *way, bool (*make)(const char *, const char *, unsigned)) {
-        int64_t end = now_msec() + LEAK_MSEC;
+/* Instances of inotify are limited for each user. */
+static bool gather_crowd(const struct way *way) {
+        const char *path = way->set == set_mode_above ? leak.above : leak.d;
 
+        for (unsigned i = 0; i < CROWD; i++) {
+                int fd = seteuid(CROWD_FIRST + i / CROWD_OF_USER) < 0 ? -1 : inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+
+                if (fd < 0 || seteuid(0) < 0 || inotify_add_watch(fd, path, IN_ATTRIB) < 0)
+                        return false;
+        }
+        return true;
+}
+
+static bool make_secrets(const struct way *way, bool (*make)(const char *, const char *, unsigned)) {
+        int64_t end;
+
+        if (way->crowded && !gather_crowd(way))
+                return false;
+        end = now_msec() + LEAK_MSEC;
         for (unsigned i = 0; now_msec() < end || i < SECRETS_MIN * 2; i++) {
                 if (!way->set(false) || !make(leak.d, "secret", i))
                         return false;

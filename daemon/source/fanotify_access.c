@@ -10,7 +10,9 @@
  * attributes or the place of the directory, or of one above it, have changed. It is about
  * the moment in which the stand-in looked, and the event is older: if one of those was
  * changed in between, the verdict says nothing about the event, and the peer is told to
- * look for itself. While it is awaited the watch's events are held, in their order.
+ * look for itself. The events of all changes that the stand-in saw are in the queue when
+ * it answers: it waits for that (helper.c). While a verdict is awaited the watch's events
+ * are held, in their order.
  *
  * Whoever is root, or the daemon's own user, sees everything.
  */
@@ -248,6 +250,8 @@ static void on_answer(void *owner, const struct answer *answer, const char *byte
                    answer->error == EACCES || answer->error == EPERM ? VERDICT_DENIED :
                                                                         VERDICT_NONE;
         group_read(v->group); /* what was changed before the answer */
+        if (!v->group->drained)
+                v->state = VERDICT_NONE;
         v->answered_at = v->group->n_read;
         mux_defer(s->mux, &v->group->go_on);
         inquiry_end(s, &v->inquiry);
