@@ -287,6 +287,41 @@ START_TEST(test_overflow) {
 }
 END_TEST
 
+/* What was done before is merged with what is done again, unless another process does it: so that a directory left the
+ * place to which it comes in the end isn't told. What is in it must not be lost. */
+START_TEST(test_merged_moves) {
+        struct follower *f;
+        const char *root, *b, *c;
+        pid_t other;
+
+        need_fanotify();
+        root = make_root("w");
+        b = at("%s/b", root);
+        c = at("%s/c", root);
+        f = follower_new(kevd, root, REPLAY_STRICT);
+        make_dir(b);
+        make_tree(b, 3, 2);
+        follower_check(f, "before");
+        for (int round = 0; round < 2; round++) {
+                assert_system(kill(kevd->pid, SIGSTOP) == 0, "SIGSTOP");
+                move(b, c);
+                move(c, b);
+                if (round == 1)
+                        make_dir(c);
+                move(b, c);
+                other = fork_writer();
+                if (other == 0) {
+                        move(c, b);
+                        _exit(0);
+                }
+                reap(other);
+                assert_system(kill(kevd->pid, SIGCONT) == 0, "SIGCONT");
+                follower_check(f, "moved there and back");
+        }
+        follower_free(f);
+}
+END_TEST
+
 /* ---- where it can't be had --------------------------------------------------------------------- */
 
 START_TEST(test_second_choice) {
@@ -386,8 +421,10 @@ int main(int argc, char **argv) {
         tcase_add_test(c, test_surveyor_ends);
         tcase_add_test(c, test_stand_in_ends);
         c = harness_case(suite, "queue");
+        tcase_add_checked_fixture(c, start, stop);
         tcase_set_timeout(c, 60);
         tcase_add_test(c, test_overflow);
+        tcase_add_test(c, test_merged_moves);
         c = harness_case(suite, "choice");
         tcase_add_test(c, test_second_choice);
         tcase_add_test(c, test_no_choice);
