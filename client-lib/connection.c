@@ -7,7 +7,8 @@
  * kevd answers calls in their order, and a Wait at once when a further call
  * arrives. So the calls in flight are a queue, and a Wait among them never
  * delays what is behind it. Between the public calls there is one Wait in
- * flight, from the first watch on: its reply makes the socket readable.
+ * flight, from the first watch on, whose replies make the socket readable: they
+ * come without being asked for one by one, until a further call ends them.
  *
  * What goes wrong with the socket or with what was read ends the connection:
  * the socket is closed, the calls in flight are forgotten, and the error stays.
@@ -187,13 +188,9 @@ static int calls_put(struct kev *kev, struct call *call) {
         return 0;
 }
 
-int connection_send_wait(struct kev *kev, int timeout_msec) {
-        buffer_put_literal(&kev->out, "{\"method\":\"org.kevd.events.Wait\"");
-        if (timeout_msec >= 0) {
-                buffer_put_literal(&kev->out, ",\"parameters\":{\"timeoutMsec\":");
-                buffer_put_i64(&kev->out, timeout_msec);
-                buffer_put_literal(&kev->out, "}");
-        }
+static int send_wait(struct kev *kev, const char *members) {
+        buffer_put_literal(&kev->out, "{\"method\":\"org.kevd.events.Wait\",");
+        buffer_put(&kev->out, members, strlen(members));
         buffer_put_literal(&kev->out, "}\0");
         if (kev->out.error)
                 return connection_fail_memory(kev);
@@ -203,10 +200,19 @@ int connection_send_wait(struct kev *kev, int timeout_msec) {
         return flush(kev);
 }
 
-int connection_keep_waiting(struct kev *kev) {
-        if (kev->error || !kev->watching || kev->waits > 0)
+int connection_ask(struct kev *kev) {
+        return send_wait(kev, "\"parameters\":{\"timeoutMsec\":0}");
+}
+
+int connection_wait(struct kev *kev) {
+        if (kev->error || kev->waits > 0)
                 return kev->error;
-        return connection_send_wait(kev, -1);
+        /* It says nothing for as long as there is nothing. */
+        return send_wait(kev, "\"more\":true,\"parameters\":{\"timeoutMsec\":2147483647}");
+}
+
+int connection_keep_waiting(struct kev *kev) {
+        return kev->watching ? connection_wait(kev) : kev->error;
 }
 
 /* A step, whatever signals come. */

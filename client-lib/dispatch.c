@@ -81,23 +81,30 @@ _public_ int kev_dispatch(struct kev *kev, int timeout_msec) {
 
 /* ---- one at a time -------------------------------------------------------------- */
 
-/* Until there is an event, or kevd has said that there is none: its answer to a
- * Wait that was sent now covers all that happened before. What a Wait before it
- * brings is as good: it is older. Without a timeout the answer is never "none",
- * so that the Wait that is in flight anyway will do. */
+/* kevd says that there is none: its answer to a Wait that is sent now covers all that happened before. What a Wait
+ * before it brings is as good: it is older. */
+static int ask_whether_none(struct kev *kev) {
+        int r = connection_ask(kev);
+        uint64_t last = kev->sent;
+
+        while (r >= 0 && kev->answered < last && inbox_is_empty(&kev->inbox))
+                r = connection_step(kev, -1);
+        return r;
+}
+
+/* Until there is an event, or none in time. */
 static int receive(struct kev *kev, int timeout_msec) {
+        int64_t since = timeout_msec > 0 ? now_msec() : 0;
         int r = connection_read(kev);
 
         while (r >= 0 && inbox_is_empty(&kev->inbox)) {
-                uint64_t last;
+                int left = time_left(timeout_msec, since);
 
-                if (timeout_msec >= 0 || kev->waits == 0)
-                        r = connection_send_wait(kev, timeout_msec);
-                last = kev->sent;
-                while (r >= 0 && kev->answered < last && inbox_is_empty(&kev->inbox))
-                        r = connection_step(kev, -1);
-                if (timeout_msec >= 0)
-                        break;
+                if (left == 0)
+                        return ask_whether_none(kev);
+                r = connection_wait(kev);
+                if (r >= 0)
+                        r = connection_step(kev, left);
         }
         return r;
 }

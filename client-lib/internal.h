@@ -147,9 +147,11 @@ int connection_read(struct kev *kev);
  * connection is over. */
 int connection_step(struct kev *kev, int timeout_msec);
 
-/* Sends a Wait, without waiting for anything; negative: without a timeout. */
-int connection_send_wait(struct kev *kev, int timeout_msec);
-/* The same, if there are watches but no Wait is in flight. */
+/* Neither waits for anything. Asks for what there is now. */
+int connection_ask(struct kev *kev);
+/* Asks for all that comes, if that wasn't done yet. */
+int connection_wait(struct kev *kev);
+/* The same, if there are watches. */
 int connection_keep_waiting(struct kev *kev);
 
 /* Sends a message, which ends in NUL. -EMSGSIZE, -ENOMEM and what sendmsg(2)

@@ -108,17 +108,20 @@ static int take_reply(struct kev *kev, struct json_object *reply) {
         struct reply_fields f = { 0 };
         int r = 0;
 
+        if (kev->calls.size > 0)
+                memcpy(&call, kev->calls.data, sizeof(call));
         if (kev->calls.size == 0 || fields_read(reply, reply_fields, ARRAY_SIZE(reply_fields), &f, NULL) < 0 ||
-            f.continues) {
+            (f.continues && call)) {
                 json_object_put(reply);
                 return connection_fail(kev, -EPROTO, "kevd sent what is not the reply to a call");
         }
-        memcpy(&call, kev->calls.data, sizeof(call));
-        buffer_consume(&kev->calls, sizeof(call));
-        kev->answered++;
+        if (!f.continues) {
+                buffer_consume(&kev->calls, sizeof(call));
+                kev->answered++;
+                kev->waits -= !call;
+        }
         *(call ? call : &wait) = (struct call){ true, reply, f.error, f.parameters };
         if (!call) {
-                kev->waits--;
                 r = take_events(kev, &wait);
                 call_free(&wait);
         }
