@@ -451,6 +451,7 @@ void connection_flush(struct connection *c) {
                 connection_free(c);
                 return;
         }
+        mux_deferred_cancel(&c->flush); /* replies ask for what was just done */
         go_on_later(c);
 }
 
