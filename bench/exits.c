@@ -23,7 +23,7 @@
 
 #include "bench.h"
 
-enum { WRITERS = 2, BATCH = 64, MESSAGE_BYTES = 128, GATHER_USEC = 1000, BUFFER_BYTES = 16 * 1024 * 1024, REST_MSEC = 500 };
+enum { WRITERS = 2, BATCH = 64, MESSAGE_BYTES = 128, GATHER_USEC = 2000, BUFFER_BYTES = 16 * 1024 * 1024, REST_MSEC = 500 };
 
 static long n_processes = 20000, rounds = 3;
 

@@ -47,16 +47,11 @@ enum {
 
 struct feed {
         struct feed_shared *shared;
+        struct feed_writer writer;
         int fd;
-        int wake_fd; /* a mark, or the end */
         int stat_fd; /* /proc/stat */
-        pthread_t thread;
-        atomic_bool ending;
-        atomic_ullong mark_wanted;
 
         /* The thread's own. */
-        struct feed_writer writer;
-        uint64_t mark_told;
         uint64_t numbers[CPUS_MAX]; /* of the last message, by CPU */
         /* Forks, as the kernel counts them and as they were told. */
         uint64_t n_forks;
@@ -127,6 +122,7 @@ static void tell_lost(struct feed *f, bool is_certain) {
                 r->is_certain = is_certain;
         f->lost_nsec = monotonic_nsec();
         f->measure_nsec = f->lost_nsec;
+        f->writer.timeout_msec = MEASURE_MSEC;
         f->measured_counter = 0;
 }
 
@@ -182,9 +178,7 @@ static void on_message(struct feed *f, const char *message, size_t size) {
 }
 
 /* Until the socket is empty. */
-static void drain(void *argument) {
-        struct feed *f = argument;
-
+static bool drain(struct feed *f) {
         f->drained = false;
         for (;;) {
                 int n = recvmmsg(f->fd, f->headers, BATCH, MSG_DONTWAIT, NULL);
@@ -201,13 +195,13 @@ static void drain(void *argument) {
                         if (f->overflowed) /* until now */
                                 tell_lost(f, false);
                         f->overflowed = false;
-                        return;
+                        return true;
                 }
                 for (int i = 0; i < n; i++)
                         if (f->senders[i].nl_pid == 0) /* the kernel itself */
                                 on_message(f, f->messages[i], f->headers[i].msg_len);
                 if (feed_writer_is_full(&f->writer))
-                        return;
+                        return false;
         }
 }
 
@@ -259,59 +253,16 @@ static void measure(struct feed *f) {
                 tell_forks_lost(f, f->measured_counter - f->base - f->n_forks);
         f->measured_counter = counter;
         f->measured_forks = f->n_forks;
-        if (quiet)
+        if (quiet) {
                 f->measure_nsec = f->lost_nsec = 0;
-}
-
-/* ---- the thread ---------------------------------------------------------------------------------------------- */
-
-static bool wait_for_something(struct feed *f) {
-        struct pollfd fds[] = { { .fd = f->fd, .events = POLLIN }, { .fd = f->wake_fd, .events = POLLIN } };
-        uint64_t value;
-        int r;
-
-        if (feed_writer_is_full(&f->writer)) {
-                (void)usleep(FEED_GATHER_USEC);
-                return false;
+                f->writer.timeout_msec = -1;
         }
-        r = poll(fds, 2, f->measure_nsec ? MEASURE_MSEC : -1);
-        if (r > 0 && fds[1].revents)
-                (void)!read(f->wake_fd, &value, sizeof(value));
-        if (r > 0 && feed_writer_should_gather(&f->writer)) /* whoever waits for a mark has much to read */
-                (void)usleep(FEED_GATHER_USEC);
-        return true;
 }
 
-static void *thread_main(void *argument) {
-        struct feed *f = argument;
-
-        feed_hurry();
-        while (!atomic_load(&f->ending)) {
-                uint64_t mark;
-
-                if (!wait_for_something(f))
-                        continue;
-                mark = atomic_load(&f->mark_wanted);
-                drain(f);
-                feed_writer_read(&f->writer, drain, f);
-                if (f->writer.failed)
-                        tell_lost(f, true);
-                measure(f);
-                if (mark > f->mark_told && f->drained) {
-                        struct record *r = feed_writer_put(&f->writer, RECORD_MARK, 0);
-
-                        if (r)
-                                r->serial = f->mark_told = mark;
-                }
-                feed_writer_post(&f->writer);
-        }
-        return NULL;
-}
-
-static void wake(struct feed *f) {
-        uint64_t one = 1;
-
-        (void)!write(f->wake_fd, &one, sizeof(one));
+static void tell_losses(struct feed *f) {
+        if (f->writer.failed)
+                tell_lost(f, true);
+        measure(f);
 }
 
 /* ---- the loop's side -------------------------------------------------------------------------------------------- */
@@ -365,7 +316,6 @@ static void free_feed(struct feed *f) {
         if (f->fd >= 0)
                 (void)say(f->fd, PROC_CN_MCAST_IGNORE); /* or the kernel goes on making messages */
         (void)safe_close(f->fd);
-        (void)safe_close(f->wake_fd);
         (void)safe_close(f->stat_fd);
         free(f);
 }
@@ -376,10 +326,7 @@ static int open_descriptors(struct feed *f, size_t buffer_bytes) {
                 return -errno;
         f->base = read_counter(f); /* about: the first look that finds no fork since the one before knows */
         f->fd = open_socket(buffer_bytes);
-        if (f->fd < 0)
-                return f->fd;
-        f->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-        return f->wake_fd < 0 ? -errno : 0;
+        return f->fd < 0 ? f->fd : 0;
 }
 
 static int connector_open(const struct feed_settings *settings, struct mailbox *mailbox, struct feed_shared *shared,
@@ -390,8 +337,7 @@ static int connector_open(const struct feed_settings *settings, struct mailbox *
         if (!f)
                 return -ENOMEM;
         f->shared = shared;
-        feed_writer_init(&f->writer, mailbox, shared);
-        f->fd = f->wake_fd = f->stat_fd = -1;
+        f->fd = f->stat_fd = -1;
         for (size_t i = 0; i < CPUS_MAX; i++)
                 f->numbers[i] = NUMBER_UNKNOWN;
         for (size_t i = 0; i < BATCH; i++) {
@@ -401,7 +347,9 @@ static int connector_open(const struct feed_settings *settings, struct mailbox *
                         .msg_name = &f->senders[i], .msg_namelen = sizeof(f->senders[i]),
                 };
         }
-        r = open_descriptors(f, settings->buffer_bytes);
+        r = feed_writer_init(&f->writer, mailbox, shared);
+        if (r == 0)
+                r = open_descriptors(f, settings->buffer_bytes);
         if (r < 0)
                 (void)snprintf(why, why_size, "the process connector: %s", strerror(-r));
         else if (!feed_try(hears_of, f)) {
@@ -410,7 +358,12 @@ static int connector_open(const struct feed_settings *settings, struct mailbox *
         }
         if (r == 0) {
                 f->measure_nsec = 1;
-                r = feed_start_thread(&f->thread, thread_main, f);
+                f->writer.timeout_msec = MEASURE_MSEC;
+                f->writer.feed = f;
+                f->writer.fd = f->fd;
+                f->writer.drain = drain;
+                f->writer.tell_losses = tell_losses;
+                r = feed_writer_start(&f->writer);
         }
         if (r < 0) {
                 free_feed(f);
@@ -420,21 +373,13 @@ static int connector_open(const struct feed_settings *settings, struct mailbox *
         return 0;
 }
 
-static void connector_close(struct feed *f) {
-        atomic_store(&f->ending, true);
-        wake(f);
-        (void)pthread_join(f->thread, NULL);
-        free_feed(f);
-}
-
 static void connector_mark(struct feed *f, uint64_t serial) {
-        atomic_store(&f->mark_wanted, serial);
-        wake(f);
+        feed_writer_mark(&f->writer, serial);
 }
 
 const struct feed_class feed_connector = {
         .name = "connector",
         .open = connector_open,
-        .close = connector_close,
+        .close = free_feed,
         .mark = connector_mark,
 };

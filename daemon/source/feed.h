@@ -49,7 +49,7 @@ struct record {
 
 enum { CHUNK_RECORDS = 1024, CHUNK_TEXT = 32 * 1024 };
 
-/* Freed by whoever takes it out of the mailbox. */
+/* chunk_free()d by whoever takes it out of the mailbox. */
 struct chunk {
         struct list link;
         size_t n;
@@ -67,6 +67,7 @@ struct feed_settings {
 struct feed_shared {
         atomic_bool wants_details; /* programs' names and paths are to be read */
         atomic_uint n_chunks;      /* handed over, and not freed yet */
+        _Atomic(struct chunk *) spare; /* one to be used again: malloc() asks the kernel for what is so large */
         atomic_ullong n_received, n_lost; /* messages of the kernel */
         uint64_t notes_missing; /* KEV_NOTE_...: the feed can't tell. Set by open() */
 };
@@ -100,5 +101,10 @@ extern const struct feed_class feed_connector;
 
 static inline void chunk_free(struct chunk *chunk, struct feed_shared *shared) {
         atomic_fetch_sub(&shared->n_chunks, 1);
-        free(chunk);
+        free(atomic_exchange(&shared->spare, chunk));
+}
+
+/* Behind the last chunk_free(). */
+static inline void chunk_free_spare(struct feed_shared *shared) {
+        free(atomic_exchange(&shared->spare, NULL));
 }

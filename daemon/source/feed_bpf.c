@@ -35,16 +35,11 @@ enum { RING_BYTES = 8 * 1024 * 1024, TEST_MSEC = 1000 };
 
 struct feed {
         struct feed_shared *shared;
+        struct feed_writer writer;
         struct processes_bpf *program;
         struct ring_buffer *ring;
-        int wake_fd;
-        pthread_t thread;
-        atomic_bool ending;
-        atomic_ullong mark_wanted;
 
         /* The thread's own. */
-        struct feed_writer writer;
-        uint64_t mark_told;
         struct bpf_losses losses; /* told of */
 };
 
@@ -76,10 +71,9 @@ static int on_sample(void *context, void *data, size_t size) {
         return feed_writer_is_full(&f->writer) ? -EAGAIN : 0;
 }
 
-static void drain(void *argument) {
-        struct feed *f = argument;
-
+static bool drain(struct feed *f) {
         (void)ring_buffer__consume(f->ring);
+        return !feed_writer_is_full(&f->writer);
 }
 
 /* It grows only. */
@@ -105,57 +99,6 @@ static void tell_losses(struct feed *f) {
         if (r)
                 r->count = now.forks - f->losses.forks;
         f->losses = now;
-}
-
-/* ---- the thread ---------------------------------------------------------------------------------------------- */
-
-static void wait_for_something(struct feed *f) {
-        struct pollfd fds[] = {
-                { .fd = ring_buffer__epoll_fd(f->ring), .events = POLLIN }, { .fd = f->wake_fd, .events = POLLIN },
-        };
-        uint64_t value;
-
-        if (feed_writer_is_full(&f->writer)) {
-                (void)usleep(FEED_GATHER_USEC);
-                return;
-        }
-        if (poll(fds, 2, -1) <= 0)
-                return;
-        if (fds[1].revents)
-                (void)!read(f->wake_fd, &value, sizeof(value));
-        if (feed_writer_should_gather(&f->writer))
-                (void)usleep(FEED_GATHER_USEC);
-}
-
-static void *thread_main(void *argument) {
-        struct feed *f = argument;
-
-        feed_hurry();
-        while (!atomic_load(&f->ending)) {
-                uint64_t mark;
-
-                wait_for_something(f);
-                if (feed_writer_is_full(&f->writer))
-                        continue;
-                mark = atomic_load(&f->mark_wanted);
-                drain(f);
-                feed_writer_read(&f->writer, drain, f);
-                tell_losses(f);
-                if (mark > f->mark_told && !feed_writer_is_full(&f->writer)) {
-                        struct record *r = feed_writer_put(&f->writer, RECORD_MARK, 0);
-
-                        if (r)
-                                r->serial = f->mark_told = mark;
-                }
-                feed_writer_post(&f->writer);
-        }
-        return NULL;
-}
-
-static void wake(struct feed *f) {
-        uint64_t one = 1;
-
-        (void)!write(f->wake_fd, &one, sizeof(one));
 }
 
 /* ---- the loop's side -------------------------------------------------------------------------------------------- */
@@ -192,7 +135,6 @@ static void free_feed(struct feed *f) {
         feed_writer_close(&f->writer);
         ring_buffer__free(f->ring);
         processes_bpf__destroy(f->program);
-        (void)safe_close(f->wake_fd);
         free(f);
 }
 
@@ -226,10 +168,7 @@ static int load(struct feed *f, const struct feed_settings *settings, char *why,
         if (r < 0)
                 return r;
         f->ring = ring_buffer__new(bpf_map__fd(f->program->maps.records), on_sample, f, NULL);
-        if (!f->ring)
-                return -errno;
-        f->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-        return f->wake_fd < 0 ? -errno : 0;
+        return f->ring ? 0 : -errno;
 }
 
 static int bpf_open(const struct feed_settings *settings, struct mailbox *mailbox, struct feed_shared *shared,
@@ -240,17 +179,22 @@ static int bpf_open(const struct feed_settings *settings, struct mailbox *mailbo
         if (!f)
                 return -ENOMEM;
         f->shared = shared;
-        f->wake_fd = -1;
-        feed_writer_init(&f->writer, mailbox, shared);
-        r = load(f, settings, why, why_size);
+        r = feed_writer_init(&f->writer, mailbox, shared);
+        if (r == 0)
+                r = load(f, settings, why, why_size);
         if (r < 0 && !why[0])
                 (void)snprintf(why, why_size, "BPF: %s", strerror(-r));
         else if (r == 0 && !feed_try(hears_of, f)) {
                 r = -EOPNOTSUPP;
                 (void)snprintf(why, why_size, "BPF: the program says nothing (of this pid namespace)");
         }
-        if (r == 0)
-                r = feed_start_thread(&f->thread, thread_main, f);
+        if (r == 0) {
+                f->writer.feed = f;
+                f->writer.fd = ring_buffer__epoll_fd(f->ring);
+                f->writer.drain = drain;
+                f->writer.tell_losses = tell_losses;
+                r = feed_writer_start(&f->writer);
+        }
         if (r < 0) {
                 free_feed(f);
                 return r;
@@ -313,23 +257,15 @@ static int bpf_list_tagged(struct feed *f, struct tagged **ret, size_t *ret_n) {
         return 0;
 }
 
-static void bpf_close(struct feed *f) {
-        atomic_store(&f->ending, true);
-        wake(f);
-        (void)pthread_join(f->thread, NULL);
-        free_feed(f);
-}
-
 static void bpf_mark(struct feed *f, uint64_t serial) {
-        atomic_store(&f->mark_wanted, serial);
-        wake(f);
+        feed_writer_mark(&f->writer, serial);
 }
 
 const struct feed_class feed_bpf = {
         .name = "bpf",
         .knows_maker = true,
         .open = bpf_open,
-        .close = bpf_close,
+        .close = free_feed,
         .mark = bpf_mark,
         .tag = bpf_tag,
         .list_tagged = bpf_list_tagged,

@@ -2,9 +2,11 @@
 #include "feed_writer.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -14,34 +16,11 @@
 
 enum { EXE_BYTES_MAX = 4096, READS_MAX = 16 };
 
-void feed_writer_init(struct feed_writer *w, struct mailbox *mailbox, struct feed_shared *shared) {
-        *w = (struct feed_writer){ .mailbox = mailbox, .shared = shared };
+int feed_writer_init(struct feed_writer *w, struct mailbox *mailbox, struct feed_shared *shared) {
+        *w = (struct feed_writer){ .mailbox = mailbox, .shared = shared, .timeout_msec = -1 };
         list_init(&w->done);
-}
-
-void feed_writer_close(struct feed_writer *w) {
-        struct list *entry;
-
-        while ((entry = list_pop(&w->done)))
-                chunk_free(list_entry(entry, struct chunk, link), w->shared);
-        if (w->chunk)
-                chunk_free(w->chunk, w->shared);
-        w->chunk = NULL;
-}
-
-int feed_start_thread(pthread_t *ret_thread, void *(*main)(void *feed), struct feed *feed) {
-        sigset_t all, before;
-        int r;
-
-        (void)sigfillset(&all);
-        (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-        r = -pthread_create(ret_thread, NULL, main, feed);
-        (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-        return r;
-}
-
-void feed_hurry(void) {
-        (void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), -19);
+        w->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        return w->wake_fd < 0 ? -errno : 0;
 }
 
 bool feed_try(bool (*hears_of)(struct feed *feed, pid_t child), struct feed *feed) {
@@ -66,7 +45,9 @@ static bool begin_chunk(struct feed_writer *w) {
                 return true;
         if (w->chunk)
                 list_append(&w->done, &w->chunk->link);
-        w->chunk = malloc(sizeof(*w->chunk));
+        w->chunk = atomic_exchange(&w->shared->spare, NULL);
+        if (!w->chunk)
+                w->chunk = malloc(sizeof(*w->chunk));
         if (!w->chunk)
                 return false;
         atomic_fetch_add(&w->shared->n_chunks, 1);
@@ -94,7 +75,7 @@ struct record *feed_writer_put(struct feed_writer *w, enum record_kind kind, pid
         return r;
 }
 
-void feed_writer_post(struct feed_writer *w) {
+static void end_round(struct feed_writer *w) {
         struct list *entry;
 
         while ((entry = list_pop(&w->done)))
@@ -112,11 +93,6 @@ void feed_writer_post(struct feed_writer *w) {
 
 bool feed_writer_is_full(const struct feed_writer *w) {
         return atomic_load(&w->shared->n_chunks) > FEED_CHUNKS_MAX;
-}
-
-/* What began a program is gone before long: it is looked at at once. */
-bool feed_writer_should_gather(const struct feed_writer *w) {
-        return !w->had_exec && monotonic_nsec() - w->busy_nsec < 2 * FEED_GATHER_USEC * NSEC_PER_USEC;
 }
 
 /* ---- what would vanish --------------------------------------------------------------------------------------- */
@@ -199,12 +175,107 @@ static void check_details_of(struct feed_writer *w, struct chunk *chunk) {
         }
 }
 
-void feed_writer_read(struct feed_writer *w, void (*drain)(void *owner), void *owner) {
+/* What was read of a pid that was forked again before is dropped. */
+static void read_what_vanishes(struct feed_writer *w, bool *drained) {
         w->had_exec = false;
         for (int i = 0; i < READS_MAX && read_details(w); i++) /* more may have come meanwhile */
-                drain(owner);
+                *drained = w->drain(w->feed);
         list_for_each(entry, &w->done)
                 check_details_of(w, list_entry(entry, struct chunk, link));
         if (w->chunk)
                 check_details_of(w, w->chunk);
+}
+
+/* ---- the thread ------------------------------------------------------------------------------------------------- */
+
+/* Any delay may be one too many. Where more than the usual priority is not allowed, it is as it is. */
+static void hurry(void) {
+        (void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), -19);
+}
+
+static void sleep_on(struct feed_writer *w) {
+        struct pollfd fds[] = { { .fd = w->fd, .events = POLLIN }, { .fd = w->wake_fd, .events = POLLIN } };
+        uint64_t value;
+
+        atomic_store(&w->is_asleep, true);
+        if (atomic_load(&w->mark_wanted) == w->mark_told && !atomic_load(&w->ending) &&
+            poll(fds, ARRAY_SIZE(fds), w->timeout_msec) > 0 && fds[1].revents)
+                (void)!read(w->wake_fd, &value, sizeof(value));
+        atomic_store(&w->is_asleep, false);
+}
+
+/* What began a program is gone before long: it is looked at at once. */
+static void begin_round(struct feed_writer *w) {
+        if (!w->had_exec && monotonic_nsec() - w->busy_nsec < 2 * FEED_GATHER_USEC * NSEC_PER_USEC)
+                (void)usleep(FEED_GATHER_USEC);
+        else
+                sleep_on(w);
+}
+
+static void *thread_main(void *argument) {
+        struct feed_writer *w = argument;
+
+        hurry();
+        while (!atomic_load(&w->ending)) {
+                uint64_t mark;
+                bool drained;
+
+                if (feed_writer_is_full(w)) {
+                        (void)usleep(FEED_GATHER_USEC);
+                        continue;
+                }
+                begin_round(w);
+                mark = atomic_load(&w->mark_wanted);
+                drained = w->drain(w->feed);
+                read_what_vanishes(w, &drained);
+                w->tell_losses(w->feed);
+                if (mark > w->mark_told && drained) {
+                        struct record *r = feed_writer_put(w, RECORD_MARK, 0);
+
+                        if (r)
+                                r->serial = w->mark_told = mark;
+                }
+                end_round(w);
+        }
+        return NULL;
+}
+
+int feed_writer_start(struct feed_writer *w) {
+        sigset_t all, before;
+        int r;
+
+        (void)sigfillset(&all); /* signals are the loop's */
+        (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+        r = -pthread_create(&w->thread, NULL, thread_main, w);
+        (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+        w->is_started = r == 0;
+        return r;
+}
+
+static void wake(struct feed_writer *w) {
+        uint64_t one = 1;
+
+        if (atomic_load(&w->is_asleep))
+                (void)!write(w->wake_fd, &one, sizeof(one));
+}
+
+void feed_writer_mark(struct feed_writer *w, uint64_t serial) {
+        atomic_store(&w->mark_wanted, serial);
+        wake(w);
+}
+
+void feed_writer_close(struct feed_writer *w) {
+        struct list *entry;
+
+        if (w->is_started) {
+                atomic_store(&w->ending, true);
+                wake(w);
+                (void)pthread_join(w->thread, NULL);
+        }
+        w->wake_fd = safe_close(w->wake_fd);
+        while ((entry = list_pop(&w->done)))
+                chunk_free(list_entry(entry, struct chunk, link), w->shared);
+        if (w->chunk)
+                chunk_free(w->chunk, w->shared);
+        w->chunk = NULL;
 }

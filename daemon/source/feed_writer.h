@@ -2,19 +2,37 @@
 #pragma once
 
 /*
- * What the threads of feeds have in common: putting records into chunks, reading what would vanish, and handing the
- * chunks over. A round begins when the thread wakes, and ends with feed_writer_post().
+ * What feeds have in common: a thread that takes what the kernel has, reads what would vanish, and hands it over in
+ * chunks.
+ *
+ * It works in rounds. Where little is going on a round begins when the kernel has something; in a storm one begins
+ * FEED_GATHER_USEC after the one before, whatever comes: a wake-up costs more than a message.
  */
 
 #include <pthread.h>
 
 #include "feed.h"
 
-enum { FEED_PIDS_BITS = 4096, FEED_CHUNKS_MAX = 256, FEED_GATHER_USEC = 1000 };
+enum { FEED_PIDS_BITS = 4096, FEED_CHUNKS_MAX = 256, FEED_GATHER_USEC = 2000 };
 
 struct feed_writer {
+        /* The feed's, set before the thread is started. */
+        struct feed *feed;
+        int fd; /* readable: the kernel has something */
+        bool (*drain)(struct feed *feed);       /* takes it, and says whether that is all */
+        void (*tell_losses)(struct feed *feed); /* what is missing in this round, or before */
+
         struct mailbox *mailbox;
         struct feed_shared *shared;
+        pthread_t thread;
+        bool is_started;
+        int wake_fd; /* a mark, or the end; while the thread is asleep */
+        atomic_bool ending, is_asleep;
+        atomic_ullong mark_wanted;
+
+        /* The thread's own. */
+        uint64_t mark_told;
+        int timeout_msec; /* when to look next though there is nothing. -1: never */
         struct chunk *chunk;
         struct list done; /* chunks of this round */
         bool failed;      /* no memory: a record is missing */
@@ -23,24 +41,18 @@ struct feed_writer {
         uint64_t pids[FEED_PIDS_BITS / 64]; /* who was forked in this round */
 };
 
-void feed_writer_init(struct feed_writer *w, struct mailbox *mailbox, struct feed_shared *shared);
+/* Negative errnos. */
+int feed_writer_init(struct feed_writer *w, struct mailbox *mailbox, struct feed_shared *shared);
+int feed_writer_start(struct feed_writer *w);
+/* Ends the thread, if there is one. */
 void feed_writer_close(struct feed_writer *w);
+/* feed.h: mark(). */
+void feed_writer_mark(struct feed_writer *w, uint64_t serial);
 
-/* With all signals blocked: they are the loop's. */
-int feed_start_thread(pthread_t *ret_thread, void *(*main)(void *feed), struct feed *feed);
-/* The caller's priority: any delay may be one too many. Where that is not allowed, it is as it is. */
-void feed_hurry(void);
 /* Makes a child that ends at once, and asks whether its end is heard of. */
 bool feed_try(bool (*hears_of)(struct feed *feed, pid_t child), struct feed *feed);
 
 /* NULL: no memory. */
 struct record *feed_writer_put(struct feed_writer *w, enum record_kind kind, pid_t pid);
-/* Reads programs and, where they aren't known, user ids. `drain` takes all that the kernel has by now: what was read of
- * a pid that was forked again before is dropped. */
-void feed_writer_read(struct feed_writer *w, void (*drain)(void *owner), void *owner);
-void feed_writer_post(struct feed_writer *w);
-
 /* The loop has more to do than it should: the kernel is not asked for more. */
 bool feed_writer_is_full(const struct feed_writer *w);
-/* Much is going on: what comes within FEED_GATHER_USEC costs little. */
-bool feed_writer_should_gather(const struct feed_writer *w);

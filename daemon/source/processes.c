@@ -140,6 +140,7 @@ static void start_feed(struct processes *s) {
         if (r == 0) {
                 r = open_feed(s);
                 if (r < 0) {
+                        chunk_free_spare(&s->shared);
                         mailbox_close(&s->mailbox);
                         rescan_close(s);
                 }
@@ -164,6 +165,7 @@ static void stop_feed(struct processes *s) {
         s->feed_class->close(s->feed);
         while ((entry = mailbox_take(&s->mailbox)))
                 chunk_free(list_entry(entry, struct chunk, link), &s->shared);
+        chunk_free_spare(&s->shared);
         mailbox_close(&s->mailbox);
         rescan_close(s);
         mux_timer_clear(s->mux, &s->zombie_timer);
