@@ -81,9 +81,11 @@ static const struct command commands[] = {
                         "In a GLOB, * and ? stay within one name, and ** does not. Without a slash it is about\n"
                         "the last name of the program file's path, or of the control group's.\n"
                         "\n"
+                        "With --all-users polkit is asked first, which may ask for a password.\n"
+                        "\n"
                         "  kev proc --track 1234\n"
                         "  kev proc --comm 'cc*' --uid builder",
-                .options = OPTIONS_EVENTS | OPTION_TRACK | OPTIONS_MATCH,
+                .options = OPTIONS_EVENTS | OPTION_TRACK | OPTION_ALL_USERS | OPTIONS_MATCH,
                 .run = proc_run,
         },
         {

@@ -37,6 +37,7 @@ static const struct {
         { OPTION_COMM, "comm", "GLOB", "only processes whose name matches" },
         { OPTION_CGROUP, "cgroup", "GLOB", "only processes whose control group matches" },
         { OPTION_UID, "uid", "USER", "only processes of that user, by name or number" },
+        { OPTION_ALL_USERS, "all-users", NULL, "ask to be let see the processes of all users" },
         { OPTION_ONCE, "once", NULL, "expire once, then end" },
         { OPTION_JSON, "json", NULL, "print JSON, one object a line" },
         { OPTION_COUNT, "count", "N", "end after N events" },
@@ -207,6 +208,7 @@ static int option_read(struct options *o, const struct command *command, size_t 
         case OPTION_WAIT_ANY:
         case OPTION_WAIT_ALL:
         case OPTION_TRACK:
+        case OPTION_ALL_USERS:
                 return 0;
         case OPTION_COUNT:
                 if (number_read(value, 1, INT64_MAX, &o->count) < 0)

@@ -45,6 +45,7 @@ enum option_bit {
         OPTION_COMM = 1 << 22,
         OPTION_CGROUP = 1 << 23,
         OPTION_UID = 1 << 24,
+        OPTION_ALL_USERS = 1 << 25,
 };
 
 #define OPTIONS_ANY (OPTION_JSON | OPTION_ADDRESS | OPTION_QUIET | OPTION_HELP)

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "all_users.h"
 #include "commands.h"
 #include "pids.h"
 #include "print.h"
@@ -105,7 +106,8 @@ int proc_run(const struct command *command, const struct options *options) {
                 return STATUS_USAGE;
         if ((options->given & OPTIONS_MATCH) && options->n_arguments > 0)
                 return usage_error(command, "--exe, --comm, --cgroup and --uid don't go together with a PID");
-        if (session_open(&s, options, options->n_arguments > 0 ? take : session_take_and_print) == 0) {
+        if (session_open(&s, options, options->n_arguments > 0 ? take : session_take_and_print) == 0 &&
+            (!(options->given & OPTION_ALL_USERS) || all_users_ask(&s) >= 0)) {
                 if (options->n_arguments == 0)
                         add_all(&s);
                 else if (options->given & OPTION_TRACK)

@@ -22,6 +22,7 @@
 #include <json-c/json.h>
 #include <systemd/sd-bus.h>
 
+#include "buses.h"
 #include "harness.h"
 #include "macro.h"
 
@@ -29,10 +30,6 @@
 #define LOG_INTERFACE "org.freedesktop.LogControl1"
 #define MANAGER_PATH "/org/kevd/Manager"
 #define MANAGER_INTERFACE "org.kevd.Manager"
-
-enum { BUS_MSEC = 20000 };
-
-/* ---- a bus ------------------------------------------------------------------------------------------ */
 
 static void format(char *text, size_t size, const char *form, ...) __attribute__((format(printf, 3, 4)));
 static void format(char *text, size_t size, const char *form, ...) {
@@ -43,111 +40,7 @@ static void format(char *text, size_t size, const char *form, ...) {
         va_end(args);
 }
 
-/* Everybody may do everything: it is the user's own. */
-static void write_configuration(const char *path) {
-        FILE *file = fopen(path, "we");
-
-        assert_system(file, path);
-        (void)fprintf(file,
-                      "<!DOCTYPE busconfig PUBLIC \"-//freedesktop//DTD D-BUS Bus Configuration 1.0//EN\"\n"
-                      "          \"http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd\">\n"
-                      "<busconfig>\n"
-                      "<type>session</type>\n"
-                      "<listen>unix:path=%s/bus</listen>\n"
-                      "<auth>EXTERNAL</auth>\n"
-                      "<policy context=\"default\">\n"
-                      "<allow send_destination=\"*\" eavesdrop=\"true\"/>\n"
-                      "<allow eavesdrop=\"true\"/>\n"
-                      "<allow own=\"*\"/>\n"
-                      "</policy>\n"
-                      "</busconfig>\n",
-                      harness_tempdir());
-        assert_system(fclose(file) == 0, path);
-}
-
-static void become_bus(const char *configuration, int address_fd) {
-        char option[PATH_MAX + 32], print[32], log_path[PATH_MAX + 16];
-        int log;
-
-        (void)snprintf(option, sizeof(option), "--config-file=%s", configuration);
-        (void)snprintf(print, sizeof(print), "--print-address=%d", address_fd);
-        (void)snprintf(log_path, sizeof(log_path), "%s/bus.log", harness_tempdir());
-        log = open(log_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-        if (log < 0 || dup2(log, STDERR_FILENO) < 0 || prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 ||
-            fcntl(address_fd, F_SETFD, 0) < 0)
-                _exit(126);
-        (void)execlp("dbus-daemon", "dbus-daemon", option, print, "--nofork", "--nopidfile", (char *)NULL);
-        _exit(127);
-}
-
-/* Returns its pid once it listens; it is where the daemon looks for a bus from here on. */
-static pid_t bus_start(void) {
-        char configuration[PATH_MAX], address[PATH_MAX + 64] = "";
-        struct pollfd p = { .events = POLLIN };
-        int fds[2], status;
-        pid_t pid;
-
-        format(configuration, sizeof(configuration), "%s/bus.conf", harness_tempdir());
-        write_configuration(configuration);
-        assert_system(pipe2(fds, O_CLOEXEC) == 0, "pipe2");
-        pid = fork();
-        assert_system(pid >= 0, "fork");
-        if (pid == 0)
-                become_bus(configuration, fds[1]);
-        (void)close(fds[1]);
-        p.fd = fds[0];
-        ck_assert_msg(poll(&p, 1, BUS_MSEC) == 1, "dbus-daemon does not say where it listens");
-        (void)!read(fds[0], address, sizeof(address) - 1);
-        (void)close(fds[0]);
-        address[strcspn(address, "\n")] = 0;
-        if (!address[0]) {
-                ck_assert_int_eq(waitpid(pid, &status, 0), pid);
-                if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
-                        harness_skip("there is no dbus-daemon");
-                ck_abort_msg("dbus-daemon ended with %d", status);
-        }
-        ck_assert_int_eq(setenv("DBUS_SESSION_BUS_ADDRESS", address, 1), 0);
-        return pid;
-}
-
-static void bus_stop(pid_t pid) {
-        ck_assert_int_eq(kill(pid, SIGKILL), 0);
-        ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
-}
-
 /* ---- a client of it ------------------------------------------------------------------------------------ */
-
-static bool has_owner(void *userdata) {
-        sd_bus_message *reply = NULL;
-        int owned = 0;
-
-        ck_assert_int_ge(sd_bus_call_method(userdata, "org.freedesktop.DBus", "/org/freedesktop/DBus",
-                                            "org.freedesktop.DBus", "NameHasOwner", NULL, &reply, "s", "org.kevd"), 0);
-        ck_assert_int_ge(sd_bus_message_read(reply, "b", &owned), 0);
-        sd_bus_message_unref(reply);
-        return owned;
-}
-
-static bool has_no_owner(void *userdata) {
-        return !has_owner(userdata);
-}
-
-static sd_bus *bus_connect(void) {
-        sd_bus *bus = NULL;
-        int r = sd_bus_open_user(&bus);
-
-        ck_assert_msg(r >= 0, "sd_bus_open_user: %s", strerror(-r));
-        ck_assert_int_ge(sd_bus_set_method_call_timeout(bus, HARNESS_REPLY_MSEC * UINT64_C(1000)), 0);
-        return bus;
-}
-
-/* When the daemon has its name. */
-static sd_bus *bus_connect_to_daemon(void) {
-        sd_bus *bus = bus_connect();
-
-        ck_assert_msg(wait_until(has_owner, bus, BUS_MSEC), "nobody took the name org.kevd");
-        return bus;
-}
 
 /* The caller frees it. */
 static char *get_string(sd_bus *bus, const char *path, const char *interface, const char *property) {
@@ -636,10 +529,10 @@ START_TEST(test_name_taken) {
         ck_assert_int_eq(json_object_get_int64(json_at(status, "/pid")), daemon->pid);
         json_object_put(status);
         daemon_stop(second);
-        ck_assert(has_owner(bus));
+        ck_assert(bus_has_daemon(bus));
         /* With the daemon its name goes. */
         daemon_stop(daemon);
-        ck_assert(wait_until(has_no_owner, bus, HARNESS_REPLY_MSEC));
+        ck_assert(wait_until(bus_has_no_daemon, bus, HARNESS_REPLY_MSEC));
         sd_bus_flush_close_unref(bus);
         bus_stop(bus_pid);
 }
@@ -679,7 +572,7 @@ START_TEST(test_bus_hangs_in_call) {
         ck_assert_int_eq(kill(daemon->pid, SIGSTOP), 0);
         ck_assert_int_ge(sd_bus_call_method_async(bus, NULL, "org.kevd", MANAGER_PATH, MANAGER_INTERFACE, "ListQueues",
                                                   on_reply, NULL, ""), 0);
-        ck_assert(has_owner(bus)); /* it passed on what came before */
+        ck_assert(bus_has_daemon(bus)); /* it passed on what came before */
         ck_assert_int_eq(kill(bus_pid, SIGSTOP), 0);
         ck_assert_int_eq(kill(daemon->pid, SIGCONT), 0);
         expect_service(daemon);

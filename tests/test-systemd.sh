@@ -121,6 +121,16 @@ denied() {
         fi
 }
 
+# refused USER REASON METHOD: by the daemon's manager itself. busctl would tell only what kind of error it is.
+refused() {
+        local answer
+
+        if answer=$(DBUS_SYSTEM_BUS_ADDRESS=unix:path=$directory/bus as "$1" dbus-send --system --print-reply \
+                --dest=org.kevd /org/kevd/Manager "org.kevd.Manager.$3" 2>&1) || [[ $answer != *"$2"* ]]; then
+                printf '%s: %s\n' "$*" "$answer"
+        fi
+}
+
 has_name() {
         ask 0 call org.freedesktop.DBus /org/freedesktop/DBus org.freedesktop.DBus NameHasOwner s org.kevd |
                 grep -q true
@@ -144,6 +154,8 @@ ask_for_all() {
         done
         answered 65534 call "${manager[@]}" org.freedesktop.DBus.Introspectable Introspect
         answered 65534 call "${manager[@]}" org.freedesktop.DBus.Peer Ping
+        # It comes to the daemon, which finds no polkit on this bus.
+        refused 65534 "polkit can't be asked" ObserveProcesses
 }
 
 # Who may ask what, with the daemon on that bus: what its socket answers to root alone, the bus does, too.

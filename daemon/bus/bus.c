@@ -9,6 +9,7 @@
 #include "buffer.h"
 #include "config.h"
 #include "log.h"
+#include "observe.h"
 #include "server.h"
 
 /*
@@ -21,7 +22,7 @@
  * sd_bus_call(), no sd_bus_flush(), which waits for a bus that never answers, or
  * that could not be connected to, without end; and no member without
  * SD_BUS_VTABLE_UNPRIVILEGED, for which sd-bus asks the bus who its caller is,
- * and waits. Who may call what is the bus's policy alone (systemd/org.kevd.conf).
+ * and waits. Who may call what is the bus's policy (systemd/org.kevd.conf), and for one method polkit's.
  */
 struct bus {
         struct server *server;
@@ -29,6 +30,7 @@ struct bus {
         struct mux_io io;
         struct mux_timer timer;
         struct mux_deferred prepare;
+        struct observe observe;
 };
 
 /* ---- org.freedesktop.LogControl1 ------------------------------------------------------------- */
@@ -83,6 +85,12 @@ static const sd_bus_vtable log_control_vtable[] = {
 
 /* ---- org.kevd.Manager ----------------------------------------------------------------------------- */
 
+static struct server *server_of(void *userdata) {
+        struct bus *b = userdata;
+
+        return b->server;
+}
+
 /* The same text as the reply of the Varlink method, as one JSON object. */
 static int reply_json(sd_bus_message *call, struct server *server, void (*put)(struct server *, struct buffer *)) {
         struct buffer b _cleanup_(buffer_free) = BUFFER_INIT;
@@ -94,11 +102,11 @@ static int reply_json(sd_bus_message *call, struct server *server, void (*put)(s
 }
 
 static int get_status(sd_bus_message *call, void *userdata, sd_bus_error *error _unused_) {
-        return reply_json(call, userdata, manager_put_status);
+        return reply_json(call, server_of(userdata), manager_put_status);
 }
 
 static int list_queues(sd_bus_message *call, void *userdata, sd_bus_error *error _unused_) {
-        return reply_json(call, userdata, manager_put_queues);
+        return reply_json(call, server_of(userdata), manager_put_queues);
 }
 
 static int get_version(sd_bus *bus _unused_, const char *path _unused_, const char *interface _unused_,
@@ -110,7 +118,7 @@ static int get_version(sd_bus *bus _unused_, const char *path _unused_, const ch
 static int get_mode(sd_bus *bus _unused_, const char *path _unused_, const char *interface _unused_,
                     const char *property _unused_, sd_bus_message *reply, void *userdata,
                     sd_bus_error *error _unused_) {
-        const struct server *server = userdata;
+        const struct server *server = server_of(userdata);
 
         return sd_bus_message_append(reply, "s", mode_name(server->mode));
 }
@@ -118,7 +126,7 @@ static int get_mode(sd_bus *bus _unused_, const char *path _unused_, const char 
 static int get_mux(sd_bus *bus _unused_, const char *path _unused_, const char *interface _unused_,
                    const char *property _unused_, sd_bus_message *reply, void *userdata,
                    sd_bus_error *error _unused_) {
-        const struct server *server = userdata;
+        const struct server *server = server_of(userdata);
 
         return sd_bus_message_append(reply, "s", mux_backend_name(server->mux));
 }
@@ -126,7 +134,7 @@ static int get_mux(sd_bus *bus _unused_, const char *path _unused_, const char *
 /* The figures that change all the time are read, not signalled. */
 static int get_figure(sd_bus *bus _unused_, const char *path _unused_, const char *interface _unused_,
                       const char *property, sd_bus_message *reply, void *userdata, sd_bus_error *error _unused_) {
-        const struct server *s = userdata;
+        const struct server *s = server_of(userdata);
         const struct {
                 const char *name;
                 uint64_t value;
@@ -159,6 +167,8 @@ static const sd_bus_vtable manager_vtable[] = {
                                 SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("ListQueues", SD_BUS_NO_ARGS, SD_BUS_RESULT("s", queues), list_queues,
                                 SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS_OFFSET("ObserveProcesses", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, observe_processes,
+                                       offsetof(struct bus, observe), SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_PROPERTY("Version", "s", get_version, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("Mode", "s", get_mode, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("Mux", "s", get_mux, 0, SD_BUS_VTABLE_PROPERTY_CONST),
@@ -183,6 +193,7 @@ static void give_up(struct bus *b, int error) {
         log_warning("the bus is lost: %s; the daemon goes on without it", strerror(error));
         mux_timer_clear(b->server->mux, &b->timer);
         mux_remove(b->server->mux, &b->io);
+        observe_close(&b->observe);
         b->bus = sd_bus_close_unref(b->bus);
 }
 
@@ -256,8 +267,7 @@ static int publish(struct bus *b) {
                                          log_control_vtable, NULL);
 
         if (r >= 0)
-                r = sd_bus_add_object_vtable(b->bus, NULL, "/org/kevd/Manager", "org.kevd.Manager", manager_vtable,
-                                             b->server);
+                r = sd_bus_add_object_vtable(b->bus, NULL, "/org/kevd/Manager", "org.kevd.Manager", manager_vtable, b);
         if (r >= 0)
                 r = sd_bus_request_name_async(b->bus, NULL, "org.kevd", 0, on_name, NULL);
         if (r >= 0)
@@ -274,6 +284,7 @@ int bus_open(struct server *server, struct bus **ret_bus) {
                 return -ENOMEM;
         b->server = server;
         b->io = MUX_IO_INIT;
+        observe_init(&b->observe, server);
         mux_deferred_init(&b->prepare, on_prepare);
         r = server->mode == MODE_SYSTEM ? sd_bus_open_system(&b->bus) : sd_bus_open_user(&b->bus);
         if (r >= 0)
@@ -294,6 +305,7 @@ struct bus *bus_close(struct bus *b) {
         mux_deferred_cancel(&b->prepare);
         mux_timer_clear(b->server->mux, &b->timer);
         mux_remove(b->server->mux, &b->io);
+        observe_close(&b->observe);
         sd_bus_close_unref(b->bus);
         free(b);
         return NULL;

@@ -176,3 +176,17 @@ int server_listen(struct server *s, int fd) {
         s->n_listeners++;
         return 0;
 }
+
+size_t server_let_observe(struct server *server, pid_t pid, uid_t uid) {
+        size_t n = 0;
+
+        list_for_each(entry, &server->connections) {
+                struct connection *c = list_entry(entry, struct connection, link);
+
+                if (c->asker.pid != pid || c->asker.uid != uid || c->asker.other_pids)
+                        continue;
+                c->asker.observes = true;
+                n++;
+        }
+        return n;
+}

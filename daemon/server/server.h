@@ -62,6 +62,8 @@ int server_listen(struct server *server, int fd);
 /* Takes a connected socket over, also when it fails. In private mode its end
  * ends the daemon. */
 int server_serve(struct server *server, int fd);
+/* The connections of this process may have watches of all users' processes from here on. How many these are. */
+size_t server_let_observe(struct server *server, pid_t pid, uid_t uid);
 
 /* ---- how much is done in a turn --------------------------------------------------------- */
 

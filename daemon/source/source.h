@@ -33,6 +33,7 @@ struct asker {
         /* Lives in another namespace than the daemon, or can't be shown not to:
          * its paths, pids and devices mean something else. */
         bool other_mounts, other_pids, other_network;
+        bool observes; /* was let see the processes of all users */
         uint64_t network; /* its namespace's inode, as it connected; 0: can't be told */
 };
 

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "observe.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "log.h"
+#include "server.h"
+
+#define ACTION "org.kevd.observe-processes"
+
+enum {
+        REQUESTS_MAX = 64,
+        REQUESTS_OF_USER_MAX = 4,
+        POLKIT_SEC = 120, /* somebody may have to type a password */
+};
+
+#define UID_UNKNOWN ((uid_t)-1)
+
+struct request {
+        struct list link;
+        struct observe *observe;
+        sd_bus_message *call;
+        sd_bus_slot *question; /* to the bus, then to polkit */
+        sd_bus_slot *gone;     /* the caller has left the bus */
+        uid_t uid;             /* the bus's word */
+        uint32_t pid;
+};
+
+static struct request *free_request(struct request *r) {
+        list_remove(&r->link);
+        sd_bus_slot_unref(r->question);
+        sd_bus_slot_unref(r->gone);
+        sd_bus_message_unref(r->call);
+        free(r);
+        return NULL;
+}
+
+void observe_init(struct observe *observe, struct server *server) {
+        observe->server = server;
+        list_init(&observe->requests);
+}
+
+void observe_close(struct observe *observe) {
+        while (!list_empty(&observe->requests))
+                free_request(list_entry(observe->requests.next, struct request, link));
+}
+
+static void fail(struct request *r, const char *name, const char *message) {
+        (void)sd_bus_reply_method_errorf(r->call, name, "%s", message);
+        free_request(r);
+}
+
+static void fail_errno(struct request *r, int error) {
+        (void)sd_bus_reply_method_errno(r->call, error, NULL);
+        free_request(r);
+}
+
+static void grant(struct request *r) {
+        size_t n = server_let_observe(r->observe->server, (pid_t)r->pid, r->uid);
+
+        if (n == 0) {
+                fail(r, "org.kevd.Error.NoConnection", "the calling process has no connection to kevd");
+                return;
+        }
+        log_info("process %u of user %u may see the processes of all users", (unsigned)r->pid, (unsigned)r->uid);
+        (void)sd_bus_reply_method_return(r->call, NULL);
+        free_request(r);
+}
+
+/* ---- polkit: org.freedesktop.PolicyKit1.Authority ------------------------------------------------- */
+
+static int on_authorization(sd_bus_message *reply, void *userdata, sd_bus_error *ret_error _unused_) {
+        const sd_bus_error *error = sd_bus_message_get_error(reply);
+        struct request *r = userdata;
+        int authorized = 0, challenge = 0;
+
+        if (error) {
+                log_notice("polkit can't be asked: %s", error->message ? error->message : error->name);
+                fail(r, SD_BUS_ERROR_ACCESS_DENIED, "polkit can't be asked");
+        } else if (sd_bus_message_enter_container(reply, 'r', "bba{ss}") < 0 ||
+                   sd_bus_message_read(reply, "bb", &authorized, &challenge) < 0)
+                fail(r, SD_BUS_ERROR_ACCESS_DENIED, "polkit's answer can't be understood");
+        else if (authorized)
+                grant(r);
+        else if (challenge)
+                fail(r, SD_BUS_ERROR_INTERACTIVE_AUTHORIZATION_REQUIRED, "it takes an authentication");
+        else
+                fail(r, SD_BUS_ERROR_ACCESS_DENIED, "polkit doesn't permit " ACTION);
+        return 0;
+}
+
+static void ask_polkit(struct request *r) {
+        sd_bus_message *message = NULL;
+        int interactive = sd_bus_message_get_allow_interactive_authorization(r->call) > 0;
+        int n = sd_bus_message_new_method_call(sd_bus_message_get_bus(r->call), &message, "org.freedesktop.PolicyKit1",
+                                               "/org/freedesktop/PolicyKit1/Authority",
+                                               "org.freedesktop.PolicyKit1.Authority", "CheckAuthorization");
+
+        if (n >= 0)
+                n = sd_bus_message_append(message, "(sa{sv})sa{ss}us", "system-bus-name", 1, "name", "s",
+                                          sd_bus_message_get_sender(r->call), ACTION, 0, interactive ? 1u : 0u, "");
+        r->question = sd_bus_slot_unref(r->question);
+        if (n >= 0)
+                n = sd_bus_call_async(sd_bus_message_get_bus(r->call), &r->question, message, on_authorization, r,
+                                      POLKIT_SEC * UINT64_C(1000000));
+        sd_bus_message_unref(message);
+        if (n < 0)
+                fail_errno(r, -n);
+}
+
+/* ---- who calls -------------------------------------------------------------------------------------- */
+
+static size_t count_of_user(const struct observe *observe, uid_t uid) {
+        size_t n = 0;
+
+        list_for_each(entry, &observe->requests)
+                n += list_entry(entry, struct request, link)->uid == uid;
+        return n;
+}
+
+static int read_number(sd_bus_message *reply, uint32_t *ret) {
+        int n = sd_bus_message_enter_container(reply, 'v', "u");
+
+        if (n > 0)
+                n = sd_bus_message_read(reply, "u", ret);
+        return n < 0 ? n : sd_bus_message_exit_container(reply);
+}
+
+static int read_credentials(sd_bus_message *reply, uint32_t *ret_uid, uint32_t *ret_pid) {
+        const char *name;
+        int n = sd_bus_message_enter_container(reply, 'a', "{sv}");
+
+        while (n > 0 && (n = sd_bus_message_enter_container(reply, 'e', "sv")) > 0) {
+                n = sd_bus_message_read(reply, "s", &name);
+                if (n >= 0)
+                        n = strcmp(name, "UnixUserID") == 0 ? read_number(reply, ret_uid) :
+                            strcmp(name, "ProcessID") == 0  ? read_number(reply, ret_pid) :
+                                                              sd_bus_message_skip(reply, "v");
+                if (n >= 0)
+                        n = sd_bus_message_exit_container(reply);
+        }
+        return n;
+}
+
+static int on_credentials(sd_bus_message *reply, void *userdata, sd_bus_error *ret_error _unused_) {
+        struct request *r = userdata;
+        uint32_t uid = UINT32_MAX;
+
+        if (sd_bus_message_get_error(reply) || read_credentials(reply, &uid, &r->pid) < 0 || uid == UINT32_MAX ||
+            r->pid == 0) {
+                fail(r, SD_BUS_ERROR_ACCESS_DENIED, "the bus doesn't say who calls");
+                return 0;
+        }
+        if (count_of_user(r->observe, uid) >= REQUESTS_OF_USER_MAX) {
+                fail(r, SD_BUS_ERROR_LIMITS_EXCEEDED, "the user has asked already, and waits for an answer");
+                return 0;
+        }
+        r->uid = uid;
+        if (uid == 0)
+                grant(r);
+        else
+                ask_polkit(r);
+        return 0;
+}
+
+/* Without a handler sd-bus gives up the connection where a match can't be had. */
+static int on_match(sd_bus_message *reply _unused_, void *userdata _unused_, sd_bus_error *ret_error _unused_) {
+        return 0;
+}
+
+static int on_owner_changed(sd_bus_message *message, void *userdata, sd_bus_error *ret_error _unused_) {
+        const char *name, *before, *now;
+
+        if (sd_bus_message_read(message, "sss", &name, &before, &now) >= 0 && now[0] == 0)
+                free_request(userdata);
+        return 0;
+}
+
+int observe_processes(sd_bus_message *call, void *userdata, sd_bus_error *error) {
+        struct observe *observe = userdata;
+        sd_bus *bus = sd_bus_message_get_bus(call);
+        const char *sender = sd_bus_message_get_sender(call);
+        struct request *r;
+        size_t waiting = 0;
+        char match[256];
+        int n;
+
+        list_for_each(entry, &observe->requests)
+                waiting += entry != NULL;
+        if (waiting >= REQUESTS_MAX)
+                return sd_bus_error_set(error, SD_BUS_ERROR_LIMITS_EXCEEDED, "too many others wait for an answer");
+        r = sender ? calloc(1, sizeof(*r)) : NULL;
+        if (!r)
+                return -ENOMEM;
+        r->observe = observe;
+        r->call = sd_bus_message_ref(call);
+        r->uid = UID_UNKNOWN;
+        list_init(&r->link);
+        list_append(&observe->requests, &r->link);
+        (void)snprintf(match, sizeof(match),
+                       "type='signal',sender='org.freedesktop.DBus',path='/org/freedesktop/DBus',"
+                       "interface='org.freedesktop.DBus',member='NameOwnerChanged',arg0='%s'", sender);
+        n = sd_bus_add_match_async(bus, &r->gone, match, on_owner_changed, on_match, r);
+        if (n >= 0)
+                n = sd_bus_call_method_async(bus, &r->question, "org.freedesktop.DBus", "/org/freedesktop/DBus",
+                                             "org.freedesktop.DBus", "GetConnectionCredentials", on_credentials, r, "s",
+                                             sender);
+        if (n < 0) {
+                free_request(r);
+                return n;
+        }
+        return 1;
+}
