@@ -6,7 +6,8 @@
 #include <string.h>
 
 void buffer_free(struct buffer *b) {
-        free(b->data);
+        if (!b->is_borrowed)
+                free(b->data);
         *b = BUFFER_INIT;
 }
 
@@ -15,35 +16,23 @@ void buffer_reset(struct buffer *b) {
         b->error = 0;
 }
 
-char *buffer_reserve(struct buffer *b, size_t size) {
-        if (b->capacity - b->size < size) {
-                size_t capacity = b->capacity ? b->capacity : 256;
-                char *data;
+char *buffer_grow(struct buffer *b, size_t size) {
+        size_t capacity = b->capacity ? b->capacity : 256;
+        char *data;
 
-                while (capacity - b->size < size)
-                        capacity *= 2;
-                data = realloc(b->data, capacity);
-                if (!data) {
-                        b->error = -ENOMEM;
-                        return NULL;
-                }
-                b->data = data;
-                b->capacity = capacity;
+        while (capacity - b->size < size)
+                capacity *= 2;
+        data = realloc(b->is_borrowed ? NULL : b->data, capacity);
+        if (!data) {
+                b->error = -ENOMEM;
+                return NULL;
         }
-        return b->data + b->size;
-}
-
-void buffer_put(struct buffer *b, const void *data, size_t size) {
-        char *p = buffer_reserve(b, size);
-
-        if (!p || size == 0)
-                return;
-        memcpy(p, data, size);
-        b->size += size;
-}
-
-void buffer_put_string(struct buffer *b, const char *string) {
-        buffer_put(b, string, strlen(string));
+        if (b->is_borrowed)
+                memcpy(data, b->data, b->size);
+        b->is_borrowed = false;
+        b->data = data;
+        b->capacity = capacity;
+        return data + b->size;
 }
 
 void buffer_put_u64(struct buffer *b, uint64_t value) {

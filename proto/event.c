@@ -281,7 +281,8 @@ static int event_new_with_json(const struct event *template, const char *json, s
 }
 
 int event_new(const struct event *template, struct event **ret_event) {
-        struct buffer b = BUFFER_INIT;
+        char space[1024]; /* for most */
+        struct buffer b = BUFFER_IN(space);
         int r;
 
         put_body(&b, template);

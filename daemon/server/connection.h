@@ -36,6 +36,7 @@ enum {
         FDS_MAX = 253,                 /* of one message: SCM_MAX_FD */
         OUTPUT_HIGH = 128 * 1024,      /* with so much unwritten no further call is answered */
         EVENTS_BYTES_MAX = 64 * 1024,  /* of one reply, about */
+        EVENT_BYTES = 256,             /* of most events */
         EVENTS_MAX = 1024,             /* of one reply where the call doesn't say */
         SILENCE_SEC = 30,              /* the longest of a stream */
 };
