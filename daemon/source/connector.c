@@ -40,6 +40,7 @@ enum {
         TEST_MSEC = 1000,
         CPUS_MAX = 4096,
         MEASURE_MSEC = 5,      /* between two looks at the counter of forks */
+        MEASURE_RARELY_MSEC = 100,
         MEASURE_LATEST_MSEC = 500, /* after a loss: what is certain by then is told */
 };
 
@@ -64,7 +65,6 @@ struct feed {
 
         struct mmsghdr headers[BATCH];
         struct iovec parts[BATCH];
-        struct sockaddr_nl senders[BATCH];
         char messages[BATCH][MESSAGE_BYTES] __attribute__((aligned(8)));
 };
 
@@ -197,9 +197,10 @@ static bool drain(struct feed *f) {
                         f->overflowed = false;
                         return true;
                 }
+                /* Of the kernel, or of somebody with CAP_NET_ADMIN in the first user namespace: nobody else may send
+                 * here (netlink(7)). */
                 for (int i = 0; i < n; i++)
-                        if (f->senders[i].nl_pid == 0) /* the kernel itself */
-                                on_message(f, f->messages[i], f->headers[i].msg_len);
+                        on_message(f, f->messages[i], f->headers[i].msg_len);
                 if (feed_writer_is_full(&f->writer))
                         return false;
         }
@@ -242,7 +243,9 @@ static void measure(struct feed *f) {
                 return;
         counter = read_counter(f);
         quiet = counter == f->measured_counter && f->n_forks == f->measured_forks;
-        f->measure_nsec = now + MEASURE_MSEC * NSEC_PER_MSEC;
+        if (!f->lost_nsec) /* there is time, and it costs */
+                f->writer.timeout_msec = MIN(f->writer.timeout_msec * 2, (int)MEASURE_RARELY_MSEC);
+        f->measure_nsec = now + (uint64_t)f->writer.timeout_msec * NSEC_PER_MSEC;
         if (quiet && f->lost_nsec == 0) /* the first look */
                 f->base = counter - f->n_forks;
         else if (quiet)
@@ -342,10 +345,7 @@ static int connector_open(const struct feed_settings *settings, struct mailbox *
                 f->numbers[i] = NUMBER_UNKNOWN;
         for (size_t i = 0; i < BATCH; i++) {
                 f->parts[i] = (struct iovec){ f->messages[i], MESSAGE_BYTES };
-                f->headers[i].msg_hdr = (struct msghdr){
-                        .msg_iov = &f->parts[i], .msg_iovlen = 1,
-                        .msg_name = &f->senders[i], .msg_namelen = sizeof(f->senders[i]),
-                };
+                f->headers[i].msg_hdr = (struct msghdr){ .msg_iov = &f->parts[i], .msg_iovlen = 1 };
         }
         r = feed_writer_init(&f->writer, mailbox, shared);
         if (r == 0)

@@ -61,7 +61,7 @@ static void ask_zombie(struct processes *s, struct process *p) {
 }
 
 void process_end(struct processes *s, struct process *p, uint64_t realtime_usec) {
-        list_remove(&p->history); /* of the zombies */
+        list_remove(&p->order); /* of the zombies */
         p->n_tries = 0;
         s->n_displaced -= p->is_displaced;
         p->is_displaced = false;
@@ -71,6 +71,7 @@ void process_end(struct processes *s, struct process *p, uint64_t realtime_usec)
         p->exit_usec = realtime_usec;
         process_retire(s, p);
         tell_exit(s, p);
+        process_put_away(s, p);
 }
 
 /* Its pidfd says that it has ended. How, a record will tell that is just coming. */
@@ -79,7 +80,7 @@ static void await_record(struct processes *s, struct process *p) {
                 return;
         p->n_tries = 1;
         p->exit_usec = realtime_nsec() / NSEC_PER_USEC;
-        list_append(&s->zombies, &p->history);
+        list_append(&s->zombies, &p->order);
         (void)processes_mark(s);
 }
 
@@ -89,7 +90,7 @@ static void on_zombie_timer(struct mux_timer *timer) {
 
 void process_on_mark(struct processes *s) {
         list_for_each(entry, &s->zombies) {
-                struct process *p = list_entry(entry, struct process, history);
+                struct process *p = list_entry(entry, struct process, order);
 
                 /* Of several threads the last one's record counts: what is known may be another's. */
                 if ((p->knows_status && (p->is_certain || p->n_tries > 1)) || ++p->n_tries > ZOMBIE_TRIES_MAX) {
@@ -98,7 +99,7 @@ void process_on_mark(struct processes *s) {
                         process_end(s, p, p->exit_usec);
                 }
         }
-        history_trim(s);
+        ended_trim(s);
         if (!list_empty(&s->zombies) && s->zombie_timer.heap_index == 0)
                 (void)mux_timer_set(s->mux, &s->zombie_timer, monotonic_nsec() + ZOMBIE_RETRY_USEC * NSEC_PER_USEC,
                                     on_zombie_timer);
@@ -107,8 +108,10 @@ void process_on_mark(struct processes *s) {
 void process_on_pidfd(struct processes *s, struct process *p, uint32_t events) {
         if (p->state == PROCESS_RUNS)
                 await_record(s, p);
-        else if (p->state == PROCESS_ENDED && events & (EPOLLHUP | EPOLLERR))
+        else if (p->state == PROCESS_ENDED && events & (EPOLLHUP | EPOLLERR)) {
                 tell_reap(s, p);
+                process_put_away(s, p);
+        }
 }
 
 /* ---- records ------------------------------------------------------------------------------------------------------------ */
@@ -319,9 +322,9 @@ static bool is_alive(pid_t pid) {
 
 /* The record may be the end of the older one of that number, whose end was told without: then nothing is to be done. */
 static bool is_of_displaced(struct processes *s, const struct process *p, const struct record *r) {
-        struct process *older = s->feed_class->knows_maker ? NULL : process_find_ended(s, r->pid);
+        struct process *older = s->feed_class->knows_maker ? NULL : process_find_unrecorded(s, r->pid);
 
-        if (!older || !older->was_displaced || older->had_record)
+        if (!older)
                 return false;
         if (is_alive(r->pid) || (r->parent > 0 && r->parent == older->parent_pid && r->parent != p->parent_pid)) {
                 older->had_record = true;

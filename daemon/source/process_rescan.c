@@ -215,7 +215,7 @@ static void compare(struct processes *s, struct rescan *r) {
                 if (p->state == PROCESS_RUNS && was_there(s, r, p) && p->n_tries == 0)
                         end_unseen(s, p);
         }
-        history_trim(s);
+        ended_trim(s);
 }
 
 /* Descendants whose forks were lost, whoever their parents are by now. */

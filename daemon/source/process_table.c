@@ -3,7 +3,6 @@
 /* Processes, what they are like, and those that have ended. */
 
 #include <errno.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -12,112 +11,12 @@
 #include "processes.h"
 
 enum {
-        HISTORY_MIN = 1024, /* processes that have ended */
-        HISTORY_MAX = 32 * 1024,
-        HISTORY_SEC = 10, /* then there are no more than HISTORY_MIN */
+        ENDED_MAX = 32 * 1024, /* that are waited for */
+        HISTORY_SEC = 10,
         FAMILY_MAX = 64,    /* children that are looked at to say what another one is like */
 };
 
-/* ---- profiles ------------------------------------------------------------------------------------------------ */
-
-struct profile *profile_ref(struct profile *profile) {
-        if (profile)
-                profile->refs++;
-        return profile;
-}
-
-struct profile *profile_unref(struct profile *profile) {
-        if (!profile || --profile->refs > 0)
-                return NULL;
-        free(profile->exe);
-        free(profile->cgroup);
-        free(profile);
-        return NULL;
-}
-
-static bool equal_texts(const char *a, const char *b) {
-        return a == b || (a && b && strcmp(a, b) == 0);
-}
-
-static bool equal_ids(const struct profile *a, const struct profile *b) {
-        return a->knows_ids == b->knows_ids && (!a->knows_ids || memcmp(&a->ids, &b->ids, sizeof(a->ids)) == 0);
-}
-
-static bool equal_comms(const struct profile *a, const struct profile *b) {
-        return a->knows_comm == b->knows_comm && (!a->knows_comm || strcmp(a->comm, b->comm) == 0);
-}
-
-bool profile_equal(const struct profile *a, const struct profile *b) {
-        return a == b || (equal_ids(a, b) && equal_comms(a, b) && equal_texts(a->exe, b->exe) &&
-                          equal_texts(a->cgroup, b->cgroup));
-}
-
-static struct profile *profile_new(void) {
-        struct profile *p = calloc(1, sizeof(*p));
-
-        if (p)
-                p->refs = 1;
-        return p;
-}
-
-struct profile *profile_copy(const struct profile *profile) {
-        struct profile *p = malloc(sizeof(*p));
-
-        if (!p)
-                return NULL;
-        *p = *profile;
-        p->refs = 1;
-        p->exe = profile->exe ? strdup(profile->exe) : NULL;
-        p->cgroup = profile->cgroup ? strdup(profile->cgroup) : NULL;
-        return p;
-}
-
-struct profile *profile_read(pid_t pid) {
-        struct profile *p = profile_new();
-        char path[PATH_MAX];
-
-        if (!p)
-                return NULL;
-        p->knows_ids = process_read_ids(pid, &p->ids) == 0;
-        p->knows_comm = process_read_comm(pid, p->comm) == 0;
-        if (process_read_exe(pid, path, sizeof(path)) == 0)
-                p->exe = strdup(path);
-        if (process_read_cgroup(pid, path, sizeof(path)) == 0)
-                p->cgroup = strdup(path);
-        return p;
-}
-
-void profile_complete(struct profile *profile, struct profile *read) {
-        if (!profile->knows_ids) {
-                profile->knows_ids = read->knows_ids;
-                profile->ids = read->ids;
-        }
-        if (!profile->knows_comm) {
-                profile->knows_comm = read->knows_comm;
-                memcpy(profile->comm, read->comm, sizeof(profile->comm));
-        }
-        if (!profile->exe)
-                profile->exe = take_pointer(&read->exe);
-        if (!profile->cgroup)
-                profile->cgroup = take_pointer(&read->cgroup);
-}
-
 /* ---- families -------------------------------------------------------------------------------------------------- */
-
-static void forget_unlike(struct profile *profile, const struct profile *other) {
-        if (!equal_ids(profile, other))
-                profile->knows_ids = false;
-        if (!equal_comms(profile, other))
-                profile->knows_comm = false;
-        if (!equal_texts(profile->exe, other->exe)) {
-                free(profile->exe);
-                profile->exe = NULL;
-        }
-        if (!equal_texts(profile->cgroup, other->cgroup)) {
-                free(profile->cgroup);
-                profile->cgroup = NULL;
-        }
-}
 
 struct profile *process_heritage(const struct process *parent, bool is_maker) {
         struct profile *profile;
@@ -132,7 +31,7 @@ struct profile *process_heritage(const struct process *parent, bool is_maker) {
         if (!profile)
                 return NULL;
         list_for_each(entry, &parent->children)
-                forget_unlike(profile, list_entry(entry, struct process, of_parent)->profile);
+                profile_forget_unlike(profile, list_entry(entry, struct process, of_parent)->profile);
         return profile;
 }
 
@@ -203,10 +102,10 @@ struct process *process_find(const struct processes *s, pid_t pid) {
         return NULL;
 }
 
-struct process *process_find_ended(const struct processes *s, pid_t pid) {
+static struct process *find_ended_whole(const struct processes *s, pid_t pid) {
         struct process *last = NULL;
 
-        if (s->table.n_nodes == 0)
+        if (s->n_ended == 0)
                 return NULL;
         for (struct hash_node *n = hash_first(&s->table, hash_u64((uint64_t)pid)); n; n = hash_next(n)) {
                 struct process *p = container_of(n, struct process, node);
@@ -215,6 +114,49 @@ struct process *process_find_ended(const struct processes *s, pid_t pid) {
                         last = p;
         }
         return last;
+}
+
+static bool may_get_record(const struct process *p) {
+        return p->was_displaced && !p->had_record;
+}
+
+struct process *process_find_unrecorded(const struct processes *s, pid_t pid) {
+        struct process *p = find_ended_whole(s, pid);
+
+        return p && may_get_record(p) ? p : NULL;
+}
+
+static struct process *take_from_history(struct processes *s, pid_t pid, uint64_t exit_usec) {
+        struct past past;
+        struct process *p;
+
+        if (!history_take(&s->history, pid, exit_usec, &past))
+                return NULL;
+        p = process_make(s, pid, NULL, past.profile);
+        if (!p)
+                return NULL;
+        p->state = past.is_reaped ? PROCESS_REAPED : PROCESS_ENDED;
+        p->parent_pid = past.parent_pid;
+        p->forked_nsec = past.forked_nsec;
+        p->ended_nsec = past.ended_nsec;
+        p->exit_usec = past.exit_usec;
+        p->reap_usec = past.reap_usec;
+        p->start_time = past.start_time;
+        p->had_record = past.had_record;
+        p->knows_status = past.knows_status;
+        p->status = past.status;
+        p->knows_usage = past.knows_usage;
+        p->cpu_usec = past.cpu_usec;
+        p->peak_bytes = past.peak_bytes;
+        list_append(&s->ended, &p->order);
+        s->n_ended++;
+        return p;
+}
+
+struct process *process_find_ended(struct processes *s, pid_t pid) {
+        struct process *whole = find_ended_whole(s, pid), *p = take_from_history(s, pid, whole ? whole->exit_usec : 0);
+
+        return p ? p : whole;
 }
 
 struct process *process_make(struct processes *s, pid_t pid, struct process *parent, struct profile *profile) {
@@ -229,7 +171,7 @@ struct process *process_make(struct processes *s, pid_t pid, struct process *par
         p->pidfd = -1;
         p->profile = profile;
         p->is_certain = true;
-        list_init(&p->history);
+        list_init(&p->order);
         list_init(&p->interests);
         list_init(&p->children);
         list_init(&p->of_parent);
@@ -245,8 +187,8 @@ void process_free(struct processes *s, struct process *p) {
         leave_children(p);
         process_close_pidfd(s, p);
         s->n_displaced -= p->is_displaced;
-        s->n_history -= p->state != PROCESS_RUNS;
-        list_remove(&p->history);
+        s->n_ended -= p->state != PROCESS_RUNS;
+        list_remove(&p->order);
         hash_remove(&s->table, &p->node);
         profile_unref(p->profile);
         profile_unref(p->before_read);
@@ -257,23 +199,40 @@ void process_retire(struct processes *s, struct process *p) {
         leave_family(p);
         leave_children(p);
         p->state = PROCESS_ENDED;
-        list_append(&s->history, &p->history);
-        s->n_history++;
+        list_append(&s->ended, &p->order);
+        s->n_ended++;
 }
 
-void history_trim(struct processes *s) {
+void process_put_away(struct processes *s, struct process *p) {
+        struct past past;
+
+        if (p->state == PROCESS_RUNS || p->pidfd >= 0 || !list_empty(&p->interests) || may_get_record(p))
+                return;
+        past = (struct past){
+                .profile = profile_ref(p->profile), .pid = p->pid, .parent_pid = p->parent_pid,
+                .is_reaped = p->state == PROCESS_REAPED,
+                .forked_nsec = p->forked_nsec, .ended_nsec = p->ended_nsec,
+                .exit_usec = p->exit_usec, .reap_usec = p->reap_usec, .start_time = p->start_time,
+                .had_record = p->had_record, .knows_status = p->knows_status, .status = p->status,
+                .knows_usage = p->knows_usage, .cpu_usec = p->cpu_usec, .peak_bytes = p->peak_bytes,
+        };
+        process_free(s, p);
+        history_put(&s->history, &past);
+}
+
+void ended_trim(struct processes *s) {
         uint64_t old = realtime_nsec() / NSEC_PER_USEC - HISTORY_SEC * USEC_PER_SEC;
 
-        for (struct list *entry = s->history.next, *next; entry != &s->history && s->n_history > HISTORY_MIN;
-             entry = next) {
-                struct process *p = list_entry(entry, struct process, history);
+        for (struct list *entry = s->ended.next, *next; entry != &s->ended; entry = next) {
+                struct process *p = list_entry(entry, struct process, order);
 
-                if (s->n_history <= HISTORY_MAX && p->exit_usec > old)
+                if (s->n_ended <= ENDED_MAX && p->exit_usec > old)
                         break;
                 next = entry->next;
                 if (list_empty(&p->interests))
                         process_free(s, p);
         }
+        history_forget(&s->history, old);
 }
 
 /* ---- pidfds ------------------------------------------------------------------------------------------------------- */

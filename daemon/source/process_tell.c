@@ -243,11 +243,18 @@ static bool check_sight(struct processes *s, struct interest *i) {
         return true;
 }
 
+static bool is_wanted_by_match(const struct processes *s, uint64_t note) {
+        list_for_each(entry, &s->by_match)
+                if (list_entry(entry, struct proc_watch, link)->subscription->notes & note)
+                        return true;
+        return false;
+}
+
 void tell_change(struct processes *s, struct process *p, uint64_t note, struct profile *before, int64_t data) {
         struct event_process process;
         struct report report = REPORT_INIT;
 
-        if (list_empty(&p->interests) && list_empty(&s->by_match))
+        if (list_empty(&p->interests) && !is_wanted_by_match(s, note))
                 return;
         describe(p, &process);
         report.notes = note;
@@ -342,10 +349,7 @@ bool is_reap_wanted(const struct processes *s, const struct process *p) {
         list_for_each(entry, &p->interests)
                 if (list_entry(entry, struct interest, of_process)->watch->subscription->notes & KEV_NOTE_REAP)
                         return true;
-        list_for_each(entry, &s->by_match)
-                if (list_entry(entry, struct proc_watch, link)->subscription->notes & KEV_NOTE_REAP)
-                        return true;
-        return false;
+        return is_wanted_by_match(s, KEV_NOTE_REAP);
 }
 
 /* What has that number and has not ended is another process: this one was reaped. Or its end was told early. */

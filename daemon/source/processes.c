@@ -56,7 +56,7 @@ static void take_chunks(struct processes *s) {
                 for (size_t i = 0; i < chunk->n; i++)
                         process_on_record(s, chunk, &chunk->records[i]);
                 chunk_free(chunk, &s->shared);
-                history_trim(s);
+                ended_trim(s);
         }
         mux_defer(s->mux, &s->go_on);
 }
@@ -174,6 +174,7 @@ static void stop_feed(struct processes *s) {
         mux_deferred_cancel(&s->go_on);
         hash_for_each(node, &s->table)
                 process_free(s, container_of(node, struct process, node));
+        history_free(&s->history);
         s->state = FEED_CLOSED;
         s->has_lost = false;
         s->n_forks_lost = s->n_forks_found = s->n_lost_told = 0;
@@ -549,7 +550,7 @@ static int processes_open(struct source_context *context, struct source **ret_so
         s->mux = context->mux;
         s->zombie_timer = s->undecided_timer = s->idle_timer = s->rescan_timer = MUX_TIMER_INIT;
         list_init(&s->pending);
-        list_init(&s->history);
+        list_init(&s->ended);
         list_init(&s->by_match);
         list_init(&s->trackers);
         list_init(&s->all);

@@ -6,7 +6,9 @@
  * that did so a while ago.
  *
  *   processes.c        the source: watches, and the feed's records as they come
- *   process_table.c    processes, what they are (struct profile), and the history
+ *   process_profile.c  what they are like
+ *   process_table.c    those that run, and those that have ended and are waited for
+ *   process_history.c  the others that have ended
  *   process_tell.c     who is to be told, and telling it
  *   process_change.c   what a record does to the table
  *   process_rescan.c   all that /proc has: at the start, and after a loss
@@ -26,17 +28,10 @@
 #include "feed.h"
 #include "glob.h"
 #include "hash.h"
+#include "process_history.h"
+#include "process_profile.h"
 #include "process_subject.h"
 #include "source.h"
-
-/* What processes are like; shared by those that are alike, and never changed. */
-struct profile {
-        unsigned refs;
-        bool knows_ids, knows_comm;
-        struct process_ids ids;
-        char comm[16];
-        char *exe, *cgroup; /* NULL where not known */
-};
 
 enum process_state {
         PROCESS_RUNS,
@@ -46,7 +41,7 @@ enum process_state {
 
 struct process {
         struct hash_node node; /* by pid */
-        struct list history;   /* PROCESS_ENDED and later, the oldest first; or in processes->zombies */
+        struct list order;     /* in processes->ended, the oldest first; or in processes->zombies */
         struct list interests;
         struct process *parent; /* that runs; NULL: none is known */
         struct list children, of_parent; /* of those that run */
@@ -153,8 +148,9 @@ struct processes {
         size_t n_interests;
 
         struct hash table;
-        struct list history;
-        size_t n_history;
+        struct list ended; /* that are waited for: to be reaped, or for a record */
+        size_t n_ended;
+        struct history history; /* all the others that have ended */
         struct list by_match, trackers, all;
         struct mux_timer undecided_timer;
 
@@ -180,30 +176,24 @@ struct processes {
 
 /* ---- process_table.c ------------------------------------------------------------------------------------------- */
 
-struct profile *profile_ref(struct profile *profile);
-struct profile *profile_unref(struct profile *profile);
-bool profile_equal(const struct profile *a, const struct profile *b);
-/* A copy, or NULL. */
-struct profile *profile_copy(const struct profile *profile);
-/* Fills in what isn't known. */
-void profile_complete(struct profile *profile, struct profile *read);
-/* What /proc says of a process now. NULL: no memory. */
-struct profile *profile_read(pid_t pid);
-
 /* The one that runs; NULL: none is known. */
 struct process *process_find(const struct processes *s, pid_t pid);
-/* The one that ended last. */
-struct process *process_find_ended(const struct processes *s, pid_t pid);
+/* The one that ended last. From the history it comes back for a while. */
+struct process *process_find_ended(struct processes *s, pid_t pid);
+/* Whether the record of its end may be still to come. */
+struct process *process_find_unrecorded(const struct processes *s, pid_t pid);
 /* NULL: no memory. Takes the profile over; `parent` may be NULL. */
 struct process *process_make(struct processes *s, pid_t pid, struct process *parent, struct profile *profile);
 /* What a child of it is like, as far as that is certain: is it known that the parent made it? */
 struct profile *process_heritage(const struct process *parent, bool is_maker);
 /* Takes the profile over. */
 void process_set_profile(struct process *p, struct profile *profile);
-/* It runs no more: into the history. */
+/* It runs no more. */
 void process_retire(struct processes *s, struct process *p);
-/* Those that nobody follows are forgotten in time. */
-void history_trim(struct processes *s);
+/* One that has ended, once that was told: into the history, if nothing more is to come. It may be freed. */
+void process_put_away(struct processes *s, struct process *p);
+/* What nobody follows is forgotten in time. */
+void ended_trim(struct processes *s);
 void process_free(struct processes *s, struct process *p);
 int process_open_pidfd(struct processes *s, struct process *p);
 void process_close_pidfd(struct processes *s, struct process *p);
