@@ -5,6 +5,7 @@
  * polkit's place stands a process of the test's, which answers as it is told.
  */
 
+#include <grp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -183,7 +184,7 @@ static void expect_sees(int fd, bool sees) {
                 ck_assert_int_eq(seen_by_pid, sees);
                 break;
         }
-        change(fd, "", "'remove':[1]");
+        change(fd, "", sees ? "'remove':[1,2]" : "'remove':[1]");
         maker_stop(&own);
 }
 
@@ -249,9 +250,21 @@ START_TEST(test_no_polkit) {
 }
 END_TEST
 
+static bool is_alone(void *fd) {
+        struct json_object *status = client_call(*(const int *)fd, "org.kevd.manager.GetStatus", NULL);
+        int64_t n = json_object_get_int64(json_at(status, "/parameters/connections"));
+
+        json_object_put(status);
+        return n == 1;
+}
+
 START_TEST(test_no_connection) {
+        int root = client_connect(t.daemon->socket);
+
         authority->answer = ANSWER_YES;
         (void)close(t.fd);
+        ck_assert(wait_until(is_alone, &root, HARNESS_REPLY_MSEC));
+        (void)close(root);
         ck_assert_str_eq(ask(false), NO_CONNECTION);
         t.fd = client_connect_as(t.daemon->socket, NOBODY);
         expect_sees(t.fd, false);
@@ -292,6 +305,83 @@ START_TEST(test_unanswered) {
         authority->answer = ANSWER_NO;
         for (unsigned i = 0; i < room + 1; i++)
                 ck_assert_str_eq(ask(false), SD_BUS_ERROR_ACCESS_DENIED);
+}
+END_TEST
+
+/* ---- what is seen ---------------------------------------------------------------------------------------------- */
+
+static int run_half(int code) {
+        wait_go();
+        return setresuid(NOBODY, 0, 0) == 0 ? code : 99; /* as a set-user-ID program has it */
+}
+
+struct seen {
+        pid_t pid;
+        unsigned n[3]; /* by watch */
+        bool exe;
+};
+
+static void note_seen(struct json_object *event, void *userdata) {
+        struct seen *seen = userdata;
+        int64_t id = json_object_get_int64(json_at(event, "/id"));
+
+        if (pid_of(event) != seen->pid || !is_note(event, "exit"))
+                return;
+        ck_assert_int_lt(id, (int64_t)ARRAY_SIZE(seen->n));
+        seen->n[id]++;
+        seen->exe |= json_at(event, "/process/exe") != NULL;
+}
+
+/* An observer is told of a process that isn't his own, but not what program it runs, nor whether it is one that he
+ * asks for. */
+static void expect_program(int fd, struct maker *maker, run_fn *run, bool knows) {
+        struct seen seen = { .pid = maker_fork(maker, run, 3) };
+
+        (void)take_events(fd, 0, note_seen, &seen); /* it is known by then */
+        go(maker, 1);
+        ck_assert_int_eq(maker_reap(maker, seen.pid), 3 << 8);
+        for (int64_t end = now_msec() + HARNESS_REPLY_MSEC; seen.n[1] == 0 && now_msec() < end;)
+                (void)take_events(fd, 50, note_seen, &seen);
+        while (take_events(fd, 0, note_seen, &seen) > 0)
+                ;
+        ck_assert_uint_eq(seen.n[1], 1);
+        ck_assert_uint_eq(seen.n[2], knows);
+        ck_assert_int_eq(seen.exe, knows);
+}
+
+static void expect_programs(int fd) {
+        struct maker own = maker_start(NOBODY);
+
+        watch(fd, "", "'id':1,'match':{},'notes':['exit']");
+        watch(fd, "", "'id':2,'match':{'exe':'test-observe'},'notes':['exit']");
+        expect_program(fd, &own, run_exit, true);
+        expect_program(fd, &t.other, run_exit, false);
+        expect_program(fd, &t.other, run_half, false);
+        maker_stop(&own);
+}
+
+START_TEST(test_programs) {
+        authority->answer = ANSWER_YES;
+        ck_assert_str_eq(ask(false), "");
+        expect_programs(t.fd);
+}
+END_TEST
+
+/* The administrator's group is let see the same. */
+START_TEST(test_group) {
+        const gid_t group = 64777;
+        struct daemon *daemon = start_following("--process-observers=64777");
+        int member, other = client_connect_as(daemon->socket, NOBODY);
+
+        assert_system(setgroups(1, &group) == 0, "setgroups");
+        member = client_connect_as(daemon->socket, NOBODY);
+        assert_system(setgroups(0, NULL) == 0, "setgroups");
+        expect_sees(other, false);
+        expect_sees(member, true);
+        expect_programs(member);
+        (void)close(member);
+        (void)close(other);
+        daemon_stop(daemon);
 }
 END_TEST
 
@@ -376,6 +466,8 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_no_polkit);
         tcase_add_test(c, test_no_connection);
         tcase_add_test(c, test_unanswered);
+        tcase_add_test(c, test_programs);
+        tcase_add_test(c, test_group);
         tcase_add_test(c, test_program);
         return harness_main(argc, argv);
 }

@@ -36,19 +36,23 @@ static void read_exe(struct who *who, int directory) {
         who->process.exe = who->exe;
 }
 
-/* proc_pid_status(5): "Uid:", and the second number is the effective one. */
+/* proc_pid_status(5): "Uid:", and real, effective, saved. Where these are not one, /proc tells the program to root
+ * alone, and here nobody is told. */
 static void read_uid(struct who *who, int directory) {
         int fd _cleanup_(closep) = openat(directory, "status", O_RDONLY | O_CLOEXEC);
         char text[2048], *line;
         ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
-        unsigned uid;
+        unsigned real, uid, saved;
 
         if (n <= 0)
                 return;
         text[n] = 0;
         line = strstr(text, "\nUid:");
-        if (line && sscanf(line, "\nUid: %*u %u", &uid) == 1)
-                who->process.uid = uid;
+        if (!line || sscanf(line, "\nUid: %u %u %u", &real, &uid, &saved) != 3)
+                return;
+        who->process.uid = uid;
+        if (real != uid || saved != uid)
+                who->process.exe = NULL;
 }
 
 const struct event_process *who_is(struct group *g, pid_t pid) {

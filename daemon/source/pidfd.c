@@ -81,12 +81,7 @@ static void fill_report(const struct process *p, bool reap, struct event_process
         if (!p->status_known)
                 return;
         report->data = p->status;
-        if ((p->status & 0x7f) == 0)
-                process->exit_code = p->status >> 8 & 0xff;
-        else {
-                process->signal = p->status & 0x7f;
-                process->core_dumped = p->status & 0x80;
-        }
+        process_describe_status(process, p->status);
 }
 
 static void tell_all(struct pidfd_source *s, struct process *p, bool reap) {

@@ -11,6 +11,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "event.h"
 #include "macro.h"
 
 /* With a NUL behind it. */
@@ -71,6 +72,15 @@ bool process_may_see_status(pid_t pid) {
 
         (void)snprintf(path, sizeof(path), "/proc/%d/ns/pid", pid);
         return readlink(path, &target, 1) == 1;
+}
+
+void process_describe_status(struct event_process *process, int status) {
+        if ((status & 0x7f) == 0)
+                process->exit_code = status >> 8 & 0xff;
+        else {
+                process->signal = status & 0x7f;
+                process->core_dumped = status & 0x80;
+        }
 }
 
 int process_read_ids(pid_t pid, struct process_ids *ret) {

@@ -31,6 +31,11 @@ int process_read_stat(pid_t pid, struct process_stat *ret);
  * /proc/PID/ns. */
 bool process_may_see_status(pid_t pid);
 
+struct event_process; /* proto's */
+
+/* The members that a status as of wait(2) stands for. */
+void process_describe_status(struct event_process *process, int status);
+
 /* Real, effective, saved. */
 struct process_ids {
         uid_t real, effective, saved;

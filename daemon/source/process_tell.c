@@ -84,8 +84,22 @@ static enum verdict match_uid(const struct process_predicate *m, const struct pr
         return (int64_t)profile->ids.real == m->uid ? VERDICT_YES : VERDICT_NO;
 }
 
+/* Its program: what may not be told is not to be found out by asking, either. */
+static enum verdict match_exe(const struct proc_watch *w, const struct profile *profile) {
+        const struct process_predicate *m = &w->predicate;
+
+        if (!m->exe)
+                return VERDICT_YES;
+        if (w->asker->uid != 0 && !profile->knows_ids)
+                return VERDICT_UNDECIDED;
+        if (w->asker->uid != 0 && !process_ids_are(&profile->ids, w->asker->uid))
+                return VERDICT_NO;
+        return match_text(m->exe, m->exe_has_slash, profile->exe);
+}
+
 /* What costs least comes first. */
-static enum verdict judge(const struct process_predicate *m, const struct profile *profile) {
+static enum verdict judge(const struct proc_watch *w, const struct profile *profile) {
+        const struct process_predicate *m = &w->predicate;
         enum verdict v = match_uid(m, profile);
 
         if (v != VERDICT_NO)
@@ -93,7 +107,7 @@ static enum verdict judge(const struct process_predicate *m, const struct profil
         if (v != VERDICT_NO)
                 v = both(v, match_text(m->cgroup, m->cgroup_has_slash, profile->cgroup));
         if (v != VERDICT_NO)
-                v = both(v, match_text(m->exe, m->exe_has_slash, profile->exe));
+                v = both(v, match_exe(w, profile));
         return v;
 }
 
@@ -102,7 +116,7 @@ static enum verdict judge_process(struct proc_watch *w, struct profile *profile)
         if (w->judged != profile) {
                 profile_unref(w->judged);
                 w->judged = profile_ref(profile);
-                w->verdict = judge(&w->predicate, profile);
+                w->verdict = judge(w, profile);
         }
         return w->verdict;
 }
@@ -113,9 +127,11 @@ static int64_t known_or_absent(int64_t value) {
         return value > 0 ? value : ABSENT;
 }
 
-static void describe(const struct process *p, struct event_process *ret) {
+static void describe(const struct process *p, struct event_process *ret, struct report *report) {
         const struct profile *profile = p->profile;
 
+        report->process = ret;
+        report->has_other_ids = !profile->knows_ids || !process_ids_are(&profile->ids, profile->ids.real);
         *ret = (struct event_process){
                 .pid = p->pid,
                 .parent = known_or_absent(p->parent_pid),
@@ -130,7 +146,13 @@ static void describe(const struct process *p, struct event_process *ret) {
         };
 }
 
-static void describe_end(const struct process *p, struct event_process *process, struct report *report) {
+/* How it ended, with what it was; both live as long as the report. */
+static void describe_end(const struct process *p, uint64_t note, uint64_t realtime_usec, struct event_process *process,
+                         struct report *report) {
+        *report = REPORT_INIT;
+        describe(p, process, report);
+        report->notes = note;
+        report->realtime_usec = realtime_usec;
         if (p->knows_usage) {
                 process->cpu_usec = (int64_t)p->cpu_usec;
                 process->peak_bytes = (int64_t)p->peak_bytes;
@@ -138,12 +160,7 @@ static void describe_end(const struct process *p, struct event_process *process,
         if (!p->knows_status)
                 return;
         report->data = p->status;
-        if ((p->status & 0x7f) == 0)
-                process->exit_code = p->status >> 8 & 0xff;
-        else {
-                process->signal = p->status & 0x7f;
-                process->core_dumped = p->status & 0x80;
-        }
+        process_describe_status(process, p->status);
 }
 
 static uint64_t now_usec(void) {
@@ -179,10 +196,9 @@ static void tell_child_to(struct processes *s, struct interest *i) {
         if (!i->is_child || i->was_told || !interest_may_see(i))
                 return;
         i->was_told = true;
-        describe(p, &process);
+        describe(p, &process, &report);
         report.notes = KEV_NOTE_CHILD;
         report.data = process.parent;
-        report.process = &process;
         report.realtime_usec = now_usec();
         tell(s, i->watch, &report, 0);
         report_done(&report);
@@ -256,10 +272,9 @@ void tell_change(struct processes *s, struct process *p, uint64_t note, struct p
 
         if (list_empty(&p->interests) && !is_wanted_by_match(s, note))
                 return;
-        describe(p, &process);
+        describe(p, &process, &report);
         report.notes = note;
         report.data = data;
-        report.process = &process;
         report.realtime_usec = now_usec();
         list_for_each(entry, &p->interests) {
                 struct interest *i = list_entry(entry, struct interest, of_process);
@@ -360,7 +375,7 @@ static bool is_zombie(struct processes *s, struct process *p) {
 
 void tell_exit(struct processes *s, struct process *p) {
         struct event_process process;
-        struct report report = REPORT_INIT;
+        struct report report;
         bool reap_wanted;
 
         if (list_empty(&p->interests) && list_empty(&s->by_match)) {
@@ -368,11 +383,7 @@ void tell_exit(struct processes *s, struct process *p) {
                 return;
         }
         reap_wanted = is_reap_wanted(s, p);
-        describe(p, &process);
-        describe_end(p, &process, &report);
-        report.notes = KEV_NOTE_EXIT;
-        report.process = &process;
-        report.realtime_usec = p->exit_usec;
+        describe_end(p, KEV_NOTE_EXIT, p->exit_usec, &process, &report);
         tell_matching(s, p, &report);
         tell_followers(s, p, &report);
         report_done(&report);
@@ -384,16 +395,12 @@ void tell_exit(struct processes *s, struct process *p) {
 
 void tell_reap(struct processes *s, struct process *p) {
         struct event_process process;
-        struct report report = REPORT_INIT;
+        struct report report;
 
         p->state = PROCESS_REAPED;
         p->reap_usec = now_usec();
         process_close_pidfd(s, p);
-        describe(p, &process);
-        describe_end(p, &process, &report);
-        report.notes = KEV_NOTE_REAP;
-        report.process = &process;
-        report.realtime_usec = p->reap_usec;
+        describe_end(p, KEV_NOTE_REAP, p->reap_usec, &process, &report);
         tell_matching(s, p, &report);
         tell_followers(s, p, &report);
         report_done(&report);
@@ -402,24 +409,16 @@ void tell_reap(struct processes *s, struct process *p) {
 void tell_late(struct processes *s, struct proc_watch *w, struct process *p) {
         bool wants_reap = w->subscription->notes & KEV_NOTE_REAP, is_there = wants_reap && is_zombie(s, p);
         struct event_process process;
-        struct report report = REPORT_INIT;
+        struct report report;
 
-        describe(p, &process);
-        describe_end(p, &process, &report);
-        report.notes = KEV_NOTE_EXIT;
-        report.process = &process;
-        report.realtime_usec = p->exit_usec;
+        describe_end(p, KEV_NOTE_EXIT, p->exit_usec, &process, &report);
         if (w->subscription->notes & KEV_NOTE_EXIT)
                 tell(s, w, &report, wants_reap ? 0 : KEV_FLAG_EOF);
         report_done(&report);
         if (!wants_reap || (is_there && interest_make(s, w, p, false))) /* the pidfd will tell */
                 return;
         process_close_pidfd(s, p);
-        report = REPORT_INIT;
-        describe_end(p, &process, &report);
-        report.notes = KEV_NOTE_REAP;
-        report.process = &process;
-        report.realtime_usec = p->reap_usec ? p->reap_usec : now_usec();
+        describe_end(p, KEV_NOTE_REAP, p->reap_usec ? p->reap_usec : now_usec(), &process, &report);
         tell(s, w, &report, KEV_FLAG_EOF);
         report_done(&report);
 }
