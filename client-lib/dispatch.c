@@ -4,9 +4,9 @@
  * Handing out events: to handlers, and one at a time.
  *
  * Reading and running handlers are two steps: the first fills the inbox, the
- * second empties it, as far as it was filled when the step began. Before
- * handlers run, the next Wait is on its way, so that kevd gathers while the
- * program works.
+ * second empties it, as far as it was filled when the step began. When
+ * handlers run, a Wait is in flight, so that events come while the program
+ * works.
  */
 
 #include <errno.h>

@@ -173,10 +173,10 @@ struct daemon *daemon_start_with(const char *const *options) {
         unsigned number = ++n_daemons;
         _cleanup_(freep) char *log_path = format("%s/kevd-%u.log", harness_tempdir(), number);
         _cleanup_(freep) char *notify_path = format("%s/notify-%u", harness_tempdir(), number);
-        _cleanup_(freep) char *listen_option = NULL, *mechanism_option = NULL, *feed_option = NULL;
+        _cleanup_(freep) char *listen_option = NULL, *mechanism_option = NULL, *feed_option = NULL, *mux_option = NULL;
         _cleanup_(freep) char **argv = NULL;
         const char *path = getenv("KEVD"), *mechanism = getenv("KEVD_FILE_MECHANISM");
-        const char *feed = getenv("KEVD_PROCESS_FEED");
+        const char *feed = getenv("KEVD_PROCESS_FEED"), *mux = getenv("KEVD_MUX");
         struct daemon *daemon = calloc(1, sizeof(*daemon));
         pid_t parent = getpid();
         struct sockaddr_un address;
@@ -201,13 +201,15 @@ struct daemon *daemon_start_with(const char *const *options) {
                 need_bpf();
         if (feed)
                 feed_option = format("--process-feed=%s", feed);
-        argv = calloc(n + 7, sizeof(*argv));
+        mux_option = format("--mux=%s", mux ? mux : "epoll"); /* unless the test asks for another */
+        argv = calloc(n + 8, sizeof(*argv));
         ck_assert_ptr_nonnull(argv);
         argv[0] = (char *)path;
         argv[1] = listen_option;
         argv[2] = (char *)"--mode=user";
-        memcpy(&argv[3], options, n * sizeof(*argv));
-        n += 3;
+        argv[3] = mux_option;
+        memcpy(&argv[4], options, n * sizeof(*argv));
+        n += 4;
         if (mechanism)
                 argv[n++] = mechanism_option;
         if (feed)

@@ -222,6 +222,18 @@ START_TEST(files_are_refused) {
 }
 END_TEST
 
+static void raise_fd_limit(size_t n) {
+        struct rlimit limit;
+
+        assert_system(getrlimit(RLIMIT_NOFILE, &limit) == 0, "getrlimit");
+        if (limit.rlim_cur >= n + 64)
+                return;
+        limit.rlim_cur = limit.rlim_max;
+        assert_system(setrlimit(RLIMIT_NOFILE, &limit) == 0, "setrlimit");
+        if (limit.rlim_cur < n + 64)
+                harness_skip("too few descriptors are allowed");
+}
+
 START_TEST(closed_descriptors_are_refused) {
         int fd = make_eventfd(true);
 
@@ -241,6 +253,29 @@ START_TEST(other_refusals_are_those_of_epoll) {
                 ck_assert_int_eq(open_error("/dev/null", O_RDONLY), -EPERM);
         ck_assert_int_eq(open_error("/dev/null", O_PATH), -EBADF);
         ck_assert_int_eq(open_error(harness_tempdir(), O_PATH), -EBADF);
+        close_mux();
+}
+END_TEST
+
+/* What there is no room for is refused, and disturbs none of the others. */
+START_TEST(numbers_beyond_the_room) {
+        struct counted in;
+        struct mux_io io;
+        int fd = make_eventfd(true), far, r;
+
+        open_mux(_i);
+        add_counted(&in, fd, MUX_IN);
+        raise_fd_limit(FD_SETSIZE + 1);
+        far = fcntl(fd, F_DUPFD_CLOEXEC, FD_SETSIZE);
+        assert_system(far >= FD_SETSIZE, "F_DUPFD_CLOEXEC");
+        r = mux_add(mux, &io, far, MUX_IN, NULL);
+        ck_assert_int_eq(r, strcmp(mux_backend_name(mux), "select") == 0 ? -EMFILE : 0);
+        if (r == 0)
+                mux_remove(mux, &io);
+        ck_assert_uint_eq(calls_in_a_turn(&in), 1);
+        mux_remove(mux, &in.io);
+        (void)close(far);
+        (void)close(fd);
         close_mux();
 }
 END_TEST
@@ -351,19 +386,9 @@ static void on_many(struct mux_io *io, unsigned events) {
                 many_fn(io, events);
 }
 
-static void raise_fd_limit(size_t n) {
-        struct rlimit limit;
-
-        assert_system(getrlimit(RLIMIT_NOFILE, &limit) == 0, "getrlimit");
-        if (limit.rlim_cur >= n + 64)
-                return;
-        limit.rlim_cur = limit.rlim_max;
-        assert_system(setrlimit(RLIMIT_NOFILE, &limit) == 0, "setrlimit");
-        if (limit.rlim_cur < n + 64)
-                harness_skip("too few descriptors are allowed");
-}
-
 static void add_many(size_t n, bool ready, mux_io_fn *fn) {
+        if (strcmp(mux_backend_name(mux), "select") == 0 && n > FD_SETSIZE - 64)
+                harness_skip("select has no room for so many descriptors");
         raise_fd_limit(n);
         n_many = n;
         many_fn = fn;
@@ -1663,6 +1688,7 @@ int main(int argc, char *argv[]) {
         tcase_add_loop_test(c, files_are_refused, 0, n);
         tcase_add_loop_test(c, closed_descriptors_are_refused, 0, n);
         tcase_add_loop_test(c, other_refusals_are_those_of_epoll, 0, n);
+        tcase_add_loop_test(c, numbers_beyond_the_room, 0, n);
         tcase_add_loop_test(c, hup_and_err_unasked, 0, n);
         tcase_add_loop_test(c, end_of_a_socket, 0, n);
         tcase_add_loop_test(c, pri, 0, n);

@@ -34,3 +34,5 @@ struct mux_backend {
 
 extern const struct mux_backend mux_backend_epoll;
 extern const struct mux_backend mux_backend_poll;
+extern const struct mux_backend mux_backend_select;
+extern const struct mux_backend mux_backend_devpoll; /* where there is <sys/devpoll.h>: HAVE_DEVPOLL */

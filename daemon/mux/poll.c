@@ -9,11 +9,10 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "backend.h"
 #include "macro.h"
-#include "mux.h"
+#include "pollfd.h"
 
 struct poll_set {
         struct pollfd *fds;
@@ -36,16 +35,6 @@ static void poll_close(void *state) {
         free(s->tokens);
         free(s->places);
         free(s);
-}
-
-static short to_poll(unsigned events) {
-        return (short)((events & MUX_IN ? POLLIN : 0) | (events & MUX_OUT ? POLLOUT : 0) |
-                       (events & MUX_PRI ? POLLPRI : 0));
-}
-
-static unsigned from_poll(short got) {
-        return (got & POLLIN ? MUX_IN : 0u) | (got & POLLOUT ? MUX_OUT : 0u) | (got & POLLPRI ? MUX_PRI : 0u) |
-               (got & (POLLERR | POLLNVAL) ? MUX_ERR : 0u) | (got & POLLHUP ? MUX_HUP : 0u);
 }
 
 static int make_room(struct poll_set *s, size_t fd) {
@@ -77,18 +66,11 @@ static int make_room(struct poll_set *s, size_t fd) {
 }
 
 static int poll_add(void *state, int fd, unsigned events, void *token) {
-        struct pollfd probe = { .fd = fd };
         struct poll_set *s = state;
-        struct stat st;
-        int r;
+        int r = check_descriptor(fd);
 
-        if (fstat(fd, &st) < 0)
-                return -errno;
-        if (poll(&probe, 1, 0) > 0 && (probe.revents & POLLNVAL))
-                return -EBADF;
-        if (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode))
-                return -EPERM; /* poll calls them always ready; epoll refuses them */
-        r = make_room(s, (size_t)fd);
+        if (r == 0)
+                r = make_room(s, (size_t)fd);
         if (r < 0)
                 return r;
         if (s->places[fd] != 0)

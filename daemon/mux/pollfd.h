@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* What the backends share that speak poll(2)'s language. */
+
+#include <errno.h>
+#include <poll.h>
+#include <sys/stat.h>
+
+#include "mux.h"
+
+static inline short to_poll(unsigned events) {
+        return (short)((events & MUX_IN ? POLLIN : 0) | (events & MUX_OUT ? POLLOUT : 0) |
+                       (events & MUX_PRI ? POLLPRI : 0));
+}
+
+static inline unsigned from_poll(short got) {
+        return (got & POLLIN ? MUX_IN : 0u) | (got & POLLOUT ? MUX_OUT : 0u) | (got & POLLPRI ? MUX_PRI : 0u) |
+               (got & (POLLERR | POLLNVAL) ? MUX_ERR : 0u) | (got & POLLHUP ? MUX_HUP : 0u);
+}
+
+/* 0, or the error with which epoll_ctl(2) would refuse it. */
+static inline int check_descriptor(int fd) {
+        struct pollfd probe = { .fd = fd };
+        struct stat st;
+
+        if (fstat(fd, &st) < 0)
+                return -errno;
+        if (poll(&probe, 1, 0) > 0 && (probe.revents & POLLNVAL))
+                return -EBADF;
+        if (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode))
+                return -EPERM; /* always ready, says everybody else */
+        return 0;
+}
