@@ -160,7 +160,7 @@ static void measure_daemon(struct bench *b, struct round *round) {
         struct kev_watch *watch;
         struct usage before, after;
         pthread_t thread;
-        uint64_t forks;
+        uint64_t forks, exits, lost;
 
         daemon_start(b);
         reader.kev = client_open(b);
@@ -171,6 +171,8 @@ static void measure_daemon(struct bench *b, struct round *round) {
         sleep_msec(REST_MSEC);
         before = usage_read(b->daemon);
         forks = count_forks();
+        exits = reader.exits;
+        lost = reader.lost;
         storm_of_processes();
         sleep_msec(REST_MSEC);
         after = usage_read(b->daemon);
@@ -183,7 +185,8 @@ static void measure_daemon(struct bench *b, struct round *round) {
         round->ratio = (double)round->daemon / (double)round->bare;
         printf("the daemon %.0f ms of CPU, a bare reader %.0f ms (%.2f times); %" PRIu64 " exits + %" PRIu64
                " lost of %" PRIu64 " that the kernel counted\n",
-               (double)round->daemon / 1e6, (double)round->bare / 1e6, round->ratio, reader.exits, reader.lost, forks);
+               (double)round->daemon / 1e6, (double)round->bare / 1e6, round->ratio, reader.exits - exits, reader.lost - lost,
+               forks);
 }
 
 static int compare_ratios(const void *a, const void *b) {

@@ -30,6 +30,7 @@ struct event_process {
         int64_t cpu_usec, peak_bytes;           /* the same */
         bool core_dumped;
         const char *comm, *exe, *cgroup; /* NULL where not known */
+        bool has_other_ids; /* not in the JSON: beside `uid`, so that its program is told to root alone */
 };
 
 struct event_link {

@@ -209,6 +209,27 @@ START_TEST(test_killed) {
 }
 END_TEST
 
+/* The same one serves watches that come and go; when there are none for a while it ends. */
+START_TEST(test_stays_for_a_while) {
+        int fd = connect_as(USER);
+        pid_t first = 0;
+
+        for (int i = 0; i < 500; i++) { /* more than a user may have instances of inotify */
+                ck_assert_str_eq(try_watch(fd, at("\"id\":1,\"filter\":\"tree\",\"path\":\"%s\"", root)), "");
+                json_object_put(client_call(fd, "org.kevd.events.Change", "{\"remove\":[1]}"));
+                if (i == 0)
+                        first = deputy();
+        }
+        ck_assert_int_gt(first, 0);
+        ck_assert_int_eq(deputy(), first);
+        ck_assert(wait_until(has_no_deputy, NULL, HARNESS_REPLY_MSEC));
+        ck_assert_str_eq(try_watch(fd, at("\"id\":1,\"filter\":\"tree\",\"path\":\"%s\"", root)), "");
+        make_file(at("%s/file", root));
+        ck_assert_str_eq(next_path(fd), at("%s/file", root));
+        (void)close(fd);
+}
+END_TEST
+
 START_TEST(test_globs) {
         int fd = connect_as(USER);
 
@@ -258,6 +279,7 @@ int main(int argc, char *argv[]) {
         tcase_set_timeout(c, 60);
         tcase_add_test(c, test_stopped);
         tcase_add_test(c, test_killed);
+        tcase_add_test(c, test_stays_for_a_while);
         tcase_add_test(c, test_globs);
         tcase_add_test(c, test_long_list);
         return harness_main(argc, argv);

@@ -1357,6 +1357,8 @@ START_TEST(test_quota_connections) {
 
         if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
                 harness_skip("the limit of descriptors can't be raised");
+        if (getenv("KEVD_MUX") && strcmp(getenv("KEVD_MUX"), "select") == 0)
+                harness_skip("select has no room for so many connections");
         daemon = geteuid() == 0 ? start_for_all() : daemon_start(NULL);
         for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
                 fds[i] = client_connect(daemon->socket);

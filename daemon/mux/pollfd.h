@@ -19,16 +19,15 @@ static inline unsigned from_poll(short got) {
                (got & (POLLERR | POLLNVAL) ? MUX_ERR : 0u) | (got & POLLHUP ? MUX_HUP : 0u);
 }
 
-/* 0, or the error with which epoll_ctl(2) would refuse it. */
+/* 0, or the error with which epoll_ctl(2) would refuse it: a file that is always ready, says poll(2), to be written, too.
+ * /proc/self/mountinfo isn't. */
 static inline int check_descriptor(int fd) {
-        struct pollfd probe = { .fd = fd };
+        struct pollfd probe = { .fd = fd, .events = POLLOUT };
         struct stat st;
 
         if (fstat(fd, &st) < 0)
                 return -errno;
         if (poll(&probe, 1, 0) > 0 && (probe.revents & POLLNVAL))
                 return -EBADF;
-        if (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode))
-                return -EPERM; /* always ready, says everybody else */
-        return 0;
+        return (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)) && probe.revents & POLLOUT ? -EPERM : 0;
 }

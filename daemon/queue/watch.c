@@ -89,10 +89,10 @@ static bool wants_process(const struct watch *watch, const struct report *report
 }
 
 /* /proc would tell it to the process's own user, and to root. */
-static bool may_know_exe(const struct watch *watch, const struct report *report) {
+static bool may_know_exe(const struct watch *watch, const struct event_process *process) {
         uid_t uid = watch->queue->asker->uid;
 
-        return uid == 0 || ((int64_t)uid == report->process->uid && !report->has_other_ids);
+        return uid == 0 || ((int64_t)uid == process->uid && !process->has_other_ids);
 }
 
 /* Whether what was made of the report for the last watch will do for this one. */
@@ -100,7 +100,7 @@ static bool has_process_for(const struct event *event, const struct watch *watch
         if (!wants_process(watch, report))
                 return !event->process;
         return event->process && (!event->process->exe) ==
-                                         (!report->process->exe || !may_know_exe(watch, report));
+                                         (!report->process->exe || !may_know_exe(watch, report->process));
 }
 
 static struct event *make_event(struct watch *watch, const struct report *report, uint64_t notes) {
@@ -119,7 +119,7 @@ static struct event *make_event(struct watch *watch, const struct report *report
 
         if (wants_process(watch, report)) {
                 process = *report->process;
-                if (!may_know_exe(watch, report))
+                if (!may_know_exe(watch, &process))
                         process.exe = NULL;
                 template.process = &process;
         }

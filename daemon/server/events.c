@@ -481,7 +481,7 @@ static void wait(struct connection *c, struct json_object *parameters) {
 static void put_events(struct connection *c, struct buffer *b) {
         size_t start = b->size;
 
-        (void)buffer_reserve(b, MIN(c->queue.n_entries * EVENT_BYTES, (size_t)EVENTS_BYTES_MAX));
+        (void)buffer_reserve(b, MIN(MIN(c->queue.n_entries, (size_t)c->max_events) * EVENT_BYTES, (size_t)EVENTS_BYTES_MAX));
         buffer_put_literal(b, "\"events\":[");
         for (int64_t n = 0; n < c->max_events && queue_has_events(&c->queue); n++) {
                 if (b->size - start > EVENTS_BYTES_MAX)

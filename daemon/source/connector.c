@@ -248,7 +248,7 @@ static void measure(struct feed *f) {
         f->measure_nsec = now + (uint64_t)f->writer.timeout_msec * NSEC_PER_MSEC;
         if (quiet && f->lost_nsec == 0) /* the first look */
                 f->base = counter - f->n_forks;
-        else if (quiet)
+        else if (quiet && counter > f->base + f->n_forks)
                 tell_forks_lost(f, counter - f->base - f->n_forks);
         /* The older count, and all that were told since: no more than these were lost for certain. */
         else if (f->lost_nsec && now - f->lost_nsec > MEASURE_LATEST_MSEC * NSEC_PER_MSEC &&

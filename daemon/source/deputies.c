@@ -26,6 +26,8 @@ enum {
         UNSENT_MAX = 16 * 1024 * 1024, /* bytes of orders to a deputy that takes none */
 };
 
+#define IDLE_NSEC (2 * NSEC_PER_SEC)
+
 struct deputies {
         struct source source;
         struct mux *mux;
@@ -36,6 +38,7 @@ struct deputies {
         struct mux_timer room_timer;
         struct list waiting; /* wards whose reports have found no room yet */
         struct mux_deferred tidy;
+        struct mux_timer idle_timer;
 };
 
 /* One set of credentials. */
@@ -54,6 +57,7 @@ struct deputy {
         int error; /* why, if it said so; positive errno */
         unsigned n_restarts;
         struct list wards;
+        uint64_t idle_nsec; /* since when it has none; 0: it has */
         uint64_t n_barriers, n_past;
         uint64_t registrations, overflows;
 };
@@ -359,6 +363,19 @@ static struct deputy *find_deputy(const struct deputies *all, const struct asker
         return NULL;
 }
 
+/* For one that is needed. `uid`: of that user, or NULL. */
+static bool end_idle(struct deputies *all, const uid_t *uid) {
+        list_for_each(entry, &all->list) {
+                struct deputy *d = list_entry(entry, struct deputy, link);
+
+                if (!list_empty(&d->wards) || (uid && d->uid != *uid))
+                        continue;
+                free_deputy(d);
+                return true;
+        }
+        return false;
+}
+
 static int get_deputy(struct deputies *all, const struct asker *asker, struct deputy **ret) {
         struct deputy *d = find_deputy(all, asker);
         size_t n = 0, n_of_user = 0;
@@ -375,7 +392,9 @@ static int get_deputy(struct deputies *all, const struct asker *asker, struct de
                 n++;
                 n_of_user += list_entry(entry, struct deputy, link)->uid == asker->uid;
         }
-        if (asker->n_groups > HELPER_GROUPS_MAX || n >= DEPUTIES_MAX || n_of_user >= DEPUTIES_OF_USER_MAX)
+        if (asker->n_groups > HELPER_GROUPS_MAX ||
+            (n_of_user >= DEPUTIES_OF_USER_MAX && !end_idle(all, &asker->uid)) ||
+            (n >= DEPUTIES_MAX && n_of_user < DEPUTIES_OF_USER_MAX && !end_idle(all, NULL)))
                 return -EDQUOT;
         d = calloc(1, sizeof(*d));
         if (d && asker->n_groups > 0)
@@ -445,18 +464,37 @@ static void replace(struct deputy *d) {
                 end_ward(w);
 }
 
+static void on_idle_timer(struct mux_timer *timer);
+
+/* One that has nothing to do stays for a while. The kernel is slow to forget what it has held, of which a user has a
+ * few only: with one for each watch that comes and goes there would soon be none. */
 static void on_tidy(struct mux_deferred *deferred) {
         struct deputies *all = container_of(deferred, struct deputies, tidy);
+        uint64_t now = monotonic_nsec(), next = UINT64_MAX;
 
         list_for_each(entry, &all->list) {
                 struct deputy *d = list_entry(entry, struct deputy, link);
 
                 if (d->is_lost)
                         replace(d);
-                if (list_empty(&d->wards))
+                if (!list_empty(&d->wards))
+                        d->idle_nsec = 0;
+                else if (d->idle_nsec == 0)
+                        d->idle_nsec = now;
+                if (d->idle_nsec && (d->has_ended || d->idle_nsec + IDLE_NSEC <= now))
                         free_deputy(d);
+                else if (d->idle_nsec)
+                        next = MIN(next, d->idle_nsec + IDLE_NSEC);
         }
+        if (next != UINT64_MAX)
+                (void)mux_timer_set(all->mux, &all->idle_timer, next, on_idle_timer);
         barriers_check(&all->barriers);
+}
+
+static void on_idle_timer(struct mux_timer *timer) {
+        struct deputies *all = container_of(timer, struct deputies, idle_timer);
+
+        mux_defer(all->mux, &all->tidy);
 }
 
 /* ---- the source ---------------------------------------------------------------------------------------------- */
@@ -602,6 +640,7 @@ static void deputies_close(struct source *source) {
         hash_free(&all->wards);
         barriers_close(&all->barriers);
         mux_timer_clear(all->mux, &all->room_timer);
+        mux_timer_clear(all->mux, &all->idle_timer);
         mux_deferred_cancel(&all->tidy);
         free(all);
 }

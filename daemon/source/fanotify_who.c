@@ -37,7 +37,7 @@ static void read_exe(struct who *who, int directory) {
 }
 
 /* proc_pid_status(5): "Uid:", and real, effective, saved. Where these are not one, /proc tells the program to root
- * alone, and here nobody is told. */
+ * alone. */
 static void read_uid(struct who *who, int directory) {
         int fd _cleanup_(closep) = openat(directory, "status", O_RDONLY | O_CLOEXEC);
         char text[2048], *line;
@@ -51,8 +51,7 @@ static void read_uid(struct who *who, int directory) {
         if (!line || sscanf(line, "\nUid: %u %u %u", &real, &uid, &saved) != 3)
                 return;
         who->process.uid = uid;
-        if (real != uid || saved != uid)
-                who->process.exe = NULL;
+        who->process.has_other_ids = real != uid || saved != uid;
 }
 
 const struct event_process *who_is(struct group *g, pid_t pid) {

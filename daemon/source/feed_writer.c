@@ -234,6 +234,8 @@ static void *thread_main(void *argument) {
 
                         if (r)
                                 r->serial = w->mark_told = mark;
+                        else
+                                (void)usleep(FEED_GATHER_USEC); /* no memory: it is tried again */
                 }
                 end_round(w);
         }

@@ -297,14 +297,10 @@ static struct process *find_displaced(struct processes *s, pid_t pid) {
 }
 
 /* Its end was told without the record, which did not come in time. */
-static bool was_told(struct processes *s, const struct record *r) {
-        struct process *p = process_find_ended(s, r->pid);
-
+static bool is_of_told(struct process *p, const struct record *r) {
         /* Two threads that end together may both be the last. */
-        if (p && p->had_record && r->is_last && r->nsec < p->ended_nsec + TWICE_NSEC)
-                return true;
-        if (!p || p->had_record)
-                return false;
+        if (p->had_record)
+                return r->is_last && r->nsec < p->ended_nsec + TWICE_NSEC;
         p->had_record = true;
         p->ended_nsec = r->nsec;
         if (!p->knows_status) {
@@ -312,6 +308,15 @@ static bool was_told(struct processes *s, const struct record *r) {
                 p->status = r->status;
         }
         return true;
+}
+
+static bool was_told(struct processes *s, const struct record *r) {
+        struct process *p = process_find_ended(s, r->pid);
+        bool told = p && is_of_told(p, r);
+
+        if (p)
+                process_put_away(s, p);
+        return told;
 }
 
 static bool is_alive(pid_t pid) {

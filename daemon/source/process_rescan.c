@@ -129,14 +129,22 @@ static void end_unseen(struct processes *s, struct process *p) {
         process_end(s, p, realtime_nsec() / NSEC_PER_USEC);
 }
 
-static void on_new(struct processes *s, struct rescan *r, struct found *f) {
-        struct process *ended = process_find_ended(s, f->pid), *parent, *p;
+/* Nobody has reaped it, and its end was told: it was there before anything was lost. Or that was told since. */
+static bool has_been_told(struct processes *s, const struct rescan *r, const struct found *f) {
+        struct process *ended = process_find_ended(s, f->pid);
+        bool told = ended && ended->exit_usec >= r->since_usec;
 
-        if (ended && ended->exit_usec >= r->since_usec) /* that was told since */
-                return;
-        /* Nobody has reaped it, and its end was told: it was there before anything was lost. */
-        if (s->state == FEED_READY && has_ended(f) &&
-            (s->lost_nsec == 0 || started_nsec(f) + SAME_NSEC < s->lost_nsec || (ended && is_same(ended, f))))
+        if (s->state == FEED_READY && has_ended(f))
+                told |= s->lost_nsec == 0 || started_nsec(f) + SAME_NSEC < s->lost_nsec || (ended && is_same(ended, f));
+        if (ended)
+                process_put_away(s, ended);
+        return told;
+}
+
+static void on_new(struct processes *s, struct rescan *r, struct found *f) {
+        struct process *parent, *p;
+
+        if (has_been_told(s, r, f))
                 return;
         parent = process_find(s, (pid_t)f->stat.parent);
         p = process_make(s, f->pid, parent, take_pointer(&f->profile));

@@ -11,7 +11,7 @@
 #include "processes.h"
 
 enum {
-        ENDED_MAX = 32 * 1024, /* that are waited for */
+        ENDED_MAX = 32 * 1024, /* beside those that are followed one by one */
         HISTORY_SEC = 10,
         FAMILY_MAX = 64,    /* children that are looked at to say what another one is like */
 };
@@ -220,18 +220,38 @@ void process_put_away(struct processes *s, struct process *p) {
         history_put(&s->history, &past);
 }
 
-void ended_trim(struct processes *s) {
-        uint64_t old = realtime_nsec() / NSEC_PER_USEC - HISTORY_SEC * USEC_PER_SEC;
+/* Somebody wants to know when it is reaped. */
+static bool is_waited_for(const struct process *p) {
+        return p->pidfd >= 0 || !list_empty(&p->interests);
+}
 
-        for (struct list *entry = s->ended.next, *next; entry != &s->ended; entry = next) {
+static void free_beyond_bound(struct processes *s, struct list *list) {
+        list_for_each(entry, list) {
                 struct process *p = list_entry(entry, struct process, order);
 
-                if (s->n_ended <= ENDED_MAX && p->exit_usec > old)
-                        break;
-                next = entry->next;
+                if (s->n_ended <= ENDED_MAX)
+                        return;
                 if (list_empty(&p->interests))
                         process_free(s, p);
         }
+}
+
+void ended_trim(struct processes *s) {
+        uint64_t old = realtime_nsec() / NSEC_PER_USEC - HISTORY_SEC * USEC_PER_SEC;
+
+        while (!list_empty(&s->ended)) {
+                struct process *p = list_entry(s->ended.next, struct process, order);
+
+                if (p->exit_usec > old)
+                        break;
+                list_remove(&p->order);
+                if (is_waited_for(p))
+                        list_append(&s->unreaped, &p->order);
+                else
+                        process_free(s, p);
+        }
+        free_beyond_bound(s, &s->unreaped);
+        free_beyond_bound(s, &s->ended);
         history_forget(&s->history, old);
 }
 

@@ -131,7 +131,6 @@ static void describe(const struct process *p, struct event_process *ret, struct 
         const struct profile *profile = p->profile;
 
         report->process = ret;
-        report->has_other_ids = !profile->knows_ids || !process_ids_are(&profile->ids, profile->ids.real);
         *ret = (struct event_process){
                 .pid = p->pid,
                 .parent = known_or_absent(p->parent_pid),
@@ -143,6 +142,7 @@ static void describe(const struct process *p, struct event_process *ret, struct 
                 .comm = profile->knows_comm ? profile->comm : NULL,
                 .exe = profile->exe,
                 .cgroup = profile->cgroup,
+                .has_other_ids = !profile->knows_ids || !process_ids_are(&profile->ids, profile->ids.real),
         };
 }
 

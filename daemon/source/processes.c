@@ -473,8 +473,11 @@ static void finish(struct processes *s, struct pending *pending) {
         w->pending = NULL;
         free(pending);
         sink->attached(w->subscription, r < 0 ? &refusal : NULL);
-        if (r == 0 && p && p->state != PROCESS_RUNS)
+        if (!p || p->state == PROCESS_RUNS)
+                return;
+        if (r == 0)
                 tell_late(s, w, p);
+        process_put_away(s, p);
 }
 
 static void run_pending(struct processes *s) {
@@ -551,6 +554,7 @@ static int processes_open(struct source_context *context, struct source **ret_so
         s->zombie_timer = s->undecided_timer = s->idle_timer = s->rescan_timer = MUX_TIMER_INIT;
         list_init(&s->pending);
         list_init(&s->ended);
+        list_init(&s->unreaped);
         list_init(&s->by_match);
         list_init(&s->trackers);
         list_init(&s->all);

@@ -41,7 +41,7 @@ enum process_state {
 
 struct process {
         struct hash_node node; /* by pid */
-        struct list order;     /* in processes->ended, the oldest first; or in processes->zombies */
+        struct list order;     /* in processes->ended, the oldest first, ->unreaped, or ->zombies */
         struct list interests;
         struct process *parent; /* that runs; NULL: none is known */
         struct list children, of_parent; /* of those that run */
@@ -149,7 +149,8 @@ struct processes {
 
         struct hash table;
         struct list ended; /* that are waited for: to be reaped, or for a record */
-        size_t n_ended;
+        struct list unreaped; /* the older ones of these */
+        size_t n_ended;       /* in both */
         struct history history; /* all the others that have ended */
         struct list by_match, trackers, all;
         struct mux_timer undecided_timer;
@@ -178,7 +179,7 @@ struct processes {
 
 /* The one that runs; NULL: none is known. */
 struct process *process_find(const struct processes *s, pid_t pid);
-/* The one that ended last. From the history it comes back for a while. */
+/* The one that ended last. From the history it comes back, until it is put away. */
 struct process *process_find_ended(struct processes *s, pid_t pid);
 /* Whether the record of its end may be still to come. */
 struct process *process_find_unrecorded(const struct processes *s, pid_t pid);

@@ -89,7 +89,6 @@ struct report {
         /* Below the watched path. Empty: the path itself. NULL bytes: no path. */
         struct event_path below, from_below;
         const struct event_process *process;
-        bool has_other_ids; /* the process: than the user that it says. Its program is told to root alone */
         const struct event_link *link;
         /* The sink's own: what it made of this report for the last subscription,
          * to be shared by the next. report_done() lets go of it. */
