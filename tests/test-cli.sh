@@ -161,9 +161,9 @@ child_begin() {
         exec 9<>"input-$children"
 }
 
+# What is in the FIFO is there as long as somebody has it open: the child may not have come to that yet.
 child_end() {
         echo "$1" >&9
-        exec 9>&-
 }
 
 # Every line is an Event as the interface has it, of this filter; there are so many.

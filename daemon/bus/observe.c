@@ -31,6 +31,7 @@ struct request {
 
 static struct request *free_request(struct request *r) {
         list_remove(&r->link);
+        r->observe->n_requests--;
         sd_bus_slot_unref(r->question);
         sd_bus_slot_unref(r->gone);
         sd_bus_message_unref(r->call);
@@ -41,6 +42,7 @@ static struct request *free_request(struct request *r) {
 void observe_init(struct observe *observe, struct server *server) {
         observe->server = server;
         list_init(&observe->requests);
+        observe->n_requests = 0;
 }
 
 void observe_close(struct observe *observe) {
@@ -184,13 +186,10 @@ int observe_processes(sd_bus_message *call, void *userdata, sd_bus_error *error)
         sd_bus *bus = sd_bus_message_get_bus(call);
         const char *sender = sd_bus_message_get_sender(call);
         struct request *r;
-        size_t waiting = 0;
         char match[256];
         int n;
 
-        list_for_each(entry, &observe->requests)
-                waiting += entry != NULL;
-        if (waiting >= REQUESTS_MAX)
+        if (observe->n_requests >= REQUESTS_MAX)
                 return sd_bus_error_set(error, SD_BUS_ERROR_LIMITS_EXCEEDED, "too many others wait for an answer");
         r = sender ? calloc(1, sizeof(*r)) : NULL;
         if (!r)
@@ -200,6 +199,7 @@ int observe_processes(sd_bus_message *call, void *userdata, sd_bus_error *error)
         r->uid = UID_UNKNOWN;
         list_init(&r->link);
         list_append(&observe->requests, &r->link);
+        observe->n_requests++;
         (void)snprintf(match, sizeof(match),
                        "type='signal',sender='org.freedesktop.DBus',path='/org/freedesktop/DBus',"
                        "interface='org.freedesktop.DBus',member='NameOwnerChanged',arg0='%s'", sender);

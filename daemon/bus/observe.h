@@ -6,6 +6,8 @@
  * (action org.kevd.observe-processes); then its connections may, for as long as they last.
  */
 
+#include <stddef.h>
+
 #include <systemd/sd-bus.h>
 
 #include "list.h"
@@ -15,6 +17,7 @@ struct server;
 struct observe {
         struct server *server;
         struct list requests; /* that are waiting for others' answers */
+        size_t n_requests;
 };
 
 void observe_init(struct observe *observe, struct server *server);

@@ -28,11 +28,11 @@ struct mux {
 
 static const struct mux_backend *const backends[] = {
         &mux_backend_epoll,
-        &mux_backend_poll,
-        &mux_backend_select,
 #ifdef HAVE_DEVPOLL
         &mux_backend_devpoll,
 #endif
+        &mux_backend_poll,
+        &mux_backend_select,
 };
 
 const struct mux_backend *mux_backend_at(unsigned i) {

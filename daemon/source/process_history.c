@@ -58,7 +58,9 @@ static bool resize(struct history *h, uint32_t capacity) {
 }
 
 void history_put(struct history *h, const struct past *past) {
-        if (h->n == h->capacity && (h->capacity == CAPACITY_MAX || !resize(h, MAX(h->capacity * 2, (uint32_t)CAPACITY_MIN)))) {
+        uint32_t more = MAX(h->capacity * 2, (uint32_t)CAPACITY_MIN);
+
+        if (h->n == h->capacity && (h->capacity == CAPACITY_MAX || !resize(h, more))) {
                 if (h->n == 0) {
                         profile_unref(past->profile);
                         return;

@@ -21,7 +21,7 @@
  * Not every feed knows who made a process: the connector tells whose child it is, and
  * with CLONE_PARENT a sibling has made it. What a process is made to be like - user, name,
  * program - is therefore known only if its parent and all of that's children are
- * alike (process_fork()). What isn't known is asked, or is absent.
+ * alike (process_heritage()). What isn't known is asked, or is absent.
  */
 
 #include "barrier.h"
