@@ -109,13 +109,15 @@ static unsigned ask(int fd, unsigned events) {
         return poll(&p, 1, 0) > 0 ? from_poll(p.revents) : 0;
 }
 
-/* Of one that `answer` shows, or of which select(2) says too little; of all, if one of them was closed (EBADF). */
+/* What select(2) has found, which may be gone with the look: so poll(2) is asked for the rest alone. With EBADF, as one
+ * was closed, it has found nothing. */
 static unsigned find_events(const struct select_set *s, const struct fd_sets *answer, int fd, int error) {
-        unsigned wanted = events_in(&s->wanted, fd);
+        unsigned wanted = events_in(&s->wanted, fd), found;
 
-        if (error == 0 && wanted & MUX_IN && !events_in(answer, fd))
-                return 0;
-        return ask(fd, wanted);
+        if (error != 0)
+                return ask(fd, wanted);
+        found = events_in(answer, fd);
+        return found || !(wanted & MUX_IN) ? found | ask(fd, 0) : 0;
 }
 
 static size_t fill(struct select_set *s, const struct fd_sets *answer, int error, struct mux_ready *ready,
