@@ -31,6 +31,7 @@ enum {
         CROWD = 900, /* open files of a process may be 1024 */
         CROWD_OF_USER = 100,
         CROWD_FIRST = 64300, /* users */
+        NO_CROWD = 77, /* the writer's exit code */
 };
 
 static struct {
@@ -167,7 +168,7 @@ static bool make_secrets(const struct way *way, bool (*make)(const char *, const
         int64_t end;
 
         if (way->crowded && !gather_crowd(way))
-                return false;
+                _exit(NO_CROWD);
         end = now_msec() + LEAK_MSEC;
         for (unsigned i = 0; now_msec() < end || i < SECRETS_MIN * 2; i++) {
                 if (!way->set(false) || !make(leak.d, "secret", i))
@@ -285,6 +286,8 @@ static void finish_writer(pid_t writer) {
                 if (ended == writer)
                         break;
         }
+        if (WIFEXITED(status) && WEXITSTATUS(status) == NO_CROWD)
+                harness_skip("so many instances of inotify are not to be had");
         ck_assert_msg(status == 0, "the writer failed: status %d", status);
 }
 
