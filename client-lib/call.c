@@ -36,7 +36,7 @@ _public_ int kev_trigger(struct kev *kev, const char *name, int64_t data) {
         buffer_put_literal(&b, ",\"data\":");
         buffer_put_i64(&b, data);
         buffer_put_literal(&b, "}}\0");
-        r = call_run(kev, &call, &b);
+        r = call_run(kev, &call, &b, NULL, 0);
         if (r == 0 && (!call.parameters ||
                        fields_read(call.parameters, fields, ARRAY_SIZE(fields), &reached, NULL) < 0 || reached < 0))
                 r = connection_fail(kev, -EPROTO, "kevd answered Trigger with what can't be understood");

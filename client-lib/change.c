@@ -313,15 +313,15 @@ _public_ int kev_add(struct kev *kev, const struct kev_watch *watch, kev_handler
 
 /* ---- one watch that there is ----------------------------------------------------------- */
 
-/* Sends a Change with one item in one of its lists, which `b` holds already. */
-static int change(struct kev *kev, struct buffer *b) {
+/* Sends a Change with one item in one of its lists, which `b` holds already. `fd`: goes with it; or -1. */
+static int change(struct kev *kev, struct buffer *b, int fd) {
         struct json_object *refused = NULL;
         struct refusal refusal;
         struct call call _cleanup_(call_free) = { 0 };
         int r;
 
         buffer_put_literal(b, CHANGE_TAIL);
-        r = call_run(kev, &call, b);
+        r = call_run(kev, &call, b, &fd, fd >= 0);
         if (r == 0)
                 r = read_refused(kev, &call, &refused);
         if (r < 0 || json_object_array_length(refused) == 0)
@@ -335,24 +335,25 @@ static int change_id(struct kev *kev, const char *list, int64_t id) {
 
         put_head(&b, list);
         buffer_put_i64(&b, id);
-        return change(kev, &b);
+        return change(kev, &b, -1);
 }
 
 _public_ int kev_modify(struct kev *kev, int64_t id, const struct kev_watch *watch) {
         struct buffer b _cleanup_(buffer_free) = BUFFER_INIT;
         struct watch_spec spec = watch->spec;
         struct handler_entry *entry;
-        int r = call_enter(kev);
+        int fd = spec.filter == KEV_FILTER_POLL ? watch->fd : -1, r = call_enter(kev);
 
         if (r < 0)
                 return r;
-        /* What it is about stays: a watch may be made and changed from one description. */
+        /* What it is about stays: a watch may be made and changed from one description. For other notes poll may take
+         * the descriptor again. */
         spec.path = spec.name = NULL;
         spec.pid = ABSENT;
         spec.match = (struct process_match){ .uid = ABSENT };
         put_head(&b, "modify");
-        put_watch(&b, &spec, id, ABSENT);
-        r = change(kev, &b);
+        put_watch(&b, &spec, id, fd >= 0 ? 0 : ABSENT);
+        r = change(kev, &b, fd);
         entry = r == 0 ? handlers_find(&kev->handlers, id) : NULL;
         if (entry)
                 entry->oneshot = spec.flags & KEV_FLAG_ONESHOT;

@@ -268,8 +268,8 @@ int call_wait(struct kev *kev, struct call *call) {
         return call->answered ? 0 : r;
 }
 
-int call_run(struct kev *kev, struct call *call, const struct buffer *message) {
-        int r = call_send(kev, call, message, NULL, 0);
+int call_run(struct kev *kev, struct call *call, const struct buffer *message, const int *fds, size_t n_fds) {
+        int r = call_send(kev, call, message, fds, n_fds);
 
         if (r == 0)
                 r = call_wait(kev, call);

@@ -160,7 +160,7 @@ int call_send(struct kev *kev, struct call *call, const struct buffer *message, 
 /* Waits for its reply, whatever signals come: 0, also for an error reply. */
 int call_wait(struct kev *kev, struct call *call);
 /* Sends it and waits. An error reply is a negative errno here. */
-int call_run(struct kev *kev, struct call *call, const struct buffer *message);
+int call_run(struct kev *kev, struct call *call, const struct buffer *message, const int *fds, size_t n_fds);
 
 /* ---- reply.c -------------------------------------------------------------- */
 

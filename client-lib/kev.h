@@ -43,11 +43,11 @@ enum kev_filter {
         KEV_FILTER_TREE,   /* a directory and all below it */
         KEV_FILTER_PROC,   /* a process */
         KEV_FILTER_NETDEV, /* network devices */
-        KEV_FILTER_READ,
-        KEV_FILTER_WRITE,
-        KEV_FILTER_POLL,
-        KEV_FILTER_AIO,
-        KEV_FILTER_SIGNAL,
+        KEV_FILTER_READ,   /* a descriptor: there is so much to read, or the end */
+        KEV_FILTER_WRITE,  /* a descriptor: there is so much room, or nobody who reads */
+        KEV_FILTER_POLL,   /* a descriptor, in the words of poll(2) and epoll(7) */
+        KEV_FILTER_AIO,    /* an eventfd that asynchronous input and output completes on */
+        KEV_FILTER_SIGNAL, /* signals sent to a process */
         KEV_FILTER_TIMER, /* a period, or a moment */
         KEV_FILTER_USER,  /* a name that programs of one user set off */
 };
@@ -131,10 +131,12 @@ enum kev_filter {
 #define KEV_FLAG_ONESHOT   (UINT32_C(1) << 0) /* delivered once, then removed */
 #define KEV_FLAG_DISPATCH  (UINT32_C(1) << 1) /* delivered once, then disabled */
 #define KEV_FLAG_DISABLED  (UINT32_C(1) << 2) /* made, but silent until kev_enable() */
-#define KEV_FLAG_LEVEL     (UINT32_C(1) << 3) /* reported as long as it holds */
-#define KEV_FLAG_EDGE      (UINT32_C(1) << 4)
-#define KEV_FLAG_EXCLUSIVE (UINT32_C(1) << 5)
-#define KEV_FLAG_EOF       (UINT32_C(1) << 6) /* in an event: nothing more will come of this watch; it still is to be removed */
+#define KEV_FLAG_LEVEL     (UINT32_C(1) << 3) /* read, write, poll, aio: told at every wait, as long as it holds */
+#define KEV_FLAG_EDGE      (UINT32_C(1) << 4) /* poll: told once for each change, as it is without a flag, too */
+#define KEV_FLAG_EXCLUSIVE (UINT32_C(1) << 5) /* poll: of all such watches on a descriptor one is told, in turn */
+/* In an event: nothing more will come of this watch; it still is to be removed. read, write: the end was reached (a
+ * FIFO or a terminal may begin anew). */
+#define KEV_FLAG_EOF       (UINT32_C(1) << 6)
 
 /* What an event's path is. */
 enum kev_kind {
@@ -195,9 +197,11 @@ int kev_watch_set_path(struct kev_watch *watch, const char *path);
  * to another process later is not followed. */
 int kev_watch_set_pid(struct kev_watch *watch, pid_t pid);
 
-/* vnode and tree: an open file or directory; proc: a pidfd. The descriptor is
- * duplicated now, sent by kev_add(), and the duplicate closed with the watch.
- * Errors also those of fcntl(2), F_DUPFD_CLOEXEC. */
+/* vnode and tree: an open file or directory; proc: a pidfd; read, write and poll: what is to be read, written or
+ * polled; aio: an eventfd. The descriptor is duplicated now, sent by kev_add() (poll: by kev_modify(), too), and the
+ * duplicate closed with the watch: as long as that is not freed, nobody sees that the descriptor was closed. The
+ * daemon keeps no copy: it sees nothing more of what all others have closed, as is so with epoll(7).
+ * Errors also those of fcntl(2), F_DUPFD_CLOEXEC: -EBADF, it is not open. */
 int kev_watch_set_fd(struct kev_watch *watch, int fd);
 
 /* proc. In place of one process: all that the caller may see and that are like this, those to come
@@ -212,7 +216,9 @@ int kev_watch_set_match(struct kev_watch *watch, const char *exe, const char *co
 int kev_watch_set_name(struct kev_watch *watch, const char *name);
 
 /* timer: the period or, with KEV_NOTE_ABSTIME, the moment since 1970-01-01
- * 00:00 UTC; in milliseconds unless a note says otherwise. */
+ * 00:00 UTC; in milliseconds unless a note says otherwise. read, write: the low-water mark in bytes (of a listening
+ * socket: in connections), at least 1; where the daemon may not look at the caller's descriptors, kev_add() answers
+ * -EOPNOTSUPP to one above 1. signal: the number of the only one that is wanted. */
 int kev_watch_set_data(struct kev_watch *watch, int64_t data);
 
 /* What is wanted; 0 means kev_filter_default_notes(). */
@@ -259,7 +265,9 @@ uint64_t kev_event_count(const struct kev_event *event);         /* kernel event
 uint64_t kev_event_realtime_usec(const struct kev_event *event); /* CLOCK_REALTIME of the first of them */
 enum kev_kind kev_event_kind(const struct kev_event *event);
 
-/* 0, or -ENODATA if the event has none. */
+/* timer: expirations; user: what was triggered with; read: bytes to read (a listening socket: connections to accept, a
+ * regular file: bytes behind its offset, less than 0 if that is behind the end); write: bytes of room; aio:
+ * completions; signal: its number; proc: the status, see wait(2). 0, or -ENODATA if the event has none. */
 int kev_event_data(const struct kev_event *event, int64_t *ret_data);
 
 /* Bytes, not necessarily UTF-8; NULL if the event has none. */
@@ -361,7 +369,8 @@ int kev_add(struct kev *kev, const struct kev_watch *watch, kev_handler *handler
 int kev_add_many(struct kev *kev, const struct kev_watch *const *watches, size_t n_watches, kev_handler *handler,
                  void *userdata, int64_t *ret_ids, int *ret_errors);
 
-/* Changes notes, flags, data, globs, depth and settling of the watch with that id. */
+/* Changes notes, flags, data, globs, depth and settling of the watch with that id. A poll watch can be asked for notes
+ * that it did not have only by who has the descriptor: set it in `watch`, or have it open (-EBADF if neither is so). */
 int kev_modify(struct kev *kev, int64_t id, const struct kev_watch *watch);
 
 /* Ends a watch: none of its events is handed out any more. -ENOENT: no watch

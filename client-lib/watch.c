@@ -181,7 +181,7 @@ _public_ int kev_watch_set_name(struct kev_watch *watch, const char *name) {
 }
 
 _public_ int kev_watch_set_data(struct kev_watch *watch, int64_t data) {
-        if (data == ABSENT || (data < 0 && watch->spec.filter == KEV_FILTER_TIMER))
+        if (data == ABSENT || (data < 0 && watch->spec.filter != KEV_FILTER_SIGNAL))
                 return -EINVAL;
         watch->spec.data = data;
         return 0;

@@ -25,6 +25,12 @@ enum { NOTE_COUNT = 60, FLAG_COUNT = 7 };
         (KEV_FLAG_ONESHOT | KEV_FLAG_DISPATCH | KEV_FLAG_DISABLED | KEV_FLAG_LEVEL | KEV_FLAG_EDGE | \
          KEV_FLAG_EXCLUSIVE)
 
+/* About a descriptor that was passed: it tells what state that is in, and the flag `level` has a meaning. */
+static inline bool filter_is_of_descriptor(enum kev_filter filter) {
+        return filter == KEV_FILTER_READ || filter == KEV_FILTER_WRITE || filter == KEV_FILTER_POLL ||
+               filter == KEV_FILTER_AIO;
+}
+
 int flag_from_name(const char *name, uint32_t *ret_flag);
 int kind_from_name(const char *name, enum kev_kind *ret_kind);
 

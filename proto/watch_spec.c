@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <json-c/json.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -124,8 +125,10 @@ static void check_numbers(struct watch_spec *spec) {
                 refuse(spec, "id: must not be negative");
         if (spec->pid != ABSENT && (spec->pid <= 0 || spec->pid > INT32_MAX))
                 refuse(spec, "pid: must be from 1 to %d", INT32_MAX);
-        if (spec->filter == KEV_FILTER_TIMER && spec->data != ABSENT && spec->data < 0)
+        if (spec->filter != KEV_FILTER_SIGNAL && spec->data != ABSENT && spec->data < 0)
                 refuse(spec, "data: must not be negative");
+        if (spec->filter == KEV_FILTER_SIGNAL && spec->data != ABSENT && (spec->data < 1 || spec->data >= NSIG))
+                refuse(spec, "data: not a signal's number");
         if (t->depth != ABSENT && (t->depth < 1 || t->depth > INT32_MAX))
                 refuse(spec, "tree.depth: must be 1 or more");
         if (t->settle_msec != ABSENT && (t->settle_msec < 0 || t->settle_msec > INT32_MAX))
@@ -152,6 +155,23 @@ static void check_strings(struct watch_spec *spec) {
         check_globs(spec, "exclude", spec->tree.exclude, &glob_bytes);
 }
 
+/* epoll_ctl(2): what EPOLLEXCLUSIVE goes with. */
+#define NOTES_OF_EXCLUSIVE (KEV_NOTE_IN | KEV_NOTE_OUT | KEV_NOTE_ERR | KEV_NOTE_HUP)
+#define FLAGS_NOT_EXCLUSIVE (KEV_FLAG_ONESHOT | KEV_FLAG_DISPATCH)
+
+static void check_flags(struct watch_spec *spec) {
+        if ((spec->flags & KEV_FLAG_LEVEL) && !filter_is_of_descriptor(spec->filter))
+                refuse(spec, "flags: \"level\" is for read, write, poll and aio");
+        if ((spec->flags & (KEV_FLAG_EDGE | KEV_FLAG_EXCLUSIVE)) && spec->filter != KEV_FILTER_POLL)
+                refuse(spec, "flags: \"edge\" and \"exclusive\" are for poll");
+        if ((spec->flags & KEV_FLAG_EDGE) && (spec->flags & KEV_FLAG_LEVEL))
+                refuse(spec, "flags: \"edge\" and \"level\" exclude each other");
+        if ((spec->flags & KEV_FLAG_EXCLUSIVE) && (spec->notes & ~NOTES_OF_EXCLUSIVE))
+                refuse(spec, "notes: an exclusive watch has only in, out, err and hup");
+        if ((spec->flags & KEV_FLAG_EXCLUSIVE) && (spec->flags & FLAGS_NOT_EXCLUSIVE))
+                refuse(spec, "flags: \"exclusive\" does not go with \"oneshot\" or \"dispatch\"");
+}
+
 static void check_words(struct watch_spec *spec) {
         uint64_t strange = spec->notes & ~kev_filter_notes(spec->filter);
         uint64_t units = spec->notes & (KEV_NOTE_SEC | KEV_NOTE_MSEC | KEV_NOTE_USEC | KEV_NOTE_NSEC);
@@ -163,21 +183,19 @@ static void check_words(struct watch_spec *spec) {
                 refuse(spec, "notes: more than one unit of time");
         if (spec->flags & ~FLAGS_OF_WATCH)
                 refuse(spec, "flags: \"%s\" is a flag of events", kev_flag_name(spec->flags & ~FLAGS_OF_WATCH));
-        if ((spec->flags & KEV_FLAG_LEVEL) && spec->filter != KEV_FILTER_READ && spec->filter != KEV_FILTER_WRITE &&
-            spec->filter != KEV_FILTER_POLL)
-                refuse(spec, "flags: \"level\" is for read, write and poll");
-        if ((spec->flags & (KEV_FLAG_EDGE | KEV_FLAG_EXCLUSIVE)) && spec->filter != KEV_FILTER_POLL)
-                refuse(spec, "flags: \"edge\" and \"exclusive\" are for poll");
+        check_flags(spec);
 }
 
 void watch_spec_check(struct watch_spec *spec, bool modify) {
         unsigned given = members_given(spec);
-        unsigned subject = MEMBER_PATH | MEMBER_PID | MEMBER_DESCRIPTOR | MEMBER_NAME | MEMBER_MATCH;
+        /* poll: more notes may take the descriptor once more. */
+        unsigned fixed = MEMBER_PATH | MEMBER_PID | MEMBER_NAME | MEMBER_MATCH |
+                         (spec->filter == KEV_FILTER_POLL ? 0u : MEMBER_DESCRIPTOR);
 
         for (size_t i = 0; i < ARRAY_SIZE(members); i++) {
                 if (given & members[i].member & ~rules[spec->filter].may)
                         refuse(spec, "%s: not for a %s watch", members[i].name, kev_filter_name(spec->filter));
-                if (modify && (given & members[i].member & subject))
+                if (modify && (given & members[i].member & fixed))
                         refuse(spec, "%s: can't be changed; remove the watch and add another", members[i].name);
         }
         if (!modify && rules[spec->filter].one_of && !(given & rules[spec->filter].one_of))

@@ -1297,7 +1297,7 @@ START_TEST(watches_each_flag) {
         static const struct {
                 const char *flag, *filters; /* NULL: all */
         } flags[] = {
-                { "oneshot", NULL }, { "dispatch", NULL }, { "disabled", NULL }, { "level", " read write poll " }, { "edge", " poll " },
+                { "oneshot", NULL }, { "dispatch", NULL }, { "disabled", NULL }, { "level", " read write poll aio " }, { "edge", " poll " },
                 { "exclusive", " poll " }, { "eof", " " }, { "strange", " " },
         };
 
@@ -1315,6 +1315,31 @@ START_TEST(watches_each_flag) {
                                 ck_assert_ptr_nonnull(strstr(check_watch(text, false), flags[j].flag));
                         }
                 }
+}
+END_TEST
+
+START_TEST(watches_flags_together) {
+        static const char *const refused[][2] = {
+                { "\"flags\":[\"edge\",\"level\"]", "flags" },
+                { "\"flags\":[\"exclusive\",\"oneshot\"]", "flags" },
+                { "\"flags\":[\"dispatch\",\"exclusive\"]", "flags" },
+                { "\"flags\":[\"exclusive\"],\"notes\":[\"in\",\"rdhup\"]", "notes" },
+                { "\"flags\":[\"exclusive\"],\"notes\":[\"pri\"]", "notes" },
+        };
+        static const char *const good[] = {
+                "\"flags\":[\"exclusive\"]", "\"flags\":[\"exclusive\",\"level\"],\"notes\":[\"in\",\"out\",\"err\",\"hup\"]",
+                "\"flags\":[\"exclusive\",\"edge\",\"disabled\"]", "\"flags\":[\"level\",\"oneshot\"],\"notes\":[\"nval\"]",
+        };
+        char text[256];
+
+        for (size_t i = 0; i < ARRAY_SIZE(refused); i++) {
+                (void)snprintf(text, sizeof(text), "\"id\":1,\"filter\":\"poll\",\"descriptor\":0,%s", refused[i][0]);
+                assert_refusal(text, false, refused[i][1]);
+        }
+        for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
+                (void)snprintf(text, sizeof(text), "\"id\":1,\"filter\":\"poll\",\"descriptor\":0,%s", good[i]);
+                assert_good(text);
+        }
 }
 END_TEST
 
@@ -1434,7 +1459,8 @@ START_TEST(watches_modify) {
 
                         (void)snprintf(word, sizeof(word), " %s ", members[j].name);
                         (void)snprintf(text, sizeof(text), "\"id\":1,\"filter\":\"%s\",%s", watches[i].filter, members[j].json);
-                        if (strstr(watches[i].may, word) && strstr("tree data", members[j].name))
+                        if (strstr(watches[i].may, word) &&
+                            strstr(strcmp(watches[i].filter, "poll") == 0 ? "descriptor" : "tree data", members[j].name))
                                 ck_assert_str_eq(check_watch(text, true), "");
                         else
                                 assert_refusal(text, true, members[j].name);
@@ -1736,6 +1762,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, watches_each_member);
         tcase_add_test(c, watches_each_note);
         tcase_add_test(c, watches_each_flag);
+        tcase_add_test(c, watches_flags_together);
         tcase_add_test(c, watches_out_of_range);
         tcase_add_test(c, watches_too_long);
         tcase_add_test(c, watches_modify);

@@ -565,23 +565,28 @@ START_TEST(refusals) {
 
         watch_spec_init(&spec, KEV_FILTER_USER);
         spec.id = 2;
-        ck_assert_int_eq(queue_modify(&queue, &spec, &refusal), -ENOENT);
+        ck_assert_int_eq(queue_modify(&queue, &spec, -1, &refusal), -ENOENT);
         spec.id = 1;
         spec.filter = KEV_FILTER_TIMER;
-        ck_assert_int_eq(queue_modify(&queue, &spec, &refusal), -EINVAL);
+        ck_assert_int_eq(queue_modify(&queue, &spec, -1, &refusal), -EINVAL);
         ck_assert_ptr_nonnull(strstr(refusal.message, "filter"));
         spec.filter = KEV_FILTER_USER;
         (void)strcpy(spec.refusal, "name: because");
-        ck_assert_int_eq(queue_modify(&queue, &spec, &refusal), -EINVAL);
+        ck_assert_int_eq(queue_modify(&queue, &spec, -1, &refusal), -EINVAL);
         ck_assert_str_eq(refusal.message, "name: because");
         spec.id = 3;
         ck_assert_int_eq(queue_add(&queue, &spec, -1, &refusal), -EINVAL);
         ck_assert_str_eq(refusal.message, "name: because");
 
-        watch_spec_init(&spec, KEV_FILTER_AIO);
+        watch_spec_init(&spec, KEV_FILTER_SIGNAL);
         spec.id = 3;
         ck_assert_int_eq(queue_add(&queue, &spec, -1, &refusal), -EOPNOTSUPP);
-        ck_assert_ptr_nonnull(strstr(refusal.message, "aio"));
+        ck_assert_ptr_nonnull(strstr(refusal.message, "signal"));
+
+        watch_spec_init(&spec, KEV_FILTER_AIO); /* no descriptor is left to it */
+        spec.id = 3;
+        ck_assert_int_eq(queue_add(&queue, &spec, -1, &refusal), -EDQUOT);
+        ck_assert_ptr_nonnull(strstr(refusal.message, "descriptors"));
         ck_assert_uint_eq(account->used[RESOURCE_WATCHES], 1);
         trigger("a", 1);
         expect_user(1, 1, 1);
@@ -666,16 +671,16 @@ START_TEST(quota_of_bytes) {
         with_globs = *used;
         ck_assert_uint_ge(with_globs, path_size + 4 * WATCH_GLOB_BYTES_MAX);
         set_globs(&spec, 1, 'x');
-        ck_assert_int_eq(queue_modify(&queue, &spec, &refusal), 0);
+        ck_assert_int_eq(queue_modify(&queue, &spec, -1, &refusal), 0);
         ck_assert_uint_lt(*used, with_globs);
         watch_spec_free(&spec);
         set_globs(&spec, 4, '?');
-        ck_assert_int_eq(queue_modify(&queue, &spec, &refusal), 0);
+        ck_assert_int_eq(queue_modify(&queue, &spec, -1, &refusal), 0);
         ck_assert_uint_eq(*used, with_globs);
 
         /* It has the old ones until it has the new. */
         accounts.limits.values[RESOURCE_WATCH_BYTES] = with_globs;
-        ck_assert_int_eq(queue_modify(&queue, &spec, &refusal), -EDQUOT);
+        ck_assert_int_eq(queue_modify(&queue, &spec, -1, &refusal), -EDQUOT);
         watch_spec_free(&spec);
         ck_assert_uint_eq(*used, with_globs);
         set_globs(&spec, 0, 0);
@@ -730,7 +735,7 @@ START_TEST(modify_notes_and_globs) {
         watch_spec_init(&spec, KEV_FILTER_TREE);
         spec.id = 1;
         spec.notes = KEV_NOTE_DELETE;
-        ck_assert_int_ge(queue_modify(&queue, &spec, &refusal), 0);
+        ck_assert_int_ge(queue_modify(&queue, &spec, -1, &refusal), 0);
         report_file(watch, KEV_NOTE_CREATE, "a.c");
         expect_none();
         report_file(watch, KEV_NOTE_DELETE | KEV_NOTE_WRITE, "a.c");
@@ -746,7 +751,7 @@ START_TEST(modify_notes_and_globs) {
         spec.tree.given = true;
         spec.tree.include = calloc(2, sizeof(char *));
         spec.tree.include[0] = strdup("*.h");
-        ck_assert_int_ge(queue_modify(&queue, &spec, &refusal), 0);
+        ck_assert_int_ge(queue_modify(&queue, &spec, -1, &refusal), 0);
         report_file(watch, KEV_NOTE_DELETE, "a.c");
         expect_none();
         report_file(watch, KEV_NOTE_DELETE, "a.h");
@@ -755,7 +760,7 @@ START_TEST(modify_notes_and_globs) {
         expect_none();
         /* A rename is about both names; what was not asked for comes always. */
         spec.notes = KEV_NOTE_RENAME;
-        ck_assert_int_ge(queue_modify(&queue, &spec, &refusal), 0);
+        ck_assert_int_ge(queue_modify(&queue, &spec, -1, &refusal), 0);
         report_path(watch, KEV_NOTE_RENAME, KEV_KIND_FILE, "x", "b.h");
         report_path(watch, KEV_NOTE_RENAME, KEV_KIND_FILE, "b.h", "x");
         report_path(watch, KEV_NOTE_RENAME, KEV_KIND_FILE, "x", "y");

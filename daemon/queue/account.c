@@ -13,7 +13,7 @@ const struct limits limits_default = {
                 [RESOURCE_WATCH_BYTES] = 64 * 1024 * 1024,
                 [RESOURCE_QUEUE_BYTES] = 64 * 1024 * 1024,
                 [RESOURCE_OUTPUT_BYTES] = 64 * 1024 * 1024,
-                [RESOURCE_DESCRIPTORS] = 4096,
+                [RESOURCE_DESCRIPTORS] = 16 * 1024,
         },
 };
 

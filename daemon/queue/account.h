@@ -17,7 +17,7 @@ enum resource {
         RESOURCE_WATCH_BYTES, /* of watched paths, and of compiled globs */
         RESOURCE_QUEUE_BYTES,
         RESOURCE_OUTPUT_BYTES,
-        RESOURCE_DESCRIPTORS, /* connections, and what was passed over them */
+        RESOURCE_DESCRIPTORS, /* connections, what was passed over them, and watches on that */
         RESOURCE_COUNT,
 };
 

@@ -18,6 +18,7 @@ void queue_init(struct queue *queue, struct queue_context *context, const struct
                 .bytes_max = bytes_max,
         };
         list_init(&queue->pending);
+        list_init(&queue->levels);
 }
 
 void queue_close(struct queue *queue) {
@@ -110,6 +111,11 @@ static bool has_room(const struct queue *queue, const struct event *event) {
 
 void queue_push(struct queue *queue, struct watch *watch, struct event *event) {
         settle_touch(watch->settle);
+        /* A state is told as it is when it may be told. */
+        if (watch->disabled && filter_is_of_descriptor(watch->filter)) {
+                event_unref(event);
+                return;
+        }
         /* A watch that is delivered once has one event, which takes up what follows
          * as far as one event can say it. */
         bool once = watch->flags & KEV_FLAG_ONESHOT && !list_empty(&watch->entries);
@@ -159,13 +165,27 @@ void queue_let_go(struct watch *watch) {
 void queue_hold(struct watch *watch, bool hold) {
         if (watch->disabled == hold)
                 return;
-        watch->disabled = hold;
+        watch->disabled = watch->subscription.held = hold;
+        if (!hold && filter_is_of_descriptor(watch->filter)) {
+                watch_look(watch);
+                return;
+        }
         if (!hold) {
                 queue_let_go(watch);
                 return;
         }
         list_for_each(link, &watch->entries)
                 list_remove(&list_entry(link, struct entry, in_watch)->in_queue);
+}
+
+void queue_look_again(struct queue *queue) {
+        struct list levels;
+        struct list *entry;
+
+        list_init(&levels);
+        list_splice(&levels, &queue->levels);
+        while ((entry = list_pop(&levels)))
+                watch_look(list_entry(entry, struct watch, in_levels));
 }
 
 static int put_with_more(struct buffer *b, const struct entry *entry, uint64_t seq) {

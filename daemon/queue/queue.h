@@ -57,6 +57,7 @@ struct queue {
         const struct asker *asker;
         struct hash watches; /* by id */
         struct list pending; /* struct entry, to be taken in this order */
+        struct list levels;  /* struct watch, of those with the flag `level` that have told what held */
         size_t n_entries;    /* the held ones too */
         size_t bytes, bytes_max;
         uint64_t seq;
@@ -83,6 +84,7 @@ struct watch {
         struct hash *folded;   /* struct entry by path: its pending rescans; or NULL */
         struct entry *lost;    /* proc: its pending `lost`; or NULL */
         struct settle *settle; /* NULL: events can be taken as they come */
+        struct list in_levels; /* in the queue's; or alone */
         uint8_t filter;
         uint8_t flags;
         bool disabled;
@@ -118,7 +120,7 @@ void queue_close(struct queue *queue);
 /* 0: in force. 1: under way; listener->added() will tell. Negative errno:
  * refused. `fd`: the passed descriptor that the spec means, or -1; borrowed. */
 int queue_add(struct queue *queue, const struct watch_spec *spec, int fd, struct refusal *refusal);
-int queue_modify(struct queue *queue, const struct watch_spec *spec, struct refusal *refusal);
+int queue_modify(struct queue *queue, const struct watch_spec *spec, int fd, struct refusal *refusal);
 int queue_remove(struct queue *queue, int64_t id, struct refusal *refusal);
 int queue_enable(struct queue *queue, int64_t id, bool enable, struct refusal *refusal);
 
@@ -128,6 +130,10 @@ static inline bool queue_has_events(const struct queue *queue) {
         return !list_empty(&queue->pending);
 }
 
+/* Somebody is about to wait: watches with the flag `level` that have told what held are asked whether it still does,
+ * and what they had told and nobody took is forgotten. */
+void queue_look_again(struct queue *queue);
+
 /* Takes the first event and appends it as an Event object. There must be one.
  * -ENOMEM: it stays. */
 int queue_take(struct queue *queue, struct buffer *b);
@@ -136,6 +142,8 @@ int queue_take(struct queue *queue, struct buffer *b);
 
 struct watch *queue_find(struct queue *queue, int64_t id);
 void watch_free(struct watch *watch);
+/* Of a descriptor: forgets what it had told, and tells what holds. */
+void watch_look(struct watch *watch);
 /* Takes the event over. */
 void queue_push(struct queue *queue, struct watch *watch, struct event *event);
 void queue_lose(struct queue *queue, struct watch *watch);

@@ -167,12 +167,22 @@ static void tell(struct watch *watch, struct report *report, uint64_t notes) {
                 queue_lose(watch->queue, watch);
 }
 
+/* A state is told once, until somebody waits again: queue_look_again(). */
+static bool is_told(struct watch *watch) {
+        if (!(watch->flags & KEV_FLAG_LEVEL) || watch->disabled)
+                return false;
+        if (!list_empty(&watch->in_levels))
+                return true;
+        list_append(&watch->queue->levels, &watch->in_levels);
+        return false;
+}
+
 static void on_report(struct subscription *subscription, struct report *report) {
         struct watch *watch = container_of(subscription, struct watch, subscription);
         uint64_t notes = report->notes & (subscription->notes | NOTES_UNASKED);
         struct report rescan;
 
-        if ((!notes && report->notes) || !is_wanted(watch, report))
+        if ((!notes && report->notes) || !is_wanted(watch, report) || is_told(watch))
                 return;
         tell(watch, report, notes);
         if (!brings_into_sight(watch, report))
@@ -233,12 +243,23 @@ struct watch *queue_find(struct queue *queue, int64_t id) {
         return NULL;
 }
 
+static void forget_entries(struct watch *watch) {
+        list_for_each(entry, &watch->entries)
+                entry_free(list_entry(entry, struct entry, in_watch));
+}
+
+void watch_look(struct watch *watch) {
+        list_remove(&watch->in_levels);
+        forget_entries(watch);
+        source_look(&watch->subscription);
+}
+
 void watch_free(struct watch *watch) {
         struct queue *queue = watch->queue;
 
         source_detach(&watch->subscription);
-        list_for_each(entry, &watch->entries)
-                entry_free(list_entry(entry, struct entry, in_watch));
+        forget_entries(watch);
+        list_remove(&watch->in_levels);
         if (watch->folded)
                 hash_free(watch->folded);
         free(watch->folded);
@@ -250,6 +271,8 @@ void watch_free(struct watch *watch) {
         queue->context->n_watches--;
         account_return(queue->account, RESOURCE_WATCH_BYTES, watch->charged);
         account_return(queue->account, RESOURCE_WATCHES, 1);
+        if (filter_is_of_descriptor(watch->filter))
+                account_return(queue->account, RESOURCE_DESCRIPTORS, 1);
         free(watch);
 }
 
@@ -294,6 +317,7 @@ static void fill_subject(const struct watch *watch, const struct watch_spec *spe
                 .fd = fd,
                 .pid = spec->pid,
                 .data = spec->data,
+                .flags = spec->flags,
                 .match = spec->match.given ? &spec->match : NULL,
                 .waits = spec->notes & KEV_NOTE_BACK,
                 .list = spec->tree.list,
@@ -303,6 +327,8 @@ static void fill_subject(const struct watch *watch, const struct watch_spec *spe
         };
         if (ret->notes & KEV_NOTE_TRACK) /* it is what that tells */
                 ret->notes |= KEV_NOTE_CHILD;
+        if (ret->filter == KEV_FILTER_POLL) /* they come unasked */
+                ret->notes |= KEV_NOTE_ERR | KEV_NOTE_HUP;
 }
 
 static int make_watch(struct queue *queue, const struct watch_spec *spec, struct watch **ret_watch,
@@ -313,19 +339,27 @@ static int make_watch(struct queue *queue, const struct watch_spec *spec, struct
         if (account_charge(queue->account, RESOURCE_WATCHES, 1) < 0)
                 return refuse(refusal, EDQUOT, "the limit of %zu watches a user is reached",
                               account_limit(queue->account, RESOURCE_WATCHES));
+        if (filter_is_of_descriptor(spec->filter) && account_charge(queue->account, RESOURCE_DESCRIPTORS, 1) < 0) {
+                account_return(queue->account, RESOURCE_WATCHES, 1);
+                return refuse(refusal, EDQUOT, "the limit of %zu descriptors a user is reached",
+                              account_limit(queue->account, RESOURCE_DESCRIPTORS));
+        }
         watch = calloc(1, sizeof(*watch));
         r = watch ? hash_add(&queue->watches, &watch->node, hash_u64((uint64_t)spec->id)) : -ENOMEM;
         if (r < 0) {
                 free(watch);
                 account_return(queue->account, RESOURCE_WATCHES, 1);
+                if (filter_is_of_descriptor(spec->filter))
+                        account_return(queue->account, RESOURCE_DESCRIPTORS, 1);
                 return refuse(refusal, ENOMEM, "no memory");
         }
         watch->queue = queue;
         watch->id = spec->id;
         watch->filter = (uint8_t)spec->filter;
         watch->flags = (uint8_t)spec->flags;
-        watch->disabled = spec->flags & KEV_FLAG_DISABLED;
+        watch->disabled = watch->subscription.held = spec->flags & KEV_FLAG_DISABLED;
         list_init(&watch->entries);
+        list_init(&watch->in_levels);
         list_init(&watch->subscription.link);
         queue->n_of_filter[watch->filter]++;
         queue->context->n_watches++;
@@ -364,6 +398,21 @@ static int fill_watch(struct watch *watch, const struct watch_spec *spec, struct
         return r < 0 ? refuse(refusal, -r, "no memory") : 0;
 }
 
+/* kqueue(2): a timer that is added again starts again, and what it had counted is forgotten. */
+static int restart(struct watch *watch, const struct watch_spec *spec, struct refusal *refusal) {
+        struct subject subject;
+        int r;
+
+        fill_subject(watch, spec, -1, &subject);
+        r = source_modify(&watch->subscription, &subject, refusal);
+        if (r < 0)
+                return r;
+        forget_entries(watch);
+        watch->flags = (uint8_t)spec->flags;
+        queue_hold(watch, spec->flags & KEV_FLAG_DISABLED);
+        return 0;
+}
+
 static int add(struct queue *queue, const struct watch_spec *spec, int fd, struct refusal *refusal) {
         struct subject subject;
         struct watch *watch = NULL;
@@ -371,7 +420,10 @@ static int add(struct queue *queue, const struct watch_spec *spec, int fd, struc
 
         if (spec->refusal[0])
                 return refuse(refusal, EINVAL, "%s", spec->refusal);
-        if (queue_find(queue, spec->id))
+        watch = queue_find(queue, spec->id);
+        if (watch && watch->filter == KEV_FILTER_TIMER && spec->filter == KEV_FILTER_TIMER)
+                return restart(watch, spec, refusal);
+        if (watch)
                 return refuse(refusal, EEXIST, "id: %lld is in use on this connection", (long long)spec->id);
         r = make_watch(queue, spec, &watch, refusal);
         if (r < 0)
@@ -405,7 +457,7 @@ static struct watch *find_or_refuse(struct queue *queue, int64_t id, struct refu
         return watch;
 }
 
-int queue_modify(struct queue *queue, const struct watch_spec *spec, struct refusal *refusal) {
+int queue_modify(struct queue *queue, const struct watch_spec *spec, int fd, struct refusal *refusal) {
         struct watch *watch = find_or_refuse(queue, spec->id, refusal);
         struct match *match;
         struct settle *settle;
@@ -425,7 +477,7 @@ int queue_modify(struct queue *queue, const struct watch_spec *spec, struct refu
                 drop_match(queue, match);
                 return refuse(refusal, ENOMEM, "no memory");
         }
-        fill_subject(watch, spec, -1, &subject);
+        fill_subject(watch, spec, fd, &subject);
         if (spec->notes == 0)
                 subject.notes = watch->subscription.notes;
         r = source_modify(&watch->subscription, &subject, refusal);
@@ -449,7 +501,10 @@ int queue_modify(struct queue *queue, const struct watch_spec *spec, struct refu
                 queue_let_go(watch);
         }
         watch->flags = (uint8_t)spec->flags;
-        return queue_enable(queue, spec->id, !(spec->flags & KEV_FLAG_DISABLED), refusal);
+        queue_hold(watch, spec->flags & KEV_FLAG_DISABLED);
+        if (filter_is_of_descriptor(watch->filter) && !watch->disabled)
+                watch_look(watch); /* as after epoll_ctl(2), EPOLL_CTL_MOD */
+        return 0;
 }
 
 int queue_remove(struct queue *queue, int64_t id, struct refusal *refusal) {

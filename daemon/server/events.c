@@ -172,23 +172,33 @@ static int find_fd(const struct connection *c, int64_t index) {
         return -1;
 }
 
+/* -1 as well where none is meant. */
+static int fd_of(const struct connection *c, const struct watch_spec *spec, int *ret_fd, struct refusal *refusal) {
+        *ret_fd = spec->descriptor < 0 ? -1 : find_fd(c, spec->descriptor);
+        if (*ret_fd >= 0 || spec->descriptor == ABSENT || spec->refusal[0])
+                return 0;
+        return refuse(refusal, EBADF, "descriptor: no descriptor %lld came with the call", (long long)spec->descriptor);
+}
+
 static void add_one(struct connection *c, const struct watch_spec *spec) {
         struct refusal refusal;
-        int fd = -1, r;
+        int fd, r = fd_of(c, spec, &fd, &refusal);
 
-        if (spec->descriptor != ABSENT && !spec->refusal[0]) {
-                fd = spec->descriptor < 0 ? -1 : find_fd(c, spec->descriptor);
-                if (fd < 0) {
-                        (void)refuse(&refusal, EBADF, "descriptor: no descriptor %lld came with the call",
-                                     (long long)spec->descriptor);
-                        put_refusal(c, spec->id, &refusal);
-                        return;
-                }
-        }
-        r = queue_add(&c->queue, spec, fd, &refusal);
+        if (r == 0)
+                r = queue_add(&c->queue, spec, fd, &refusal);
         if (r < 0)
                 put_refusal(c, spec->id, &refusal);
         c->n_starting += r == 1;
+}
+
+static void modify_one(struct connection *c, const struct watch_spec *spec) {
+        struct refusal refusal;
+        int fd, r = fd_of(c, spec, &fd, &refusal);
+
+        if (r == 0)
+                r = queue_modify(&c->queue, spec, fd, &refusal);
+        if (r < 0)
+                put_refusal(c, spec->id, &refusal);
 }
 
 /* What Change was called with, read and checked before anything is changed. */
@@ -291,14 +301,11 @@ static void for_ids(struct connection *c, struct json_object *ids, by_id_fn *fn)
 }
 
 static void make_change(struct connection *c, const struct change *change) {
-        struct refusal refusal;
-
         c->call = CALL_CHANGE;
         c->n_starting = 1; /* this very function */
         for_ids(c, change->remove, queue_remove);
         for (size_t i = 0; i < change->n_to_modify; i++)
-                if (queue_modify(&c->queue, &change->to_modify[i], &refusal) < 0)
-                        put_refusal(c, change->to_modify[i].id, &refusal);
+                modify_one(c, &change->to_modify[i]);
         for (size_t i = 0; i < change->n_to_add; i++)
                 add_one(c, &change->to_add[i]);
         for_ids(c, change->enable, enable);
@@ -443,6 +450,7 @@ static void wait_start(struct connection *c) {
         c->call = CALL_BARRIER;
         c->interrupted = c->timed_out = false;
         c->last_reply_nsec = monotonic_nsec();
+        queue_look_again(&c->queue);
         mux_barrier_add(c->server->mux, &c->mux_barrier);
 }
 
@@ -513,8 +521,11 @@ void wait_flush(struct connection *c) {
         if (last) {
                 c->call = CALL_NONE;
                 mux_timer_clear(c->server->mux, &c->timer);
-        } else if (c->timer.heap_index == 0)
+                return;
+        }
+        if (c->timer.heap_index == 0)
                 set_timer(c, end_of_silence(c));
+        queue_look_again(&c->queue);
 }
 
 

@@ -11,7 +11,7 @@
 
 static const struct source_class *const classes[] = {
         &source_crossings, &source_fanotify,  &source_inotify, &source_deputies, &source_processes,
-        &source_pidfd,     &source_rtnetlink, &source_timer,   &source_user,
+        &source_pidfd,     &source_rtnetlink, &source_descriptors, &source_timer,   &source_user,
 };
 
 _Static_assert(ARRAY_SIZE(classes) <= SOURCES_MAX, "struct sources has room for all");
@@ -175,6 +175,13 @@ int source_modify(struct subscription *subscription, const struct subject *subje
         if (r >= 0)
                 subscription->notes = subject->notes;
         return r;
+}
+
+void source_look(struct subscription *subscription) {
+        struct source *source = subscription->source;
+
+        if (source && source->class->look)
+                source->class->look(source, subscription);
 }
 
 void source_select(struct subscription *subscription) {

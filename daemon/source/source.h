@@ -46,6 +46,7 @@ struct subject {
         int fd;           /* a passed descriptor, or -1 */
         int64_t pid;      /* or ABSENT */
         int64_t data;     /* or ABSENT */
+        uint32_t flags;
         const struct process_match *match; /* proc: by what they are like; or NULL */
         bool waits;       /* tree: it need not be there yet */
         bool list;        /* tree: what is there already is to be told */
@@ -64,6 +65,7 @@ struct subscription {
         uint64_t tag;           /* the source's own */
         bool selective;         /* tree: sink->descends() may say no */
         bool is_part;           /* of a watch that crosses mounts: crossing.c */
+        bool held;              /* its events are kept back, or let go: it is disabled */
 };
 
 /* Why something was refused. */
@@ -182,6 +184,8 @@ struct source_class {
          * all that can change and the report's are filtered anyway. */
         int (*modify)(struct source *source, struct subscription *subscription, const struct subject *subject,
                       struct refusal *refusal);
+        /* Reports what holds now, if anything does. For filters that are about a state; else NULL. */
+        void (*look)(struct source *source, struct subscription *subscription);
         /* What sink->descends() says is another from now on. May be NULL. */
         void (*select)(struct source *source, struct subscription *subscription);
         void (*detach)(struct source *source, struct subscription *subscription);
@@ -203,6 +207,7 @@ struct source {
 
 extern const struct source_class source_crossings;
 extern const struct source_class source_deputies;
+extern const struct source_class source_descriptors;
 extern const struct source_class source_fanotify;
 extern const struct source_class source_inotify;
 extern const struct source_class source_pidfd;
@@ -213,7 +218,7 @@ extern const struct source_class source_user;
 
 /* ---- all of them, by filter ------------------------------------------------ */
 
-enum { SOURCES_MAX = 9 };
+enum { SOURCES_MAX = 10 };
 
 struct sources {
         struct source_context context;
@@ -241,6 +246,7 @@ int sources_attach_part(struct source *crossings, struct subscription *part, con
 /* What serves the subscription, or its watch's own tree where it has parts. NULL: nothing. */
 const struct source *source_serving(const struct subscription *subscription);
 int source_modify(struct subscription *subscription, const struct subject *subject, struct refusal *refusal);
+void source_look(struct subscription *subscription);
 void source_select(struct subscription *subscription);
 void source_detach(struct subscription *subscription);
 

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "descriptor_files.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/inotify.h>
+
+#include "macro.h"
+
+enum { READS_A_TURN = 16 };
+
+struct mark {
+        struct hash_node node; /* by its number */
+        int number;
+        struct list files;
+        struct list unused; /* among those that nobody needs; or alone */
+};
+
+static struct mark *find(const struct descriptor_files *f, int number) {
+        for (struct hash_node *n = hash_first(&f->marks, hash_u64((uint64_t)number)); n; n = hash_next(n)) {
+                struct mark *mark = container_of(n, struct mark, node);
+
+                if (mark->number == number)
+                        return mark;
+        }
+        return NULL;
+}
+
+static void tell(struct descriptor_files *f, struct mark *mark) {
+        list_for_each(entry, &mark->files)
+                f->written(list_entry(entry, struct descriptor_file, link));
+}
+
+static void handle(struct descriptor_files *f, const struct inotify_event *event) {
+        struct mark *mark = find(f, event->wd);
+
+        if (event->mask & IN_Q_OVERFLOW)
+                hash_for_each(node, &f->marks)
+                        tell(f, container_of(node, struct mark, node));
+        else if (mark)
+                tell(f, mark);
+}
+
+static void on_ready(struct mux_io *io, unsigned events _unused_) {
+        struct descriptor_files *f = container_of(io, struct descriptor_files, io);
+        _Alignas(struct inotify_event) char buffer[4096];
+        ssize_t n;
+
+        for (int i = 0; i < READS_A_TURN && (n = read(f->inotify_fd, buffer, sizeof(buffer))) > 0; i++)
+                for (ssize_t at = 0; at < n;) {
+                        const struct inotify_event *event = (const void *)(buffer + at);
+
+                        handle(f, event);
+                        at += (ssize_t)sizeof(*event) + event->len;
+                }
+}
+
+void descriptor_files_init(struct descriptor_files *f, struct mux *mux, void (*written)(struct descriptor_file *file)) {
+        *f = (struct descriptor_files){ .mux = mux, .io = MUX_IO_INIT, .inotify_fd = -1, .written = written };
+        list_init(&f->unused);
+}
+
+int descriptor_files_open(struct descriptor_files *f) {
+        int r;
+
+        if (f->inotify_fd >= 0)
+                return 0;
+        f->inotify_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+        if (f->inotify_fd < 0)
+                return -errno;
+        r = mux_add(f->mux, &f->io, f->inotify_fd, MUX_IN, on_ready);
+        if (r < 0)
+                f->inotify_fd = safe_close(f->inotify_fd);
+        return r;
+}
+
+void descriptor_files_close(struct descriptor_files *f) {
+        mux_remove(f->mux, &f->io);
+        f->inotify_fd = safe_close(f->inotify_fd);
+        hash_free(&f->marks);
+}
+
+int descriptor_files_mark(const struct descriptor_files *f, int fd) {
+        char path[64];
+        int r;
+
+        (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+        r = inotify_add_watch(f->inotify_fd, path, IN_MODIFY);
+        return r < 0 ? -errno : r;
+}
+
+void descriptor_files_begin(struct descriptor_files *f) {
+        f->n_marking++;
+}
+
+static void drop_unused(struct descriptor_files *f) {
+        struct list *entry;
+
+        while (f->n_marking == 0 && (entry = list_pop(&f->unused))) {
+                struct mark *mark = list_entry(entry, struct mark, unused);
+
+                (void)inotify_rm_watch(f->inotify_fd, mark->number); /* the kernel may have taken it away itself */
+                hash_remove(&f->marks, &mark->node);
+                free(mark);
+        }
+}
+
+void descriptor_files_end(struct descriptor_files *f) {
+        f->n_marking--;
+        drop_unused(f);
+}
+
+static struct mark *make(struct descriptor_files *f, int number) {
+        struct mark *mark = calloc(1, sizeof(*mark));
+
+        if (!mark || hash_add(&f->marks, &mark->node, hash_u64((uint64_t)number)) < 0) {
+                free(mark);
+                (void)inotify_rm_watch(f->inotify_fd, number);
+                return NULL;
+        }
+        mark->number = number;
+        list_init(&mark->files);
+        list_init(&mark->unused);
+        return mark;
+}
+
+int descriptor_files_add(struct descriptor_files *f, int number, struct descriptor_file *file) {
+        struct mark *mark = find(f, number);
+
+        if (!mark)
+                mark = make(f, number);
+        if (!mark)
+                return -ENOMEM;
+        list_remove(&mark->unused);
+        list_append(&mark->files, &file->link);
+        file->mark = mark;
+        return 0;
+}
+
+void descriptor_files_remove(struct descriptor_files *f, struct descriptor_file *file) {
+        struct mark *mark = take_pointer(&file->mark);
+
+        if (!mark)
+                return;
+        list_remove(&file->link);
+        if (list_empty(&mark->files))
+                list_append(&f->unused, &mark->unused);
+        drop_unused(f);
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * Regular files that were passed, of which epoll tells nothing: one inotify instance tells when they were written to
+ * (IN_MODIFY). It holds the inode, and neither the file open nor its file system mounted.
+ */
+
+#include "hash.h"
+#include "mux.h"
+
+struct mark;
+
+struct descriptor_file {
+        struct list link; /* among those of the same mark */
+        struct mark *mark; /* NULL: in none */
+};
+
+struct descriptor_files {
+        struct mux *mux;
+        struct mux_io io;
+        int inotify_fd; /* -1: not open */
+        struct hash marks;
+        struct list unused; /* marks that nobody needs any more */
+        unsigned n_marking; /* marks that are being made: none goes meanwhile, it may be the same */
+        void (*written)(struct descriptor_file *file); /* the owner's: it may have changed */
+};
+
+void descriptor_files_init(struct descriptor_files *files, struct mux *mux,
+                           void (*written)(struct descriptor_file *file));
+/* Opens it if it is not. Negative errno. */
+int descriptor_files_open(struct descriptor_files *files);
+/* Nothing is in it any more. */
+void descriptor_files_close(struct descriptor_files *files);
+
+/* On a thread, between begin and end: the mark's number, or a negative errno. */
+int descriptor_files_mark(const struct descriptor_files *files, int fd);
+void descriptor_files_begin(struct descriptor_files *files);
+/* -ENOMEM. */
+int descriptor_files_add(struct descriptor_files *files, int number, struct descriptor_file *file);
+void descriptor_files_end(struct descriptor_files *files);
+void descriptor_files_remove(struct descriptor_files *files, struct descriptor_file *file);

@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "descriptor_look.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/kcmp.h>
+#include <linux/magic.h>
+#include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/pidfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+
+#include "event.h"
+#include "macro.h"
+#include "unix_backlog.h"
+
+enum {
+        GUESSES = 8,
+        SOON_MAX = 256, /* comparisons, of two microseconds each */
+};
+
+/* ---- what it is ------------------------------------------------------------------------------------------------- */
+
+static bool get_option(int fd, int option, int *ret) {
+        socklen_t size = sizeof(*ret);
+
+        return getsockopt(fd, SOL_SOCKET, option, ret, &size) == 0;
+}
+
+static bool is_eventfd(int fd) {
+        char path[64], target[64];
+        ssize_t n;
+
+        (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+        n = readlink(path, target, sizeof(target) - 1);
+        target[MAX(n, (ssize_t)0)] = 0;
+        return strcmp(target, "anon_inode:[eventfd]") == 0;
+}
+
+/* Files in which the kernel shows its own state: some of them can be polled. A file of any other may be one whose
+ * owner answers poll(2) when he likes. */
+static bool is_kernels_own(int fd) {
+        struct statfs fs;
+
+        if (fstatfs(fd, &fs) < 0)
+                return false;
+        return fs.f_type == PROC_SUPER_MAGIC || fs.f_type == SYSFS_MAGIC || fs.f_type == CGROUP2_SUPER_MAGIC ||
+               fs.f_type == CGROUP_SUPER_MAGIC || fs.f_type == DEBUGFS_MAGIC || fs.f_type == TRACEFS_MAGIC;
+}
+
+static int find_kind(int fd, struct descriptor_handle *handle) {
+        struct stat st;
+
+        if (fstat(fd, &st) < 0)
+                return -errno;
+        handle->device = st.st_dev;
+        handle->inode = st.st_ino;
+        if (S_ISDIR(st.st_mode))
+                return -EPERM;
+        if (S_ISREG(st.st_mode))
+                handle->kind = is_kernels_own(fd) ? DESCRIPTOR_OTHER : DESCRIPTOR_FILE;
+        else if (S_ISSOCK(st.st_mode))
+                handle->kind = DESCRIPTOR_SOCKET;
+        else if (S_ISFIFO(st.st_mode))
+                handle->kind = DESCRIPTOR_PIPE;
+        else
+                handle->kind = is_eventfd(fd) ? DESCRIPTOR_EVENTFD : DESCRIPTOR_OTHER;
+        return 0;
+}
+
+static const char *sentence_for(int error) {
+        switch (error) {
+        case EPERM:
+                return "descriptor: of a kind that can't be watched";
+        case EBADF:
+                return "descriptor: was opened with O_PATH";
+        case ELOOP:
+                return "descriptor: an epoll set that has others in it, too deep";
+        case ENOSPC:
+                return "descriptor: the kernel's limit of what epoll watches is reached";
+        case EMFILE:
+        case ENFILE:
+                return "descriptor: the daemon has no descriptor left";
+        default:
+                return "descriptor: can't be watched";
+        }
+}
+
+int descriptor_open(int fd, enum kev_filter filter, uint32_t events, struct descriptor_handle *ret_handle,
+                    const char **ret_message) {
+        struct epoll_event event = { .events = events };
+        int r;
+
+        *ret_handle = (struct descriptor_handle){ .set = -1, .slot = fd, .number = -1 };
+        r = find_kind(fd, ret_handle);
+        if (r == 0 && filter == KEV_FILTER_POLL && ret_handle->kind == DESCRIPTOR_FILE)
+                r = -EPERM;
+        if (r == 0 && filter == KEV_FILTER_AIO && ret_handle->kind != DESCRIPTOR_EVENTFD) {
+                *ret_message = "descriptor: not an eventfd";
+                return -EINVAL;
+        }
+        if (r == 0 && ret_handle->kind != DESCRIPTOR_FILE) {
+                ret_handle->set = epoll_create1(EPOLL_CLOEXEC);
+                if (ret_handle->set < 0 || epoll_ctl(ret_handle->set, EPOLL_CTL_ADD, fd, &event) < 0)
+                        r = -errno;
+        }
+        if (r == 0)
+                return 0;
+        *ret_message = sentence_for(-r);
+        ret_handle->set = safe_close(ret_handle->set);
+        return r;
+}
+
+uint32_t descriptor_ready(const struct descriptor_handle *handle) {
+        struct epoll_event event;
+
+        return epoll_wait(handle->set, &event, 1, 0) == 1 ? event.events : 0;
+}
+
+/* ---- the owner's number ------------------------------------------------------------------------------------------- */
+
+/* Whether `number` of that process is what the set has; without a set, what `fd` is. */
+static bool is_it(const struct descriptor_handle *handle, pid_t pid, int number, int fd) {
+        struct kcmp_epoll_slot slot = { .efd = (uint32_t)handle->set, .tfd = (uint32_t)handle->slot };
+
+        if (handle->set >= 0)
+                return syscall(SYS_kcmp, pid, getpid(), KCMP_EPOLL_TFD, (long)number, &slot) == 0;
+        return fd >= 0 && syscall(SYS_kcmp, pid, getpid(), KCMP_FILE, (long)number, (long)fd) == 0;
+}
+
+static int search(const struct descriptor_handle *handle, pid_t pid, int fd, int n_max) {
+        char path[64];
+        struct dirent *entry;
+        int found = -1;
+        DIR *directory;
+
+        (void)snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+        directory = opendir(path);
+        if (!directory)
+                return -1;
+        while (found < 0 && n_max > 0 && (entry = readdir(directory)))
+                if (entry->d_name[0] != '.' && n_max-- > 0 && is_it(handle, pid, atoi(entry->d_name), fd))
+                        found = atoi(entry->d_name);
+        (void)closedir(directory);
+        return found;
+}
+
+/* Programs that pass many have opened them one after another. */
+static void find(struct descriptor_handle *handle, struct descriptor_owner *owner, int fd, int n_max) {
+        int hint = atomic_load(&owner->hint);
+
+        handle->number = -1;
+        if (owner->pidfd < 0)
+                return;
+        for (int number = hint; number < hint + GUESSES && handle->number < 0; number++)
+                if (is_it(handle, owner->pid, number, fd))
+                        handle->number = number;
+        if (handle->number < 0)
+                handle->number = search(handle, owner->pid, fd, n_max);
+        if (handle->number >= 0)
+                atomic_store(&owner->hint, handle->number + 1);
+}
+
+void descriptor_find(struct descriptor_handle *handle, struct descriptor_owner *owner, int fd) {
+        find(handle, owner, fd, INT_MAX);
+}
+
+/* A regular file is taken for the one that was passed if it is the same file. */
+bool descriptor_is(const struct descriptor_handle *handle, int fd) {
+        struct stat st;
+
+        if (handle->set >= 0)
+                return is_it(handle, getpid(), fd, -1);
+        return fstat(fd, &st) == 0 && st.st_dev == handle->device && st.st_ino == handle->inode;
+}
+
+/* It may have closed that number, and have something else there. */
+static int get_known(const struct descriptor_handle *handle, const struct descriptor_owner *owner) {
+        int fd = handle->number < 0 ? -1 : pidfd_getfd(owner->pidfd, handle->number, 0);
+
+        if (fd < 0)
+                return handle->number < 0 ? -EBADF : -errno;
+        if (descriptor_is(handle, fd))
+                return fd;
+        (void)close(fd);
+        return -EBADF;
+}
+
+static int get(struct descriptor_handle *handle, struct descriptor_owner *owner, int n_max) {
+        int fd = get_known(handle, owner);
+
+        if (fd != -EBADF)
+                return fd;
+        find(handle, owner, -1, n_max);
+        return get_known(handle, owner);
+}
+
+int descriptor_get(struct descriptor_handle *handle, struct descriptor_owner *owner) {
+        return get(handle, owner, INT_MAX);
+}
+
+int descriptor_get_soon(struct descriptor_handle *handle, struct descriptor_owner *owner) {
+        return get(handle, owner, SOON_MAX);
+}
+
+/* ---- figures -------------------------------------------------------------------------------------------------------- */
+
+/* proc(5): /proc/PID/fdinfo; in hexadecimal. */
+static int64_t eventfd_count(int fd) {
+        char path[64], text[512];
+        const char *line;
+        int info _cleanup_(closep) = -1;
+        uint64_t count;
+        ssize_t n;
+
+        (void)snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+        info = open(path, O_RDONLY | O_CLOEXEC);
+        n = info < 0 ? -1 : read(info, text, sizeof(text) - 1);
+        if (n <= 0)
+                return ABSENT;
+        text[n] = 0;
+        line = strstr(text, "eventfd-count:");
+        if (!line)
+                return ABSENT;
+        count = strtoull(line + strlen("eventfd-count:"), NULL, 16);
+        return (int64_t)MIN(count, (uint64_t)INT64_MAX);
+}
+
+static int64_t ask_number(int fd, unsigned long request) {
+        int n = 0;
+
+        return ioctl(fd, request, &n) < 0 ? ABSENT : n;
+}
+
+static bool listens(int fd) {
+        int listens;
+
+        return get_option(fd, SO_ACCEPTCONN, &listens) && listens;
+}
+
+static int64_t backlog(const struct descriptor_handle *handle, int fd) {
+        struct tcp_info info;
+        socklen_t size = sizeof(info);
+        int domain;
+
+        if (get_option(fd, SO_DOMAIN, &domain) && domain == AF_UNIX)
+                return unix_backlog(handle->inode);
+        if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) < 0)
+                return ABSENT;
+        return info.tcpi_unacked; /* of a listener: its queue, tcp(7) */
+}
+
+static int64_t to_read(const struct descriptor_handle *handle, int fd) {
+        struct stat st;
+        off_t at;
+
+        if (handle->kind == DESCRIPTOR_EVENTFD)
+                return eventfd_count(fd);
+        if (handle->kind == DESCRIPTOR_SOCKET && listens(fd))
+                return backlog(handle, fd);
+        if (handle->kind != DESCRIPTOR_FILE)
+                return ask_number(fd, FIONREAD);
+        at = lseek(fd, 0, SEEK_CUR);
+        return at < 0 || fstat(fd, &st) < 0 ? ABSENT : st.st_size - at;
+}
+
+/* What is left of so much. */
+static int64_t rest(int64_t size, int64_t used) {
+        return size < 0 || used == ABSENT ? ABSENT : MAX(size - used, (int64_t)0);
+}
+
+static int64_t room(const struct descriptor_handle *handle, int fd) {
+        int size;
+
+        if (handle->kind == DESCRIPTOR_SOCKET)
+                return get_option(fd, SO_SNDBUF, &size) ? rest(size, ask_number(fd, SIOCOUTQ)) : ABSENT;
+        if (handle->kind == DESCRIPTOR_PIPE)
+                return rest(fcntl(fd, F_GETPIPE_SZ), ask_number(fd, FIONREAD));
+        if (handle->kind == DESCRIPTOR_EVENTFD) /* which holds 2^64-2 at most, but no figure here is that long */
+                return rest(INT64_MAX, eventfd_count(fd));
+        return handle->kind == DESCRIPTOR_FILE ? 0 : ABSENT;
+}
+
+int64_t descriptor_figure(const struct descriptor_handle *handle, enum kev_filter filter, int fd) {
+        if (filter == KEV_FILTER_READ)
+                return to_read(handle, fd);
+        return filter == KEV_FILTER_WRITE ? room(handle, fd) : eventfd_count(fd);
+}

@@ -1,0 +1,734 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * read, write, poll and aio: descriptors that were passed (descriptor_look.h says how without keeping them).
+ *
+ * Each watch has an epoll set that holds nothing but its descriptor, level-triggered: to ask it is to poll(2) the
+ * descriptor. All the sets are in one more (`all`), edge-triggered, which tells when to ask: whatever wakes a
+ * descriptor wakes its set. The mux sees that one. (A set that is asked doesn't wake the one that it is in, Linux
+ * 5.5.)
+ *
+ * A path of one event: the kernel wakes the set -> on_ready() -> poll: its bits are told. read, write and aio want a
+ * figure beside: a worker gets it (`look`), and what it brings is told if it is enough. One look of a watch is under
+ * way at a time; what comes meanwhile asks for one more. A Wait's barrier waits for the looks of its user.
+ *
+ * The looks are also how a watch with the flag `level` is asked whether it still holds: source->look().
+ *
+ * When the last copy of a descriptor is closed the kernel takes it out of its set: the watch stays, and is silent, as
+ * with epoll(7).
+ */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/pidfd.h>
+
+#include "barrier.h"
+#include "close_elsewhere.h"
+#include "descriptor_files.h"
+#include "descriptor_look.h"
+#include "hash.h"
+#include "mailbox.h"
+#include "source.h"
+#include "workers.h"
+
+enum { BATCH = 256 };
+
+struct descriptors {
+        struct source source;
+        struct mux *mux;
+        int all;
+        struct mux_io io;
+        struct mailbox mailbox;
+        struct hash owners; /* by pid */
+        struct hash groups; /* by inode */
+        struct descriptor_files files;
+        struct barriers barriers;
+        uint64_t serial;
+};
+
+struct owner {
+        struct hash_node node;
+        struct descriptor_owner owner;
+        struct list looks; /* under way */
+        unsigned refs;
+};
+
+/* Watches with the flag `exclusive` on one descriptor: each event is for one of them, in turn. */
+struct group {
+        struct hash_node node;
+        dev_t device;
+        ino_t inode;
+        struct list members;
+        uint64_t turn; /* of the mux, in which one had it */
+};
+
+struct descriptor {
+        struct descriptors *all;
+        struct subscription *subscription;
+        struct owner *owner;
+        struct descriptor_handle handle;
+        struct descriptor_file file;
+        struct look *look; /* under way, or NULL */
+        struct group *group;
+        struct list in_group;
+        uint32_t events; /* that the set is asked for */
+        uint32_t wanted; /* of them */
+        int64_t least;   /* lowat */
+        uint64_t again;  /* something has happened since the look began: its serial; or 0 */
+        uid_t uid;
+        uint8_t filter;
+        bool has_figures, is_exclusive;
+};
+
+/* A question to a worker: what is this, at first; then how much there is. */
+struct look {
+        struct work work;
+        struct list message;
+        struct list in_owner;
+        uint64_t serial; /* of what has led to it */
+        struct descriptors *all;
+        struct descriptor *descriptor; /* the loop's: NULL, it is gone, and what it had is the look's */
+        struct owner *owner;
+        struct descriptor_handle handle;
+        enum kev_filter filter;
+        uint32_t events;
+        bool is_first;
+        int fd; /* the passed one, for the first */
+        int mark; /* in the files, or -1 */
+        /* The answer. */
+        int error;
+        const char *why; /* a sentence, where it was refused */
+        bool has_figures;
+        bool refused; /* the kernel doesn't let us have the owner's descriptors */
+        uint32_t ready;
+        int64_t figure;
+};
+
+static struct descriptors *descriptors_of(struct source *source) {
+        return container_of(source, struct descriptors, source);
+}
+
+/* ---- words ------------------------------------------------------------------------------------------------------------ */
+
+static const struct {
+        uint64_t note;
+        uint32_t event;
+} words[] = {
+        { KEV_NOTE_IN, EPOLLIN },         { KEV_NOTE_OUT, EPOLLOUT },       { KEV_NOTE_PRI, EPOLLPRI },
+        { KEV_NOTE_ERR, EPOLLERR },       { KEV_NOTE_HUP, EPOLLHUP },       { KEV_NOTE_RDHUP, EPOLLRDHUP },
+        { KEV_NOTE_RDNORM, EPOLLRDNORM }, { KEV_NOTE_RDBAND, EPOLLRDBAND }, { KEV_NOTE_WRNORM, EPOLLWRNORM },
+        { KEV_NOTE_WRBAND, EPOLLWRBAND },
+};
+
+static uint32_t events_of(enum kev_filter filter, uint64_t notes) {
+        uint32_t events = 0;
+
+        if (filter == KEV_FILTER_READ)
+                return EPOLLIN | EPOLLRDHUP;
+        if (filter == KEV_FILTER_WRITE)
+                return EPOLLOUT;
+        if (filter == KEV_FILTER_AIO)
+                return EPOLLIN;
+        for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+                events |= notes & words[i].note ? words[i].event : 0;
+        return events | EPOLLERR | EPOLLHUP;
+}
+
+static uint64_t notes_of_poll(uint32_t events) {
+        uint64_t notes = 0;
+
+        for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+                notes |= events & words[i].event ? words[i].note : 0;
+        return notes;
+}
+
+/* kqueue(2): enough is there, or the end is. */
+static uint64_t notes_of_figure(const struct descriptor *d, uint32_t ready, int64_t figure) {
+        uint32_t end = d->filter == KEV_FILTER_READ ? EPOLLRDHUP | EPOLLHUP | EPOLLERR : EPOLLHUP | EPOLLERR;
+        uint64_t notes = 0;
+
+        if (d->handle.kind == DESCRIPTOR_FILE)
+                return d->filter == KEV_FILTER_WRITE || (figure != ABSENT && figure != 0 && figure >= d->least) ?
+                               KEV_NOTE_LOWAT : 0;
+        if (d->filter == KEV_FILTER_AIO)
+                return ready & EPOLLIN ? KEV_NOTE_COMPLETE : 0;
+        if (ready & (EPOLLIN | EPOLLOUT) && (figure == ABSENT || figure >= d->least))
+                notes |= KEV_NOTE_LOWAT;
+        if (ready & end)
+                notes |= KEV_NOTE_EOF;
+        return notes;
+}
+
+static void tell(struct descriptor *d, uint64_t notes, int64_t figure) {
+        struct report report = REPORT_INIT;
+
+        if (!(notes & d->subscription->notes))
+                return;
+        report.notes = notes;
+        report.data = figure;
+        report.flags = notes & KEV_NOTE_EOF ? KEV_FLAG_EOF : 0;
+        report.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
+        source_report(&d->all->source, d->subscription, &report);
+        report_done(&report);
+}
+
+/* ---- owners ------------------------------------------------------------------------------------------------------------ */
+
+static struct owner *owner_find(struct descriptors *s, pid_t pid) {
+        for (struct hash_node *n = hash_first(&s->owners, hash_u64((uint64_t)pid)); n; n = hash_next(n)) {
+                struct owner *o = container_of(n, struct owner, node);
+
+                if (o->owner.pid == pid)
+                        return o;
+        }
+        return NULL;
+}
+
+static struct owner *owner_get(struct descriptors *s, pid_t pid) {
+        struct owner *o = owner_find(s, pid);
+
+        if (o) {
+                o->refs++;
+                return o;
+        }
+        o = calloc(1, sizeof(*o));
+        if (!o || hash_add(&s->owners, &o->node, hash_u64((uint64_t)pid)) < 0) {
+                free(o);
+                return NULL;
+        }
+        o->refs = 1;
+        o->owner.pid = pid;
+        o->owner.pidfd = pid > 0 ? pidfd_open(pid, 0) : -1;
+        list_init(&o->looks);
+        return o;
+}
+
+static void owner_put(struct descriptors *s, struct owner *o) {
+        if (!o || --o->refs > 0)
+                return;
+        hash_remove(&s->owners, &o->node);
+        (void)safe_close(o->owner.pidfd);
+        free(o);
+}
+
+/* ---- looks, on a worker ------------------------------------------------------------------------------------------------- */
+
+static void look_for_figure(struct look *l) {
+        int fd = descriptor_get(&l->handle, &l->owner->owner);
+
+        l->error = MIN(fd, 0);
+        l->figure = fd < 0 ? ABSENT : descriptor_figure(&l->handle, l->filter, fd);
+        /* Asked after the figure: it is ready for no less. */
+        l->ready = l->handle.set < 0 ? 0 : descriptor_ready(&l->handle);
+        (void)safe_close(fd); /* the last close, if its owner has closed it meanwhile */
+}
+
+static void look_first(struct look *l) {
+        int fd = take_fd(&l->fd);
+
+        l->error = descriptor_open(fd, l->filter, l->events, &l->handle, &l->why);
+        if (l->error == 0)
+                descriptor_find(&l->handle, &l->owner->owner, fd);
+        if (l->error == 0 && l->handle.kind == DESCRIPTOR_FILE) {
+                l->mark = descriptor_files_mark(&l->all->files, fd);
+                l->error = MIN(l->mark, 0);
+                l->why = "descriptor: inotify doesn't take it";
+        }
+        (void)close(fd);
+        if (l->error < 0 || l->filter == KEV_FILTER_POLL)
+                return;
+        look_for_figure(l);
+        l->has_figures = l->error == 0;
+        l->refused = l->error == -EPERM || l->owner->owner.pidfd < 0;
+        l->error = 0;
+}
+
+static void run_look(struct work *work) {
+        struct look *l = container_of(work, struct look, work);
+
+        if (l->is_first)
+                look_first(l);
+        else
+                look_for_figure(l);
+        mailbox_post(&l->all->mailbox, &l->message);
+}
+
+/* ---- looks, on the loop ------------------------------------------------------------------------------------------------- */
+
+/* `fd`: for the first one, which has it from here on, also when this fails. */
+static int look_start(struct descriptor *d, int fd, uint64_t serial) {
+        struct look *l = calloc(1, sizeof(*l));
+        int r;
+
+        if (!l) {
+                (void)safe_close(fd);
+                return -ENOMEM;
+        }
+        *l = (struct look){
+                .work.run = run_look, .serial = serial, .all = d->all, .descriptor = d, .owner = d->owner,
+                .handle = d->handle, .filter = (enum kev_filter)d->filter, .events = d->events, .fd = fd,
+                .is_first = fd >= 0, .mark = -1, .figure = ABSENT,
+        };
+        list_init(&l->message);
+        list_append(&d->owner->looks, &l->in_owner);
+        d->owner->refs++;
+        d->look = l;
+        r = workers_submit(d->all->source.context->workers, d->uid, &l->work);
+        if (r == 0)
+                return 0;
+        d->look = NULL;
+        list_remove(&l->in_owner);
+        d->owner->refs--;
+        close_elsewhere(d->all->source.context->workers, d->uid, l->fd);
+        free(l);
+        return r;
+}
+
+static void tell_now(struct descriptor *d) {
+        uint32_t ready = d->handle.set < 0 ? 0 : descriptor_ready(&d->handle);
+
+        if (d->filter == KEV_FILTER_POLL)
+                tell(d, notes_of_poll(ready & d->wanted), ABSENT);
+        else
+                tell(d, notes_of_figure(d, ready, ABSENT), ABSENT);
+}
+
+/* Tells what holds, now or when it is known. */
+static void ask_since(struct descriptor *d, uint64_t serial) {
+        if (!d->has_figures)
+                tell_now(d);
+        else if (d->look)
+                d->again = serial;
+        else if (look_start(d, -1, serial) < 0)
+                tell_now(d); /* without a figure, rather than not at all */
+}
+
+static void ask(struct descriptor *d) {
+        if (!d->again)
+                ask_since(d, ++d->all->serial);
+}
+
+static void on_figure(struct descriptor *d, const struct look *l) {
+        uint64_t again = d->again;
+
+        d->handle.number = l->handle.number;
+        d->has_figures = l->error == 0;
+        d->again = 0;
+        tell(d, notes_of_figure(d, l->ready, l->figure), l->figure);
+        if (again)
+                ask_since(d, again);
+}
+
+/* ---- exclusive ---------------------------------------------------------------------------------------------------------- */
+
+static int group_join(struct descriptor *d) {
+        uint64_t hash = hash_u64(d->handle.device ^ d->handle.inode);
+        struct group *group;
+
+        for (struct hash_node *n = hash_first(&d->all->groups, hash); n && !d->group; n = hash_next(n)) {
+                group = container_of(n, struct group, node);
+                if (group->device == d->handle.device && group->inode == d->handle.inode)
+                        d->group = group;
+        }
+        if (!d->group) {
+                group = calloc(1, sizeof(*group));
+                if (!group || hash_add(&d->all->groups, &group->node, hash) < 0) {
+                        free(group);
+                        return -ENOMEM;
+                }
+                group->device = d->handle.device;
+                group->inode = d->handle.inode;
+                list_init(&group->members);
+                d->group = group;
+        }
+        list_append(&d->group->members, &d->in_group);
+        return 0;
+}
+
+static void group_leave(struct descriptor *d) {
+        struct group *group = take_pointer(&d->group);
+
+        if (!group)
+                return;
+        list_remove(&d->in_group);
+        if (!list_empty(&group->members))
+                return;
+        hash_remove(&d->all->groups, &group->node);
+        free(group);
+}
+
+/* What wakes one of them wakes all: the first of the turn stands for them. */
+static void ask_one(struct descriptors *s, struct group *group) {
+        if (group->turn == mux_turn(s->mux))
+                return;
+        list_for_each(entry, &group->members) {
+                struct descriptor *d = list_entry(entry, struct descriptor, in_group);
+
+                if (d->subscription->held || !(descriptor_ready(&d->handle) & d->wanted))
+                        continue;
+                group->turn = mux_turn(s->mux);
+                list_remove(&d->in_group);
+                list_append(&group->members, &d->in_group);
+                ask(d);
+                return;
+        }
+}
+
+static void on_event(struct descriptor *d) {
+        if (d->group)
+                ask_one(d->all, d->group);
+        else
+                ask(d);
+}
+
+static void on_ready(struct mux_io *io, unsigned events _unused_) {
+        struct descriptors *s = container_of(io, struct descriptors, io);
+        struct epoll_event ready[BATCH];
+        uint64_t n_seen = 0;
+        int n;
+
+        do { /* each once, even if it wakes again and again */
+                n = epoll_wait(s->all, ready, BATCH, 0);
+                for (int i = 0; i < n; i++)
+                        on_event(ready[i].data.ptr);
+                n_seen += (uint64_t)MAX(n, 0);
+        } while (n == BATCH && n_seen < s->source.n_subscriptions);
+}
+
+static void on_written(struct descriptor_file *file) {
+        ask(container_of(file, struct descriptor, file));
+}
+
+/* ---- attach --------------------------------------------------------------------------------------------------------------- */
+
+static bool may_be_file(enum kev_filter filter) {
+        return filter == KEV_FILTER_READ || filter == KEV_FILTER_WRITE;
+}
+
+/* Also of one that is not quite there yet. */
+static void descriptor_free(struct descriptor *d) {
+        struct descriptors *s = d->all;
+
+        if (d->look)
+                d->look->descriptor = NULL; /* and the set is the look's to close */
+        group_leave(d);
+        descriptor_files_remove(&s->files, &d->file);
+        if (d->handle.set >= 0) {
+                (void)epoll_ctl(s->all, EPOLL_CTL_DEL, d->handle.set, NULL);
+                if (!d->look)
+                        (void)close(d->handle.set);
+        }
+        owner_put(s, d->owner);
+        free(d);
+}
+
+static int put_into_all(struct descriptor *d, struct refusal *refusal) {
+        struct epoll_event event = { .events = EPOLLIN | EPOLLET, .data.ptr = d };
+
+        if (d->handle.set < 0 || epoll_ctl(d->all->all, EPOLL_CTL_ADD, d->handle.set, &event) == 0)
+                return 0;
+        switch (errno) {
+        case EINVAL: /* eventpoll.c, path_limits */
+                return refuse(refusal, ENOSPC, "descriptor: the kernel lets no more watches be on the same one");
+        case ELOOP:
+                return refuse(refusal, ELOOP, "descriptor: an epoll set that has others in it, too deep");
+        default:
+                return refuse(refusal, errno, "descriptor: %s", strerror(errno));
+        }
+}
+
+/* What can't be served without a look at the owner's descriptor. */
+static int check_figures(struct descriptor *d, const struct look *l, struct refusal *refusal) {
+        bool needed = d->least > 1 || (d->handle.kind == DESCRIPTOR_FILE && d->filter == KEV_FILTER_READ);
+        const char *what = d->least > 1 ? "data" : "descriptor";
+
+        if (l->refused)
+                (void)snprintf(d->all->source.reason, sizeof(d->all->source.reason),
+                               "no figures for what process %d passes: the kernel does not let this daemon look at its "
+                               "descriptors (ptrace(2))", (int)d->owner->owner.pid);
+        if (d->has_figures || !needed)
+                return 0;
+        if (l->refused)
+                return refuse(refusal, EOPNOTSUPP, "%s: the kernel does not let this daemon look at the caller's "
+                                                   "descriptors (ptrace(2))", what);
+        return refuse(refusal, EOPNOTSUPP, "%s: the caller itself has to have the descriptor open", what);
+}
+
+static int finish(struct descriptor *d, const struct look *l, struct refusal *refusal) {
+        int r = 0;
+
+        d->handle = l->handle;
+        d->has_figures = l->has_figures;
+        if (l->error < 0)
+                return refuse(refusal, -l->error, "%s", l->why);
+        if (d->filter != KEV_FILTER_POLL)
+                r = check_figures(d, l, refusal);
+        if (r == 0 && l->mark >= 0 && descriptor_files_add(&d->all->files, l->mark, &d->file) < 0)
+                r = refuse(refusal, ENOMEM, "no memory");
+        if (r == 0 && d->is_exclusive && group_join(d) < 0)
+                r = refuse(refusal, ENOMEM, "no memory");
+        return r < 0 ? r : put_into_all(d, refusal);
+}
+
+/* Nobody wants it any more. */
+static void drop_first(struct look *l) {
+        struct descriptor_file nobody = { .mark = NULL };
+
+        list_init(&nobody.link);
+        if (l->mark >= 0 && descriptor_files_add(&l->all->files, l->mark, &nobody) == 0)
+                descriptor_files_remove(&l->all->files, &nobody);
+}
+
+static void on_first(struct descriptor *d, struct look *l) {
+        const struct sink *sink = d->all->source.context->sink;
+        struct refusal refusal;
+
+        if (finish(d, l, &refusal) == 0) {
+                sink->attached(d->subscription, NULL);
+                if (d->handle.kind == DESCRIPTOR_FILE)
+                        tell(d, notes_of_figure(d, 0, l->figure), l->figure);
+                return; /* what it is ready for, its set tells */
+        }
+        if (!d->file.mark)
+                drop_first(l);
+        sink->attached(d->subscription, &refusal); /* detaches it */
+}
+
+static void on_look(struct look *l) {
+        struct descriptor *d = l->descriptor;
+
+        list_remove(&l->in_owner);
+        if (d)
+                d->look = NULL;
+        if (d && l->is_first)
+                on_first(d, l);
+        else if (d)
+                on_figure(d, l);
+        else {
+                drop_first(l);
+                (void)safe_close(l->handle.set);
+        }
+        if (l->is_first && may_be_file(l->filter))
+                descriptor_files_end(&l->all->files);
+        owner_put(l->all, l->owner);
+        free(l);
+}
+
+static void on_looks(struct mailbox *mailbox) {
+        struct descriptors *s = container_of(mailbox, struct descriptors, mailbox);
+        struct list *entry;
+
+        while ((entry = mailbox_take(mailbox)))
+                on_look(list_entry(entry, struct look, message));
+        barriers_check(&s->barriers);
+}
+
+static int start(struct descriptors *s, struct descriptor *d, const struct subject *subject, struct refusal *refusal) {
+        int fd, r;
+
+        d->owner = owner_get(s, subject->asker->pid);
+        if (!d->owner)
+                return refuse(refusal, ENOMEM, "no memory");
+        if (may_be_file((enum kev_filter)d->filter)) {
+                r = descriptor_files_open(&s->files);
+                if (r < 0)
+                        return refuse(refusal, -r, "inotify_init1: %s", strerror(-r));
+        }
+        fd = fcntl(subject->fd, F_DUPFD_CLOEXEC, 3);
+        if (fd < 0)
+                return refuse(refusal, errno, "descriptor: the daemon has no descriptor left");
+        r = look_start(d, fd, ++s->serial);
+        if (r < 0)
+                return refuse(refusal, -r, "descriptor: no thread to look at it: %s", strerror(-r));
+        if (may_be_file((enum kev_filter)d->filter))
+                descriptor_files_begin(&s->files);
+        return 1;
+}
+
+static int descriptors_attach(struct source *source, struct subscription *subscription, const struct subject *subject,
+                              struct refusal *refusal) {
+        struct descriptors *s = descriptors_of(source);
+        struct descriptor *d;
+        int r;
+
+        if (workers_are_stuck(source->context->workers, subject->asker->uid))
+                return refuse(refusal, EDQUOT, "descriptor: all of your look-ups wait for file systems that don't answer");
+        d = calloc(1, sizeof(*d));
+        if (!d)
+                return refuse(refusal, ENOMEM, "no memory");
+        d->all = s;
+        d->subscription = subscription;
+        d->filter = (uint8_t)subject->filter;
+        d->uid = subject->asker->uid;
+        d->events = d->wanted = events_of(subject->filter, subject->notes);
+        d->least = MAX(subject->data, (int64_t)1); /* ABSENT is less */
+        d->is_exclusive = subject->flags & KEV_FLAG_EXCLUSIVE;
+        d->handle.set = -1;
+        list_init(&d->in_group);
+        list_init(&d->file.link);
+        r = start(s, d, subject, refusal);
+        if (r < 0)
+                descriptor_free(d);
+        else
+                subscription->object = d;
+        return r;
+}
+
+static void descriptors_detach(struct source *source _unused_, struct subscription *subscription) {
+        descriptor_free(take_pointer(&subscription->object));
+}
+
+/* ---- change ----------------------------------------------------------------------------------------------------------------- */
+
+/* A set that is asked for more takes the descriptor again: from the call, or from its owner. */
+static int get_again(struct descriptor *d, const struct subject *subject, struct refusal *refusal) {
+        int fd = subject->fd >= 0 ? fcntl(subject->fd, F_DUPFD_CLOEXEC, 3) :
+                                    descriptor_get_soon(&d->handle, &d->owner->owner);
+
+        if (fd < 0 && subject->fd >= 0)
+                return refuse(refusal, errno, "descriptor: the daemon has no descriptor left");
+        if (fd < 0)
+                return refuse(refusal, EBADF, "descriptor: has to be passed again for notes that the watch did not have");
+        if (subject->fd < 0 || descriptor_is(&d->handle, fd))
+                return fd;
+        close_elsewhere(d->all->source.context->workers, d->uid, fd);
+        return refuse(refusal, EINVAL, "descriptor: not the one that is watched");
+}
+
+static int ask_for_more(struct descriptor *d, uint32_t events, const struct subject *subject, struct refusal *refusal) {
+        struct epoll_event event = { .events = events };
+        struct descriptor_handle old = d->handle;
+        int fd = get_again(d, subject, refusal), r = 0;
+
+        if (fd < 0)
+                return fd;
+        d->handle.set = epoll_create1(EPOLL_CLOEXEC);
+        d->handle.slot = fd;
+        if (d->handle.set < 0 || epoll_ctl(d->handle.set, EPOLL_CTL_ADD, fd, &event) < 0)
+                r = refuse(refusal, errno, "descriptor: %s", strerror(errno));
+        if (r == 0)
+                r = put_into_all(d, refusal);
+        close_elsewhere(d->all->source.context->workers, d->uid, fd);
+        if (r < 0) {
+                (void)safe_close(d->handle.set);
+                d->handle = old;
+                return r;
+        }
+        (void)epoll_ctl(d->all->all, EPOLL_CTL_DEL, old.set, NULL);
+        (void)close(old.set);
+        d->events = events;
+        return 0;
+}
+
+static int descriptors_modify(struct source *source _unused_, struct subscription *subscription,
+                              const struct subject *subject, struct refusal *refusal) {
+        struct descriptor *d = subscription->object;
+        uint32_t events = events_of(subject->filter, subject->notes);
+        int r = 0;
+
+        if (d->is_exclusive || subject->flags & KEV_FLAG_EXCLUSIVE)
+                return refuse(refusal, EINVAL, "flags: an exclusive watch can't be changed, nor another be made one");
+        if (d->look && d->look->is_first)
+                return refuse(refusal, EBUSY, "id: the watch is still being made");
+        if (subject->data != ABSENT && subject->data > 1 && !d->has_figures)
+                return refuse(refusal, EOPNOTSUPP, "data: there are no figures for this descriptor");
+        if (events & ~d->events)
+                r = ask_for_more(d, events | d->events, subject, refusal);
+        if (r < 0)
+                return r;
+        d->wanted = events;
+        if (subject->data != ABSENT)
+                d->least = MAX(subject->data, (int64_t)1);
+        return 0;
+}
+
+static void descriptors_look(struct source *source _unused_, struct subscription *subscription) {
+        struct descriptor *d = subscription->object;
+
+        if (d && !(d->look && d->look->is_first))
+                ask(d);
+}
+
+/* ---- the source ------------------------------------------------------------------------------------------------------------ */
+
+static bool is_past(struct barriers *barriers, struct source_barrier *barrier) {
+        struct descriptors *s = container_of(barriers, struct descriptors, barriers);
+        struct owner *o = owner_find(s, barrier->asker->pid);
+
+        if (!o)
+                return true;
+        list_for_each(entry, &o->looks)
+                if (list_entry(entry, struct look, in_owner)->serial <= barrier->position)
+                        return false;
+        return true;
+}
+
+static bool descriptors_barrier(struct source *source, struct source_barrier *barrier) {
+        struct descriptors *s = descriptors_of(source);
+
+        return barriers_add(&s->barriers, barrier, s->serial);
+}
+
+static int descriptors_open(struct source_context *context, struct source **ret_source) {
+        struct descriptors *s = calloc(1, sizeof(*s));
+        int r;
+
+        if (!s)
+                return -ENOMEM;
+        s->mux = context->mux;
+        s->io = MUX_IO_INIT;
+        descriptor_files_init(&s->files, s->mux, on_written);
+        barriers_init(&s->barriers, s->mux, is_past);
+        s->all = epoll_create1(EPOLL_CLOEXEC);
+        r = s->all < 0 ? -errno : mux_add(s->mux, &s->io, s->all, MUX_IN, on_ready);
+        if (r == 0)
+                r = mailbox_open(&s->mailbox, s->mux, on_looks);
+        if (r < 0) {
+                mux_remove(s->mux, &s->io);
+                (void)safe_close(s->all);
+                free(s);
+                return r;
+        }
+        *ret_source = &s->source;
+        return 0;
+}
+
+/* The workers have ended before. */
+static void descriptors_close(struct source *source) {
+        struct descriptors *s = descriptors_of(source);
+
+        on_looks(&s->mailbox);
+        barriers_close(&s->barriers);
+        mailbox_close(&s->mailbox);
+        descriptor_files_close(&s->files);
+        mux_remove(s->mux, &s->io);
+        (void)close(s->all);
+        hash_free(&s->owners);
+        hash_free(&s->groups);
+        free(s);
+}
+
+static uint64_t descriptors_registrations(const struct source *source) {
+        return source->n_subscriptions;
+}
+
+static const char *descriptors_mechanism(const struct source *source _unused_) {
+        return "epoll";
+}
+
+const struct source_class source_descriptors = {
+        .name = "descriptors",
+        .filters = 1u << KEV_FILTER_READ | 1u << KEV_FILTER_WRITE | 1u << KEV_FILTER_POLL | 1u << KEV_FILTER_AIO,
+        .open = descriptors_open,
+        .close = descriptors_close,
+        .attach = descriptors_attach,
+        .modify = descriptors_modify,
+        .look = descriptors_look,
+        .detach = descriptors_detach,
+        .barrier = descriptors_barrier,
+        .registrations = descriptors_registrations,
+        .mechanism = descriptors_mechanism,
+};
