@@ -11,7 +11,7 @@
 
 static const struct source_class *const classes[] = {
         &source_crossings, &source_fanotify,  &source_inotify, &source_deputies, &source_processes,
-        &source_pidfd,     &source_rtnetlink, &source_descriptors, &source_timer,   &source_user,
+        &source_pidfd,     &source_rtnetlink, &source_descriptors, &source_signals, &source_timer, &source_user,
 };
 
 _Static_assert(ARRAY_SIZE(classes) <= SOURCES_MAX, "struct sources has room for all");

@@ -213,12 +213,13 @@ extern const struct source_class source_inotify;
 extern const struct source_class source_pidfd;
 extern const struct source_class source_processes;
 extern const struct source_class source_rtnetlink;
+extern const struct source_class source_signals;
 extern const struct source_class source_timer;
 extern const struct source_class source_user;
 
 /* ---- all of them, by filter ------------------------------------------------ */
 
-enum { SOURCES_MAX = 10 };
+enum { SOURCES_MAX = 11 };
 
 struct sources {
         struct source_context context;

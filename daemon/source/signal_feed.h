@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * Signals that are sent to chosen processes, as the kernel tells them: signal_feed_bpf.c, in builds with HAVE_BPF.
+ * Everything runs on the loop.
+ */
+
+#include <stddef.h>
+
+#include "process_info.h"
+
+struct signal_record {
+        pid_t pid;
+        int number;
+        uint64_t count;   /* more than 1: the rest is not known of them */
+        bool knows_ids;
+        struct process_ids ids; /* the target's, as it was sent */
+        pid_t sender;     /* 0: the kernel, or not known */
+        uid_t sender_uid;
+        const char *sender_comm;
+};
+
+typedef void signal_feed_fn(void *userdata, const struct signal_record *record);
+
+struct signal_feed;
+
+/* Tries it, on a child of its own. `buffer_bytes`: of the kernel's queue; 0: as the feed likes it. Negative errno, and
+ * why. */
+int signal_feed_open(size_t buffer_bytes, signal_feed_fn *fn, void *userdata, struct signal_feed **ret, char *why,
+                     size_t why_size);
+struct signal_feed *signal_feed_close(struct signal_feed *feed);
+/* Readable: there are records. */
+int signal_feed_fd(const struct signal_feed *feed);
+/* Hands over what there is, and what there was no room for. False: that was not all. */
+bool signal_feed_read(struct signal_feed *feed);
+
+/* `start`: in clock ticks, as in /proc. -ENOSPC, or another negative errno. */
+int signal_feed_follow(struct signal_feed *feed, pid_t pid, uint64_t start);
+void signal_feed_leave(struct signal_feed *feed, pid_t pid);

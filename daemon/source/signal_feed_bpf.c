@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * The feed of signals by a program in the kernel: bpf/signals.bpf.c. What its ring had no room for is counted for each
+ * process and signal, so that no signal goes uncounted.
+ *
+ * To load it takes CAP_BPF and CAP_PERFMON (Linux 5.8), and a kernel that describes its structures (BTF).
+ */
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "bpf/signals.h"
+#include "hash.h"
+#include "macro.h"
+#include "signal_feed.h"
+/* Generated; the program is in it as one string. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Woverlength-strings"
+#include "signals.skel.h"
+#pragma GCC diagnostic pop
+
+enum { RING_BYTES = 1024 * 1024, RECORDS_A_TURN = 1024, TEST_MSEC = 1000 };
+
+struct signal_feed {
+        struct signals_bpf *program;
+        struct ring_buffer *ring;
+        signal_feed_fn *fn;
+        void *userdata;
+        struct hash followed;      /* by pid */
+        unsigned n_records;        /* in this turn */
+        unsigned long long n_lost; /* told of */
+};
+
+struct followed {
+        struct hash_node node;
+        pid_t pid;
+        unsigned int lost[BPF_SIGNALS]; /* told of */
+};
+
+static int on_sample(void *context, void *data, size_t size) {
+        struct signal_feed *f = context;
+        const struct bpf_signal *b = data;
+        struct signal_record r = { .count = 1, .knows_ids = true };
+
+        if (size < sizeof(*b))
+                return 0;
+        r.pid = b->pid;
+        r.number = b->number;
+        r.ids = (struct process_ids){ b->real, b->effective, b->saved };
+        r.sender = b->sender;
+        r.sender_uid = b->sender_uid;
+        r.sender_comm = b->sender ? b->sender_comm : NULL;
+        f->fn(f->userdata, &r);
+        return ++f->n_records == RECORDS_A_TURN ? -EAGAIN : 0;
+}
+
+static int map_of(const struct signal_feed *f) {
+        return bpf_map__fd(f->program->maps.targets);
+}
+
+static void tell_lost_of(struct signal_feed *f, struct followed *followed) {
+        struct bpf_signal_target target;
+
+        if (bpf_map_lookup_elem(map_of(f), &followed->pid, &target) < 0)
+                return;
+        for (int i = 0; i < BPF_SIGNALS; i++) {
+                struct signal_record r = {
+                        .pid = followed->pid, .number = i + 1, .count = target.lost[i] - followed->lost[i],
+                };
+
+                followed->lost[i] = target.lost[i];
+                if (r.count > 0)
+                        f->fn(f->userdata, &r);
+        }
+}
+
+static void tell_lost(struct signal_feed *f) {
+        unsigned long long n = __atomic_load_n(&f->program->bss->n_lost, __ATOMIC_RELAXED);
+
+        if (n == f->n_lost)
+                return;
+        f->n_lost = n; /* what is counted from here on is told next time, or now */
+        hash_for_each(node, &f->followed)
+                tell_lost_of(f, container_of(node, struct followed, node));
+}
+
+bool signal_feed_read(struct signal_feed *f) {
+        f->n_records = 0;
+        (void)ring_buffer__consume(f->ring);
+        tell_lost(f);
+        return f->n_records < RECORDS_A_TURN;
+}
+
+int signal_feed_fd(const struct signal_feed *f) {
+        return ring_buffer__epoll_fd(f->ring);
+}
+
+/* ---- who is followed ------------------------------------------------------------------------------------------------------ */
+
+static struct followed *find(const struct signal_feed *f, pid_t pid) {
+        for (struct hash_node *n = hash_first(&f->followed, hash_u64((uint64_t)pid)); n; n = hash_next(n)) {
+                struct followed *followed = container_of(n, struct followed, node);
+
+                if (followed->pid == pid)
+                        return followed;
+        }
+        return NULL;
+}
+
+static void forget(struct signal_feed *f, struct followed *followed) {
+        hash_remove(&f->followed, &followed->node);
+        free(followed);
+}
+
+int signal_feed_follow(struct signal_feed *f, pid_t pid, uint64_t start) {
+        struct bpf_signal_target target = { .start = start };
+        struct followed *followed = calloc(1, sizeof(*followed));
+        int r;
+
+        if (!followed || hash_add(&f->followed, &followed->node, hash_u64((uint64_t)pid)) < 0) {
+                free(followed);
+                return -ENOMEM;
+        }
+        followed->pid = pid;
+        r = bpf_map_update_elem(map_of(f), &pid, &target, BPF_NOEXIST);
+        if (r < 0)
+                forget(f, followed);
+        return r == -E2BIG ? -ENOSPC : r;
+}
+
+void signal_feed_leave(struct signal_feed *f, pid_t pid) {
+        struct followed *followed = find(f, pid);
+
+        if (!followed)
+                return;
+        (void)bpf_map_delete_elem(map_of(f), &pid);
+        forget(f, followed);
+}
+
+/* ---- opening --------------------------------------------------------------------------------------------------------------- */
+
+static int print_nothing(enum libbpf_print_level level _unused_, const char *format _unused_, va_list arguments _unused_) {
+        return 0;
+}
+
+/* The kernel wants a power of two. */
+static uint32_t ring_size(size_t wanted) {
+        uint32_t size = (uint32_t)sysconf(_SC_PAGESIZE);
+
+        while (size < (wanted ? wanted : RING_BYTES) && size < UINT32_C(1) << 30)
+                size *= 2;
+        return size;
+}
+
+static void on_test_record(void *userdata, const struct signal_record *record) {
+        bool *heard = userdata;
+
+        *heard |= record->number == SIGWINCH && record->sender == getpid();
+}
+
+/* A child is sent a signal that it ignores. */
+static bool test(struct signal_feed *f) {
+        struct process_stat stat;
+        pid_t child = fork();
+        siginfo_t end;
+        bool heard = false;
+
+        if (child == 0) {
+                (void)pause();
+                _exit(0);
+        }
+        if (child < 0)
+                return false;
+        f->fn = on_test_record;
+        f->userdata = &heard;
+        if (process_read_stat(child, &stat) == 0 && signal_feed_follow(f, child, stat.start_time) == 0) {
+                (void)kill(child, SIGWINCH);
+                if (ring_buffer__poll(f->ring, TEST_MSEC) >= 0)
+                        (void)signal_feed_read(f);
+        }
+        signal_feed_leave(f, child);
+        (void)kill(child, SIGKILL);
+        while (waitid(P_PID, (id_t)child, &end, WEXITED) < 0 && errno == EINTR)
+                ;
+        return heard;
+}
+
+static int load(struct signal_feed *f, size_t buffer_bytes) {
+        int r;
+
+        (void)libbpf_set_print(print_nothing);
+        f->program = signals_bpf__open();
+        if (!f->program)
+                return -errno;
+        r = bpf_map__set_max_entries(f->program->maps.records, ring_size(buffer_bytes));
+        if (r == 0)
+                r = signals_bpf__load(f->program);
+        if (r == 0)
+                r = signals_bpf__attach(f->program);
+        if (r < 0)
+                return r;
+        f->ring = ring_buffer__new(bpf_map__fd(f->program->maps.records), on_sample, f, NULL);
+        return f->ring ? 0 : -errno;
+}
+
+int signal_feed_open(size_t buffer_bytes, signal_feed_fn *fn, void *userdata, struct signal_feed **ret, char *why,
+                     size_t why_size) {
+        struct signal_feed *f = calloc(1, sizeof(*f));
+        int r;
+
+        if (!f)
+                return -ENOMEM;
+        r = load(f, buffer_bytes);
+        if (r < 0)
+                (void)snprintf(why, why_size, "BPF: %s", strerror(-r));
+        else if (!test(f)) {
+                (void)snprintf(why, why_size, "BPF: the program says nothing (of this pid namespace)");
+                r = -EOPNOTSUPP;
+        }
+        if (r < 0) {
+                (void)signal_feed_close(f);
+                return r;
+        }
+        f->fn = fn;
+        f->userdata = userdata;
+        *ret = f;
+        return 0;
+}
+
+struct signal_feed *signal_feed_close(struct signal_feed *f) {
+        if (!f)
+                return NULL;
+        hash_for_each(node, &f->followed)
+                forget(f, container_of(node, struct followed, node));
+        ring_buffer__free(f->ring);
+        signals_bpf__destroy(f->program);
+        free(f);
+        return NULL;
+}

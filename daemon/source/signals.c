@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * signal: the signals that are sent to a process, counted as kqueue counts them: those too that are ignored, blocked or
+ * pending already. What the kernel says of them comes through signal_feed.h, for as long as there are watches, and a
+ * while longer: to start it costs more than to have it.
+ *
+ * One target is one process, however many watch it; its pidfd tells when it has ended. Who may watch it must have all of
+ * its user ids, or see all processes, and that at each signal: a program that it begins may give it others.
+ */
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "config.h"
+#include "hash.h"
+#include "process_subject.h"
+#include "signal_feed.h"
+#include "source.h"
+
+enum { IDLE_MSEC = 10000, TARGETS_OF_USER_MAX = 1024, READS_MAX = 64 };
+
+struct signals {
+        struct source source;
+        struct mux *mux;
+        struct signal_feed *feed; /* NULL: not open */
+        struct mux_io io;
+        struct mux_timer idle_timer;
+        struct hash targets; /* by pid */
+};
+
+struct target {
+        struct hash_node node;
+        struct signals *all;
+        struct list watches; /* struct signal_watch */
+        struct mux_io io;
+        pid_t pid;
+        int pidfd;
+        struct process_ids ids; /* the last that were seen */
+};
+
+struct signal_watch {
+        struct list link;
+        struct target *target; /* NULL: it has ended */
+        struct subscription *subscription;
+        const struct asker *asker;
+        bool sees_all;
+        int number; /* 0: all signals */
+};
+
+static struct signals *signals_of(struct source *source) {
+        return container_of(source, struct signals, source);
+}
+
+static struct target *find_target(const struct signals *s, pid_t pid) {
+        for (struct hash_node *n = hash_first(&s->targets, hash_u64((uint64_t)pid)); n; n = hash_next(n)) {
+                struct target *t = container_of(n, struct target, node);
+
+                if (t->pid == pid)
+                        return t;
+        }
+        return NULL;
+}
+
+/* ---- telling ------------------------------------------------------------------------------------------------------------ */
+
+static void on_record(void *userdata, const struct signal_record *record) {
+        struct signals *s = userdata;
+        struct target *t = find_target(s, record->pid);
+        struct event_process sender = {
+                .pid = record->sender, .parent = ABSENT, .uid = record->sender_uid, .exit_code = ABSENT,
+                .signal = ABSENT, .cpu_usec = ABSENT, .peak_bytes = ABSENT, .comm = record->sender_comm,
+        };
+        struct report report = REPORT_INIT;
+
+        if (!t)
+                return;
+        if (record->knows_ids)
+                t->ids = record->ids;
+        report.data = record->number;
+        report.count = record->count;
+        report.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
+        report.process = record->sender > 0 ? &sender : NULL;
+        list_for_each(entry, &t->watches) {
+                struct signal_watch *w = list_entry(entry, struct signal_watch, link);
+
+                if ((w->number == 0 || w->number == record->number) &&
+                    (w->sees_all || process_ids_are(&t->ids, w->asker->uid)))
+                        source_report(&s->source, w->subscription, &report);
+        }
+        report_done(&report);
+}
+
+static void on_ready(struct mux_io *io, unsigned events _unused_) {
+        (void)signal_feed_read(container_of(io, struct signals, io)->feed);
+}
+
+/* ---- targets ------------------------------------------------------------------------------------------------------------- */
+
+static void target_free(struct target *t) {
+        signal_feed_leave(t->all->feed, t->pid);
+        mux_remove(t->all->mux, &t->io);
+        (void)close(t->pidfd);
+        hash_remove(&t->all->targets, &t->node);
+        free(t);
+}
+
+/* What was sent before is told before. */
+static void on_end(struct mux_io *io, unsigned events _unused_) {
+        struct target *t = container_of(io, struct target, io);
+        struct report report = REPORT_INIT;
+
+        for (int i = 0; i < READS_MAX && !signal_feed_read(t->all->feed); i++)
+                ;
+        report.flags = KEV_FLAG_EOF;
+        report.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
+        list_for_each(entry, &t->watches) {
+                struct signal_watch *w = list_entry(entry, struct signal_watch, link);
+
+                list_remove(&w->link);
+                w->target = NULL;
+                source_report(&t->all->source, w->subscription, &report);
+        }
+        report_done(&report);
+        target_free(t);
+}
+
+/* Takes the pidfd over, also when it fails. */
+static int target_new(struct signals *s, const struct process_subject *subject, struct target **ret,
+                      struct refusal *refusal) {
+        struct target *t = calloc(1, sizeof(*t));
+        struct process_stat stat;
+        int r;
+
+        if (!t) {
+                (void)close(subject->pidfd);
+                return refuse(refusal, ENOMEM, "no memory");
+        }
+        t->all = s;
+        t->pid = subject->pid;
+        t->pidfd = subject->pidfd;
+        t->ids = subject->ids;
+        t->io = MUX_IO_INIT;
+        list_init(&t->watches);
+        r = process_read_stat(t->pid, &stat);
+        if (r == 0)
+                r = hash_add(&s->targets, &t->node, hash_u64((uint64_t)t->pid));
+        if (r == 0)
+                r = signal_feed_follow(s->feed, t->pid, stat.start_time);
+        if (r == 0)
+                r = mux_add(s->mux, &t->io, t->pidfd, MUX_IN, on_end);
+        if (r == 0 && pidfd_has_hung_up(t->pidfd)) /* another may have had the number by then */
+                r = -ESRCH;
+        if (r < 0) {
+                target_free(t);
+                return refuse(refusal, -r, "pid: %s", strerror(-r));
+        }
+        *ret = t;
+        return 0;
+}
+
+/* ---- the feed ------------------------------------------------------------------------------------------------------------- */
+
+static int open_feed(struct signals *s) {
+#ifdef HAVE_BPF
+        int r = signal_feed_open(s->source.context->settings.process_buffer, on_record, s, &s->feed, s->source.reason,
+                                 sizeof(s->source.reason));
+#else
+        int r = -EOPNOTSUPP;
+
+        (void)snprintf(s->source.reason, sizeof(s->source.reason), "this build has no BPF");
+#endif
+        if (r < 0)
+                return r;
+        s->source.reason[0] = 0;
+        r = mux_add(s->mux, &s->io, signal_feed_fd(s->feed), MUX_IN, on_ready);
+        if (r < 0)
+                s->feed = signal_feed_close(s->feed);
+        return r;
+}
+
+static void close_feed(struct signals *s) {
+        mux_remove(s->mux, &s->io);
+        s->feed = signal_feed_close(s->feed);
+}
+
+static void on_idle(struct mux_timer *timer) {
+        struct signals *s = container_of(timer, struct signals, idle_timer);
+
+        if (s->targets.n_nodes == 0)
+                close_feed(s);
+}
+
+static int check_feed(struct signals *s, struct refusal *refusal) {
+        int r = s->feed ? 0 : open_feed(s);
+
+        return r < 0 ? refuse(refusal, EOPNOTSUPP, "filter: no signals are told here: %s",
+                              s->source.reason[0] ? s->source.reason : strerror(-r)) : 0;
+}
+
+/* ---- attach --------------------------------------------------------------------------------------------------------------- */
+
+static int check_limit(const struct signals *s, uid_t uid, struct refusal *refusal) {
+        size_t n = 0;
+
+        hash_for_each(node, &s->targets) {
+                const struct target *t = container_of(node, struct target, node);
+
+                n += list_entry(t->watches.next, struct signal_watch, link)->asker->uid == uid;
+        }
+        return n < TARGETS_OF_USER_MAX ? 0 : refuse(refusal, EDQUOT, "pid: the limit of %d processes a user is reached",
+                                                    TARGETS_OF_USER_MAX);
+}
+
+/* The caller's own process, which is who has connected, where none is named. */
+static int find_or_make(struct signals *s, const struct subject *subject, struct target **ret, struct refusal *refusal) {
+        struct subject own = *subject;
+        struct asker asker = *subject->asker;
+        struct process_subject opened;
+        int r;
+
+        if (subject->pid == ABSENT) {
+                own.pid = asker.pid;
+                asker.other_pids = asker.pid <= 0;
+                own.asker = &asker;
+        }
+        r = process_subject_open(s->source.context, &own, &opened, refusal);
+        if (r < 0)
+                return r;
+        *ret = find_target(s, opened.pid);
+        if (*ret && !pidfd_has_hung_up((*ret)->pidfd)) {
+                (void)close(opened.pidfd);
+                return 0;
+        }
+        if (*ret) /* its number is another's by now */
+                on_end(&(*ret)->io, MUX_IN);
+        r = check_limit(s, subject->asker->uid, refusal);
+        if (r < 0) {
+                (void)close(opened.pidfd);
+                return r;
+        }
+        return target_new(s, &opened, ret, refusal);
+}
+
+static int signals_attach(struct source *source, struct subscription *subscription, const struct subject *subject,
+                          struct refusal *refusal) {
+        struct signals *s = signals_of(source);
+        struct target *t;
+        struct signal_watch *w;
+        int r = check_feed(s, refusal);
+
+        if (r < 0)
+                return r;
+        w = calloc(1, sizeof(*w));
+        if (!w)
+                return refuse(refusal, ENOMEM, "no memory");
+        r = find_or_make(s, subject, &t, refusal);
+        if (r < 0) {
+                free(w);
+                return r;
+        }
+        w->target = t;
+        w->subscription = subscription;
+        w->asker = subject->asker;
+        w->sees_all = asker_sees_all_processes(source->context, subject->asker);
+        w->number = subject->data == ABSENT ? 0 : (int)subject->data;
+        list_append(&t->watches, &w->link);
+        subscription->object = w;
+        mux_timer_clear(s->mux, &s->idle_timer);
+        return 0;
+}
+
+static int signals_modify(struct source *source _unused_, struct subscription *subscription,
+                          const struct subject *subject, struct refusal *refusal _unused_) {
+        struct signal_watch *w = subscription->object;
+
+        if (subject->data != ABSENT)
+                w->number = (int)subject->data;
+        return 0;
+}
+
+static void signals_detach(struct source *source, struct subscription *subscription) {
+        struct signals *s = signals_of(source);
+        struct signal_watch *w = take_pointer(&subscription->object);
+
+        list_remove(&w->link);
+        if (w->target && list_empty(&w->target->watches))
+                target_free(w->target);
+        free(w);
+        if (s->targets.n_nodes == 0) /* without memory it stays open */
+                (void)mux_timer_set(s->mux, &s->idle_timer, monotonic_nsec() + IDLE_MSEC * NSEC_PER_MSEC, on_idle);
+}
+
+/* A signal is in the ring before the call that sends it returns. */
+static bool signals_barrier(struct source *source, struct source_barrier *barrier _unused_) {
+        struct signals *s = signals_of(source);
+
+        if (s->feed)
+                (void)signal_feed_read(s->feed);
+        return false;
+}
+
+/* ---- the source ------------------------------------------------------------------------------------------------------------ */
+
+static int signals_open(struct source_context *context, struct source **ret_source) {
+        struct signals *s = calloc(1, sizeof(*s));
+
+        if (!s)
+                return -ENOMEM;
+        s->mux = context->mux;
+        s->io = MUX_IO_INIT;
+        s->idle_timer = MUX_TIMER_INIT;
+        *ret_source = &s->source;
+        return 0;
+}
+
+static void signals_close(struct source *source) {
+        struct signals *s = signals_of(source);
+
+        mux_timer_clear(s->mux, &s->idle_timer);
+        if (s->feed)
+                close_feed(s);
+        hash_free(&s->targets);
+        free(s);
+}
+
+static uint64_t signals_registrations(const struct source *source) {
+        return container_of(source, const struct signals, source)->targets.n_nodes;
+}
+
+static const char *signals_mechanism(const struct source *source) {
+        return container_of(source, const struct signals, source)->feed ? "bpf" : "none";
+}
+
+const struct source_class source_signals = {
+        .name = "signals",
+        .filters = 1u << KEV_FILTER_SIGNAL,
+        .open = signals_open,
+        .close = signals_close,
+        .attach = signals_attach,
+        .modify = signals_modify,
+        .detach = signals_detach,
+        .barrier = signals_barrier,
+        .registrations = signals_registrations,
+        .mechanism = signals_mechanism,
+};
