@@ -104,6 +104,27 @@ static void refuse(struct addition *a, size_t i, int error, const char *message)
         a->errors[i] = error;
 }
 
+static bool is_own_signal(const struct watch_spec *spec) {
+        return spec->filter == KEV_FILTER_SIGNAL && (spec->pid == ABSENT || spec->pid == getpid());
+}
+
+/* What kevd can't tell of the process's own signals the library can. */
+static void take_refusal(struct addition *a, size_t i, int error, const char *message) {
+        const struct watch_spec *spec = &a->watches[i]->spec;
+        int r;
+
+        if (error != -EOPNOTSUPP || !is_own_signal(spec)) {
+                refuse(a, i, error, message);
+                return;
+        }
+        r = own_signals_add(a->kev, spec, a->ids[i], a->handler, a->userdata);
+        if (r == -EOPNOTSUPP)
+                refuse(a, i, r, "kevd does not tell of signals here, and the library only of those that are blocked, "
+                                "see pthread_sigmask(3)");
+        else if (r < 0)
+                refuse(a, i, r, error_text(r));
+}
+
 /* For the reason that the connection's message gives. */
 static void refuse_all(struct addition *a, size_t first, size_t n, int error) {
         for (size_t i = first; i < first + n; i++)
@@ -117,6 +138,8 @@ static int choose_ids(struct addition *a) {
 
         for (size_t i = 0; i < a->n; i++) {
                 a->ids[i] = a->watches[i]->spec.id;
+                if (own_signals_has(&a->kev->own_signals, a->ids[i]))
+                        return error_set(a->kev, -EEXIST, "id: %lld is in use on this connection", (long long)a->ids[i]);
                 highest = MAX(highest, a->ids[i]);
         }
         for (size_t i = 0; i < a->n; i++) {
@@ -177,7 +200,7 @@ static int take_refusals(struct addition *a, const struct chunk *chunk) {
                         w++;
                 if (w == end)
                         return fail_nonsense(a->kev);
-                refuse(a, w, refusal.error, refusal.message);
+                take_refusal(a, w, refusal.error, refusal.message);
         }
         return r;
 }
@@ -196,7 +219,7 @@ static int finish_chunk(struct addition *a, struct chunk *chunk) {
         for (size_t i = chunk->first; i < chunk->first + chunk->n; i++) {
                 bool oneshot = a->watches[i]->spec.flags & KEV_FLAG_ONESHOT;
 
-                if (a->errors[i] == 0)
+                if (a->errors[i] == 0 && !own_signals_has(&a->kev->own_signals, a->ids[i]))
                         handlers_set(&a->kev->handlers,
                                      &(struct handler_entry){ a->ids[i], a->handler, a->userdata, oneshot });
         }
@@ -346,6 +369,10 @@ _public_ int kev_modify(struct kev *kev, int64_t id, const struct kev_watch *wat
 
         if (r < 0)
                 return r;
+        if (own_signals_has(&kev->own_signals, id)) {
+                r = own_signals_modify(kev, id, &spec);
+                return call_leave(kev, r < 0 ? error_set(kev, r, "The signal can't be told of: %s", error_text(r)) : 0);
+        }
         /* What it is about stays: a watch may be made and changed from one description. For other notes poll may take
          * the descriptor again. */
         spec.path = spec.name = NULL;
@@ -365,6 +392,10 @@ _public_ int kev_remove(struct kev *kev, int64_t id) {
 
         if (r < 0)
                 return r;
+        if (own_signals_remove(kev, id)) {
+                (void)inbox_drop(&kev->inbox, id);
+                return call_leave(kev, 0);
+        }
         r = change_id(kev, "remove", id);
         if (r == 0 || r == -ENOENT) {
                 handlers_remove(&kev->handlers, id);
@@ -376,14 +407,20 @@ _public_ int kev_remove(struct kev *kev, int64_t id) {
         return call_leave(kev, r);
 }
 
-_public_ int kev_enable(struct kev *kev, int64_t id) {
+static int enable(struct kev *kev, int64_t id, bool enable) {
         int r = call_enter(kev);
 
-        return r < 0 ? r : call_leave(kev, change_id(kev, "enable", id));
+        if (r < 0)
+                return r;
+        if (!own_signals_enable(kev, id, enable))
+                r = change_id(kev, enable ? "enable" : "disable", id);
+        return call_leave(kev, r);
+}
+
+_public_ int kev_enable(struct kev *kev, int64_t id) {
+        return enable(kev, id, true);
 }
 
 _public_ int kev_disable(struct kev *kev, int64_t id) {
-        int r = call_enter(kev);
-
-        return r < 0 ? r : call_leave(kev, change_id(kev, "disable", id));
+        return enable(kev, id, false);
 }

@@ -83,13 +83,15 @@ int connection_read(struct kev *kev) {
         size_t room = MAX((size_t)READ_BYTES, in->size);
         char *p = buffer_reserve(in, room);
         ssize_t n;
-        int r;
+        int r, own = own_signals_read(kev);
 
         if (!p)
                 return connection_fail_memory(kev);
+        if (own < 0)
+                return own;
         n = recv(kev->fd, p, room, MSG_DONTWAIT);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
-                return 0;
+                return own;
         if (n == 0 || (n < 0 && errno == ECONNRESET))
                 return fail_gone(kev);
         if (n < 0)
@@ -156,23 +158,25 @@ static int flush(struct kev *kev) {
 }
 
 int connection_step(struct kev *kev, int timeout_msec) {
-        struct pollfd p = { .fd = kev->fd, .events = POLLIN };
+        struct pollfd p[] = {
+                { .fd = kev->fd, .events = POLLIN }, { .fd = kev->own_signals.fd, .events = POLLIN },
+        };
         int n, r = 1;
 
         if (kev->error)
                 return kev->error;
         if (kev->out.size > 0)
-                p.events |= POLLOUT;
-        n = poll(&p, 1, timeout_msec);
+                p[0].events |= POLLOUT;
+        n = poll(p, ARRAY_SIZE(p), timeout_msec);
         if (n < 0 && errno == EINTR)
                 return error_set(kev, -EINTR, "A signal came before kevd's answer");
         if (n < 0)
                 return connection_fail(kev, -errno, "Can't wait for kevd: %s", error_text(errno));
         if (n == 0)
                 return 0;
-        if (p.revents & ~POLLOUT)
+        if ((p[0].revents & ~POLLOUT) || p[1].revents)
                 r = connection_read(kev);
-        if (r >= 0 && (p.revents & POLLOUT))
+        if (r >= 0 && (p[0].revents & POLLOUT))
                 r = flush(kev);
         return r < 0 ? r : 1;
 }

@@ -6,7 +6,8 @@
  * outside: programs know <kev.h> only.
  *
  * From the bottom up: error (sentences), inbox (events that wait to be handed
- * out), handlers (who gets them), connection (bytes, and the calls in flight)
+ * out), handlers (who gets them), own_signals (the one thing that kevd need not
+ * tell), connection (bytes, and the calls in flight)
  * with reply (what comes back), and on these the public calls: kev, change,
  * dispatch, call. address and private give kev_open() its socket. watch and
  * event stand for themselves.
@@ -95,6 +96,29 @@ void handlers_set(struct handlers *handlers, const struct handler_entry *entry);
 struct handler_entry *handlers_find(const struct handlers *handlers, int64_t id);
 void handlers_remove(struct handlers *handlers, int64_t id);
 
+/* ---- own_signals.c ------------------------------------------------------- */
+
+struct own_watch;
+
+/* Signals to this very process, where kevd can't tell of them. */
+struct own_signals {
+        int fd; /* a signalfd; -1: none */
+        struct own_watch *watches;
+        size_t n;
+};
+
+/* -EOPNOTSUPP: the signal is not blocked (or, where none is named, none is). */
+int own_signals_add(struct kev *kev, const struct watch_spec *spec, int64_t id, kev_handler *handler, void *userdata);
+bool own_signals_has(const struct own_signals *own, int64_t id);
+/* False: it has none of that id. */
+bool own_signals_remove(struct kev *kev, int64_t id);
+bool own_signals_enable(struct kev *kev, int64_t id, bool enable);
+/* It has one of that id. */
+int own_signals_modify(struct kev *kev, int64_t id, const struct watch_spec *spec);
+/* Those that came go to the inbox. 1, or 0: there were none; else the connection is over. */
+int own_signals_read(struct kev *kev);
+void own_signals_close(struct own_signals *own);
+
 /* ---- connection.c -------------------------------------------------------- */
 
 struct kev {
@@ -117,6 +141,7 @@ struct kev {
 
         struct inbox inbox;
         struct handlers handlers;
+        struct own_signals own_signals;
         struct event *handed_out; /* by kev_wait(), until the next call */
         int64_t highest_id;       /* of all ids used; -1: none was */
         bool watching;            /* there was a watch: keep a Wait in flight */

@@ -31,7 +31,7 @@ _public_ int kev_open(const char *address, struct kev **ret_kev) {
 
         if (!kev)
                 return error_set(NULL, -ENOMEM, "There is no memory for a connection");
-        kev->fd = kev->wake = kev->epoll = -1;
+        kev->fd = kev->wake = kev->epoll = kev->own_signals.fd = -1;
         kev->highest_id = -1;
         r = address_open(address, &kev->fd, &kev->address);
         if (r == 0)
@@ -50,6 +50,7 @@ _public_ struct kev *kev_close(struct kev *kev) {
         (void)safe_close(kev->epoll);
         (void)safe_close(kev->wake);
         (void)safe_close(kev->fd);
+        own_signals_close(&kev->own_signals);
         event_unref(kev->handed_out);
         inbox_free(&kev->inbox);
         handlers_free(&kev->handlers);

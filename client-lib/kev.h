@@ -47,7 +47,7 @@ enum kev_filter {
         KEV_FILTER_WRITE,  /* a descriptor: there is so much room, or nobody who reads */
         KEV_FILTER_POLL,   /* a descriptor, in the words of poll(2) and epoll(7) */
         KEV_FILTER_AIO,    /* an eventfd that asynchronous input and output completes on */
-        KEV_FILTER_SIGNAL, /* signals sent to a process */
+        KEV_FILTER_SIGNAL, /* signals sent to a process: this one, or kev_watch_set_pid() */
         KEV_FILTER_TIMER, /* a period, or a moment */
         KEV_FILTER_USER,  /* a name that programs of one user set off */
 };
@@ -193,8 +193,8 @@ int kev_watch_set_id(struct kev_watch *watch, int64_t id);
  * below it are not. Errors also those of getcwd(3). */
 int kev_watch_set_path(struct kev_watch *watch, const char *path);
 
-/* proc. The process that has the pid when kev_add() runs; a pid that is given
- * to another process later is not followed. */
+/* proc, signal. The process that has the pid when kev_add() runs; a pid that is
+ * given to another process later is not followed. */
 int kev_watch_set_pid(struct kev_watch *watch, pid_t pid);
 
 /* vnode and tree: an open file or directory; proc: a pidfd; read, write and poll: what is to be read, written or
@@ -257,7 +257,7 @@ const struct kev_event *kev_event_ref(const struct kev_event *event);
 const struct kev_event *kev_event_unref(const struct kev_event *event); /* returns NULL */
 
 int64_t kev_event_id(const struct kev_event *event);
-uint64_t kev_event_seq(const struct kev_event *event); /* from 1 on, with no gap */
+uint64_t kev_event_seq(const struct kev_event *event); /* from 1 on, with no gap; 0: the library's own */
 enum kev_filter kev_event_filter(const struct kev_event *event);
 uint64_t kev_event_notes(const struct kev_event *event);
 uint32_t kev_event_flags(const struct kev_event *event);
@@ -359,6 +359,13 @@ typedef void kev_handler(struct kev *kev, const struct kev_event *event, void *u
  *
  * Errors, beside those of the connection: what the daemon refused it with
  * (table "Errors" in kevd(8)).
+ *
+ * KEV_FILTER_SIGNAL of this very process: where the daemon can't tell of signals
+ * (it takes CAP_BPF and CAP_PERFMON), the library does, with a signalfd(2). Then
+ * the signal has to be blocked in all threads (without a number: those count that
+ * are blocked as kev_add() runs; -EOPNOTSUPP if none is), and is taken away by
+ * the event; standard signals that are pending already come once; and
+ * kev_event_seq() is 0.
  */
 int kev_add(struct kev *kev, const struct kev_watch *watch, kev_handler *handler, void *userdata, int64_t *ret_id);
 

@@ -511,7 +511,7 @@ int event_from_json(struct json_object *json, struct event **ret_event) {
 
         if (fields_read(json, event_fields, ARRAY_SIZE(event_fields), &f, NULL) < 0)
                 return -EBADMSG;
-        if (kev_filter_from_name(f.filter, &e.filter) < 0 || f.id < 0 || f.seq < 1 || f.count < 0 || f.realtime_usec < 0)
+        if (kev_filter_from_name(f.filter, &e.filter) < 0 || f.id < 0 || f.seq < 0 || f.count < 0 || f.realtime_usec < 0)
                 return -EBADMSG;
         e.id = f.id;
         e.seq = (uint64_t)f.seq;

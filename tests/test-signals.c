@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <linux/capability.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,6 +15,7 @@
 #include <unistd.h>
 
 #include <json-c/json.h>
+#include <kev.h>
 
 #include "harness.h"
 #include "macro.h"
@@ -385,9 +387,10 @@ START_TEST(test_other_user) {
 }
 END_TEST
 
-START_TEST(test_without_privileges) {
-        struct json_object *reply;
+/* ---- without BPF --------------------------------------------------------------------------------------------------------- */
 
+/* A daemon without privileges. */
+static void start_unprivileged(void) {
         if (geteuid() != 0)
                 harness_skip("needs root, to become another user");
         ck_assert_int_eq(chown(harness_tempdir(), NOBODY, NOBODY), 0);
@@ -397,12 +400,156 @@ START_TEST(test_without_privileges) {
                 harness_skip("other users can't execute the daemon");
         kevd = daemon_start(NULL);
         client = client_connect(kevd->socket);
-        reply = client_call(client, "org.kevd.events.Change", "{\"add\":[{\"id\":1,\"filter\":\"signal\"}]}");
+}
+
+static void stop_unprivileged(void) {
+        ck_assert_int_eq(setresuid(0, 0, 0), 0);
+        stop();
+}
+
+START_TEST(test_without_privileges) {
+        struct json_object *reply = client_call(client, "org.kevd.events.Change", "{\"add\":[{\"id\":1,\"filter\":\"signal\"}]}");
+
         ck_assert_str_eq(text_at(reply, "/parameters/refused/0/errno"), "EOPNOTSUPP");
         ck_assert_ptr_nonnull(strstr(text_at(reply, "/parameters/refused/0/message"), "BPF"));
         json_object_put(reply);
-        ck_assert_int_eq(setresuid(0, 0, 0), 0);
-        stop();
+}
+END_TEST
+
+static void block(int number) {
+        sigset_t set;
+
+        (void)sigemptyset(&set);
+        (void)sigaddset(&set, number);
+        ck_assert_int_eq(sigprocmask(SIG_BLOCK, &set, NULL), 0);
+}
+
+static bool is_pending(void *number) {
+        sigset_t pending;
+
+        (void)sigpending(&pending);
+        return sigismember(&pending, *(int *)number) == 1;
+}
+
+static struct kev_watch *watch_of(int number, uint32_t flags) {
+        struct kev_watch *watch;
+
+        ck_assert_int_eq(kev_watch_new(KEV_FILTER_SIGNAL, &watch), 0);
+        if (number > 0)
+                ck_assert_int_eq(kev_watch_set_data(watch, number), 0);
+        ck_assert_int_eq(kev_watch_set_flags(watch, flags), 0);
+        return watch;
+}
+
+static int add_own(struct kev *kev, int number, uint32_t flags, int64_t *ret_id) {
+        struct kev_watch *watch = watch_of(number, flags);
+        int r = kev_add(kev, watch, NULL, NULL, ret_id);
+
+        kev_watch_free(watch);
+        return r;
+}
+
+static void expect_own(struct kev *kev, int64_t id, int number, bool from_process) {
+        const struct kev_event *event;
+        int64_t data;
+        pid_t pid = 0;
+
+        ck_assert_int_eq(kev_wait(kev, HARNESS_REPLY_MSEC, &event), 1);
+        ck_assert_int_eq(kev_event_id(event), id);
+        ck_assert_int_eq(kev_event_filter(event), KEV_FILTER_SIGNAL);
+        ck_assert_int_eq(kev_event_data(event, &data), 0);
+        ck_assert_int_eq(data, number);
+        ck_assert_int_eq(kev_event_pid(event, &pid), from_process ? 0 : -ENODATA);
+        ck_assert_int_eq(pid, from_process ? getpid() : 0);
+        ck_assert_uint_eq(kev_event_seq(event), 0);
+        ck_assert_ptr_nonnull(strstr(kev_event_json(event), "\"filter\":\"signal\""));
+}
+
+static void expect_none(struct kev *kev) {
+        const struct kev_event *event;
+
+        ck_assert_int_eq(kev_wait(kev, 0, &event), 0);
+}
+
+/* What the library tells itself. */
+START_TEST(test_own_by_library) {
+        struct kev *kev;
+        struct kev_watch *watch;
+        int64_t rt, usr, all;
+
+        ck_assert_int_eq(kev_open(kevd->socket, &kev), 0);
+        ck_assert_int_eq(add_own(kev, SIGRTMIN, 0, &rt), -EOPNOTSUPP);
+        ck_assert_ptr_nonnull(strstr(kev_error_message(kev), "blocked"));
+        block(SIGRTMIN);
+        ck_assert_int_eq(add_own(kev, SIGUSR1, 0, &usr), -EOPNOTSUPP);
+        ck_assert_int_eq(add_own(kev, SIGRTMIN, 0, &rt), 0);
+        expect_none(kev);
+        for (int i = 0; i < 10; i++)
+                ck_assert_int_eq(kill(getpid(), SIGRTMIN), 0);
+        for (int i = 0; i < 10; i++)
+                expect_own(kev, rt, SIGRTMIN, true);
+        expect_none(kev);
+
+        block(SIGUSR1);
+        block(SIGALRM);
+        ck_assert_int_eq(add_own(kev, SIGUSR1, KEV_FLAG_ONESHOT, &usr), 0);
+        (void)raise(SIGUSR1);
+        expect_own(kev, usr, SIGUSR1, true);
+        (void)raise(SIGUSR1);
+        expect_none(kev);
+        ck_assert_int_eq(add_own(kev, 0, KEV_FLAG_DISABLED, &all), 0); /* all that are blocked */
+        (void)alarm(1);
+        ck_assert(wait_until(is_pending, &(int){ SIGALRM }, HARNESS_REPLY_MSEC));
+        expect_none(kev);
+        ck_assert_int_eq(kev_enable(kev, all), 0);
+        expect_own(kev, all, SIGUSR1, true); /* was pending */
+        expect_own(kev, all, SIGALRM, false);
+        ck_assert_int_eq(kev_disable(kev, all), 0);
+        (void)raise(SIGUSR1);
+        expect_none(kev);
+
+        watch = watch_of(SIGUSR1, KEV_FLAG_DISPATCH);
+        ck_assert_int_eq(kev_modify(kev, all, watch), 0);
+        expect_own(kev, all, SIGUSR1, true);
+        (void)raise(SIGUSR1);
+        expect_none(kev); /* disabled by its event */
+        ck_assert_int_eq(kev_watch_set_id(watch, all), 0);
+        ck_assert_int_eq(kev_add(kev, watch, NULL, NULL, NULL), -EEXIST);
+        kev_watch_free(watch);
+        ck_assert_int_eq(kev_remove(kev, all), 0);
+        ck_assert_int_eq(kev_remove(kev, all), -ENOENT);
+        ck_assert_int_eq(kev_remove(kev, rt), 0);
+        kev_close(kev);
+}
+END_TEST
+
+static void count(struct kev *kev _unused_, const struct kev_event *event, void *userdata) {
+        int64_t number;
+
+        ck_assert_int_eq(kev_event_data(event, &number), 0);
+        ((int *)userdata)[number]++;
+}
+
+/* A program's own loop wakes for them. */
+START_TEST(test_own_in_a_loop) {
+        int counts[NSIG] = { 0 };
+        struct kev_watch *watch = watch_of(SIGUSR2, 0);
+        struct pollfd p = { .events = POLLIN };
+        struct kev *kev;
+
+        block(SIGUSR2);
+        ck_assert_int_eq(kev_open(kevd->socket, &kev), 0);
+        ck_assert_int_eq(kev_add(kev, watch, count, counts, NULL), 0);
+        ck_assert_int_eq(kev_add(kev, watch, count, counts, NULL), 0); /* another of the same */
+        kev_watch_free(watch);
+        p.fd = kev_get_fd(kev);
+        while (poll(&p, 1, 0) == 1)
+                (void)kev_dispatch(kev, 0);
+        (void)raise(SIGUSR2);
+        ck_assert_int_eq(poll(&p, 1, HARNESS_REPLY_MSEC), 1);
+        ck_assert_int_eq(kev_dispatch(kev, HARNESS_REPLY_MSEC), 2);
+        ck_assert_int_eq(counts[SIGUSR2], 2);
+        kev_close(kev);
 }
 END_TEST
 
@@ -427,6 +574,9 @@ int main(int argc, char *argv[]) {
         tcase_add_checked_fixture(c, start_small, stop);
         tcase_add_test(c, test_more_than_fits);
         c = harness_case(suite, "unprivileged");
+        tcase_add_checked_fixture(c, start_unprivileged, stop_unprivileged);
         tcase_add_test(c, test_without_privileges);
+        tcase_add_test(c, test_own_by_library);
+        tcase_add_test(c, test_own_in_a_loop);
         return harness_main(argc, argv);
 }
