@@ -25,7 +25,8 @@
 #include "unix_backlog.h"
 
 enum {
-        GUESSES = 8,
+        STRIDE = 4,        /* programs that pass many have opened them one after another, a few at a time */
+        GUESSES_MAX = 512,
         SOON_MAX = 256, /* comparisons, of two microseconds each */
 };
 
@@ -101,7 +102,7 @@ int descriptor_open(int fd, enum kev_filter filter, uint32_t events, struct desc
         struct epoll_event event = { .events = events };
         int r;
 
-        *ret_handle = (struct descriptor_handle){ .set = -1, .slot = fd, .number = -1 };
+        *ret_handle = (struct descriptor_handle){ .set = -1, .slot = fd, .number = -1, .serial = ret_handle->serial };
         r = find_kind(fd, ret_handle);
         if (r == 0 && filter == KEV_FILTER_POLL && ret_handle->kind == DESCRIPTOR_FILE)
                 r = -EPERM;
@@ -155,20 +156,24 @@ static int search(const struct descriptor_handle *handle, pid_t pid, int fd, int
         return found;
 }
 
-/* Programs that pass many have opened them one after another. */
-static void find(struct descriptor_handle *handle, struct descriptor_owner *owner, int fd, int n_max) {
-        int hint = atomic_load(&owner->hint);
+/* From the one that was found last on, as far as the number of what was passed since says. */
+static int guess(const struct descriptor_handle *handle, const struct descriptor_owner *owner, int fd) {
+        uint64_t found = atomic_load(&owner->found);
+        int last = (int)(uint32_t)found, distance = (int32_t)(handle->serial - (uint32_t)(found >> 32));
+        int step = distance < 0 ? -1 : 1, n = MIN(STRIDE * (distance * step + 1), GUESSES_MAX);
 
-        handle->number = -1;
-        if (owner->pidfd < 0)
-                return;
-        for (int number = hint; number < hint + GUESSES && handle->number < 0; number++)
+        for (int number = last; n > 0 && number >= 0; number += step, n--)
                 if (is_it(handle, owner->pid, number, fd))
-                        handle->number = number;
-        if (handle->number < 0)
+                        return number;
+        return -1;
+}
+
+static void find(struct descriptor_handle *handle, struct descriptor_owner *owner, int fd, int n_max) {
+        handle->number = owner->pidfd < 0 ? -1 : guess(handle, owner, fd);
+        if (handle->number < 0 && owner->pidfd >= 0)
                 handle->number = search(handle, owner->pid, fd, n_max);
         if (handle->number >= 0)
-                atomic_store(&owner->hint, handle->number + 1);
+                atomic_store(&owner->found, (uint64_t)handle->serial << 32 | (uint32_t)handle->number);
 }
 
 void descriptor_find(struct descriptor_handle *handle, struct descriptor_owner *owner, int fd) {

@@ -34,6 +34,7 @@ struct descriptor_handle {
         int set;    /* the epoll set that has nothing else; -1: none, a regular file */
         int slot;   /* the number by which it was added */
         int number; /* what its owner calls it; -1: not known */
+        uint32_t serial; /* it was passed as the so many-th by its owner */
         dev_t device;
         ino_t inode;
 };
@@ -42,10 +43,10 @@ struct descriptor_handle {
 struct descriptor_owner {
         pid_t pid;
         int pidfd;       /* -1: can't be asked */
-        atomic_int hint; /* threads leave here where the next number is likely to be */
+        _Atomic uint64_t found; /* the serial and number that a thread has found last: others are likely to be near */
 };
 
-/* Finds out what it is, and makes the set. Negative errno, with a sentence: EPERM, it can't be watched; EBADF; ELOOP;
+/* Finds out what it is, and makes the set; the serial is the caller's. Negative errno, with a sentence: EPERM, it can't be watched; EBADF; ELOOP;
  * ENOSPC; ENOMEM. */
 int descriptor_open(int fd, enum kev_filter filter, uint32_t events, struct descriptor_handle *ret_handle,
                     const char **ret_message);

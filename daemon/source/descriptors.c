@@ -31,6 +31,7 @@
 #include "descriptor_look.h"
 #include "hash.h"
 #include "mailbox.h"
+#include "process_info.h"
 #include "source.h"
 #include "workers.h"
 
@@ -53,6 +54,7 @@ struct owner {
         struct hash_node node;
         struct descriptor_owner owner;
         struct list looks; /* under way */
+        uint32_t n_passed;
         unsigned refs;
 };
 
@@ -102,7 +104,8 @@ struct look {
         int error;
         const char *why; /* a sentence, where it was refused */
         bool has_figures;
-        bool refused; /* the kernel doesn't let us have the owner's descriptors */
+        bool refused;      /* the kernel doesn't let us have the owner's descriptors */
+        bool is_elsewhere; /* or the owner has it no more */
         uint32_t ready;
         int64_t figure;
 };
@@ -190,6 +193,10 @@ static struct owner *owner_find(struct descriptors *s, pid_t pid) {
 static struct owner *owner_get(struct descriptors *s, pid_t pid) {
         struct owner *o = owner_find(s, pid);
 
+        if (o && o->owner.pidfd >= 0 && pidfd_has_hung_up(o->owner.pidfd)) { /* the number is another's by now */
+                hash_remove(&s->owners, &o->node);
+                o = NULL;
+        }
         if (o) {
                 o->refs++;
                 return o;
@@ -241,8 +248,9 @@ static void look_first(struct look *l) {
         if (l->error < 0 || l->filter == KEV_FILTER_POLL)
                 return;
         look_for_figure(l);
-        l->has_figures = l->error == 0;
+        l->has_figures = l->figure != ABSENT;
         l->refused = l->error == -EPERM || l->owner->owner.pidfd < 0;
+        l->is_elsewhere = l->error < 0;
         l->error = 0;
 }
 
@@ -454,7 +462,9 @@ static int check_figures(struct descriptor *d, const struct look *l, struct refu
         if (l->refused)
                 return refuse(refusal, EOPNOTSUPP, "%s: the kernel does not let this daemon look at the caller's "
                                                    "descriptors (ptrace(2))", what);
-        return refuse(refusal, EOPNOTSUPP, "%s: the caller itself has to have the descriptor open", what);
+        if (l->is_elsewhere)
+                return refuse(refusal, EOPNOTSUPP, "%s: the caller itself has to have the descriptor open", what);
+        return refuse(refusal, EOPNOTSUPP, "%s: there are no figures for such a descriptor", what);
 }
 
 static int finish(struct descriptor *d, const struct look *l, struct refusal *refusal) {
@@ -537,6 +547,7 @@ static int start(struct descriptors *s, struct descriptor *d, const struct subje
                 if (r < 0)
                         return refuse(refusal, -r, "inotify_init1: %s", strerror(-r));
         }
+        d->handle.serial = ++d->owner->n_passed;
         fd = fcntl(subject->fd, F_DUPFD_CLOEXEC, 3);
         if (fd < 0)
                 return refuse(refusal, errno, "descriptor: the daemon has no descriptor left");
@@ -566,7 +577,7 @@ static int descriptors_attach(struct source *source, struct subscription *subscr
         d->events = d->wanted = events_of(subject->filter, subject->notes);
         d->least = MAX(subject->data, (int64_t)1); /* ABSENT is less */
         d->is_exclusive = subject->flags & KEV_FLAG_EXCLUSIVE;
-        d->handle.set = -1;
+        d->handle = (struct descriptor_handle){ .set = -1 };
         list_init(&d->in_group);
         list_init(&d->file.link);
         r = start(s, d, subject, refusal);
