@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "backend.h"
+#include "heap.h"
 
 enum {
         READY_MAX = 256,
@@ -17,8 +18,7 @@ struct mux {
         const struct mux_backend *backend;
         void *state;
         size_t n_ios;
-        struct mux_timer **heap; /* from index 1 on, the earliest first */
-        size_t heap_size, heap_capacity;
+        struct heap timers; /* by their deadlines */
         uint64_t turn;
         uint64_t timers_nsec; /* while timers run: those due by then do */
         struct list deferred;
@@ -91,7 +91,7 @@ struct mux *mux_close(struct mux *mux) {
         if (!mux)
                 return NULL;
         mux->backend->close(mux->state);
-        free(mux->heap);
+        heap_free(&mux->timers);
         free(mux);
         return NULL;
 }
@@ -137,76 +137,33 @@ void mux_remove(struct mux *mux, struct mux_io *io) {
         mux->n_ios--;
 }
 
-/* ---- timers: a binary heap --------------------------------------------------- */
-
-static void heap_place(struct mux *mux, size_t i, struct mux_timer *timer) {
-        mux->heap[i] = timer;
-        timer->heap_index = (uint32_t)i;
-}
-
-static void heap_up(struct mux *mux, size_t i) {
-        struct mux_timer *timer = mux->heap[i];
-
-        for (; i > 1 && mux->heap[i / 2]->deadline_nsec > timer->deadline_nsec; i /= 2)
-                heap_place(mux, i, mux->heap[i / 2]);
-        heap_place(mux, i, timer);
-}
-
-static void heap_down(struct mux *mux, size_t i) {
-        struct mux_timer *timer = mux->heap[i];
-
-        for (size_t child = 2 * i; child <= mux->heap_size; i = child, child *= 2) {
-                if (child < mux->heap_size &&
-                    mux->heap[child + 1]->deadline_nsec < mux->heap[child]->deadline_nsec)
-                        child++;
-                if (mux->heap[child]->deadline_nsec >= timer->deadline_nsec)
-                        break;
-                heap_place(mux, i, mux->heap[child]);
-        }
-        heap_place(mux, i, timer);
-}
+/* ---- timers -------------------------------------------------------------------- */
 
 int mux_timer_set(struct mux *mux, struct mux_timer *timer, uint64_t deadline_nsec, mux_timer_fn *fn) {
-        mux_timer_clear(mux, timer);
-        if (mux->heap_size + 1 >= mux->heap_capacity) {
-                size_t capacity = mux->heap_capacity ? mux->heap_capacity * 2 : 16;
-                struct mux_timer **heap = realloc(mux->heap, capacity * sizeof(*heap));
+        uint64_t deadline = MAX(deadline_nsec, mux->timers_nsec + 1);
+        int r = heap_set(&mux->timers, &timer->heap_index, deadline);
 
-                if (!heap)
-                        return -ENOMEM;
-                mux->heap = heap;
-                mux->heap_capacity = capacity;
-        }
+        if (r < 0)
+                return r;
         timer->fn = fn;
-        timer->deadline_nsec = MAX(deadline_nsec, mux->timers_nsec + 1);
-        heap_place(mux, ++mux->heap_size, timer);
-        heap_up(mux, mux->heap_size);
+        timer->deadline_nsec = deadline;
         return 0;
 }
 
 void mux_timer_clear(struct mux *mux, struct mux_timer *timer) {
-        size_t i = timer->heap_index;
-        struct mux_timer *last;
-
-        if (i == 0)
-                return;
-        timer->heap_index = 0;
-        last = mux->heap[mux->heap_size--];
-        if (last == timer)
-                return;
-        heap_place(mux, i, last);
-        heap_up(mux, i);
-        heap_down(mux, last->heap_index);
+        heap_clear(&mux->timers, &timer->heap_index);
 }
 
 /* Those that were due when the turn began, the earliest first: one that sets
  * itself again for now waits for the next turn, as do those there are too many of. */
 static void run_timers(struct mux *mux) {
-        if (mux->heap_size == 0)
+        uint32_t *first = heap_first(&mux->timers);
+
+        if (!first)
                 return;
         mux->timers_nsec = monotonic_nsec();
-        for (unsigned n = 0; n < TIMERS_A_TURN && mux->heap_size > 0; n++) {
-                struct mux_timer *timer = mux->heap[1];
+        for (unsigned n = 0; n < TIMERS_A_TURN && first; n++, first = heap_first(&mux->timers)) {
+                struct mux_timer *timer = container_of(first, struct mux_timer, heap_index);
 
                 if (timer->deadline_nsec > mux->timers_nsec)
                         break;
@@ -283,10 +240,10 @@ static int64_t time_to_wait(const struct mux *mux, int64_t timeout_nsec) {
 
         if (!list_empty(&mux->deferred) || !list_empty(&mux->barriers))
                 return 0;
-        if (mux->heap_size == 0)
+        if (!heap_first(&mux->timers))
                 return timeout_nsec;
         now = monotonic_nsec();
-        deadline = mux->heap[1]->deadline_nsec;
+        deadline = heap_first_key(&mux->timers);
         if (deadline <= now)
                 return 0;
         if (timeout_nsec >= 0 && deadline - now >= (uint64_t)timeout_nsec)

@@ -81,7 +81,9 @@ struct mux_timer {
 
 #define MUX_TIMER_INIT ((struct mux_timer){ 0 })
 
-/* Sets it, again if it was set. It fires once, never early. -ENOMEM. */
+/* Sets it, again if it was set. It fires once, never early. -ENOMEM, and nothing has
+ * changed: never for one that is set, nor for one that sets itself in its callback
+ * before any other is set. */
 int mux_timer_set(struct mux *mux, struct mux_timer *timer, uint64_t deadline_nsec, mux_timer_fn *fn);
 void mux_timer_clear(struct mux *mux, struct mux_timer *timer);
 
