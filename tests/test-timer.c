@@ -183,6 +183,73 @@ START_TEST(test_missed) {
 }
 END_TEST
 
+/* Late again and again, it loses nothing: the next expiry is counted from the start, not from the last one told. */
+START_TEST(test_phase) {
+        enum { PERIOD_USEC = 10000, ROUNDS = 12 };
+        struct daemon *daemon = daemon_start(NULL);
+        int fd = client_connect(daemon->socket);
+        int64_t before, made, found = 0;
+
+        before = now_usec();
+        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":%d,\"notes\":[\"usec\"]}]}", PERIOD_USEC);
+        made = now_usec();
+        for (int i = 0; i < ROUNDS; i++) {
+                struct json_object *event;
+
+                ck_assert_int_eq(kill(daemon->pid, SIGSTOP), 0);
+                let_pass(11 + i);
+                ck_assert_int_eq(kill(daemon->pid, SIGCONT), 0);
+                event = next_event(fd);
+                found += number_at(event, "/data");
+                ck_assert_int_ge(now_usec() - before, found * PERIOD_USEC);
+                json_object_put(event);
+        }
+        made = now_usec() - made;
+        found += expiries_due(fd);
+        ck_assert_msg(found >= made / PERIOD_USEC && found <= (now_usec() - before) / PERIOD_USEC,
+                      "%lld expiries, not from %lld to %lld", (long long)found, (long long)made / PERIOD_USEC,
+                      (long long)(now_usec() - before) / PERIOD_USEC);
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
+static const struct {
+        const char *name;
+        int64_t data;
+        const char *unit;
+        int64_t period_nsec;
+} short_periods[] = {
+        { "0 usec", 0, "usec", 1000 },
+        { "1 usec", 1, "usec", 1000 },
+        { "0 nsec", 0, "nsec", 1 },
+        { "1 nsec", 1, "nsec", 1 },
+};
+
+/* Shorter than anybody can be told of: expiries come in numbers, none of them early, and others are served. */
+START_TEST(test_short_periods) {
+        struct daemon *daemon = daemon_start(NULL);
+        int fd = client_connect(daemon->socket), other = client_connect(daemon->socket);
+        int64_t before = now_usec(), found = 0;
+
+        harness_label(short_periods[_i].name);
+        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":%lld,\"notes\":[\"%s\"]}]}",
+               (long long)short_periods[_i].data, short_periods[_i].unit);
+        for (int i = 0; i < 20 || found < 1000; i++) {
+                struct json_object *event = next_event(fd);
+
+                ck_assert_int_ge(number_at(event, "/data"), 1);
+                found += number_at(event, "/data");
+                ck_assert_int_le(found, (now_usec() - before + 1) * 1000 / short_periods[_i].period_nsec);
+                json_object_put(event);
+                json_object_put(client_call(other, "org.kevd.manager.GetStatus", NULL));
+        }
+        (void)close(fd);
+        (void)close(other);
+        daemon_stop(daemon);
+}
+END_TEST
+
 static int64_t pending_bytes(int fd) {
         struct json_object *reply = client_call(fd, "org.kevd.manager.GetStatus", NULL);
         int64_t bytes = number_at(reply, "/parameters/queueBytes");
@@ -389,6 +456,137 @@ START_TEST(test_moments) {
 }
 END_TEST
 
+static void add_moment(int fd, int64_t id, int64_t msec) {
+        change(fd, "{\"add\":[{\"id\":%lld,\"filter\":\"timer\",\"data\":%lld,\"notes\":[\"abstime\"]}]}",
+               (long long)id, (long long)msec);
+}
+
+static void expect_moment(int fd, int64_t id, int64_t msec) {
+        struct json_object *event = next_event(fd);
+
+        ck_assert_int_eq(number_at(event, "/id"), id);
+        ck_assert_int_eq(number_at(event, "/data"), 1);
+        ck_assert_int_ge(number_at(event, "/realtimeUsec"), msec * 1000);
+        ck_assert_str_eq(text_at(event, "/flags/0"), "eof");
+        json_object_put(event);
+}
+
+/* `n` watches for one moment, with the ids from 0 on. */
+static void add_moments(int fd, int n, int64_t msec) {
+        char list[500 * 100]; /* of a request's 64 KiB */
+        size_t size = 0;
+
+        for (int i = 0; i < n; i++) {
+                size += (size_t)snprintf(list + size, sizeof(list) - size,
+                                         "%s{\"id\":%d,\"filter\":\"timer\",\"data\":%lld,\"notes\":[\"abstime\"]}",
+                                         size ? "," : "", i, (long long)msec);
+                if (size < sizeof(list) - 200 && i < n - 1)
+                        continue;
+                change(fd, "{\"add\":[%s]}", list);
+                size = 0;
+        }
+}
+
+/* Each of them once, by any order. */
+static void expect_moments(int fd, int n, int64_t msec) {
+        _cleanup_(freep) bool *fired = calloc((size_t)n, sizeof(*fired));
+
+        ck_assert_ptr_nonnull(fired);
+        for (int i = 0; i < n; i++) {
+                struct json_object *event = next_event(fd);
+                int64_t id = number_at(event, "/id");
+
+                ck_assert_msg(!fired[id], "%lld came twice", (long long)id);
+                fired[id] = true;
+                ck_assert_int_eq(number_at(event, "/data"), 1);
+                ck_assert_int_ge(number_at(event, "/realtimeUsec"), msec * 1000);
+                json_object_put(event);
+        }
+        expect_nothing(fd);
+}
+
+/* More than fire in one turn. */
+START_TEST(test_many_past) {
+        enum { N = 1500 };
+        struct daemon *daemon = daemon_start(NULL);
+        int fd = client_connect(daemon->socket);
+
+        add_moments(fd, N, 1);
+        expect_moments(fd, N, 1);
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
+static int64_t events_told(struct json_object *status) {
+        return number_at(status, "/parameters/counters/eventsIn");
+}
+
+/* Stopped, with so many moments that are to come. False: they came before. */
+static bool stop_before_moments(const struct daemon *daemon, int fd, int n, int64_t msec) {
+        add_moments(fd, n, msec);
+        ck_assert_int_eq(kill(daemon->pid, SIGSTOP), 0);
+        if (clock_usec(CLOCK_REALTIME) < msec * 1000)
+                return true;
+        ck_assert_int_eq(kill(daemon->pid, SIGCONT), 0);
+        return false;
+}
+
+/* All are due when the daemon goes on, and a call of somebody else's is there: it need not wait for all of them. */
+START_TEST(test_many_due) {
+        enum { N = 4000 };
+        struct daemon *daemon = daemon_start("--mux", _i ? "poll" : "epoll");
+        int fd = client_connect(daemon->socket), other = client_connect(daemon->socket);
+        struct json_object *status;
+        int64_t moment, before = 0;
+
+        for (int64_t lead_msec = 500;; lead_msec *= 2) {
+                moment = clock_usec(CLOCK_REALTIME) / 1000 + lead_msec;
+                if (stop_before_moments(daemon, fd, N, moment))
+                        break;
+                expect_moments(fd, N, moment); /* a slow machine */
+                before += N;
+                (void)close(fd);
+                fd = client_connect(daemon->socket);
+        }
+        while (clock_usec(CLOCK_REALTIME) <= moment * 1000)
+                let_pass(1);
+        client_send_message(other, "{\"method\":\"org.kevd.manager.GetStatus\"}");
+        ck_assert_int_eq(kill(daemon->pid, SIGCONT), 0);
+        status = client_receive(other, HARNESS_REPLY_MSEC);
+        ck_assert_msg(events_told(status) - before < N, "the call was answered after all %d had fired", N);
+        json_object_put(status);
+        expect_moments(fd, N, moment);
+        (void)close(fd);
+        (void)close(other);
+        daemon_stop(daemon);
+}
+END_TEST
+
+/* The earliest is taken back, again and again: the next one comes all the same, at its time. */
+START_TEST(test_earliest_taken_back) {
+        struct daemon *daemon = daemon_start(NULL);
+        int fd = client_connect(daemon->socket);
+        int64_t moment = clock_usec(CLOCK_REALTIME) / 1000 + 200;
+
+        add_moment(fd, 0, moment);
+        for (int i = 1; i <= 20; i++) {
+                add_moment(fd, 1, moment - i * 5);
+                change(fd, "{\"remove\":[1]}"); /* with its event, if it was so late */
+        }
+        expect_moment(fd, 0, moment);
+
+        /* None is left: the next one after that comes, too. */
+        change(fd, "{\"remove\":[0]}");
+        moment = clock_usec(CLOCK_REALTIME) / 1000 + 20;
+        add_moment(fd, 2, moment);
+        expect_moment(fd, 2, moment);
+        expect_nothing(fd);
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
 /* ---- what can't be, and what is changed ---------------------------------------------------------------------- */
 
 static const char *const impossible[] = {
@@ -428,6 +626,131 @@ START_TEST(test_refused) {
                 ck_assert_str_eq(text_at(event, "/notes/0"), "msec");
                 json_object_put(event);
         }
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
+/* The same for a moment that is there. */
+START_TEST(test_refused_beside_moment) {
+        struct daemon *daemon = daemon_start(NULL);
+        int fd = client_connect(daemon->socket);
+        int64_t moment = clock_usec(CLOCK_REALTIME) / 1000 + 150;
+
+        add_moment(fd, 1, moment);
+        for (size_t i = 0; i < ARRAY_SIZE(impossible); i++)
+                if (!strstr(impossible[i], "\"timer\",\"notes\":[\"abstime\"]")) /* which it has already */
+                        refused(fd, impossible[i], "EINVAL");
+        expect_moment(fd, 1, moment);
+        expect_nothing(fd);
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
+static const struct {
+        const char *notes;
+        int64_t unit_nsec;
+} products[] = {
+        { "[\"sec\"]", 1000000000 },
+        { "[\"msec\"]", 1000000 },
+        { "[\"usec\"]", 1000 },
+        { "[\"nsec\"]", 1 },
+        { "[\"abstime\",\"sec\"]", 1000000000 },
+        { "[\"abstime\",\"msec\"]", 1000000 },
+        { "[\"abstime\",\"usec\"]", 1000 },
+        { "[\"abstime\",\"nsec\"]", 1 },
+};
+
+/* As far as it goes, one further, and where the product begins again at 0: what is refused names the field. */
+START_TEST(test_products) {
+        static const char *const muxes[] = { "epoll", "poll", "select" };
+        struct daemon *daemon = daemon_start("--mux", muxes[_i % ARRAY_SIZE(muxes)]);
+        int fd = client_connect(daemon->socket);
+        int64_t unit = products[_i].unit_nsec, longest = INT64_MAX / 2 / unit;
+        int64_t again = unit > 1 ? (int64_t)(UINT64_MAX / (uint64_t)unit) + 1 : INT64_MAX;
+        int64_t too_long[] = { longest + 1, INT64_MAX / unit, again, INT64_MAX };
+
+        harness_label(products[_i].notes);
+        for (size_t i = 0; i < ARRAY_SIZE(too_long); i++) {
+                char parameters[200];
+                struct json_object *reply;
+
+                (void)snprintf(parameters, sizeof(parameters),
+                               "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":%lld,\"notes\":%s}]}",
+                               (long long)too_long[i], products[_i].notes);
+                reply = client_call(fd, "org.kevd.events.Change", parameters);
+                ck_assert_msg(strcmp(text_at(reply, "/parameters/refused/0/errno"), "EINVAL") == 0 &&
+                                      strncmp(text_at(reply, "/parameters/refused/0/message"), "data:", 5) == 0,
+                              "%s: %s", parameters, json_object_to_json_string(reply));
+                json_object_put(reply);
+        }
+        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":%lld,\"notes\":%s}]}", (long long)longest,
+               products[_i].notes);
+        /* It is far off: one that is near comes without it. */
+        change(fd, "{\"add\":[{\"id\":2,\"filter\":\"timer\",\"data\":5,\"flags\":[\"oneshot\"]}]}");
+        for (struct json_object *event = next_event(fd); event; event = due_event(fd)) {
+                ck_assert_int_eq(number_at(event, "/id"), 2);
+                json_object_put(event);
+        }
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
+static const char *const later[] = {
+        "{\"modify\":[{\"id\":1,\"filter\":\"timer\",\"data\":4000000000,\"notes\":[\"sec\",\"abstime\"]}]}",
+        "{\"modify\":[{\"id\":1,\"filter\":\"timer\",\"data\":3600,\"notes\":[\"sec\"]}]}",
+        "{\"remove\":[1]}",
+};
+
+/* What would have come soon, of a moment or a period, is to come much later, or never: nothing comes of it then. */
+START_TEST(test_put_off) {
+        bool is_moment = (size_t)_i < ARRAY_SIZE(later);
+        const char *parameters = later[(size_t)_i % ARRAY_SIZE(later)];
+        struct daemon *daemon = daemon_start(NULL);
+        int64_t lead_msec = 40, moment;
+        int fd;
+
+        harness_label(parameters);
+        for (;;) { /* until it is changed before it is due */
+                int64_t before = now_usec();
+
+                fd = client_connect(daemon->socket);
+                moment = clock_usec(CLOCK_REALTIME) / 1000 + lead_msec;
+                if (is_moment)
+                        add_moment(fd, 1, moment);
+                else
+                        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":%lld}]}", (long long)lead_msec);
+                change(fd, "%s", parameters);
+                if (now_usec() - before < (lead_msec - 1) * 1000)
+                        break;
+                (void)close(fd);
+                lead_msec *= 2;
+        }
+        add_moment(fd, 2, moment + 10);
+        expect_moment(fd, 2, moment + 10);
+        expect_nothing(fd);
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
+static const char *const far_off[] = { "[\"sec\",\"abstime\"]", "[\"sec\"]" };
+
+/* And what would have come much later comes soon, once. */
+START_TEST(test_brought_forward) {
+        struct daemon *daemon = daemon_start(NULL);
+        int fd = client_connect(daemon->socket);
+        int64_t moment;
+
+        harness_label(far_off[_i]);
+        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":4000000000,\"notes\":%s}]}", far_off[_i]);
+        moment = clock_usec(CLOCK_REALTIME) / 1000 + 50;
+        change(fd, "{\"modify\":[{\"id\":1,\"filter\":\"timer\",\"data\":%lld,\"notes\":[\"msec\",\"abstime\"]}]}",
+               (long long)moment);
+        expect_moment(fd, 1, moment);
+        expect_nothing(fd);
         (void)close(fd);
         daemon_stop(daemon);
 }
@@ -644,6 +967,8 @@ int main(int argc, char *argv[]) {
         tcase_add_loop_test(c, test_period, 0, ARRAY_SIZE(periods));
         tcase_add_test(c, test_seconds);
         tcase_add_test(c, test_missed);
+        tcase_add_test(c, test_phase);
+        tcase_add_loop_test(c, test_short_periods, 0, ARRAY_SIZE(short_periods));
         tcase_add_test(c, test_merged);
         tcase_add_test(c, test_oneshot);
         tcase_add_test(c, test_dispatch);
@@ -653,9 +978,16 @@ int main(int argc, char *argv[]) {
         tcase_add_loop_test(c, test_future, 0, ARRAY_SIZE(units));
         tcase_add_test(c, test_moment_ends);
         tcase_add_test(c, test_moments);
+        tcase_add_test(c, test_many_past);
+        tcase_add_loop_test(c, test_many_due, 0, 2);
+        tcase_add_test(c, test_earliest_taken_back);
 
         c = harness_case(suite, "changes");
         tcase_add_loop_test(c, test_refused, 0, ARRAY_SIZE(impossible));
+        tcase_add_test(c, test_refused_beside_moment);
+        tcase_add_loop_test(c, test_products, 0, ARRAY_SIZE(products));
+        tcase_add_loop_test(c, test_put_off, 0, 2 * ARRAY_SIZE(later));
+        tcase_add_loop_test(c, test_brought_forward, 0, ARRAY_SIZE(far_off));
         tcase_add_test(c, test_modify_restarts);
         tcase_add_test(c, test_modify_kind);
 

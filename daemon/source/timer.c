@@ -5,9 +5,10 @@
  *
  * A period runs on CLOCK_MONOTONIC and keeps its phase: late or not, the next
  * expiry is a multiple of the period from the start, and what was missed is
- * counted. A moment (abstime) is on CLOCK_REALTIME; one timerfd, set to the
- * earliest, follows when the clock is set (timerfd_create(2),
- * TFD_TIMER_CANCEL_ON_SET). A moment that has passed fires at once.
+ * counted. A moment (abstime) is on CLOCK_REALTIME: those to come are in a heap,
+ * and one timerfd, set to the earliest or before, follows when the clock is set
+ * (timerfd_create(2), TFD_TIMER_CANCEL_ON_SET). A moment that has passed when it
+ * is given fires in the next turn.
  *
  * kqueue's meanings: data is the number of expiries; a period of 0 is one unit.
  *
@@ -19,26 +20,31 @@
 #include <string.h>
 #include <sys/timerfd.h>
 
+#include "heap.h"
+#include "log.h"
 #include "source.h"
 
-enum { PAUSE_NSEC = 100 * 1000 };
+enum {
+        PAUSE_NSEC = 100 * 1000,
+        MOMENTS_A_TURN = 256,
+};
 
 struct timer_source {
         struct source source;
         struct mux *mux;
         int realtime_fd; /* -1 while no moment is waited for */
         struct mux_io io;
-        struct list moments; /* struct timer, by any order: few programs have many */
+        struct heap moments; /* to come */
+        uint64_t armed_nsec; /* the moment that realtime_fd is set to; 0: none */
 };
 
 struct timer {
         struct timer_source *owner;
         struct subscription *subscription;
-        struct mux_timer timer;
-        struct list link; /* among the moments */
+        struct mux_timer timer; /* of a period, or of a moment that has passed */
+        uint32_t moment_index;  /* among those to come; 0: it is none of them */
         uint64_t start_nsec, period_nsec;
         uint64_t expiries; /* told so far */
-        uint64_t moment_nsec;
 };
 
 static int timer_open(struct source_context *context, struct source **ret_source) {
@@ -49,7 +55,6 @@ static int timer_open(struct source_context *context, struct source **ret_source
         s->mux = context->mux;
         s->realtime_fd = -1;
         s->io = MUX_IO_INIT;
-        list_init(&s->moments);
         *ret_source = &s->source;
         return 0;
 }
@@ -57,12 +62,14 @@ static int timer_open(struct source_context *context, struct source **ret_source
 static void close_realtime(struct timer_source *s) {
         mux_remove(s->mux, &s->io);
         s->realtime_fd = safe_close(s->realtime_fd);
+        s->armed_nsec = 0;
 }
 
 static void timer_close(struct source *source) {
         struct timer_source *s = container_of(source, struct timer_source, source);
 
         close_realtime(s);
+        heap_free(&s->moments);
         free(s);
 }
 
@@ -88,41 +95,52 @@ static void on_period(struct mux_timer *mux_timer) {
         uint64_t expiries = total - t->expiries, next = t->start_nsec + (total + 1) * t->period_nsec;
 
         t->expiries = total;
-        /* The heap had room for it a moment ago. */
+        /* There is room for it (mux.h). */
         (void)mux_timer_set(t->owner->mux, &t->timer, MAX(next, now + PAUSE_NSEC), on_period);
         tell(t, expiries);
 }
 
 /* ---- moments ------------------------------------------------------------------- */
 
-static void arm_realtime(struct timer_source *s) {
-        uint64_t earliest = UINT64_MAX;
-        struct itimerspec when = { 0 };
+/* So that it fires by then. It may fire before, for one that was taken back: no call for each of those. */
+static int arm_realtime(struct timer_source *s, uint64_t nsec) {
+        struct itimerspec when = {
+                .it_value = { .tv_sec = (time_t)(nsec / NSEC_PER_SEC), .tv_nsec = (long)(nsec % NSEC_PER_SEC) },
+        };
 
-        list_for_each(entry, &s->moments)
-                earliest = MIN(earliest, list_entry(entry, struct timer, link)->moment_nsec);
-        if (earliest != UINT64_MAX) {
-                earliest = MAX(earliest, 1u); /* 0 would disarm it */
-                when.it_value.tv_sec = (time_t)(earliest / NSEC_PER_SEC);
-                when.it_value.tv_nsec = (long)(earliest % NSEC_PER_SEC);
-        }
-        (void)timerfd_settime(s->realtime_fd, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &when, NULL);
+        if (s->armed_nsec > 0 && s->armed_nsec <= nsec)
+                return 0;
+        /* ECANCELED: the clock was set before, and this is in force by the new time (timerfd_create(2), NOTES). */
+        if (timerfd_settime(s->realtime_fd, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &when, NULL) < 0 &&
+            errno != ECANCELED)
+                return -errno;
+        s->armed_nsec = nsec;
+        return 0;
 }
 
+/* Those that are due, so many at most: for the rest it is set to what has passed, and fires in the next turn. */
 static void on_realtime(struct mux_io *io, unsigned events _unused_) {
         struct timer_source *s = container_of(io, struct timer_source, io);
-        uint64_t count, now = realtime_nsec();
+        uint32_t *first = heap_first(&s->moments);
+        uint64_t count, now;
+        int r = 0;
 
         (void)!read(s->realtime_fd, &count, sizeof(count)); /* ECANCELED: the clock was set */
-        list_for_each(entry, &s->moments) {
-                struct timer *t = list_entry(entry, struct timer, link);
-
-                if (t->moment_nsec > now)
-                        continue;
-                list_remove(&t->link);
-                tell(t, 1);
+        s->armed_nsec = 0;
+        now = realtime_nsec();
+        for (unsigned n = 0; n < MOMENTS_A_TURN && first && heap_first_key(&s->moments) <= now; n++) {
+                heap_clear(&s->moments, first);
+                tell(container_of(first, struct timer, moment_index), 1);
+                first = heap_first(&s->moments);
         }
-        arm_realtime(s);
+        if (first)
+                r = arm_realtime(s, heap_first_key(&s->moments));
+        if (r < 0)
+                log_error("timer: moments wait for the next one that is given: timerfd_settime: %s", strerror(-r));
+}
+
+static void on_past_moment(struct mux_timer *mux_timer) {
+        tell(container_of(mux_timer, struct timer, timer), 1);
 }
 
 static int open_realtime(struct timer_source *s) {
@@ -141,23 +159,48 @@ static int open_realtime(struct timer_source *s) {
 
 /* ---- attach -------------------------------------------------------------------- */
 
+static void close_unused(struct timer_source *s) {
+        if (!heap_first(&s->moments))
+                close_realtime(s);
+}
+
 static void leave_moments(struct timer *t) {
-        list_remove(&t->link);
-        if (list_empty(&t->owner->moments))
-                close_realtime(t->owner);
+        heap_clear(&t->owner->moments, &t->moment_index);
+        close_unused(t->owner);
+}
+
+static int start_past_moment(struct timer *t, struct refusal *refusal) {
+        int r = mux_timer_set(t->owner->mux, &t->timer, monotonic_nsec(), on_past_moment);
+
+        if (r < 0)
+                return refuse(refusal, -r, "no memory");
+        leave_moments(t);
+        t->period_nsec = 0;
+        return 0;
 }
 
 static int start_moment(struct timer *t, uint64_t nsec, struct refusal *refusal) {
-        int r = open_realtime(t->owner);
+        struct timer_source *s = t->owner;
+        const char *what = "timerfd_create";
+        int r;
 
-        if (r < 0)
-                return refuse(refusal, -r, "timerfd_create: %s", strerror(-r));
-        mux_timer_clear(t->owner->mux, &t->timer);
-        list_remove(&t->link);
+        if (nsec <= realtime_nsec())
+                return start_past_moment(t, refusal);
+        r = open_realtime(s);
+        if (r == 0) {
+                what = "timerfd_settime";
+                r = arm_realtime(s, nsec);
+        }
+        if (r == 0) {
+                what = "heap";
+                r = heap_set(&s->moments, &t->moment_index, nsec);
+        }
+        if (r < 0) {
+                close_unused(s);
+                return refuse(refusal, -r, "%s: %s", what, strerror(-r));
+        }
+        mux_timer_clear(s->mux, &t->timer);
         t->period_nsec = 0;
-        t->moment_nsec = nsec;
-        list_append(&t->owner->moments, &t->link);
-        arm_realtime(t->owner);
         return 0;
 }
 
@@ -197,7 +240,6 @@ static int timer_attach(struct source *source, struct subscription *subscription
                 return refuse(refusal, ENOMEM, "no memory");
         t->owner = container_of(source, struct timer_source, source);
         t->subscription = subscription;
-        list_init(&t->link);
         r = start(t, subject, refusal);
         if (r < 0)
                 free(t);
