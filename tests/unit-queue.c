@@ -578,11 +578,6 @@ START_TEST(refusals) {
         ck_assert_int_eq(queue_add(&queue, &spec, -1, &refusal), -EINVAL);
         ck_assert_str_eq(refusal.message, "name: because");
 
-        watch_spec_init(&spec, KEV_FILTER_SIGNAL);
-        spec.id = 3;
-        ck_assert_int_eq(queue_add(&queue, &spec, -1, &refusal), -EOPNOTSUPP);
-        ck_assert_ptr_nonnull(strstr(refusal.message, "signal"));
-
         watch_spec_init(&spec, KEV_FILTER_AIO); /* no descriptor is left to it */
         spec.id = 3;
         ck_assert_int_eq(queue_add(&queue, &spec, -1, &refusal), -EDQUOT);
