@@ -113,6 +113,23 @@ static const struct command commands[] = {
                 .run = timer_run,
         },
         {
+                .name = "fd",
+                .arguments = "--in FD...",
+                .summary = "descriptors that kev was started with, as poll(2) has them",
+                .description =
+                        "Prints what happens to each descriptor FD that kev has from the shell, as poll(2),\n"
+                        "epoll(7) and kqueue(2) would tell it. Nothing is read from it or written to it. Ends when\n"
+                        "the other side of all of them has ended: hup, or the eof of --read and --write.\n"
+                        "\n"
+                        "What poll(2) has words for is one watch for each descriptor. Without --level each change\n"
+                        "is told once.\n"
+                        "\n"
+                        "  make 2>&1 | kev fd --in 0 --count 1\n"
+                        "  kev fd --read 3 --lowat 4096 3<fifo",
+                .options = OPTIONS_EVENTS | OPTIONS_FD,
+                .run = fd_run,
+        },
+        {
                 .name = "monitor",
                 .arguments = "WATCH...",
                 .summary = "any watches, in JSON",
@@ -210,10 +227,14 @@ static int run(struct options *o, int argc, char **argv) {
 
 /* A descriptor that was closed for us would be given to a socket, and written to as if it were a terminal. These
  * stand-ins fail when they are used. */
-static int open_standard_descriptors(void) {
-        for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
-                if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+static int open_standard_descriptors(unsigned *closed) {
+        for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+                if (fcntl(fd, F_GETFD) >= 0)
+                        continue;
+                *closed |= 1u << fd;
+                if (open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
                         return -1;
+        }
         return 0;
 }
 
@@ -221,7 +242,7 @@ int main(int argc, char **argv) {
         struct options o = { 0 };
         int status;
 
-        if (open_standard_descriptors() < 0)
+        if (open_standard_descriptors(&o.closed) < 0)
                 return STATUS_FAILED;
         (void)signal(SIGPIPE, SIG_IGN);
         status = run(&o, argc, argv);

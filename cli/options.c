@@ -39,6 +39,23 @@ static const struct {
         { OPTION_UID, "uid", "USER", "only processes of that user, by name or number" },
         { OPTION_ALL_USERS, "all-users", NULL, "ask to be let see the processes of all users" },
         { OPTION_ONCE, "once", NULL, "expire once, then end" },
+        { OPTION_FD, "in", "FD", "poll(2): there is something to read" },
+        { OPTION_FD, "out", "FD", "poll(2): there is room to write" },
+        { OPTION_FD, "pri", "FD", "poll(2): urgent data, or another exception" },
+        { OPTION_FD, "err", "FD", "poll(2): an error, also that nobody reads; it comes unasked, too" },
+        { OPTION_FD, "hup", "FD", "poll(2): the other side has hung up; it comes unasked, too" },
+        { OPTION_FD, "rdhup", "FD", "poll(2): the other side writes no more" },
+        { OPTION_FD, "rdnorm", "FD", "poll(2): as --in" },
+        { OPTION_FD, "rdband", "FD", "poll(2): priority data to read" },
+        { OPTION_FD, "wrnorm", "FD", "poll(2): as --out" },
+        { OPTION_FD, "wrband", "FD", "poll(2): room for priority data" },
+        { OPTION_FD, "read", "FD", "kqueue: there is so much to read, or the end" },
+        { OPTION_FD, "write", "FD", "kqueue: there is so much room, or nobody who reads" },
+        { OPTION_FD, "aio", "FD", "an eventfd that asynchronous input and output completes on" },
+        { OPTION_LOWAT, "lowat", "BYTES", "--read, --write: not for less than this" },
+        { OPTION_FD_FLAG, "level", NULL, "again and again as long as it holds, not once for each change" },
+        { OPTION_FD_FLAG, "oneshot", NULL, "the first event of each watch is its last" },
+        { OPTION_FD_FLAG, "exclusive", NULL, "of all who say this of a descriptor one is told, in turn" },
         { OPTION_JSON, "json", NULL, "print JSON, one object a line" },
         { OPTION_COUNT, "count", "N", "end after N events" },
         { OPTION_TIMEOUT, "timeout", "SECONDS", "end after that time, with exit status 124" },
@@ -193,6 +210,35 @@ static int user_read(const struct command *command, size_t i, const char *value,
         return 0;
 }
 
+/* Whether it is open, the command finds out. */
+static int fd_read(struct options *o, const struct command *command, size_t i, const char *value) {
+        uint64_t fd;
+
+        if (number_read(value, 0, INT_MAX, &fd) < 0)
+                return bad_value(command, table[i].name, value, "a descriptor's number");
+        o->fds[o->n_fds++] = (struct fd_option){ table[i].name, (int)fd };
+        return 0;
+}
+
+/* The option is called as the flag. */
+static uint32_t flag_of(const char *name) {
+        const char *of_flag;
+
+        for (uint32_t flag = 1; (of_flag = kev_flag_name(flag)); flag <<= 1)
+                if (strcmp(of_flag, name) == 0)
+                        return flag;
+        return 0;
+}
+
+static int lowat_read(const struct command *command, size_t i, const char *value, int64_t *ret) {
+        uint64_t bytes;
+
+        if (number_read(value, 1, INT64_MAX, &bytes) < 0)
+                return bad_value(command, table[i].name, value, "a whole number above 0");
+        *ret = (int64_t)bytes;
+        return 0;
+}
+
 static int option_read(struct options *o, const struct command *command, size_t i, const char *value) {
 
         o->given |= table[i].option;
@@ -244,6 +290,13 @@ static int option_read(struct options *o, const struct command *command, size_t 
                 return glob_read(command, i, value, &o->cgroup);
         case OPTION_UID:
                 return user_read(command, i, value, &o->uid);
+        case OPTION_FD:
+                return fd_read(o, command, i, value);
+        case OPTION_FD_FLAG:
+                o->flags |= flag_of(table[i].name);
+                return 0;
+        case OPTION_LOWAT:
+                return lowat_read(command, i, value, &o->lowat);
         }
         return 0;
 }
@@ -286,7 +339,8 @@ int options_read(struct options *o, const struct command *command, int argc, cha
         options_free(o);
         o->uid = -1;
         o->globs = calloc((size_t)argc, sizeof(*o->globs));
-        if (!o->globs) {
+        o->fds = calloc((size_t)argc, sizeof(*o->fds));
+        if (!o->globs || !o->fds) {
                 usage_error(command, "out of memory");
                 return -EINVAL;
         }
@@ -313,6 +367,9 @@ void options_free(struct options *o) {
         free(o->globs);
         o->globs = NULL;
         o->n_globs = 0;
+        free(o->fds);
+        o->fds = NULL;
+        o->n_fds = 0;
 }
 
 void options_print_help(const struct command *command) {

@@ -18,7 +18,7 @@ enum {
         STATUS_TIMEOUT = 124,
 };
 
-/* One bit an option. */
+/* One bit an option; those that are called as a note or filter of a descriptor share one, as do flags. */
 enum option_bit {
         OPTION_JSON = 1 << 0,
         OPTION_COUNT = 1 << 1,
@@ -46,6 +46,9 @@ enum option_bit {
         OPTION_CGROUP = 1 << 23,
         OPTION_UID = 1 << 24,
         OPTION_ALL_USERS = 1 << 25,
+        OPTION_FD = 1 << 26,
+        OPTION_FD_FLAG = 1 << 27,
+        OPTION_LOWAT = 1 << 28,
 };
 
 #define OPTIONS_ANY (OPTION_JSON | OPTION_ADDRESS | OPTION_QUIET | OPTION_HELP)
@@ -53,13 +56,21 @@ enum option_bit {
 #define OPTIONS_TREE (OPTION_INCLUDE | OPTION_EXCLUDE | OPTION_DEPTH | OPTION_SETTLE | OPTION_MAX_LATENCY | OPTION_LIST | \
                       OPTION_WHO | OPTION_CROSS_MOUNTS)
 #define OPTIONS_MATCH (OPTION_EXE | OPTION_COMM | OPTION_CGROUP | OPTION_UID)
+#define OPTIONS_FD (OPTION_FD | OPTION_FD_FLAG | OPTION_LOWAT)
 
 struct glob {
         bool exclude;
         const char *pattern;
 };
 
+/* What is wanted of a descriptor. */
+struct fd_option {
+        const char *name; /* the option's: of a filter, or of a note of poll */
+        int fd;
+};
+
 struct options {
+        unsigned closed; /* of the bits 1 << fd: standard descriptors that were not open */
         unsigned given; /* of enum option_bit */
         uint64_t count; /* 0: no bound */
         int64_t timeout_nsec;
@@ -67,6 +78,10 @@ struct options {
         uint64_t notes;
         struct glob *globs; /* in the order given */
         size_t n_globs;
+        struct fd_option *fds; /* in the order given */
+        size_t n_fds;
+        uint32_t flags;
+        int64_t lowat; /* 0: not given */
         int depth;
         int settle_msec, max_latency_msec; /* 0: not given */
         const char *exec;

@@ -22,7 +22,7 @@ static const struct {
 } colours[] = {
         { KEV_NOTE_RESCAN | KEV_NOTE_LOST | KEV_NOTE_DEGRADED | KEV_NOTE_TRACKERR | KEV_NOTE_ERR, BOLD_RED },
         { KEV_NOTE_DELETE | KEV_NOTE_MOVEDOUT | KEV_NOTE_GONE | KEV_NOTE_REVOKE | KEV_NOTE_EXIT | KEV_NOTE_LINKDOWN |
-                  KEV_NOTE_LINKINV, RED },
+                  KEV_NOTE_LINKINV | KEV_NOTE_HUP | KEV_NOTE_RDHUP | KEV_NOTE_EOF, RED },
         { KEV_NOTE_CREATE | KEV_NOTE_MOVEDIN | KEV_NOTE_BACK | KEV_NOTE_FORK | KEV_NOTE_CHILD | KEV_NOTE_LINKUP |
                   KEV_NOTE_ADD, GREEN },
         { KEV_NOTE_RENAME | KEV_NOTE_REPLACE | KEV_NOTE_EXEC, CYAN },
@@ -78,7 +78,8 @@ static int width_of(enum kev_filter filter) {
         return 0;
 }
 
-/* The notes; for a timer, whose notes are units of time, the filter's name. */
+/* The notes; for a timer, whose notes are units of time, the filter's name. Read and write have the same notes, and
+ * their names in front. */
 static void put_what(struct text *out, const struct kev_event *event, bool colour) {
         enum kev_filter filter = kev_event_filter(event);
         uint64_t notes = filter == KEV_FILTER_TIMER ? 0 : kev_event_notes(event);
@@ -87,6 +88,8 @@ static void put_what(struct text *out, const struct kev_event *event, bool colou
 
         text_puts(out, sequence ? sequence : "");
         start = out->size;
+        if (filter == KEV_FILTER_READ || filter == KEV_FILTER_WRITE)
+                text_printf(out, "%s ", kev_filter_name(filter));
         for (uint64_t left = notes; left != 0; left &= left - 1) {
                 const char *name = kev_note_name(left & -left);
 

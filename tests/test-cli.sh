@@ -188,7 +188,7 @@ PYTHON
 
 # ---- help and usage -------------------------------------------------------------------------------------------
 
-commands=(watch wait proc netdev timer monitor status)
+commands=(watch wait proc netdev timer fd monitor status)
 
 help_of_all() {
         local option command
@@ -264,6 +264,20 @@ usage() {
         wrong timer 0
         wrong timer 5x
         wrong timer 1 2
+        wrong fd
+        wrong fd 0
+        wrong fd --in
+        wrong fd --in x
+        wrong fd --in -1
+        wrong fd --in 2147483648
+        wrong fd --nval 0
+        wrong fd --in 0 0
+        wrong fd --lowat 0 --read 0
+        wrong fd --lowat 1 --in 0
+        wrong fd --level
+        wrong fd --exclusive --oneshot --in 0
+        wrong fd --exclusive --in 0 --rdhup 0
+        wrong fd --exclusive --in 0 --read 0
         wrong monitor
         wrong status x
         wrong status --count 1
@@ -296,6 +310,7 @@ no_daemon() {
         unconnected proc 1
         unconnected netdev
         unconnected timer 1s
+        unconnected fd --in 1
         unconnected monitor '{"filter":"netdev"}'
         unconnected status
         status=0
@@ -1148,6 +1163,236 @@ has_network_namespaces() {
         [ "$(id -u)" -eq 0 ] && command -v ip nsenter >/dev/null && unshare -n true 2>/dev/null
 }
 
+# ---- kev fd ---------------------------------------------------------------------------------------------------------
+
+# A pipe: 7 is what is read from, 8 what is written to. Who waits for its end must not have 8.
+pipe_open() {
+        mkfifo pipe
+        exec 9<>pipe
+        exec 7<pipe
+        exec 8>pipe
+        exec 9>&-
+}
+
+# The daemon may look at kev's descriptors: else there are no figures.
+has_figures() {
+        pipe_open
+        kev fd --read 7 --lowat 2 --timeout 1ms 8>&-
+        exec 7<&- 8>&-
+        rm pipe
+        [ "$status" -eq 124 ]
+}
+
+fd_poll() {
+        pipe_open
+        kev_begin fd --in 7 --hup 7 8>&-
+        echo x >&8
+        until_true grep -q . out
+        exec 8>&-
+        kev_end 0
+        expect err $'kev: watching\n'
+        expect_events $'in descriptor 7\nin,hup descriptor 7'
+}
+
+# Several words for one descriptor are one watch; each descriptor has its own.
+fd_joined() {
+        pipe_open
+        echo x >&8
+        kev fd --in 7 --out 8 --rdnorm 7 --err 7 --wrnorm 8 --json --count 2
+        expect_status 0
+        expect_json poll 2
+        python3 -c '
+import json
+events = {event["id"]: event["notes"] for event in map(json.loads, open("out"))}
+assert events == {0: ["in", "rdnorm"], 1: ["out", "wrnorm"]}, events'
+}
+
+# Nothing ends while kev itself has the other end.
+fd_both_ends() {
+        pipe_open
+        kev_begin fd --hup 7 --err 8 --count 2
+        exec 7<&- 8>&-
+        kill -0 "$pid" || die "kev itself has both ends"
+        kill -TERM "$pid"
+        kev_end 143
+        expect out ''
+        rm pipe
+        pipe_open
+        kev_begin fd --err 8 7<&-
+        exec 7<&-
+        until_true grep -q . out
+        kill -TERM "$pid"
+        kev_end 143
+        expect_events 'err descriptor 8'
+}
+
+fd_read() {
+        pipe_open
+        kev_begin fd --read 7 8>&-
+        echo hello >&8
+        until_true grep -q . out
+        exec 8>&-
+        kev_end 0
+        expect_events $'read lowat descriptor 7 data 6\nread lowat,eof descriptor 7 data 6'
+}
+
+# What is less than that is not told.
+fd_lowat() {
+        pipe_open
+        kev_begin fd --read 7 --lowat 8 --count 1 8>&-
+        echo hello >&8
+        kev fd --in 7 --count 1
+        expect_status 0
+        events | grep -qxF 'in descriptor 7' || die "$(events)"
+        echo x >&8
+        wait "$pid" || die "kev ended with $?"
+        kev fd --read 7 --lowat 8 --json --count 1
+        expect_json read 1
+        kev fd --read 7 --lowat 9 --timeout 0.05
+        expect_status 124
+        expect out ''
+}
+
+fd_write() {
+        pipe_open
+        kev fd --write 8 --count 1
+        expect_status 0
+        events | grep -qE '^write lowat descriptor 8 data [0-9]+$' || die "$(events)"
+        kev_begin fd --write 8 --lowat 1000000000 7<&-
+        exec 7<&-
+        kev_end 0
+        events | grep -qE '^write eof descriptor 8 data [0-9]+$' || die "$(events)"
+}
+
+fd_listener() {
+        python3 - "$KEV" "$socket" <<'PYTHON'
+import socket
+import subprocess
+import sys
+
+kev, address = sys.argv[1:]
+listener = socket.create_server(("127.0.0.1", 0))
+fd = str(listener.fileno())
+child = subprocess.Popen([kev, "fd", "--address", address, "--in", fd, "--read", fd, "--count", "2"],
+                         pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                         stderr=subprocess.PIPE, text=True)
+assert child.stderr.readline() == "kev: watching\n"
+client = socket.create_connection(listener.getsockname())
+out, err = child.communicate(timeout=20)
+assert child.returncode == 0 and err == "", err
+lines = sorted(line.split("  ", 1)[1] for line in out.splitlines())
+assert lines == [f"in  descriptor {fd}", f"read lowat  descriptor {fd}  data 1"], lines
+PYTHON
+}
+
+fd_aio() {
+        python3 - "$KEV" "$socket" <<'PYTHON'
+import os
+import subprocess
+import sys
+
+kev, address = sys.argv[1:]
+try:
+    fd = os.eventfd(0)
+except AttributeError: # Python 3.10
+    sys.exit(0)
+child = subprocess.Popen([kev, "fd", "--address", address, "--aio", str(fd), "--count", "1"], pass_fds=[fd],
+                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+assert child.stderr.readline() == "kev: watching\n"
+os.eventfd_write(fd, 3)
+out, err = child.communicate(timeout=20)
+assert child.returncode == 0 and err == "", err
+assert out.split("  ", 1)[1] == f"complete  descriptor {fd}  data 3\n", out
+PYTHON
+}
+
+# Again and again; without it once, though nothing has changed.
+fd_level() {
+        pipe_open
+        echo x >&8
+        kev fd --level --in 7 --count 5
+        expect_status 0
+        [ "$(events | uniq -c | tr -s ' ')" = ' 5 in descriptor 7' ] || die "$(events)"
+        kev fd --in 7 --timeout 0.1
+        expect_status 124
+        expect_events 'in descriptor 7'
+        # Nothing holds: nothing is told.
+        read -r _ <&7
+        kev fd --level --in 7 --timeout 0.1
+        expect_status 124
+        expect out ''
+}
+
+fd_oneshot() {
+        pipe_open
+        echo x >&8
+        kev fd --oneshot --in 7
+        expect_status 0
+        expect_events 'in descriptor 7'
+}
+
+# Of two one is told, and the other one next time.
+fd_exclusive() {
+        local i pids=()
+
+        pipe_open
+        for i in 1 2; do
+                kev_begin fd --exclusive --in 7
+                pids+=("$pid")
+                mv out "out-$i"
+        done
+        echo x >&8
+        until_true grep -q . out-1 out-2
+        echo x >&8
+        until_true grep -q . out-1
+        until_true grep -q . out-2
+        for pid in "${pids[@]}"; do
+                kill -TERM "$pid"
+                kev_end 143
+        done
+        [ "$(cat out-1 out-2 | wc -l)" -eq 2 ] || die "$(cat out-1 out-2)"
+}
+
+# refused_fd TEXT OPTION...: by the daemon, which is said of the descriptor.
+refused_fd() {
+        local text=$1
+        shift
+
+        kev fd "$@"
+        expect_status 1
+        expect out ''
+        expect_message 'kev: descriptor 7: ' "$text"
+}
+
+# not_open FD: also where kev would have something of its own there.
+not_open() {
+        status=0
+        timeout -s KILL 20 "$KEV" fd --address "$socket" --in 1 --err "$1" >out 2>err </dev/null || status=$?
+        expect_status 2
+        expect_message "--err: descriptor $1 is not open"
+}
+
+fd_wrong() {
+        not_open 7
+        not_open 3 3<&-
+        not_open 5000
+        status=0
+        "$KEV" fd --address "$socket" --in 0 >out 2>err <&- || status=$?
+        expect_status 2
+        expect_message '--in: descriptor 0 is not open'
+        touch file
+        exec 7<file
+        refused_fd 'regular file' --in 7
+        refused_fd 'not an eventfd' --aio 7
+        exec 7</
+        refused_fd 'not permitted' --read 7
+        exec 7</dev/null
+        refused_fd 'not permitted' --in 7 --out 7
+        # The good one beside it is not watched.
+        kev fd --in 7 --err 1
+        expect_status 1
+}
+
 # ---- kev monitor ----------------------------------------------------------------------------------------------------
 
 # bad TEXT WATCH...: 2, and the message names what is wrong.
@@ -1514,6 +1759,24 @@ if has_network_namespaces; then
         result netdev:changes netdev_changes
 else
         skip netdev:changes "no network namespace can be made, or ip and nsenter are missing"
+fi
+result fd:poll fd_poll
+result fd:joined fd_joined
+result fd:both_ends fd_both_ends
+result fd:listener fd_listener
+result fd:aio fd_aio
+result fd:level fd_level
+result fd:oneshot fd_oneshot
+result fd:exclusive fd_exclusive
+result fd:wrong fd_wrong
+if (cd -- "$directory" && has_figures); then
+        result fd:read fd_read
+        result fd:lowat fd_lowat
+        result fd:write fd_write
+else
+        for name in read lowat write; do
+                skip "fd:$name" "the daemon may not look at other processes' descriptors here"
+        done
 fi
 result monitor:bad monitor_bad
 result monitor:refused monitor_refused
