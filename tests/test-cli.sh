@@ -1264,6 +1264,17 @@ fd_write() {
         events | grep -qE '^write eof descriptor 8 data [0-9]+$' || die "$(events)"
 }
 
+# A regular file tells what is appended behind its offset.
+fd_file() {
+        echo hello >file
+        exec 7<file
+        kev_begin fd --read 7 --count 2
+        until_true grep -q . out
+        echo x >>file
+        kev_end 0
+        expect_events $'read lowat descriptor 7 data 6\nread lowat descriptor 7 data 8'
+}
+
 fd_listener() {
         python3 - "$KEV" "$socket" <<'PYTHON'
 import socket
@@ -1773,8 +1784,9 @@ if (cd -- "$directory" && has_figures); then
         result fd:read fd_read
         result fd:lowat fd_lowat
         result fd:write fd_write
+        result fd:file fd_file
 else
-        for name in read lowat write; do
+        for name in read lowat write file; do
                 skip "fd:$name" "the daemon may not look at other processes' descriptors here"
         done
 fi

@@ -130,13 +130,28 @@ uint32_t descriptor_ready(const struct descriptor_handle *handle) {
 
 /* ---- the owner's number ------------------------------------------------------------------------------------------- */
 
-/* Whether `number` of that process is what the set has; without a set, what `fd` is. */
+static bool is_same_file(const struct descriptor_handle *handle, const struct stat *st) {
+        return st->st_dev == handle->device && st->st_ino == handle->inode;
+}
+
+static bool has_file(const struct descriptor_handle *handle, pid_t pid, int number) {
+        char path[64];
+        struct stat st;
+
+        (void)snprintf(path, sizeof(path), "/proc/%d/fd/%d", pid, number);
+        return stat(path, &st) == 0 && is_same_file(handle, &st);
+}
+
+/* Whether `number` of that process is what the set has; without a set, what `fd` is or, if that is -1, the same file:
+ * the one that was found first may have been a copy, as libkev makes them. */
 static bool is_it(const struct descriptor_handle *handle, pid_t pid, int number, int fd) {
         struct kcmp_epoll_slot slot = { .efd = (uint32_t)handle->set, .tfd = (uint32_t)handle->slot };
 
         if (handle->set >= 0)
                 return syscall(SYS_kcmp, pid, getpid(), KCMP_EPOLL_TFD, (long)number, &slot) == 0;
-        return fd >= 0 && syscall(SYS_kcmp, pid, getpid(), KCMP_FILE, (long)number, (long)fd) == 0;
+        if (fd < 0)
+                return has_file(handle, pid, number);
+        return syscall(SYS_kcmp, pid, getpid(), KCMP_FILE, (long)number, (long)fd) == 0;
 }
 
 static int search(const struct descriptor_handle *handle, pid_t pid, int fd, int n_max) {
@@ -186,7 +201,7 @@ bool descriptor_is(const struct descriptor_handle *handle, int fd) {
 
         if (handle->set >= 0)
                 return is_it(handle, getpid(), fd, -1);
-        return fstat(fd, &st) == 0 && st.st_dev == handle->device && st.st_ino == handle->inode;
+        return fstat(fd, &st) == 0 && is_same_file(handle, &st);
 }
 
 /* It may have closed that number, and have something else there. */
