@@ -1434,9 +1434,9 @@ monitor_bad() {
 
 # What only the daemon finds wrong.
 monitor_refused() {
-        kev monitor '{"filter":"signal","pid":1}'
+        kev monitor '{"filter":"proc","pid":2147483646}'
         expect_status 1
-        expect_message '{"filter":"signal","pid":1}: ' 'filter:'
+        expect_message '{"filter":"proc","pid":2147483646}: ' 'pid:'
         kev monitor '{"filter":"tree","path":"/nonexistent"}'
         expect_status 1
         expect_message 'path:' 'no such file'
