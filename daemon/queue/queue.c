@@ -219,6 +219,10 @@ int queue_take(struct queue *queue, struct buffer *b) {
         queue->delivered++;
         queue->context->delivered++;
         entry_free(entry);
+        if (!list_empty(&watch->in_levels)) { /* those that had no room in the reply come first, the next time */
+                list_remove(&watch->in_levels);
+                list_append(&queue->levels, &watch->in_levels);
+        }
         if (watch->flags & KEV_FLAG_ONESHOT)
                 watch_free(watch);
         else if (watch->flags & KEV_FLAG_DISPATCH)
