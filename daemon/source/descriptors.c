@@ -140,6 +140,16 @@ static uint32_t events_of(enum kev_filter filter, uint64_t notes) {
         return events | EPOLLERR | EPOLLHUP;
 }
 
+/* Wakes name what they are about, some of them IN or OUT alone (tty_wakeup()), and epoll passes over those that were
+ * not asked for. */
+static uint32_t wakes_of(uint32_t events) {
+        if (events & (EPOLLRDNORM | EPOLLRDBAND))
+                events |= EPOLLIN;
+        if (events & (EPOLLWRNORM | EPOLLWRBAND))
+                events |= EPOLLOUT;
+        return events;
+}
+
 static uint64_t notes_of_poll(uint32_t events) {
         uint64_t notes = 0;
 
@@ -574,7 +584,8 @@ static int descriptors_attach(struct source *source, struct subscription *subscr
         d->subscription = subscription;
         d->filter = (uint8_t)subject->filter;
         d->uid = subject->asker->uid;
-        d->events = d->wanted = events_of(subject->filter, subject->notes);
+        d->wanted = events_of(subject->filter, subject->notes);
+        d->events = wakes_of(d->wanted);
         d->least = MAX(subject->data, (int64_t)1); /* ABSENT is less */
         d->is_exclusive = subject->flags & KEV_FLAG_EXCLUSIVE;
         d->handle = (struct descriptor_handle){ .set = -1 };
@@ -637,7 +648,7 @@ static int ask_for_more(struct descriptor *d, uint32_t events, const struct subj
 static int descriptors_modify(struct source *source _unused_, struct subscription *subscription,
                               const struct subject *subject, struct refusal *refusal) {
         struct descriptor *d = subscription->object;
-        uint32_t events = events_of(subject->filter, subject->notes);
+        uint32_t wanted = events_of(subject->filter, subject->notes), events = wakes_of(wanted);
         int r = 0;
 
         if (d->is_exclusive || subject->flags & KEV_FLAG_EXCLUSIVE)
@@ -650,7 +661,7 @@ static int descriptors_modify(struct source *source _unused_, struct subscriptio
                 r = ask_for_more(d, events | d->events, subject, refusal);
         if (r < 0)
                 return r;
-        d->wanted = events;
+        d->wanted = wanted;
         if (subject->data != ABSENT)
                 d->least = MAX(subject->data, (int64_t)1);
         return 0;
