@@ -83,6 +83,7 @@ struct descriptor {
         uid_t uid;
         uint8_t filter;
         bool has_figures, is_exclusive;
+        bool is_anew; /* the set is another one, and what it is ready for still to be told by `all` */
 };
 
 /* A question to a worker: what is this, at first; then how much there is. */
@@ -396,6 +397,7 @@ static void ask_one(struct descriptors *s, struct group *group) {
 }
 
 static void on_event(struct descriptor *d) {
+        d->is_anew = false;
         if (d->group)
                 ask_one(d->all, d->group);
         else
@@ -642,6 +644,7 @@ static int ask_for_more(struct descriptor *d, uint32_t events, const struct subj
         (void)epoll_ctl(d->all->all, EPOLL_CTL_DEL, old.set, NULL);
         (void)close(old.set);
         d->events = events;
+        d->is_anew = true;
         return 0;
 }
 
@@ -670,7 +673,7 @@ static int descriptors_modify(struct source *source _unused_, struct subscriptio
 static void descriptors_look(struct source *source _unused_, struct subscription *subscription) {
         struct descriptor *d = subscription->object;
 
-        if (d && !(d->look && d->look->is_first))
+        if (d && !(d->look && d->look->is_first) && !d->is_anew)
                 ask(d);
 }
 
