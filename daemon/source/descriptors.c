@@ -165,7 +165,7 @@ static uint64_t notes_of_figure(const struct descriptor *d, uint32_t ready, int6
         uint64_t notes = 0;
 
         if (d->handle.kind == DESCRIPTOR_FILE)
-                return d->filter == KEV_FILTER_WRITE || (figure != ABSENT && figure != 0 && figure >= d->least) ?
+                return d->filter == KEV_FILTER_WRITE || (figure != ABSENT && (figure < 0 || figure >= d->least)) ?
                                KEV_NOTE_LOWAT : 0;
         if (d->filter == KEV_FILTER_AIO)
                 return ready & EPOLLIN ? KEV_NOTE_COMPLETE : 0;
