@@ -282,14 +282,17 @@ static int64_t backlog(const struct descriptor_handle *handle, int fd) {
 
 static int64_t to_read(const struct descriptor_handle *handle, int fd) {
         struct stat st;
+        int64_t n;
         off_t at;
 
         if (handle->kind == DESCRIPTOR_EVENTFD)
                 return eventfd_count(fd);
         if (handle->kind == DESCRIPTOR_SOCKET && listens(fd))
                 return backlog(handle, fd);
-        if (handle->kind != DESCRIPTOR_FILE)
-                return ask_number(fd, FIONREAD);
+        if (handle->kind != DESCRIPTOR_FILE) {
+                n = ask_number(fd, FIONREAD);
+                return n < 0 ? ABSENT : n; /* a file of proc(5) has no size */
+        }
         at = lseek(fd, 0, SEEK_CUR);
         return at < 0 || fstat(fd, &st) < 0 ? ABSENT : st.st_size - at;
 }

@@ -159,6 +159,11 @@ static uint64_t notes_of_poll(uint32_t events) {
         return notes;
 }
 
+/* What is ready may be so without a byte that counts: a datagram is empty, a TCP mark is next. */
+static bool is_enough(const struct descriptor *d, bool at_end, int64_t figure) {
+        return figure == ABSENT || figure >= d->least || (figure == 0 && d->least == 1 && !at_end);
+}
+
 /* kqueue(2): enough is there, or the end is. */
 static uint64_t notes_of_figure(const struct descriptor *d, uint32_t ready, int64_t figure) {
         uint32_t end = d->filter == KEV_FILTER_READ ? EPOLLRDHUP | EPOLLHUP | EPOLLERR : EPOLLHUP | EPOLLERR;
@@ -169,7 +174,7 @@ static uint64_t notes_of_figure(const struct descriptor *d, uint32_t ready, int6
                                KEV_NOTE_LOWAT : 0;
         if (d->filter == KEV_FILTER_AIO)
                 return ready & EPOLLIN ? KEV_NOTE_COMPLETE : 0;
-        if (ready & (EPOLLIN | EPOLLOUT) && (figure == ABSENT || figure >= d->least))
+        if (ready & (EPOLLIN | EPOLLOUT) && is_enough(d, ready & end, figure))
                 notes |= KEV_NOTE_LOWAT;
         if (ready & end)
                 notes |= KEV_NOTE_EOF;
