@@ -460,9 +460,9 @@ const struct script scripts[] = {
         { "pipe, writing end", make_writing_end, "n w0 W0 r1 R1 W0 c1", READY_TO_WRITE | POLLERR, false },
         { "fifo", make_fifo, "n p1 w1 r0 R0 w1 c1 R0 p1 w1 R0 c1", READY_TO_READ | POLLHUP, false },
         { "fifo, writing end", make_fifo_writer, "n W0 R1 W0 c1 q1 R1", READY_TO_WRITE | POLLERR, false },
-        { "pty", make_pty, "n w1 r0 R0 w0 R1 W1 R0 c1 p1 w1 R0", READY_TO_READ | READY_TO_WRITE | POLLHUP, false },
+        { "pty", make_pty, "n w1 r0 R0 w0 R1 W1,R0 c1 p1 w1 R0", READY_TO_READ | READY_TO_WRITE | POLLHUP, false },
         { "pty, packets", make_pty_in_packets, "n f1 R0 w1 R0", POLLPRI, false },
-        { "terminal", make_terminal, "n w1 r0 R0 W0 R1 w1 c1", READY_TO_READ | READY_TO_WRITE | POLLHUP, false },
+        { "terminal", make_terminal, "n w1 r0 R0 W0,R1 w1 c1", READY_TO_READ | READY_TO_WRITE | POLLHUP, false },
         { "eventfd", make_eventfd, "n e0 e0 r0 F0 r0 e0", POLLIN | POLLOUT, false },
         { "semaphore", make_semaphore, "n r0 r0 e0 r0", POLLIN | POLLOUT, false },
         { "timer", make_timer, "n t0 r0 t0", POLLIN, false },
@@ -555,15 +555,7 @@ static void reopen(struct object *o, int *fd, int how) {
         *fd = checked(open(o->path, how | O_NONBLOCK | O_NOCTTY | O_CLOEXEC), o->path);
 }
 
-bool object_step(struct object *object, const char **steps) {
-        char what = **steps;
-        char *end;
-        int *fd;
-
-        if (!what)
-                return false;
-        fd = &object->fd[strtol(*steps + 1, &end, 10)];
-        *steps = *end ? end + 1 : end;
+static void make_step(struct object *object, char what, int *fd) {
         switch (what) {
         case 'w': write_to(*fd, 1); break;
         case 'W': write_to(*fd, 100000); break;
@@ -590,5 +582,21 @@ bool object_step(struct object *object, const char **steps) {
         case '!': poll_until(*fd, POLLOUT); break;
         default: ck_abort_msg("no step '%c'", what);
         }
+}
+
+bool object_step(struct object *object, const char **steps) {
+        char *end = (char *)*steps, separator = ',';
+
+        if (!*end)
+                return false;
+        while (separator == ',') {
+                char what = *end;
+                long number = strtol(end + 1, &end, 10);
+
+                make_step(object, what, &object->fd[number]);
+                separator = *end;
+                end += separator != 0;
+        }
+        *steps = end;
         return true;
 }

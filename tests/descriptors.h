@@ -64,6 +64,8 @@ struct object {
  *   e add 3 to an eventfd, F all that it takes; t set a timer, and wait for it; i have inotify something to say
  *   f flush what a terminal has received; T truncate
  *   n nothing; ! wait until it can be written, or fails
+ * Between steps that a comma joins it is not looked at. (A terminal that is nearly full can be written again, by
+ * poll(2), without waking anybody, epoll neither.)
  */
 struct script {
         const char *name;

@@ -308,6 +308,29 @@ START_TEST(test_file) {
 }
 END_TEST
 
+/* With level, what no longer holds is not told: nor is what was being looked at when it still did. */
+START_TEST(test_past) {
+        int fds[2];
+
+        make_pipe(fds);
+        change(kevd, fds[0], "{\"add\":[{\"id\":1,\"filter\":\"read\",\"descriptor\":0,\"flags\":[\"level\"]}]}");
+        for (int i = 0; i < harness_rounds(2000); i++) {
+                char bytes[3];
+
+                ck_assert_int_eq(write(fds[1], "x", 1), 1);
+                ck_assert_uint_eq(due(kevd, "lowat"), 1);
+                ck_assert_int_eq(write(fds[1], "y", 1), 1);
+                for (int n = 0; n < i % 50; n++) /* the look that this sets off has begun or not */
+                        (void)poll_now(fds[0], POLLIN);
+                ck_assert_int_eq(write(fds[1], "z", 1), 1);
+                ck_assert_int_eq(read(fds[0], bytes, sizeof(bytes)), sizeof(bytes));
+                expect_nothing(kevd);
+        }
+        (void)close(fds[0]);
+        (void)close(fds[1]);
+}
+END_TEST
+
 /* ---- low-water marks -------------------------------------------------------------------------------- */
 
 static void (*const pairs[])(int fds[2]) = { make_pipe, make_unix_pair, make_tcp_pair };
@@ -524,6 +547,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_great_counts);
         tcase_add_test(c, test_file);
         tcase_add_test(c, test_of_another_process);
+        tcase_add_test(c, test_past);
 
         c = harness_case(suite, "lowat");
         tcase_add_checked_fixture(c, start, stop);

@@ -83,6 +83,7 @@ struct descriptor {
         uid_t uid;
         uint8_t filter;
         bool has_figures, is_exclusive;
+        bool is_outdated; /* what the look under way brings: it began before what is to be told now */
         bool is_anew; /* the set is another one, and what it is ready for still to be told by `all` */
 };
 
@@ -337,11 +338,14 @@ static void ask(struct descriptor *d) {
 
 static void on_figure(struct descriptor *d, const struct look *l) {
         uint64_t again = d->again;
+        bool is_outdated = d->is_outdated;
 
         d->handle.number = l->handle.number;
         d->has_figures = l->error == 0;
         d->again = 0;
-        tell(d, notes_of_figure(d, l->ready, l->figure), l->figure);
+        d->is_outdated = false;
+        if (!is_outdated)
+                tell(d, notes_of_figure(d, l->ready, l->figure), l->figure);
         if (again)
                 ask_since(d, again);
 }
@@ -678,8 +682,10 @@ static int descriptors_modify(struct source *source _unused_, struct subscriptio
 static void descriptors_look(struct source *source _unused_, struct subscription *subscription) {
         struct descriptor *d = subscription->object;
 
-        if (d && !(d->look && d->look->is_first) && !d->is_anew)
-                ask(d);
+        if (!d || (d->look && d->look->is_first) || d->is_anew)
+                return;
+        d->is_outdated = d->look != NULL;
+        ask(d);
 }
 
 /* ---- the source ------------------------------------------------------------------------------------------------------------ */
