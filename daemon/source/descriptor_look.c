@@ -59,15 +59,17 @@ static bool is_kernels_own(int fd) {
                fs.f_type == CGROUP_SUPER_MAGIC || fs.f_type == DEBUGFS_MAGIC || fs.f_type == TRACEFS_MAGIC;
 }
 
-static int find_kind(int fd, struct descriptor_handle *handle) {
+static int find_kind(int fd, enum kev_filter filter, struct descriptor_handle *handle, const char **ret_message) {
         struct stat st;
 
         if (fstat(fd, &st) < 0)
                 return -errno;
         handle->device = st.st_dev;
         handle->inode = st.st_ino;
-        if (S_ISDIR(st.st_mode))
+        if (S_ISDIR(st.st_mode)) {
+                *ret_message = "descriptor: a directory can't be read or polled; watch it with tree or vnode";
                 return -EPERM;
+        }
         if (S_ISREG(st.st_mode))
                 handle->kind = is_kernels_own(fd) ? DESCRIPTOR_OTHER : DESCRIPTOR_FILE;
         else if (S_ISSOCK(st.st_mode))
@@ -76,6 +78,15 @@ static int find_kind(int fd, struct descriptor_handle *handle) {
                 handle->kind = DESCRIPTOR_PIPE;
         else
                 handle->kind = is_eventfd(fd) ? DESCRIPTOR_EVENTFD : DESCRIPTOR_OTHER;
+        if (filter == KEV_FILTER_POLL && handle->kind == DESCRIPTOR_FILE) {
+                *ret_message = "descriptor: a regular file is always ready, and epoll(7) takes none; read tells what is "
+                               "appended";
+                return -EPERM;
+        }
+        if (filter == KEV_FILTER_AIO && handle->kind != DESCRIPTOR_EVENTFD) {
+                *ret_message = "descriptor: not an eventfd";
+                return -EINVAL;
+        }
         return 0;
 }
 
@@ -103,13 +114,8 @@ int descriptor_open(int fd, enum kev_filter filter, uint32_t events, struct desc
         int r;
 
         *ret_handle = (struct descriptor_handle){ .set = -1, .slot = fd, .number = -1, .serial = ret_handle->serial };
-        r = find_kind(fd, ret_handle);
-        if (r == 0 && filter == KEV_FILTER_POLL && ret_handle->kind == DESCRIPTOR_FILE)
-                r = -EPERM;
-        if (r == 0 && filter == KEV_FILTER_AIO && ret_handle->kind != DESCRIPTOR_EVENTFD) {
-                *ret_message = "descriptor: not an eventfd";
-                return -EINVAL;
-        }
+        *ret_message = NULL;
+        r = find_kind(fd, filter, ret_handle, ret_message);
         if (r == 0 && ret_handle->kind != DESCRIPTOR_FILE) {
                 ret_handle->set = epoll_create1(EPOLL_CLOEXEC);
                 if (ret_handle->set < 0 || epoll_ctl(ret_handle->set, EPOLL_CTL_ADD, fd, &event) < 0)
@@ -117,7 +123,8 @@ int descriptor_open(int fd, enum kev_filter filter, uint32_t events, struct desc
         }
         if (r == 0)
                 return 0;
-        *ret_message = sentence_for(-r);
+        if (!*ret_message)
+                *ret_message = sentence_for(-r);
         ret_handle->set = safe_close(ret_handle->set);
         return r;
 }
@@ -204,6 +211,10 @@ bool descriptor_is(const struct descriptor_handle *handle, int fd) {
         return fstat(fd, &st) == 0 && is_same_file(handle, &st);
 }
 
+static bool may_be_asked(const struct descriptor_owner *owner) {
+        return syscall(SYS_kcmp, owner->pid, getpid(), KCMP_FILE, 0L, 0L) >= 0 || errno != EPERM;
+}
+
 /* It may have closed that number, and have something else there. */
 static int get_known(const struct descriptor_handle *handle, const struct descriptor_owner *owner) {
         int fd = handle->number < 0 ? -1 : pidfd_getfd(owner->pidfd, handle->number, 0);
@@ -222,7 +233,7 @@ static int get(struct descriptor_handle *handle, struct descriptor_owner *owner,
         if (fd != -EBADF)
                 return fd;
         find(handle, owner, -1, n_max);
-        return get_known(handle, owner);
+        return handle->number >= 0 || may_be_asked(owner) ? get_known(handle, owner) : -EPERM;
 }
 
 int descriptor_get(struct descriptor_handle *handle, struct descriptor_owner *owner) {

@@ -56,7 +56,7 @@ void descriptor_find(struct descriptor_handle *handle, struct descriptor_owner *
 int descriptor_get(struct descriptor_handle *handle, struct descriptor_owner *owner);
 /* The same for the loop: it is not looked for among all that the owner has. */
 int descriptor_get_soon(struct descriptor_handle *handle, struct descriptor_owner *owner);
-/* Whether that is another descriptor for what the handle is of. */
+/* Whether that is another descriptor for what the handle is of. Doesn't wait. */
 bool descriptor_is(const struct descriptor_handle *handle, int fd);
 
 /* read: what is to be read; write: the room; aio: completions. Bytes, or connections. ABSENT: can't be told. */

@@ -48,6 +48,7 @@ struct descriptors {
         struct descriptor_files files;
         struct barriers barriers;
         uint64_t serial;
+        bool is_closing; /* there are no workers any more */
 };
 
 struct owner {
@@ -58,11 +59,10 @@ struct owner {
         unsigned refs;
 };
 
-/* Watches with the flag `exclusive` on one descriptor: each event is for one of them, in turn. */
+/* Watches with the flag `exclusive` that want the same of one open file: each event is for one of them, in turn. */
 struct group {
-        struct hash_node node;
-        dev_t device;
-        ino_t inode;
+        struct hash_node node; /* by inode, which others may have as well: both ends of a pipe, all eventfds */
+        uint32_t wanted;
         struct list members;
         uint64_t turn; /* of the mux, in which one had it */
 };
@@ -93,6 +93,7 @@ struct look {
         struct list message;
         struct list in_owner;
         uint64_t serial; /* of what has led to it */
+        uid_t uid;
         struct descriptors *all;
         struct descriptor *descriptor; /* the loop's: NULL, it is gone, and what it had is the look's */
         struct owner *owner;
@@ -100,7 +101,8 @@ struct look {
         enum kev_filter filter;
         uint32_t events;
         bool is_first;
-        int fd; /* the passed one, for the first */
+        bool keeps_fd; /* and is to bring it back */
+        int fd;        /* the passed one, for the first */
         int mark; /* in the files, or -1 */
         /* The answer. */
         int error;
@@ -261,7 +263,10 @@ static void look_first(struct look *l) {
                 l->error = MIN(l->mark, 0);
                 l->why = "descriptor: inotify doesn't take it";
         }
-        (void)close(fd);
+        if (l->keeps_fd && l->error == 0)
+                l->fd = fd;
+        else
+                (void)close(fd);
         if (l->error < 0 || l->filter == KEV_FILTER_POLL)
                 return;
         look_for_figure(l);
@@ -293,9 +298,9 @@ static int look_start(struct descriptor *d, int fd, uint64_t serial) {
                 return -ENOMEM;
         }
         *l = (struct look){
-                .work.run = run_look, .serial = serial, .all = d->all, .descriptor = d, .owner = d->owner,
+                .work.run = run_look, .serial = serial, .uid = d->uid, .all = d->all, .descriptor = d, .owner = d->owner,
                 .handle = d->handle, .filter = (enum kev_filter)d->filter, .events = d->events, .fd = fd,
-                .is_first = fd >= 0, .mark = -1, .figure = ABSENT,
+                .is_first = fd >= 0, .keeps_fd = d->is_exclusive, .mark = -1, .figure = ABSENT,
         };
         list_init(&l->message);
         list_append(&d->owner->looks, &l->in_owner);
@@ -352,13 +357,15 @@ static void on_figure(struct descriptor *d, const struct look *l) {
 
 /* ---- exclusive ---------------------------------------------------------------------------------------------------------- */
 
-static int group_join(struct descriptor *d) {
+/* `fd`: the passed one. */
+static int group_join(struct descriptor *d, int fd) {
         uint64_t hash = hash_u64(d->handle.device ^ d->handle.inode);
         struct group *group;
 
         for (struct hash_node *n = hash_first(&d->all->groups, hash); n && !d->group; n = hash_next(n)) {
                 group = container_of(n, struct group, node);
-                if (group->device == d->handle.device && group->inode == d->handle.inode)
+                if (group->wanted == d->wanted &&
+                    descriptor_is(&list_entry(group->members.next, struct descriptor, in_group)->handle, fd))
                         d->group = group;
         }
         if (!d->group) {
@@ -367,8 +374,7 @@ static int group_join(struct descriptor *d) {
                         free(group);
                         return -ENOMEM;
                 }
-                group->device = d->handle.device;
-                group->inode = d->handle.inode;
+                group->wanted = d->wanted;
                 list_init(&group->members);
                 d->group = group;
         }
@@ -499,7 +505,7 @@ static int finish(struct descriptor *d, const struct look *l, struct refusal *re
                 r = check_figures(d, l, refusal);
         if (r == 0 && l->mark >= 0 && descriptor_files_add(&d->all->files, l->mark, &d->file) < 0)
                 r = refuse(refusal, ENOMEM, "no memory");
-        if (r == 0 && d->is_exclusive && group_join(d) < 0)
+        if (r == 0 && d->is_exclusive && group_join(d, l->fd) < 0)
                 r = refuse(refusal, ENOMEM, "no memory");
         return r < 0 ? r : put_into_all(d, refusal);
 }
@@ -544,6 +550,10 @@ static void on_look(struct look *l) {
         }
         if (l->is_first && may_be_file(l->filter))
                 descriptor_files_end(&l->all->files);
+        if (l->all->is_closing)
+                (void)safe_close(l->fd);
+        else
+                close_elsewhere(l->all->source.context->workers, l->uid, l->fd);
         owner_put(l->all, l->owner);
         free(l);
 }
@@ -642,6 +652,7 @@ static int ask_for_more(struct descriptor *d, uint32_t events, const struct subj
         d->handle.slot = fd;
         if (d->handle.set < 0 || epoll_ctl(d->handle.set, EPOLL_CTL_ADD, fd, &event) < 0)
                 r = refuse(refusal, errno, "descriptor: %s", strerror(errno));
+        d->is_anew = r == 0 && descriptor_ready(&d->handle) & events;
         if (r == 0)
                 r = put_into_all(d, refusal);
         close_elsewhere(d->all->source.context->workers, d->uid, fd);
@@ -653,7 +664,6 @@ static int ask_for_more(struct descriptor *d, uint32_t events, const struct subj
         (void)epoll_ctl(d->all->all, EPOLL_CTL_DEL, old.set, NULL);
         (void)close(old.set);
         d->events = events;
-        d->is_anew = true;
         return 0;
 }
 
@@ -736,6 +746,7 @@ static int descriptors_open(struct source_context *context, struct source **ret_
 static void descriptors_close(struct source *source) {
         struct descriptors *s = descriptors_of(source);
 
+        s->is_closing = true;
         on_looks(&s->mailbox);
         barriers_close(&s->barriers);
         mailbox_close(&s->mailbox);
