@@ -219,7 +219,12 @@ static int finish_chunk(struct addition *a, struct chunk *chunk) {
         for (size_t i = chunk->first; i < chunk->first + chunk->n; i++) {
                 bool oneshot = a->watches[i]->spec.flags & KEV_FLAG_ONESHOT;
 
-                if (a->errors[i] == 0 && !own_signals_has(&a->kev->own_signals, a->ids[i]))
+                if (a->errors[i] < 0)
+                        continue;
+                a->kev->has_levels |= (a->watches[i]->spec.flags & KEV_FLAG_LEVEL) != 0;
+                if (a->watches[i]->spec.filter == KEV_FILTER_TIMER) /* one that is added again has counted nothing */
+                        (void)inbox_drop(&a->kev->inbox, a->ids[i]);
+                if (!own_signals_has(&a->kev->own_signals, a->ids[i]))
                         handlers_set(&a->kev->handlers,
                                      &(struct handler_entry){ a->ids[i], a->handler, a->userdata, oneshot });
         }
@@ -381,6 +386,7 @@ _public_ int kev_modify(struct kev *kev, int64_t id, const struct kev_watch *wat
         put_head(&b, "modify");
         put_watch(&b, &spec, id, fd >= 0 ? 0 : ABSENT);
         r = change(kev, &b, fd);
+        kev->has_levels |= r == 0 && spec.flags & KEV_FLAG_LEVEL;
         entry = r == 0 ? handlers_find(&kev->handlers, id) : NULL;
         if (entry)
                 entry->oneshot = spec.flags & KEV_FLAG_ONESHOT;

@@ -211,12 +211,16 @@ int connection_ask(struct kev *kev) {
 int connection_wait(struct kev *kev) {
         if (kev->error || kev->waits > 0)
                 return kev->error;
-        /* It says nothing for as long as there is nothing. */
-        return send_wait(kev, "\"more\":true,\"parameters\":{\"timeoutMsec\":2147483647}");
+        /* It says nothing for as long as there is nothing. A stream would tell what holds again and again. */
+        return send_wait(kev, kev->has_levels ? "\"parameters\":{\"timeoutMsec\":2147483647}" :
+                                                "\"more\":true,\"parameters\":{\"timeoutMsec\":2147483647}");
 }
 
+/* What holds is asked for when the program has handled what it was told of: it may not hold any more. */
 int connection_keep_waiting(struct kev *kev) {
-        return kev->watching ? connection_wait(kev) : kev->error;
+        bool is_early = kev->has_levels && (kev->handed_out || !inbox_is_empty(&kev->inbox));
+
+        return kev->watching && !is_early ? connection_wait(kev) : kev->error;
 }
 
 /* A step, whatever signals come. */

@@ -145,6 +145,7 @@ struct kev {
         struct event *handed_out; /* by kev_wait(), until the next call */
         int64_t highest_id;       /* of all ids used; -1: none was */
         bool watching;            /* there was a watch: keep a Wait in flight */
+        bool has_levels;          /* one had the flag `level`: what a Wait in flight brings must be asked for late */
         bool dispatching;         /* a handler runs */
         bool woken, writing;      /* `wake` is raised; `epoll` waits for room to write, too */
 };
@@ -176,7 +177,7 @@ int connection_step(struct kev *kev, int timeout_msec);
 int connection_ask(struct kev *kev);
 /* Asks for all that comes, if that wasn't done yet. */
 int connection_wait(struct kev *kev);
-/* The same, if there are watches. */
+/* The same, if there are watches, and nothing is left that the program has to look at first. */
 int connection_keep_waiting(struct kev *kev);
 
 /* Sends a message, which ends in NUL. -EMSGSIZE, -ENOMEM and what sendmsg(2)

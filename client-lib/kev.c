@@ -82,9 +82,10 @@ int call_enter(struct kev *kev) {
 }
 
 /* Keeps what kev_get_fd() gives readable as long as kev_dispatch(0) has something
- * to find that isn't in the socket: events, or the connection's end. */
+ * to find that isn't in the socket: events, the connection's end, or that nobody
+ * has asked yet. */
 static void wake_set(struct kev *kev) {
-        bool wanted = kev->error || inbox_has_news(&kev->inbox);
+        bool wanted = kev->error || inbox_has_news(&kev->inbox) || (kev->has_levels && kev->waits == 0);
         eventfd_t value;
 
         if (wanted == kev->woken)

@@ -4,11 +4,14 @@
  * libkev by itself: what a program may rely on whatever it watches.
  */
 
+#include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <kev.h>
 
@@ -208,6 +211,117 @@ START_TEST(private_is_inherited) {
 }
 END_TEST
 
+/* ---- what holds ------------------------------------------------------------------------------------------ */
+
+static int ends[2];
+
+/* On the reading end of a pipe. */
+static void add_level(kev_handler *handler, void *userdata) {
+        struct kev_watch *watch;
+
+        ck_assert_int_eq(pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0);
+        ck_assert_int_eq(kev_watch_new(KEV_FILTER_POLL, &watch), 0);
+        ck_assert_int_eq(kev_watch_set_fd(watch, ends[0]), 0);
+        ck_assert_int_eq(kev_watch_set_flags(watch, KEV_FLAG_LEVEL), 0);
+        ck_assert_int_eq(kev_add(kev, watch, handler, userdata, NULL), 0);
+        kev_watch_free(watch);
+}
+
+static void close_ends(void) {
+        (void)close(ends[0]);
+        (void)close(ends[1]);
+}
+
+static void write_byte(void) {
+        ck_assert_int_eq(write(ends[1], "x", 1), 1);
+}
+
+static bool read_byte(void) {
+        char byte;
+
+        return read(ends[0], &byte, 1) == 1;
+}
+
+/* Told as long as it holds, and no longer. */
+START_TEST(level_waited_for) {
+        const struct kev_event *event;
+
+        add_level(NULL, NULL);
+        for (int i = 0; i < harness_rounds(200); i++) {
+                write_byte();
+                for (int again = 0; again < 3; again++)
+                        ck_assert_int_eq(kev_wait(kev, HARNESS_REPLY_MSEC, &event), 1);
+                ck_assert(read_byte());
+                ck_assert_int_eq(kev_wait(kev, 0, &event), 0);
+        }
+        close_ends();
+}
+END_TEST
+
+static bool is_readable(void *userdata) {
+        struct pollfd p = { .fd = kev_get_fd(userdata), .events = POLLIN };
+
+        return poll(&p, 1, 0) == 1;
+}
+
+/* One event a wake-up, of two that are there. */
+START_TEST(level_in_a_loop) {
+        const struct kev_event *event;
+
+        add_level(NULL, NULL);
+        for (int i = 0; i < harness_rounds(50); i++) {
+                write_byte();
+                write_byte();
+                for (int n = 0; n < 2;) {
+                        ck_assert(wait_until(is_readable, kev, HARNESS_REPLY_MSEC));
+                        if (kev_wait(kev, 0, &event) == 1)
+                                n += read_byte();
+                }
+                ck_assert(!read_byte());
+                ck_assert_int_eq(kev_wait(kev, 0, &event), 0);
+                ck_assert(!is_readable(kev)); /* it may sleep */
+        }
+        close_ends();
+}
+END_TEST
+
+static void take_byte(struct kev *from _unused_, const struct kev_event *event _unused_, void *userdata) {
+        ck_assert(read_byte());
+        ++*(int *)userdata;
+}
+
+START_TEST(level_handled) {
+        int n = 0, rounds = harness_rounds(200);
+
+        add_level(take_byte, &n);
+        for (int i = 0; i < rounds; i++) {
+                write_byte();
+                ck_assert_int_eq(kev_dispatch(kev, HARNESS_REPLY_MSEC), 1);
+        }
+        ck_assert_int_eq(kev_dispatch(kev, 0), 0);
+        ck_assert_int_eq(n, rounds);
+        close_ends();
+}
+END_TEST
+
+/* What it had counted, and had told, is forgotten. */
+START_TEST(timer_added_again) {
+        const struct kev_event *event;
+        struct kev_watch *watch;
+
+        ck_assert_int_eq(kev_watch_new(KEV_FILTER_TIMER, &watch), 0);
+        ck_assert_int_eq(kev_watch_set_id(watch, 1), 0);
+        ck_assert_int_eq(kev_watch_set_data(watch, 1), 0);
+        ck_assert_int_eq(kev_add(kev, watch, NULL, NULL, NULL), 0);
+        ck_assert_int_eq(kev_wait(kev, HARNESS_REPLY_MSEC, &event), 1);
+        ck_assert(wait_until(is_readable, kev, HARNESS_REPLY_MSEC)); /* another is in the socket */
+        ck_assert_int_eq(kev_watch_set_data(watch, 1000000), 0);
+        ck_assert_int_eq(kev_add(kev, watch, NULL, NULL, NULL), 0);
+        ck_assert_int_eq(kev_wait(kev, 0, &event), 0);
+        kev_watch_free(watch);
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         Suite *suite = harness_suite("library");
         TCase *tcase = harness_case(suite, "call");
@@ -219,6 +333,12 @@ int main(int argc, char *argv[]) {
         tcase_add_checked_fixture(tcase, setup, teardown);
         tcase_add_test(tcase, match_values);
         tcase_add_test(tcase, match_processes);
+        tcase = harness_case(suite, "state");
+        tcase_add_checked_fixture(tcase, setup, teardown);
+        tcase_add_test(tcase, level_waited_for);
+        tcase_add_test(tcase, level_in_a_loop);
+        tcase_add_test(tcase, level_handled);
+        tcase_add_test(tcase, timer_added_again);
         tcase = harness_case(suite, "private");
         tcase_add_test(tcase, private_is_no_child);
         tcase_add_test(tcase, private_is_inherited);
