@@ -15,6 +15,7 @@ command_run wait_run;
 command_run proc_run;
 command_run netdev_run;
 command_run timer_run;
+command_run signal_run;
 command_run fd_run;
 command_run monitor_run;
 command_run status_run;

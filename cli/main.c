@@ -89,6 +89,19 @@ static const struct command commands[] = {
                 .run = proc_run,
         },
         {
+                .name = "signal",
+                .arguments = "PID...",
+                .summary = "which signals are sent to processes, and by whom",
+                .description =
+                        "Prints each signal that is sent to each process PID, also those that it ignores or\n"
+                        "blocks, and which process has sent it; and ends when all of them have ended.\n"
+                        "\n"
+                        "  kev signal --signal TERM 1234",
+                .options = OPTIONS_EVENTS | OPTION_SIGNAL,
+                .arguments_required = true,
+                .run = signal_run,
+        },
+        {
                 .name = "netdev",
                 .arguments = "[NAME...]",
                 .summary = "network devices: carrier, state, addresses, names",

@@ -6,6 +6,7 @@
 #include <kev.h>
 #include <limits.h>
 #include <pwd.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,6 +39,7 @@ static const struct {
         { OPTION_CGROUP, "cgroup", "GLOB", "only processes whose control group matches" },
         { OPTION_UID, "uid", "USER", "only processes of that user, by name or number" },
         { OPTION_ALL_USERS, "all-users", NULL, "ask to be let see the processes of all users" },
+        { OPTION_SIGNAL, "signal", "SIGNAL", "only this one, by name or number" },
         { OPTION_ONCE, "once", NULL, "expire once, then end" },
         { OPTION_FD, "in", "FD", "poll(2): there is something to read" },
         { OPTION_FD, "out", "FD", "poll(2): there is room to write" },
@@ -239,6 +241,26 @@ static int lowat_read(const struct command *command, size_t i, const char *value
         return 0;
 }
 
+/* "9", "KILL", "SIGKILL", "RTMIN+1". */
+static int signal_read(const struct command *command, size_t i, const char *value, int *ret) {
+        const char *name = strncmp(value, "SIG", 3) == 0 ? value + 3 : value, *abbreviation;
+        uint64_t number;
+
+        if (number_read(value, 1, NSIG - 1, &number) == 0) {
+                *ret = (int)number;
+                return 0;
+        }
+        if (strncmp(name, "RTMIN", 5) == 0 && (name[5] == 0 || name[5] == '+') &&
+            (name[5] == 0 || number_read(name + 6, 0, (uint64_t)(SIGRTMAX - SIGRTMIN), &number) == 0)) {
+                *ret = SIGRTMIN + (name[5] ? (int)number : 0);
+                return 0;
+        }
+        for (*ret = 1; *ret < NSIG; ++*ret)
+                if ((abbreviation = sigabbrev_np(*ret)) && strcmp(abbreviation, name) == 0)
+                        return 0;
+        return bad_value(command, table[i].name, value, "a signal's name or number");
+}
+
 static int option_read(struct options *o, const struct command *command, size_t i, const char *value) {
 
         o->given |= table[i].option;
@@ -295,6 +317,8 @@ static int option_read(struct options *o, const struct command *command, size_t 
         case OPTION_FD_FLAG:
                 o->flags |= flag_of(table[i].name);
                 return 0;
+        case OPTION_SIGNAL:
+                return signal_read(command, i, value, &o->signal);
         case OPTION_LOWAT:
                 return lowat_read(command, i, value, &o->lowat);
         }

@@ -49,6 +49,7 @@ enum option_bit {
         OPTION_FD = 1 << 26,
         OPTION_FD_FLAG = 1 << 27,
         OPTION_LOWAT = 1 << 28,
+        OPTION_SIGNAL = 1 << 29,
 };
 
 #define OPTIONS_ANY (OPTION_JSON | OPTION_ADDRESS | OPTION_QUIET | OPTION_HELP)
@@ -82,6 +83,7 @@ struct options {
         size_t n_fds;
         uint32_t flags;
         int64_t lowat; /* 0: not given */
+        int signal;
         int depth;
         int settle_msec, max_latency_msec; /* 0: not given */
         const char *exec;

@@ -2,6 +2,7 @@
 #include "print.h"
 
 #include <inttypes.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -200,19 +201,24 @@ static void put_process(struct text *out, const struct kev_event *event) {
         }
 }
 
-static void put_signal(struct text *out, const struct kev_event *event) {
+static void put_signal(struct text *out, const struct subject *subject, const struct kev_event *event) {
         int64_t number;
+        pid_t sender;
 
-        if (kev_event_data(event, &number) == 0) {
-                const char *name = number > 0 && number < 65 ? sigabbrev_np((int)number) : NULL;
-
-                if (name)
-                        text_printf(out, "  SIG%s", name);
-                else
-                        text_printf(out, "  %" PRId64, number);
-        }
         text_puts(out, "  ");
-        put_pid(out, event);
+        put_name(out, subject, event);
+        if (kev_event_data(event, &number) < 0)
+                text_puts(out, "  has ended");
+        else if (number > 0 && number < NSIG && sigabbrev_np((int)number))
+                text_printf(out, "  SIG%s", sigabbrev_np((int)number));
+        else if (number >= SIGRTMIN && number <= SIGRTMAX)
+                text_printf(out, "  SIGRTMIN+%" PRId64, number - SIGRTMIN);
+        else
+                text_printf(out, "  %" PRId64, number);
+        if (kev_event_pid(event, &sender) == 0) {
+                text_puts(out, "  by ");
+                put_pid(out, event);
+        }
 }
 
 static void put_ip_addresses(struct text *out, const struct kev_event *event) {
@@ -300,7 +306,7 @@ static void put_where(struct text *out, const struct subject *subject, const str
                 put_link(out, subject, event);
                 break;
         case KEV_FILTER_SIGNAL:
-                put_signal(out, event);
+                put_signal(out, subject, event);
                 break;
         case KEV_FILTER_TIMER:
                 put_timer(out, subject, event);

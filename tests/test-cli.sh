@@ -1432,6 +1432,60 @@ monitor_bad() {
         bad_watch ': dat:' '{"filter":"timer","data":1}' '{"filter":"timer","dat":1}'
 }
 
+# kev_signal PID OPTION...: whether a daemon can tell of signals here.
+has_signals() {
+        kev signal --timeout 0.01 $$
+        [ "$status" -eq 124 ]
+}
+
+signal_sent() {
+        local target me
+
+        sleep 100 &
+        target=$!
+        kev_begin signal "$target"
+        kill -CONT "$target"
+        kill -s RTMIN+3 "$target"
+        until_true is_gone "$target"
+        kev_end 0
+        me="by pid $BASHPID (bash)"
+        expect_events "signal $target SIGCONT $me"$'\n'"signal $target SIGRTMIN+3 $me"$'\n'"signal $target has ended"
+}
+
+signal_one() {
+        local target
+
+        sleep 100 &
+        target=$!
+        for name in TERM SIGTERM 15; do
+                kev_begin signal --signal "$name" --count 1 "$target"
+                kill -CONT "$target"
+                [ "$name" = 15 ] || kill -WINCH "$target"
+                (trap '' TERM; exec bash -c 'kill -TERM $0' "$target")
+                kev_end 0
+                events | grep -qxE "signal $target SIGTERM by pid [0-9]+ \(bash\)" || die "$(events)"
+                wait "$target" || true
+                sleep 100 &
+                target=$!
+        done
+}
+
+signal_wrong() {
+        kev signal
+        expect_status 2
+        expect_message 'PID...' 'missing'
+        kev signal --signal NOSUCH 1
+        expect_status 2
+        expect_message "'NOSUCH' is not a signal's name or number"
+        kev signal --signal 65 1
+        expect_status 2
+        kev signal x
+        expect_status 2
+        expect_message "'x' is not a process's number"
+        kev signal 2147483646
+        expect_status 1
+}
+
 # What only the daemon finds wrong.
 monitor_refused() {
         kev monitor '{"filter":"proc","pid":2147483646}'
@@ -1789,6 +1843,14 @@ else
         for name in read lowat write file; do
                 skip "fd:$name" "the daemon may not look at other processes' descriptors here"
         done
+fi
+result signal:wrong signal_wrong
+if (cd -- "$directory" && has_signals); then
+        result signal:sent signal_sent
+        result signal:one signal_one
+else
+        skip signal:sent "no daemon can tell of signals here"
+        skip signal:one "no daemon can tell of signals here"
 fi
 result monitor:bad monitor_bad
 result monitor:refused monitor_refused
