@@ -65,7 +65,8 @@ static struct target *find_target(const struct signals *s, pid_t pid) {
 
 /* ---- telling ------------------------------------------------------------------------------------------------------------ */
 
-static void on_record(void *userdata, const struct signal_record *record) {
+/* A build without BPF has no feed to call it. */
+static _unused_ void on_record(void *userdata, const struct signal_record *record) {
         struct signals *s = userdata;
         struct target *t = find_target(s, record->pid);
         struct event_process sender = {
