@@ -679,6 +679,8 @@ static int descriptors_modify(struct source *source _unused_, struct subscriptio
                 return refuse(refusal, EBUSY, "id: the watch is still being made");
         if (subject->data != ABSENT && subject->data > 1 && !d->has_figures)
                 return refuse(refusal, EOPNOTSUPP, "data: there are no figures for this descriptor");
+        if (!(events & ~d->events) && subject->fd >= 0 && !descriptor_is(&d->handle, subject->fd))
+                return refuse(refusal, EINVAL, "descriptor: not the one that is watched");
         if (events & ~d->events)
                 r = ask_for_more(d, events | d->events, subject, refusal);
         if (r < 0)
