@@ -197,6 +197,21 @@ void expect_fds(const struct daemon *daemon, size_t n) {
                       n_fds_of(daemon->pid), n);
 }
 
+size_t fds_at_rest(const struct daemon *daemon) {
+        size_t n = 0;
+
+        expect_answers(daemon);
+        for (int same = 0; same < 20; same++) {
+                size_t now = n_fds_of(daemon->pid);
+
+                if (now != n)
+                        same = 0;
+                n = now;
+                (void)poll(NULL, 0, 1);
+        }
+        return n;
+}
+
 void expect_answers(const struct daemon *daemon) {
         int kevd = client_connect(daemon->socket);
 
