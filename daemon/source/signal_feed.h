@@ -2,8 +2,7 @@
 #pragma once
 
 /*
- * Signals that are sent to chosen processes, as the kernel tells them: signal_feed_bpf.c, in builds with HAVE_BPF.
- * Everything runs on the loop.
+ * Signals that are sent to chosen processes, as the kernel tells them. Everything runs on the loop.
  */
 
 #include <stddef.h>
@@ -25,16 +24,19 @@ typedef void signal_feed_fn(void *userdata, const struct signal_record *record);
 
 struct signal_feed;
 
-/* Tries it, on a child of its own. `buffer_bytes`: of the kernel's queue; 0: as the feed likes it. Negative errno, and
- * why. */
-int signal_feed_open(size_t buffer_bytes, signal_feed_fn *fn, void *userdata, struct signal_feed **ret, char *why,
-                     size_t why_size);
-struct signal_feed *signal_feed_close(struct signal_feed *feed);
-/* Readable: there are records. */
-int signal_feed_fd(const struct signal_feed *feed);
-/* Hands over what there is, and what there was no room for. False: that was not all. */
-bool signal_feed_read(struct signal_feed *feed);
+struct signal_feed_class {
+        /* Tries it, on a child of its own. `buffer_bytes`: of the kernel's queue; 0: as the feed likes it. Negative errno,
+         * and why. */
+        int (*open)(size_t buffer_bytes, signal_feed_fn *fn, void *userdata, struct signal_feed **ret, char *why,
+                    size_t why_size);
+        void (*close)(struct signal_feed *feed);
+        /* Readable: there are records. */
+        int (*fd)(const struct signal_feed *feed);
+        /* Hands over what there is, and what there was no room for. False: that was not all. */
+        bool (*read)(struct signal_feed *feed);
+        /* `start`: in clock ticks, as in /proc. -ENOSPC, or another negative errno. */
+        int (*follow)(struct signal_feed *feed, pid_t pid, uint64_t start);
+        void (*leave)(struct signal_feed *feed, pid_t pid);
+};
 
-/* `start`: in clock ticks, as in /proc. -ENOSPC, or another negative errno. */
-int signal_feed_follow(struct signal_feed *feed, pid_t pid, uint64_t start);
-void signal_feed_leave(struct signal_feed *feed, pid_t pid);
+extern const struct signal_feed_class signal_feed_bpf; /* in builds with HAVE_BPF */

@@ -93,14 +93,14 @@ static void tell_lost(struct signal_feed *f) {
                 tell_lost_of(f, container_of(node, struct followed, node));
 }
 
-bool signal_feed_read(struct signal_feed *f) {
+static bool bpf_read(struct signal_feed *f) {
         f->n_records = 0;
         (void)ring_buffer__consume(f->ring);
         tell_lost(f);
         return f->n_records < RECORDS_A_TURN;
 }
 
-int signal_feed_fd(const struct signal_feed *f) {
+static int bpf_fd(const struct signal_feed *f) {
         return ring_buffer__epoll_fd(f->ring);
 }
 
@@ -121,7 +121,7 @@ static void forget(struct signal_feed *f, struct followed *followed) {
         free(followed);
 }
 
-int signal_feed_follow(struct signal_feed *f, pid_t pid, uint64_t start) {
+static int bpf_follow(struct signal_feed *f, pid_t pid, uint64_t start) {
         struct bpf_signal_target target = { .start = start };
         struct followed *followed = calloc(1, sizeof(*followed));
         int r;
@@ -137,7 +137,7 @@ int signal_feed_follow(struct signal_feed *f, pid_t pid, uint64_t start) {
         return r == -E2BIG ? -ENOSPC : r;
 }
 
-void signal_feed_leave(struct signal_feed *f, pid_t pid) {
+static void bpf_leave(struct signal_feed *f, pid_t pid) {
         struct followed *followed = find(f, pid);
 
         if (!followed)
@@ -182,12 +182,12 @@ static bool test(struct signal_feed *f) {
                 return false;
         f->fn = on_test_record;
         f->userdata = &heard;
-        if (process_read_stat(child, &stat) == 0 && signal_feed_follow(f, child, stat.start_time) == 0) {
+        if (process_read_stat(child, &stat) == 0 && bpf_follow(f, child, stat.start_time) == 0) {
                 (void)kill(child, SIGWINCH);
                 if (ring_buffer__poll(f->ring, TEST_MSEC) >= 0)
-                        (void)signal_feed_read(f);
+                        (void)bpf_read(f);
         }
-        signal_feed_leave(f, child);
+        bpf_leave(f, child);
         (void)kill(child, SIGKILL);
         while (waitid(P_PID, (id_t)child, &end, WEXITED) < 0 && errno == EINTR)
                 ;
@@ -212,7 +212,15 @@ static int load(struct signal_feed *f, size_t buffer_bytes) {
         return f->ring ? 0 : -errno;
 }
 
-int signal_feed_open(size_t buffer_bytes, signal_feed_fn *fn, void *userdata, struct signal_feed **ret, char *why,
+static void bpf_close(struct signal_feed *f) {
+        hash_for_each(node, &f->followed)
+                forget(f, container_of(node, struct followed, node));
+        ring_buffer__free(f->ring);
+        signals_bpf__destroy(f->program);
+        free(f);
+}
+
+static int bpf_open(size_t buffer_bytes, signal_feed_fn *fn, void *userdata, struct signal_feed **ret, char *why,
                      size_t why_size) {
         struct signal_feed *f = calloc(1, sizeof(*f));
         int r;
@@ -227,7 +235,7 @@ int signal_feed_open(size_t buffer_bytes, signal_feed_fn *fn, void *userdata, st
                 r = -EOPNOTSUPP;
         }
         if (r < 0) {
-                (void)signal_feed_close(f);
+                bpf_close(f);
                 return r;
         }
         f->fn = fn;
@@ -236,13 +244,11 @@ int signal_feed_open(size_t buffer_bytes, signal_feed_fn *fn, void *userdata, st
         return 0;
 }
 
-struct signal_feed *signal_feed_close(struct signal_feed *f) {
-        if (!f)
-                return NULL;
-        hash_for_each(node, &f->followed)
-                forget(f, container_of(node, struct followed, node));
-        ring_buffer__free(f->ring);
-        signals_bpf__destroy(f->program);
-        free(f);
-        return NULL;
-}
+const struct signal_feed_class signal_feed_bpf = {
+        .open = bpf_open,
+        .close = bpf_close,
+        .fd = bpf_fd,
+        .read = bpf_read,
+        .follow = bpf_follow,
+        .leave = bpf_leave,
+};

@@ -21,6 +21,12 @@
 
 enum { IDLE_MSEC = 10000, TARGETS_OF_USER_MAX = 1024, READS_MAX = 64 };
 
+#ifdef HAVE_BPF
+static const struct signal_feed_class *const feed_class = &signal_feed_bpf;
+#else
+static const struct signal_feed_class *const feed_class = NULL;
+#endif
+
 struct signals {
         struct source source;
         struct mux *mux;
@@ -65,8 +71,7 @@ static struct target *find_target(const struct signals *s, pid_t pid) {
 
 /* ---- telling ------------------------------------------------------------------------------------------------------------ */
 
-/* A build without BPF has no feed to call it. */
-static _unused_ void on_record(void *userdata, const struct signal_record *record) {
+static void on_record(void *userdata, const struct signal_record *record) {
         struct signals *s = userdata;
         struct target *t = find_target(s, record->pid);
         struct event_process sender = {
@@ -94,13 +99,13 @@ static _unused_ void on_record(void *userdata, const struct signal_record *recor
 }
 
 static void on_ready(struct mux_io *io, unsigned events _unused_) {
-        (void)signal_feed_read(container_of(io, struct signals, io)->feed);
+        (void)feed_class->read(container_of(io, struct signals, io)->feed);
 }
 
 /* ---- targets ------------------------------------------------------------------------------------------------------------- */
 
 static void target_free(struct target *t) {
-        signal_feed_leave(t->all->feed, t->pid);
+        feed_class->leave(t->all->feed, t->pid);
         mux_remove(t->all->mux, &t->io);
         (void)close(t->pidfd);
         hash_remove(&t->all->targets, &t->node);
@@ -112,7 +117,7 @@ static void on_end(struct mux_io *io, unsigned events _unused_) {
         struct target *t = container_of(io, struct target, io);
         struct report report = REPORT_INIT;
 
-        for (int i = 0; i < READS_MAX && !signal_feed_read(t->all->feed); i++)
+        for (int i = 0; i < READS_MAX && !feed_class->read(t->all->feed); i++)
                 ;
         report.flags = KEV_FLAG_EOF;
         report.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
@@ -148,7 +153,7 @@ static int target_new(struct signals *s, const struct process_subject *subject, 
         if (r == 0)
                 r = hash_add(&s->targets, &t->node, hash_u64((uint64_t)t->pid));
         if (r == 0)
-                r = signal_feed_follow(s->feed, t->pid, stat.start_time);
+                r = feed_class->follow(s->feed, t->pid, stat.start_time);
         if (r == 0)
                 r = mux_add(s->mux, &t->io, t->pidfd, MUX_IN, on_end);
         if (r == 0 && pidfd_has_hung_up(t->pidfd)) /* another may have had the number by then */
@@ -163,27 +168,27 @@ static int target_new(struct signals *s, const struct process_subject *subject, 
 
 /* ---- the feed ------------------------------------------------------------------------------------------------------------- */
 
+static void close_feed(struct signals *s) {
+        mux_remove(s->mux, &s->io);
+        feed_class->close(take_pointer(&s->feed));
+}
+
 static int open_feed(struct signals *s) {
-#ifdef HAVE_BPF
-        int r = signal_feed_open(s->source.context->settings.process_buffer, on_record, s, &s->feed, s->source.reason,
-                                 sizeof(s->source.reason));
-#else
+        const struct source_settings *settings = &s->source.context->settings;
+        char *why = s->source.reason;
         int r = -EOPNOTSUPP;
 
-        (void)snprintf(s->source.reason, sizeof(s->source.reason), "this build has no BPF");
-#endif
+        if (feed_class)
+                r = feed_class->open(settings->process_buffer, on_record, s, &s->feed, why, sizeof(s->source.reason));
+        else
+                (void)snprintf(why, sizeof(s->source.reason), "this build has no BPF");
         if (r < 0)
                 return r;
         s->source.reason[0] = 0;
-        r = mux_add(s->mux, &s->io, signal_feed_fd(s->feed), MUX_IN, on_ready);
+        r = mux_add(s->mux, &s->io, feed_class->fd(s->feed), MUX_IN, on_ready);
         if (r < 0)
-                s->feed = signal_feed_close(s->feed);
+                close_feed(s);
         return r;
-}
-
-static void close_feed(struct signals *s) {
-        mux_remove(s->mux, &s->io);
-        s->feed = signal_feed_close(s->feed);
 }
 
 static void on_idle(struct mux_timer *timer) {
@@ -298,7 +303,7 @@ static bool signals_barrier(struct source *source, struct source_barrier *barrie
         struct signals *s = signals_of(source);
 
         if (s->feed)
-                (void)signal_feed_read(s->feed);
+                (void)feed_class->read(s->feed);
         return false;
 }
 
