@@ -1024,7 +1024,7 @@ START_TEST(events_refused) {
                 "{\"id\":1,\"seq\":1,\"filter\":\"vnode\",\"notes\":[],\"count\":1}",
                 "{\"id\":1,\"seq\":1,\"filter\":\"door\",\"notes\":[],\"count\":1,\"realtimeUsec\":5}",
                 "{\"id\":-1,\"seq\":1,\"filter\":\"vnode\",\"notes\":[],\"count\":1,\"realtimeUsec\":5}",
-                "{\"id\":1,\"seq\":0,\"filter\":\"vnode\",\"notes\":[],\"count\":1,\"realtimeUsec\":5}",
+                "{\"id\":1,\"seq\":-1,\"filter\":\"vnode\",\"notes\":[],\"count\":1,\"realtimeUsec\":5}",
                 "{\"id\":1,\"seq\":1,\"filter\":\"vnode\",\"notes\":[],\"count\":-1,\"realtimeUsec\":5}",
                 "{\"id\":1,\"seq\":1,\"filter\":\"vnode\",\"notes\":[],\"count\":1,\"realtimeUsec\":-5}",
                 "{\"id\":\"1\",\"seq\":1,\"filter\":\"vnode\",\"notes\":[],\"count\":1,\"realtimeUsec\":5}",
