@@ -819,6 +819,90 @@ START_TEST(test_modify_kind) {
 }
 END_TEST
 
+/* A timer that is added again with its id starts again: what it had counted is forgotten, and it is as it was now made. */
+START_TEST(test_added_again) {
+        struct daemon *daemon = daemon_start(NULL);
+        int fd = client_connect(daemon->socket);
+        struct json_object *event;
+        int64_t before;
+
+        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":1}]}");
+        json_object_put(next_event(fd));
+        let_pass(20);
+        before = now_usec();
+        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":3600,\"notes\":[\"sec\"]}]}");
+        expect_nothing(fd);
+
+        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":50,\"flags\":[\"oneshot\"]}]}");
+        event = next_event(fd);
+        ck_assert_int_ge(now_usec() - before, 50000);
+        ck_assert_str_eq(text_at(event, "/notes/0"), "msec");
+        ck_assert_str_eq(text_at(event, "/flags/0"), "oneshot");
+        json_object_put(event);
+        refused(fd, "{\"remove\":[1]}", "ENOENT");
+
+        /* One that is disabled counts for when it is enabled; added again it does so from the start. */
+        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":1,\"flags\":[\"disabled\"]}]}");
+        let_pass(20);
+        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":3600,\"notes\":[\"sec\"]}],\"enable\":[1]}");
+        expect_nothing(fd);
+        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":1,\"flags\":[\"disabled\"]}]}");
+        let_pass(20);
+        expect_nothing(fd);
+
+        /* Again and again before its time: it never expires. */
+        before = now_usec();
+        for (int i = 0; i < 100; i++)
+                change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":3600,\"notes\":[\"sec\"]}]}");
+        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":30},{\"id\":1,\"filter\":\"timer\",\"data\":60}]}");
+        event = next_event(fd);
+        ck_assert_int_ge(now_usec() - before, 60000);
+        json_object_put(event);
+
+        /* Moments, too; one that is past comes at once, and after it a period again. */
+        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":1,\"notes\":[\"sec\",\"abstime\"]}]}");
+        event = next_event(fd);
+        ck_assert_str_eq(text_at(event, "/flags/0"), "eof");
+        json_object_put(event);
+        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":5}]}");
+        for (int i = 0; i < 3; i++) {
+                event = next_event(fd);
+                ck_assert_ptr_null(json_at(event, "/flags"));
+                json_object_put(event);
+        }
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
+/* The id of a timer is in use for all other filters, and that of any other watch for a timer; and what can't be added
+ * leaves the timer as it was. */
+START_TEST(test_added_as_another) {
+        struct daemon *daemon = daemon_start(NULL);
+        int fd = client_connect(daemon->socket);
+
+        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":20},{\"id\":2,\"filter\":\"user\",\"name\":\"n\"}]}");
+        refused(fd, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\"}]}", "EEXIST");
+        refused(fd, "{\"add\":[{\"id\":1,\"filter\":\"vnode\",\"path\":\"/\"}]}", "EEXIST");
+        refused(fd, "{\"add\":[{\"id\":1,\"filter\":\"proc\",\"pid\":1}]}", "EEXIST");
+        refused(fd, "{\"add\":[{\"id\":2,\"filter\":\"timer\",\"data\":20}]}", "EEXIST");
+        refused(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":-1}]}", "EINVAL");
+        refused(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":9223372036854775807,\"notes\":[\"sec\"]}]}", "EINVAL");
+        refused(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\"}]}", "EINVAL");
+        for (int i = 0; i < 3; i++) {
+                struct json_object *event = next_event(fd);
+
+                ck_assert_int_eq(number_at(event, "/id"), 1);
+                json_object_put(event);
+        }
+        change(fd, "{\"remove\":[1],\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\"}]}");
+        refused(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":20}]}", "EEXIST");
+        expect_nothing(fd);
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
 /* ---- user watches ------------------------------------------------------------------------------------------- */
 
 static int64_t trigger(int fd, const char *parameters) {
@@ -990,6 +1074,8 @@ int main(int argc, char *argv[]) {
         tcase_add_loop_test(c, test_brought_forward, 0, ARRAY_SIZE(far_off));
         tcase_add_test(c, test_modify_restarts);
         tcase_add_test(c, test_modify_kind);
+        tcase_add_test(c, test_added_again);
+        tcase_add_test(c, test_added_as_another);
 
         c = harness_case(suite, "user");
         tcase_add_test(c, test_trigger);
