@@ -325,6 +325,98 @@ START_TEST(end_of_a_socket) {
 }
 END_TEST
 
+/* A peer that only won't write any more has not hung up. */
+START_TEST(half_an_end_of_a_socket) {
+        struct counted c;
+        int fds[2];
+
+        open_mux(_i);
+        assert_system(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0, "socketpair");
+        add_counted(&c, fds[0], MUX_IN);
+        assert_system(shutdown(fds[1], SHUT_WR) == 0, "shutdown");
+        ck_assert_uint_eq(calls_in_a_turn(&c), 1);
+        ck_assert_uint_eq(c.events, MUX_IN);
+        ck_assert_int_eq(mux_modify(mux, &c.io, MUX_IN | MUX_OUT), 0);
+        ck_assert_uint_eq(calls_in_a_turn(&c), 1);
+        ck_assert_uint_eq(c.events, MUX_IN | MUX_OUT);
+        ck_assert_int_eq(mux_modify(mux, &c.io, 0), 0);
+        ck_assert_uint_eq(calls_in_a_turn(&c), 0);
+        (void)close(fds[1]);
+        ck_assert_uint_eq(calls_in_a_turn(&c), 1);
+        ck_assert_uint_eq(c.events, MUX_HUP);
+        mux_remove(mux, &c.io);
+        (void)close(fds[0]);
+        close_mux();
+}
+END_TEST
+
+static uint64_t used_nsec(void) {
+        struct timespec t;
+
+        assert_system(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t) == 0, "clock_gettime");
+        return (uint64_t)t.tv_sec * NSEC_PER_SEC + (uint64_t)t.tv_nsec;
+}
+
+/* What nobody wants to read or write lets the loop sleep, be there data, room, and half an end. */
+START_TEST(what_nobody_wants_is_left_alone) {
+        struct counted c;
+        uint64_t start, used;
+        int fds[2];
+
+        open_mux(_i);
+        assert_system(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0, "socketpair");
+        add_counted(&c, fds[0], 0);
+        assert_system(write(fds[1], "x", 1) == 1, "write");
+        assert_system(shutdown(fds[1], SHUT_WR) == 0, "shutdown");
+        start = monotonic_nsec();
+        used = used_nsec();
+        turn(200 * (int64_t)NSEC_PER_MSEC);
+        ck_assert_uint_ge(monotonic_nsec() - start, 199 * NSEC_PER_MSEC);
+        ck_assert_uint_lt(used_nsec() - used, 50 * NSEC_PER_MSEC);
+        ck_assert_uint_eq(c.calls, 0);
+        mux_remove(mux, &c.io);
+        (void)close(fds[0]);
+        (void)close(fds[1]);
+        close_mux();
+}
+END_TEST
+
+static void *close_later(void *fd) {
+        (void)poll(NULL, 0, 50);
+        (void)close(*(int *)fd);
+        return NULL;
+}
+
+/* Its end comes while the loop sleeps. Level-triggered, as everything. */
+START_TEST(an_end_ends_the_wait) {
+        struct counted c;
+        pthread_t thread;
+        int fds[2];
+
+        open_mux(_i);
+        assert_system(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0, "socketpair");
+        add_counted(&c, fds[0], 0);
+        ck_assert_uint_eq(calls_in_a_turn(&c), 0);
+        ck_assert_int_eq(pthread_create(&thread, NULL, close_later, &fds[1]), 0);
+        turn(20 * (int64_t)NSEC_PER_SEC);
+        ck_assert_uint_eq(c.calls, 1);
+        ck_assert_uint_eq(c.events, MUX_HUP);
+        turn(-1);
+        ck_assert_uint_eq(c.calls, 2);
+        ck_assert_int_eq(mux_modify(mux, &c.io, MUX_OUT), 0);
+        ck_assert_uint_eq(calls_in_a_turn(&c), 1);
+        ck_assert_uint_eq(c.events & MUX_HUP, MUX_HUP);
+        ck_assert_int_eq(mux_modify(mux, &c.io, 0), 0);
+        ck_assert_uint_eq(calls_in_a_turn(&c), 1);
+        ck_assert_uint_eq(calls_in_a_turn(&c), 1);
+        ck_assert_uint_eq(c.events, MUX_HUP);
+        ck_assert_int_eq(pthread_join(thread, NULL), 0);
+        mux_remove(mux, &c.io);
+        (void)close(fds[0]);
+        close_mux();
+}
+END_TEST
+
 static void connect_tcp(int fds[2]) {
         struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
         socklen_t size = sizeof(address);
@@ -340,6 +432,35 @@ static void connect_tcp(int fds[2]) {
         assert_system(fds[1] >= 0, "accept4");
         (void)close(listener);
 }
+
+/* A socket's error that isn't its end: nobody listens where it sends to. */
+START_TEST(an_error_is_told) {
+        struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+        socklen_t size = sizeof(address);
+        struct counted c;
+        int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), other = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+        open_mux(_i);
+        assert_system(fd >= 0 && other >= 0, "socket");
+        assert_system(bind(other, (struct sockaddr *)&address, sizeof(address)) == 0, "bind");
+        assert_system(getsockname(other, (struct sockaddr *)&address, &size) == 0, "getsockname");
+        assert_system(connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0, "connect");
+        (void)close(other);
+        add_counted(&c, fd, MUX_IN);
+        ck_assert_uint_eq(calls_in_a_turn(&c), 0);
+        assert_system(send(fd, "x", 1, 0) == 1, "send");
+        turn(20 * (int64_t)NSEC_PER_SEC);
+        ck_assert_uint_eq(c.calls, 1);
+        ck_assert_uint_eq(c.events & MUX_ERR, MUX_ERR);
+        ck_assert_int_eq(mux_modify(mux, &c.io, 0), 0);
+        ck_assert_uint_eq(calls_in_a_turn(&c), 1);
+        ck_assert_uint_eq(calls_in_a_turn(&c), 1);
+        ck_assert_uint_eq(c.events, MUX_ERR);
+        mux_remove(mux, &c.io);
+        (void)close(fd);
+        close_mux();
+}
+END_TEST
 
 START_TEST(pri) {
         struct counted c;
@@ -629,6 +750,26 @@ START_TEST(all_that_are_ready_are_served) {
         open_mux(_i);
         add_many(1000, true, NULL);
         turns(1000 / A_TURN + 1);
+        for (size_t i = 0; i < n_many; i++)
+                ck_assert_msg(many[i]->calls > 0, "number %zu was not called", i);
+        free_many();
+        close_mux();
+}
+END_TEST
+
+static void for_both(struct mux_io *io _unused_, unsigned events) {
+        ck_assert_uint_eq(events, MUX_IN | MUX_OUT);
+}
+
+/* One call for both directions, and as many calls a turn. */
+START_TEST(both_directions_at_once) {
+        open_mux(_i);
+        add_many(600, true, for_both);
+        for (size_t i = 0; i < n_many; i++)
+                ck_assert_int_eq(mux_modify(mux, &many[i]->io, MUX_IN | MUX_OUT), 0);
+        turn(0);
+        ck_assert_uint_eq(n_calls, A_TURN);
+        turns(600 / A_TURN);
         for (size_t i = 0; i < n_many; i++)
                 ck_assert_msg(many[i]->calls > 0, "number %zu was not called", i);
         free_many();
@@ -1448,6 +1589,10 @@ int main(int argc, char *argv[]) {
         tcase_add_loop_test(c, numbers_beyond_the_room, 0, n);
         tcase_add_loop_test(c, hup_and_err_unasked, 0, n);
         tcase_add_loop_test(c, end_of_a_socket, 0, n);
+        tcase_add_loop_test(c, half_an_end_of_a_socket, 0, n);
+        tcase_add_loop_test(c, what_nobody_wants_is_left_alone, 0, n);
+        tcase_add_loop_test(c, an_end_ends_the_wait, 0, n);
+        tcase_add_loop_test(c, an_error_is_told, 0, n);
         tcase_add_loop_test(c, pri, 0, n);
         tcase_add_loop_test(c, a_signal_ends_the_wait, 0, n);
 
@@ -1464,6 +1609,7 @@ int main(int argc, char *argv[]) {
 
         c = harness_case(suite, "many");
         tcase_add_loop_test(c, all_that_are_ready_are_served, 0, n);
+        tcase_add_loop_test(c, both_directions_at_once, 0, n);
         tcase_add_loop_test(c, none_starves, 0, n);
         tcase_add_loop_test(c, the_busy_do_not_starve_others, 0, n);
         tcase_add_loop_test(c, many_that_remove_themselves, 0, n);
