@@ -36,3 +36,4 @@ extern const struct mux_backend mux_backend_epoll;
 extern const struct mux_backend mux_backend_poll;
 extern const struct mux_backend mux_backend_select;
 extern const struct mux_backend mux_backend_devpoll; /* where there is <sys/devpoll.h>: HAVE_DEVPOLL */
+extern const struct mux_backend mux_backend_kqueue; /* the system's own, or libkqueue: HAVE_KQUEUE */

@@ -28,6 +28,9 @@ struct mux {
 
 static const struct mux_backend *const backends[] = {
         &mux_backend_epoll,
+#ifdef HAVE_KQUEUE
+        &mux_backend_kqueue,
+#endif
 #ifdef HAVE_DEVPOLL
         &mux_backend_devpoll,
 #endif

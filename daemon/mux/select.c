@@ -102,22 +102,15 @@ static unsigned events_in(const struct fd_sets *sets, int fd) {
                (FD_ISSET(fd, &sets->except) ? MUX_PRI : 0u);
 }
 
-/* What poll(2) says of it. */
-static unsigned ask(int fd, unsigned events) {
-        struct pollfd p = { .fd = fd, .events = to_poll(events) };
-
-        return poll(&p, 1, 0) > 0 ? from_poll(p.revents) : 0;
-}
-
 /* What select(2) has found, which may be gone with the look: so poll(2) is asked for the rest alone. With EBADF, as one
  * was closed, it has found nothing. */
 static unsigned find_events(const struct select_set *s, const struct fd_sets *answer, int fd, int error) {
         unsigned wanted = events_in(&s->wanted, fd), found;
 
         if (error != 0)
-                return ask(fd, wanted);
+                return ask_poll(fd, wanted);
         found = events_in(answer, fd);
-        return found || !(wanted & MUX_IN) ? found | ask(fd, 0) : 0;
+        return found || !(wanted & MUX_IN) ? found | ask_poll(fd, 0) : 0;
 }
 
 static size_t fill(struct select_set *s, const struct fd_sets *answer, int error, struct mux_ready *ready,
