@@ -77,6 +77,40 @@ int64_t count_forks(void) {
         return n;
 }
 
+/* In clock ticks; 0: there is no such process. */
+static unsigned long long start_of(long pid) {
+        unsigned long long start = 0;
+        char path[64], line[1024], *end;
+        FILE *file;
+
+        (void)snprintf(path, sizeof(path), "/proc/%ld/stat", pid);
+        file = fopen(path, "re");
+        if (!file)
+                return 0;
+        if (fgets(line, sizeof(line), file) && (end = strrchr(line, ')')))
+                (void)sscanf(end, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &start);
+        (void)fclose(file);
+        return start;
+}
+
+/* Whether that pidfd is of a process that was there before the daemon: of one whose first thread has ended it has one,
+ * whoever's that is. */
+static bool is_older(const struct daemon *daemon, const char *fd) {
+        unsigned long long start = 0;
+        char path[320], line[256];
+        long pid;
+        FILE *file;
+
+        (void)snprintf(path, sizeof(path), "/proc/%d/fdinfo/%s", (int)daemon->pid, fd);
+        file = fopen(path, "re");
+        while (file && fgets(line, sizeof(line), file))
+                if (sscanf(line, "Pid: %ld", &pid) == 1 && pid > 0)
+                        start = start_of(pid);
+        if (file)
+                (void)fclose(file);
+        return start > 0 && start < start_of(daemon->pid);
+}
+
 size_t count_pidfds(const struct daemon *daemon) {
         char path[64], link[256];
         struct dirent *entry;
@@ -90,7 +124,7 @@ size_t count_pidfds(const struct daemon *daemon) {
                 ssize_t size = readlinkat(dirfd(directory), entry->d_name, link, sizeof(link) - 1);
 
                 link[MAX(size, 0)] = 0;
-                n += strstr(link, "pidfd") != NULL;
+                n += strstr(link, "pidfd") && !is_older(daemon, entry->d_name);
         }
         (void)closedir(directory);
         return n;
