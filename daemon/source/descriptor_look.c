@@ -38,14 +38,14 @@ static bool get_option(int fd, int option, int *ret) {
         return getsockopt(fd, SOL_SOCKET, option, ret, &size) == 0;
 }
 
-static bool is_eventfd(int fd) {
+static bool is_called(int fd, const char *name) {
         char path[64], target[64];
         ssize_t n;
 
         (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
         n = readlink(path, target, sizeof(target) - 1);
         target[MAX(n, (ssize_t)0)] = 0;
-        return strcmp(target, "anon_inode:[eventfd]") == 0;
+        return strcmp(target, name) == 0;
 }
 
 /* Files in which the kernel shows its own state: some of them can be polled. A file of any other may be one whose
@@ -77,7 +77,11 @@ static int find_kind(int fd, enum kev_filter filter, struct descriptor_handle *h
         else if (S_ISFIFO(st.st_mode))
                 handle->kind = DESCRIPTOR_PIPE;
         else
-                handle->kind = is_eventfd(fd) ? DESCRIPTOR_EVENTFD : DESCRIPTOR_OTHER;
+                handle->kind = is_called(fd, "anon_inode:[eventfd]") ? DESCRIPTOR_EVENTFD : DESCRIPTOR_OTHER;
+        if (is_called(fd, "anon_inode:[eventpoll]")) {
+                *ret_message = "descriptor: an epoll set may hold what keeps others waiting; pass what is in it";
+                return -EPERM;
+        }
         if (filter == KEV_FILTER_POLL && handle->kind == DESCRIPTOR_FILE) {
                 *ret_message = "descriptor: a regular file is always ready, and epoll(7) takes none; read tells what is "
                                "appended";
@@ -96,8 +100,6 @@ static const char *sentence_for(int error) {
                 return "descriptor: of a kind that can't be watched";
         case EBADF:
                 return "descriptor: was opened with O_PATH";
-        case ELOOP:
-                return "descriptor: an epoll set that has others in it, too deep";
         case ENOSPC:
                 return "descriptor: the kernel's limit of what epoll watches is reached";
         case EMFILE:

@@ -46,8 +46,8 @@ struct descriptor_owner {
         _Atomic uint64_t found; /* the serial and number that a thread has found last: others are likely to be near */
 };
 
-/* Finds out what it is, and makes the set; the serial is the caller's. Negative errno, with a sentence: EPERM, it can't be watched; EBADF; ELOOP;
- * ENOSPC; ENOMEM. */
+/* Finds out what it is, and makes the set; the serial is the caller's. Negative errno, with a sentence: EPERM, it can't
+ * be watched; EINVAL, no eventfd; EBADF; ENOSPC; ENOMEM. */
 int descriptor_open(int fd, enum kev_filter filter, uint32_t events, struct descriptor_handle *ret_handle,
                     const char **ret_message);
 /* Finds the owner's number for what `fd` is. */

@@ -468,8 +468,6 @@ static int put_into_all(struct descriptor *d, struct refusal *refusal) {
         switch (errno) {
         case EINVAL: /* eventpoll.c, path_limits */
                 return refuse(refusal, ENOSPC, "descriptor: the kernel lets no more watches be on the same one");
-        case ELOOP:
-                return refuse(refusal, ELOOP, "descriptor: an epoll set that has others in it, too deep");
         default:
                 return refuse(refusal, errno, "descriptor: %s", strerror(errno));
         }
