@@ -39,7 +39,7 @@ void expect_nothing(int kevd);
 size_t n_fds_of(pid_t pid);
 /* What it has when nothing is under way. */
 size_t fds_at_rest(const struct daemon *daemon);
-/* Waits until it has so many again: what is closed for others is closed in its own time. */
+/* Waits until it has so many again, at most: what is closed for others is closed in its own time. */
 void expect_fds(const struct daemon *daemon, size_t n);
 /* On a connection of its own. */
 void expect_answers(const struct daemon *daemon);
