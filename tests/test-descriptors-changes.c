@@ -187,6 +187,7 @@ START_TEST(test_more_notes) {
         ck_assert_uint_eq(due(kevd, "wrband"), 1);
         /* Gone: what it had can be modified, and no more. */
         (void)close(copy);
+        poll_until(fds[1], POLLRDHUP); /* the daemon's, too, which may be closed just after the reply */
         refused(kevd, -1, "EBADF", "{\"modify\":[{\"id\":1,\"filter\":\"poll\",\"notes\":[\"pri\"]}]}");
         refused(kevd, other[0], "EINVAL", "{\"modify\":[{\"id\":1,\"filter\":\"poll\",\"descriptor\":0,\"notes\":[\"pri\"]}]}");
         change(kevd, -1, "{\"modify\":[{\"id\":1,\"filter\":\"poll\",\"notes\":[\"in\"]}]}");
