@@ -17,7 +17,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/cn_proc.h>
 #include <linux/connector.h>
 #include <linux/netlink.h>
 #include <poll.h>
@@ -30,6 +29,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "connector.h"
 #include "feed_writer.h"
 #include "mux.h"
 
@@ -139,17 +139,27 @@ static void check_number(struct feed *f, uint32_t cpu, uint32_t number) {
         atomic_fetch_add(&f->shared->n_lost, missing);
 }
 
-static void on_message(struct feed *f, const char *message, size_t size) {
+bool connector_parse(const char *message, size_t size, uint32_t *ret_number, struct proc_event *ret_event) {
         const struct nlmsghdr *header = (const void *)message;
         const struct cn_msg *cn = NLMSG_DATA(header);
-        struct proc_event e = { 0 };
 
         if (size < NLMSG_LENGTH(sizeof(*cn)) || header->nlmsg_len > size || cn->id.idx != CN_IDX_PROC ||
             cn->id.val != CN_VAL_PROC || cn->len < offsetof(struct proc_event, event_data))
+                return false;
+        memset(ret_event, 0, sizeof(*ret_event));
+        memcpy(ret_event, cn->data, MIN((size_t)cn->len, MIN(sizeof(*ret_event), size - NLMSG_LENGTH(sizeof(*cn)))));
+        *ret_number = cn->seq;
+        return true;
+}
+
+static void on_message(struct feed *f, const char *message, size_t size) {
+        struct proc_event e;
+        uint32_t number;
+
+        if (!connector_parse(message, size, &number, &e))
                 return;
-        memcpy(&e, cn->data, MIN((size_t)cn->len, MIN(sizeof(e), size - NLMSG_LENGTH(sizeof(*cn)))));
         if (e.cpu != UINT32_MAX)
-                check_number(f, e.cpu, cn->seq);
+                check_number(f, e.cpu, number);
         if (e.what == PROC_EVENT_NONE) /* the answer to what was sent */
                 return;
         atomic_fetch_add_explicit(&f->shared->n_received, 1, memory_order_relaxed);

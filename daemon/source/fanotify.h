@@ -44,6 +44,7 @@
  * that had an event meanwhile doesn't count: what the last such event left does.
  */
 
+#include <sys/fanotify.h>
 #include <sys/types.h>
 
 #include "barrier.h"
@@ -218,6 +219,14 @@ void fan_wait_free(struct fanotify *s);
 void fanotify_follow_mounts(struct fanotify *s);
 
 /* ---- fanotify_group.c --------------------------------------------------------------------- */
+
+/* Records follow one another by multiples of four bytes. */
+typedef struct fanotify_event_metadata __attribute__((aligned(4))) event_record;
+
+/* The record that what was read begins with. NULL: there is no whole one. */
+const event_record *fanotify_first_record(const char *data, size_t size);
+/* What it says, which lies in it; a handle of a directory has its name. False: it is not understood. */
+bool fanotify_parse(const event_record *record, struct event_info *ret_event);
 
 /* The group of that file system, which may be just starting. */
 int group_get(struct fanotify *s, const struct subject_place *place, const char *mount_point, struct group **ret_group);

@@ -36,9 +36,6 @@ struct chunk {
         char data[CHUNK_BYTES] __attribute__((aligned(8)));
 };
 
-/* Records follow one another by multiples of four bytes. */
-typedef struct fanotify_event_metadata __attribute__((aligned(4))) event_record;
-
 /* ---- one record: fanotify(7) ------------------------------------------------------------------------ */
 
 /* A handle, and the name behind it if there is one. */
@@ -62,7 +59,15 @@ static bool take_handle(const char *info, size_t size, struct handle_ref *ret, c
         return memchr(*ret_name, 0, size - start - sizeof(h) - h.handle_bytes) != NULL;
 }
 
-static bool parse(const event_record *m, struct event_info *ret) {
+const event_record *fanotify_first_record(const char *data, size_t size) {
+        const event_record *m = (const void *)data;
+
+        if (size < sizeof(*m) || m->event_len > size || m->metadata_len < sizeof(*m) || m->metadata_len > m->event_len)
+                return NULL;
+        return m;
+}
+
+bool fanotify_parse(const event_record *m, struct event_info *ret) {
         const char *p = (const char *)m + m->metadata_len, *end = (const char *)m + m->event_len;
 
         *ret = (struct event_info){ .mask = m->mask, .pid = m->pid };
@@ -176,22 +181,28 @@ bool group_has_changed(const struct group *g, uint64_t number, uint64_t hash) {
 
 /* ---- reading ----------------------------------------------------------------------------------------------- */
 
-static void index_events(struct group *g, const char *data, size_t size) {
+/* Returns how many bytes there are of whole events: all, by the kernel's word. */
+static size_t index_events(struct group *g, const char *data, size_t size) {
         size_t position = 0;
 
         while (position < size) {
-                const event_record *m = (const void *)(data + position);
+                const event_record *m = fanotify_first_record(data + position, size - position);
                 struct event_info e;
 
+                if (!m) {
+                        group_doubt(g, "an event is not whole");
+                        break;
+                }
                 g->n_read++;
-                if (is_directory_move(m->mask) && parse(m, &e) && e.dir.size > 0 && e.object.size > 0) {
+                if (is_directory_move(m->mask) && fanotify_parse(m, &e) && e.dir.size > 0 && e.object.size > 0) {
                         e.number = g->n_read;
                         index_move(g, &e);
-                } else if ((m->mask & FAN_ONDIR) && (m->mask & FAN_ATTRIB) && parse(m, &e) && e.dir.size > 0 &&
+                } else if ((m->mask & FAN_ONDIR) && (m->mask & FAN_ATTRIB) && fanotify_parse(m, &e) && e.dir.size > 0 &&
                            strcmp(e.name, ".") == 0)
                         note(g->changed, &g->n_changed, UINT64_MAX, handle_hash(e.dir));
                 position += m->event_len;
         }
+        return position;
 }
 
 static void give_chunk(struct group *g, struct chunk *chunk) {
@@ -217,7 +228,7 @@ void group_read(struct group *g) {
                 struct chunk *last = list_empty(&g->chunks) ? NULL : list_entry(g->chunks.previous, struct chunk, link);
                 bool fits = last && last->size + ROOM_MIN <= sizeof(last->data);
                 struct chunk *chunk = fits ? last : g->spare ? take_pointer(&g->spare) : malloc(sizeof(*chunk));
-                size_t room;
+                size_t room, whole;
                 ssize_t n;
 
                 if (!chunk)
@@ -234,13 +245,13 @@ void group_read(struct group *g) {
                         return;
                 }
                 g->read_nsec = monotonic_nsec();
-                index_events(g, chunk->data + chunk->size, (size_t)n);
-                chunk->size += (size_t)n;
+                whole = index_events(g, chunk->data + chunk->size, (size_t)n);
+                chunk->size += whole;
                 if (!fits) {
                         chunk->number = ++g->s->n_chunks;
                         list_append(&g->chunks, &chunk->link);
                 }
-                g->backlog += (size_t)n;
+                g->backlog += whole;
                 if ((size_t)n + EVENT_BYTES_MAX <= room) { /* one more would have fit */
                         on_drained(g);
                         return;
@@ -275,7 +286,7 @@ static bool is_replacing(struct group *g, const struct chunk *chunk, size_t next
                 next = 0;
         }
         m = (const void *)(chunk->data + next);
-        if ((m->mask & ~(uint64_t)FAN_ONDIR) != FAN_ATTRIB || m->pid != e->pid || !parse(m, &after))
+        if ((m->mask & ~(uint64_t)FAN_ONDIR) != FAN_ATTRIB || m->pid != e->pid || !fanotify_parse(m, &after))
                 return false;
         if (after.mask & FAN_ONDIR)
                 return (e->mask & FAN_ONDIR) && after.name && strcmp(after.name, ".") == 0 && had_name(g, e, after.dir);
@@ -289,7 +300,7 @@ static void ask_ahead(struct group *g, const struct chunk *chunk, size_t positio
                 struct event_info e;
 
                 position += m->event_len;
-                if (!parse(m, &e) || e.dir.size == 0)
+                if (!fanotify_parse(m, &e) || e.dir.size == 0)
                         continue;
                 list_for_each(entry, &g->views) {
                         struct view *v = list_entry(entry, struct view, link);
@@ -370,7 +381,7 @@ static void handle_some(struct group *g) {
                         if (m->mask & FAN_Q_OVERFLOW) {
                                 g->s->source.context->kernel_overflows++;
                                 group_doubt(g, "the kernel has dropped events");
-                        } else if (!parse(m, &e))
+                        } else if (!fanotify_parse(m, &e))
                                 group_doubt(g, "an event is not understood");
                         else if (e.dir.size > 0 && e.pid != g->s->pid) {
                                 e.number = g->n_handled + 1;

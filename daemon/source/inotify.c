@@ -161,6 +161,15 @@ static void read_kernel(struct inotify *s) {
         }
 }
 
+const struct inotify_event *inotify_first_event(const char *data, size_t size) {
+        const struct inotify_event *event = (const void *)data;
+
+        if (size < sizeof(*event) || event->len > size - sizeof(*event) ||
+            (event->len > 0 && !memchr(event->name, 0, event->len)))
+                return NULL;
+        return event;
+}
+
 bool inotify_has_handled(const struct inotify *s, uint64_t position) {
         return s->bytes_handled >= position &&
                (list_empty(&s->moves) || list_entry(s->moves.next, struct move, link)->position >= position);
@@ -196,14 +205,18 @@ static void handle_some(struct inotify *s) {
                 struct chunk *chunk = list_entry(s->chunks.next, struct chunk, link);
 
                 while (chunk->position < chunk->size) {
-                        const struct inotify_event *event = (const void *)(chunk->data + chunk->position);
-                        size_t size = sizeof(*event) + event->len;
+                        size_t size = chunk->size - chunk->position;
+                        const struct inotify_event *event = inotify_first_event(chunk->data + chunk->position, size);
 
+                        if (event)
+                                size = sizeof(*event) + event->len;
+                        else /* as if the kernel had dropped the rest */
+                                s->in_doubt = true;
                         if (budget-- == 0) {
                                 mux_defer(s->mux, &s->go_on);
                                 return;
                         }
-                        if (!handle(s, event, now))
+                        if (event && !handle(s, event, now))
                                 return;
                         chunk->position += size;
                         s->bytes_handled += size;

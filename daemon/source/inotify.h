@@ -154,6 +154,8 @@ struct inotify {
 
 /* ---- inotify.c ----------------------------------------------------------------------- */
 
+/* The event that what was read begins with. NULL: there is no whole one. */
+const struct inotify_event *inotify_first_event(const char *data, size_t size);
 /* Whether all that was read up to there is handled, moves too whose second half may be still to come. */
 bool inotify_has_handled(const struct inotify *s, uint64_t position);
 void watch_attached(struct inotify *s, struct file_watch *watch, int error, const char *message);
