@@ -35,6 +35,11 @@ systemd                       command  systemd-analyze
 varlink-go                    command  varlink-go-interface-generator
 xfsprogs                      command  mkfs.xfs
 '
+# libFuzzer's headers come with its library.
+fuzz_packages='
+clang               command  clang
+libclang-rt-14-dev  file     /usr/lib/clang/14/include/fuzzer/FuzzedDataProvider.h
+'
 
 say() {
         printf 'tools/%s: %s\n' "${0##*/}" "$*" >&2
