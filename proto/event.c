@@ -503,7 +503,9 @@ int event_from_json(struct json_object *json, struct event **ret_event) {
         struct event_process process = {
                 .parent = ABSENT, .uid = ABSENT, .exit_code = ABSENT, .signal = ABSENT, .cpu_usec = ABSENT, .peak_bytes = ABSENT,
         };
-        struct link_fields link = { .link = { .mtu = ABSENT, .flaps = ABSENT } };
+        struct link_fields link = {
+                .link = { .mtu = ABSENT, .flaps = ABSENT, .new_namespace = ABSENT, .new_index = ABSENT },
+        };
         struct event e = { 0 };
         const char *text;
         size_t text_size;
