@@ -329,7 +329,7 @@ _public_ int kev_add_many(struct kev *kev, const struct kev_watch *const *watche
         r = add_all(&a);
         if (ret_ids && r >= 0)
                 memcpy(ret_ids, ids, n_watches * sizeof(*ids));
-        if (ret_errors && !kev->error)
+        if (ret_errors && (r >= 0 || !kev->error)) /* the connection may have ended just behind the answer */
                 memcpy(ret_errors, errors, n_watches * sizeof(*errors));
         return call_leave(kev, r);
 }
