@@ -230,12 +230,13 @@ static int read_lines(struct options *o, FILE *file, const char *path) {
         struct origin origin = { .file = path };
         char *line _cleanup_(freep) = NULL;
         size_t capacity = 0;
+        ssize_t n;
 
-        while (getline(&line, &capacity, file) >= 0) {
+        while ((n = getline(&line, &capacity, file)) >= 0) {
                 int r;
 
                 origin.line++;
-                r = set_line(o, line, origin);
+                r = memchr(line, 0, (size_t)n) ? complain(origin, "a NUL byte in the line") : set_line(o, line, origin);
                 if (r < 0)
                         return r == -EINVAL ? r : complain_of_file(path, r); /* what is invalid was said */
         }

@@ -33,7 +33,7 @@ static void write_file(const uint8_t *data, size_t size) {
         fuzz_assert(pwrite(file, data, size, 0) == (ssize_t)size);
 }
 
-/* The line is more than blanks, or a comment. */
+/* The line is more than blanks, or a comment; a NUL byte is so everywhere. */
 static bool has_something(const uint8_t *data, size_t size, unsigned long line) {
         const uint8_t *p = data, *behind = data + size, *end;
 
@@ -45,6 +45,8 @@ static bool has_something(const uint8_t *data, size_t size, unsigned long line) 
         }
         end = p < behind ? memchr(p, '\n', (size_t)(behind - p)) : NULL;
         end = end ? end : behind;
+        if (p < end && memchr(p, 0, (size_t)(end - p)))
+                return true;
         while (p < end && (*p == ' ' || *p == '\t'))
                 p++;
         while (p < end && (end[-1] == ' ' || end[-1] == '\t' || end[-1] == '\r'))
@@ -93,6 +95,7 @@ static void input(const uint8_t *data, size_t size) {
                 expect_complaint(said, data, size);
         else {
                 fuzz_assert_msg(n_said == 0, "said: %s", said);
+                fuzz_assert(size == 0 || !memchr(data, 0, size));
                 expect_options(&options);
         }
         options_free(&options);
