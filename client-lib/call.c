@@ -144,10 +144,15 @@ _public_ int kev_get_mechanism(struct kev *kev, int64_t id, char **ret_name) {
                 return -ENOENT;
         if (r < 0)
                 return r;
-        if (message_parse(text, strlen(text), &reply) < 0)
-                return -EBADMSG;
-        name = reply ? json_object_object_get(reply, "mechanism") : NULL;
-        *ret_name = json_object_is_type(name, json_type_string) ? strdup(json_object_get_string(name)) : NULL;
+        r = message_parse(text, strlen(text), &reply);
+        name = r == 0 ? json_object_object_get(reply, "mechanism") : NULL;
+        if (json_object_is_type(name, json_type_string)) {
+                *ret_name = strdup(json_object_get_string(name));
+                r = *ret_name ? 0 : error_set(kev, -ENOMEM, "There is no memory for the reply");
+        } else if (r == -ENOMEM)
+                r = error_set(kev, r, "There is no memory for the reply");
+        else
+                r = connection_fail(kev, -EPROTO, "kevd answered GetMechanism with what can't be understood");
         json_object_put(reply);
-        return *ret_name ? 0 : -EBADMSG;
+        return call_leave(kev, r);
 }
