@@ -79,7 +79,7 @@ static void on_message(struct network *net, uint16_t type, uint8_t flags, const 
         };
         int left = (int)header.nlmsg_len;
 
-        message = malloc(header.nlmsg_len);
+        message = calloc(1, MNL_ALIGN(header.nlmsg_len)); /* with the padding that libmnl relies on */
         fuzz_assert(message);
         memcpy(message, &header, sizeof(header));
         if (size > 0)
