@@ -410,6 +410,44 @@ START_TEST(test_exclusive_gone) {
 }
 END_TEST
 
+/* They have an inode in common, and are not one another for that: no event of one is taken for the other's. */
+START_TEST(test_exclusive_of_one_inode) {
+        static const char *const notes[] = { "in", "out" };
+        int fds[2];
+
+        if (_i == 0)
+                make_pipe(fds);
+        else
+                for (size_t i = 0; i < 2; i++)
+                        fds[i] = new_eventfd(_i == 1 ? 0 : UINT64_MAX - 1);
+        for (int i = 0; i < 2; i++)
+                change(kevd, fds[i], "{\"add\":[{\"id\":%d,\"filter\":\"poll\",\"descriptor\":0,\"notes\":[\"%s\"],"
+                                     "\"flags\":[\"exclusive\"]}]}", i, notes[_i == 0 ? i : _i - 1]);
+        json_object_put(take_events(kevd, 0));
+        for (int i = 0; i < harness_rounds(200); i++) {
+                struct json_object *events;
+
+                if (_i == 2)
+                        empty(fds[0]);
+                else
+                        put_one(fds[1]);
+                if (_i == 1)
+                        put_one(fds[0]);
+                else if (_i == 2)
+                        empty(fds[1]);
+                events = take_events(kevd, 0);
+                ck_assert_msg(event_of(events, 0) && (_i == 0 || event_of(events, 1)), "%s", json_object_to_json_string(events));
+                json_object_put(events);
+                for (size_t k = 0; k < 2 && _i == 1; k++)
+                        empty(fds[k]);
+                for (size_t k = 0; k < 2 && _i == 2; k++)
+                        ck_assert_int_eq(write(fds[k], &(uint64_t){ UINT64_MAX - 1 }, sizeof(uint64_t)), sizeof(uint64_t));
+        }
+        (void)close(fds[0]);
+        (void)close(fds[1]);
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         Suite *suite = harness_suite("descriptors-changes");
         TCase *c;
@@ -437,5 +475,6 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_beside_exclusive);
         tcase_add_test(c, test_exclusive_unchanged);
         tcase_add_test(c, test_exclusive_gone);
+        tcase_add_loop_test(c, test_exclusive_of_one_inode, 0, 3);
         return harness_main(argc, argv);
 }

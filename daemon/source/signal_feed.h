@@ -34,8 +34,8 @@ struct signal_feed_class {
         int (*fd)(const struct signal_feed *feed);
         /* Hands over what there is, and what there was no room for. False: that was not all. */
         bool (*read)(struct signal_feed *feed);
-        /* `start`: in clock ticks, as in /proc. -ENOSPC, or another negative errno. */
-        int (*follow)(struct signal_feed *feed, pid_t pid, uint64_t start);
+        /* `identity`: as of pidfd_identity(). -ENOSPC, or another negative errno. */
+        int (*follow)(struct signal_feed *feed, pid_t pid, uint64_t identity);
         void (*leave)(struct signal_feed *feed, pid_t pid);
 };
 

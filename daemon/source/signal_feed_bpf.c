@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -121,8 +122,8 @@ static void forget(struct signal_feed *f, struct followed *followed) {
         free(followed);
 }
 
-static int bpf_follow(struct signal_feed *f, pid_t pid, uint64_t start) {
-        struct bpf_signal_target target = { .start = start };
+static int bpf_follow(struct signal_feed *f, pid_t pid, uint64_t identity) {
+        struct bpf_signal_target target = { .identity = identity };
         struct followed *followed = calloc(1, sizeof(*followed));
         int r;
 
@@ -169,8 +170,8 @@ static void on_test_record(void *userdata, const struct signal_record *record) {
 
 /* A child is sent a signal that it ignores. */
 static bool test(struct signal_feed *f) {
-        struct process_stat stat;
         pid_t child = fork();
+        int pidfd _cleanup_(closep) = -1;
         siginfo_t end;
         bool heard = false;
 
@@ -182,7 +183,8 @@ static bool test(struct signal_feed *f) {
                 return false;
         f->fn = on_test_record;
         f->userdata = &heard;
-        if (process_read_stat(child, &stat) == 0 && bpf_follow(f, child, stat.start_time) == 0) {
+        pidfd = pidfd_open(child, 0);
+        if (pidfd >= 0 && bpf_follow(f, child, pidfd_identity(pidfd, child)) == 0) {
                 (void)kill(child, SIGWINCH);
                 if (ring_buffer__poll(f->ring, TEST_MSEC) >= 0)
                         (void)bpf_read(f);

@@ -136,7 +136,6 @@ static void on_end(struct mux_io *io, unsigned events _unused_) {
 static int target_new(struct signals *s, const struct process_subject *subject, struct target **ret,
                       struct refusal *refusal) {
         struct target *t = calloc(1, sizeof(*t));
-        struct process_stat stat;
         int r;
 
         if (!t) {
@@ -149,11 +148,9 @@ static int target_new(struct signals *s, const struct process_subject *subject, 
         t->ids = subject->ids;
         t->io = MUX_IO_INIT;
         list_init(&t->watches);
-        r = process_read_stat(t->pid, &stat);
+        r = hash_add(&s->targets, &t->node, hash_u64((uint64_t)t->pid));
         if (r == 0)
-                r = hash_add(&s->targets, &t->node, hash_u64((uint64_t)t->pid));
-        if (r == 0)
-                r = feed_class->follow(s->feed, t->pid, stat.start_time);
+                r = feed_class->follow(s->feed, t->pid, pidfd_identity(t->pidfd, t->pid));
         if (r == 0)
                 r = mux_add(s->mux, &t->io, t->pidfd, MUX_IN, on_end);
         if (r == 0 && pidfd_has_hung_up(t->pidfd)) /* another may have had the number by then */

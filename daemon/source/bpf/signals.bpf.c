@@ -29,9 +29,14 @@ struct cred {
         kuid_t uid, euid, suid;
 };
 
+struct pid {
+        unsigned long long ino; /* in pidfs, Linux 6.9 */
+};
+
 struct task_struct {
         int tgid;
         struct task_struct *group_leader;
+        struct pid *thread_pid;
         unsigned long long start_boottime;
         char comm[16];
         const struct cred *real_cred;
@@ -57,6 +62,15 @@ struct {
 
 unsigned long long n_lost;
 
+/* process_info.c, pidfd_identity() */
+static unsigned long long identity_of(struct task_struct *leader) {
+        struct pid *pid = leader->thread_pid;
+
+        if (bpf_core_field_exists(pid->ino))
+                return pid ? pid->ino : 0;
+        return leader->start_boottime / NSEC_PER_TICK;
+}
+
 /* Whether the process that runs here has sent it: others come from the kernel, whoever runs. */
 static int is_from_current(const struct kernel_siginfo *info) {
         int code = 0;
@@ -78,7 +92,7 @@ int BPF_PROG(on_signal, int number, struct kernel_siginfo *info, struct task_str
         int pid = task->tgid;
 
         wanted = bpf_map_lookup_elem(&targets, &pid);
-        if (!wanted || wanted->start != target->start_boottime / NSEC_PER_TICK || number < 1 || number > BPF_SIGNALS)
+        if (!wanted || wanted->identity != identity_of(target) || number < 1 || number > BPF_SIGNALS)
                 return 0;
         r = bpf_ringbuf_reserve(&records, sizeof(*r), 0);
         if (!r) {

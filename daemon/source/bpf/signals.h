@@ -7,7 +7,7 @@ enum { BPF_SIGNALS = 64, BPF_SIGNAL_TARGETS_MAX = 16384 };
 
 /* A process whose signals are wanted, by its number. */
 struct bpf_signal_target {
-        unsigned long long start; /* in clock ticks, proc_pid_stat(5): else another has the number by now */
+        unsigned long long identity; /* as of pidfd_identity(): else another has the number by now */
         unsigned int lost[BPF_SIGNALS]; /* that the ring had no room for, of each signal */
 };
 
