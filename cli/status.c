@@ -173,15 +173,41 @@ static void put_counters(struct text *out, struct json_object *counters) {
                 text_printf(out, "  %-24s %12" PRId64 "\n", rows[i].name, integer(counters, rows[i].key));
 }
 
-static void put_queue(struct text *out, struct json_object *queue) {
-        int64_t uid = integer(queue, "user");
+static void put_user_name(struct text *out, int64_t uid) {
         const struct passwd *user = getpwuid((uid_t)uid);
-        struct text name = { 0 };
 
         if (user)
-                text_puts_escaped(&name, user->pw_name);
+                text_puts_escaped(out, user->pw_name);
         else
-                text_printf(&name, "%" PRId64, uid);
+                text_printf(out, "%" PRId64, uid);
+}
+
+static void put_resources(struct text *out, const char *name, struct json_object *values) {
+        text_printf(out, "  %-12s %11" PRId64 " %9" PRId64 " %11" PRId64 " %11" PRId64 " %12" PRId64 " %11" PRId64
+                    " %9" PRId64 "\n", name ? name : "", integer(values, "connections"), integer(values, "watches"),
+                    integer(values, "watchBytes"), integer(values, "queueBytes"), integer(values, "outputBytes"),
+                    integer(values, "descriptors"), integer(values, "timers"));
+}
+
+static void put_users(struct text *out, struct json_object *users, struct json_object *limits) {
+        text_printf(out, "\n  %-12s %11s %9s %11s %11s %12s %11s %9s\n", "USER", "CONNECTIONS", "WATCHES", "WATCH BYTES",
+                    "QUEUE BYTES", "OUTPUT BYTES", "DESCRIPTORS", "TIMERS");
+        for (size_t i = 0; i < length(users); i++) {
+                struct json_object *user = json_object_array_get_idx(users, i);
+                struct text name = { 0 };
+
+                put_user_name(&name, integer(user, "user"));
+                put_resources(out, name.data, user);
+                text_free(&name);
+        }
+        put_resources(out, "(limit)", limits);
+        text_printf(out, "  and %" PRId64 " requests a second\n", integer(limits, "requests"));
+}
+
+static void put_queue(struct text *out, struct json_object *queue) {
+        struct text name = { 0 };
+
+        put_user_name(&name, integer(queue, "user"));
         text_printf(out, "  %7" PRId64 " %-12s %7" PRId64 " %7" PRId64 " %9" PRId64 " %9" PRId64 " %9" PRId64 "  ",
                     integer(queue, "peerPid"), name.data ? name.data : "", integer(queue, "watches"),
                     integer(queue, "pendingEvents"), integer(queue, "pendingBytes"), integer(queue, "delivered"),
@@ -209,6 +235,7 @@ static int print_status(const struct options *options, struct json_object *statu
                 put_head(&out, status, address);
                 put_sources(&out, member(status, "sources"));
                 put_counters(&out, member(status, "counters"));
+                put_users(&out, member(status, "users"), member(status, "limits"));
                 put_queues(&out, member(status, "queues"));
         }
         if (out.failed)

@@ -113,7 +113,8 @@ static int serve(const struct options *options) {
         if (r == 0)
                 r = workers_new(&d.workers);
         if (r == 0)
-                r = server_open(&d.server, d.mux, d.workers, options->mode, &options->settings, d.broker_fd);
+                r = server_open(&d.server, d.mux, d.workers, options->mode, &options->settings, &options->limits,
+                                d.broker_fd);
         if (r < 0) {
                 log_error("can't start: %s", strerror(-r));
                 return r;

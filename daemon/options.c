@@ -13,7 +13,12 @@
 #include "config.h"
 #include "log.h"
 
-enum { BUFFER_BYTES_MIN = 4096, BUFFER_BYTES_MAX = 1 << 30 };
+enum {
+        BUFFER_BYTES_MIN = 4096,
+        BUFFER_BYTES_MAX = 1 << 30,
+        LIMIT_BYTES_MIN = 64 * 1024, /* a message, and what is made of it */
+        LIMIT_MAX = 1 << 30,
+};
 
 /* Where a value came from, for what is said of it. */
 struct origin {
@@ -22,7 +27,9 @@ struct origin {
 };
 
 void options_init(struct options *o) {
-        *o = (struct options){ .mode = geteuid() == 0 ? MODE_SYSTEM : MODE_USER, .log_level = -1 };
+        *o = (struct options){
+                .mode = geteuid() == 0 ? MODE_SYSTEM : MODE_USER, .log_level = -1, .limits = limits_default,
+        };
 }
 
 void options_free(struct options *o) {
@@ -119,17 +126,37 @@ static int set_process_feed(struct options *o, const char *value, struct origin 
         return complain(origin, "process-feed: \"%s\" is none of auto, bpf, connector, pidfd", value);
 }
 
-static int set_buffer(const char *key, const char *value, struct origin origin, size_t *ret_bytes) {
+static bool read_number(const char *value, size_t min, size_t max, size_t *ret) {
         char *end;
         unsigned long long n;
 
         errno = 0;
         n = strtoull(value, &end, 10);
-        if (errno || *end || value[0] < '0' || value[0] > '9' || n < BUFFER_BYTES_MIN || n > BUFFER_BYTES_MAX)
+        *ret = (size_t)n;
+        return !errno && *end == 0 && value[0] >= '0' && value[0] <= '9' && n >= min && n <= max;
+}
+
+static int set_buffer(const char *key, const char *value, struct origin origin, size_t *ret_bytes) {
+        size_t n;
+
+        if (!read_number(value, BUFFER_BYTES_MIN, BUFFER_BYTES_MAX, &n))
                 return complain(origin, "%s: \"%s\" is not a number of bytes from %d to %d", key, value,
                                 BUFFER_BYTES_MIN, BUFFER_BYTES_MAX);
-        *ret_bytes = (size_t)n;
+        *ret_bytes = n;
         return 0;
+}
+
+static bool is_of_bytes(enum resource resource) {
+        return resource == RESOURCE_WATCH_BYTES || resource == RESOURCE_QUEUE_BYTES || resource == RESOURCE_OUTPUT_BYTES;
+}
+
+static int set_limit(struct options *o, enum resource resource, const char *value, struct origin origin) {
+        size_t min = is_of_bytes(resource) ? LIMIT_BYTES_MIN : 1;
+
+        if (read_number(value, min, LIMIT_MAX, &o->limits.values[resource]))
+                return 0;
+        return complain(origin, "limit-%s: \"%s\" is not a number from %zu to %d", resource_name(resource), value, min,
+                        LIMIT_MAX);
 }
 
 static int set_process_buffer(struct options *o, const char *value, struct origin origin) {
@@ -209,6 +236,9 @@ static int set_line(struct options *o, char *line, struct origin origin) {
         for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
                 if (strcmp(keys[i].key, key) == 0)
                         return keys[i].set(o, value, origin);
+        for (int i = 0; strncmp(key, "limit-", 6) == 0 && i < RESOURCE_COUNT; i++)
+                if (strcmp(resource_name((enum resource)i), key + 6) == 0)
+                        return set_limit(o, (enum resource)i, value, origin);
         return complain(origin, "there is no key \"%s\"", key);
 }
 
@@ -311,7 +341,7 @@ static int read_configuration(struct options *o) {
 
 /* ---- command line ------------------------------------------------------------------------------- */
 
-enum { OPTION_CONFIG = 1000, OPTION_CHECK_CONFIG, OPTION_VERSION, OPTION_HELP };
+enum { OPTION_CONFIG = 1000, OPTION_CHECK_CONFIG, OPTION_VERSION, OPTION_HELP, OPTION_LIMIT };
 
 static const struct option long_options[] = {
         /* The first ones in the order of `keys`. */
@@ -325,6 +355,14 @@ static const struct option long_options[] = {
         { "process-feed", required_argument, NULL, 7 },
         { "process-observers", required_argument, NULL, 8 },
         { "log-level", required_argument, NULL, 9 },
+        { "limit-connections", required_argument, NULL, OPTION_LIMIT + RESOURCE_CONNECTIONS },
+        { "limit-watches", required_argument, NULL, OPTION_LIMIT + RESOURCE_WATCHES },
+        { "limit-watch-bytes", required_argument, NULL, OPTION_LIMIT + RESOURCE_WATCH_BYTES },
+        { "limit-queue-bytes", required_argument, NULL, OPTION_LIMIT + RESOURCE_QUEUE_BYTES },
+        { "limit-output-bytes", required_argument, NULL, OPTION_LIMIT + RESOURCE_OUTPUT_BYTES },
+        { "limit-descriptors", required_argument, NULL, OPTION_LIMIT + RESOURCE_DESCRIPTORS },
+        { "limit-timers", required_argument, NULL, OPTION_LIMIT + RESOURCE_TIMERS },
+        { "limit-requests", required_argument, NULL, OPTION_LIMIT + RESOURCE_REQUESTS },
         { "config", required_argument, NULL, OPTION_CONFIG },
         { "check-config", no_argument, NULL, OPTION_CHECK_CONFIG },
         { "version", no_argument, NULL, OPTION_VERSION },
@@ -343,10 +381,14 @@ void options_print_help(void) {
         printf("\n"
                "  --file-mechanism=NAME      auto, fanotify (with privileges), or inotify\n"
                "  --file-queue=NAME          fanotify's queue of events: unlimited, or limited\n"
-               "  --process-feed=NAME        auto, connector, or pidfd\n"
+               "  --process-feed=NAME        auto, bpf, connector, or pidfd\n"
                "  --process-observers=GROUP  its members may see the processes of all users\n"
                "  --process-buffer=BYTES     the kernel's queue of what processes do\n"
                "  --netdev-buffer=BYTES      the same of network devices\n"
+               "  --limit-RESOURCE=NUMBER    what a user may make the daemon hold:");
+        for (int i = 0; i < RESOURCE_COUNT; i++)
+                printf("%s %s", i % 5 == 0 ? "\n                            " : "", resource_name((enum resource)i));
+        printf("\n"
                "  --config=FILE              read this file instead of the default ones\n"
                "  --check-config             read the configuration, say what is wrong, and end\n"
                "  --log-level=LEVEL          debug, info, notice, warning, err\n"
@@ -371,6 +413,8 @@ static int set_option(struct options *o, int option, const char *value) {
                 o->help = true;
                 return 0;
         default:
+                if (option >= OPTION_LIMIT)
+                        return set_limit(o, (enum resource)(option - OPTION_LIMIT), value, (struct origin){ 0 });
                 if (option < 0 || (size_t)option >= ARRAY_SIZE(keys))
                         return -EINVAL; /* getopt has said why */
                 return keys[option].set(o, value, (struct origin){ 0 });

@@ -16,6 +16,7 @@ struct options {
         bool mode_given;
         char *mux; /* NULL: the best */
         struct source_settings settings;
+        struct limits limits;
         int log_level;
         char *config; /* NULL: the default ones */
         bool check_config, help, version;

@@ -6,6 +6,7 @@
 
 #include "account.h"
 #include "harness.h"
+#include "macro.h"
 #include "unit.h"
 
 enum { USERS = 40 };
@@ -14,7 +15,8 @@ static const struct limits limits = {
         .values = { [RESOURCE_CONNECTIONS] = 3,
                     [RESOURCE_WATCHES] = 100,
                     [RESOURCE_QUEUE_BYTES] = 1000000,
-                    [RESOURCE_OUTPUT_BYTES] = 0 },
+                    [RESOURCE_OUTPUT_BYTES] = 0,
+                    [RESOURCE_REQUESTS] = 10 },
 };
 
 static struct accounts accounts;
@@ -140,6 +142,29 @@ static void step(struct random *r, struct holder *h, uid_t uid) {
         }
 }
 
+/* A second's worth at once, and the rest at the limit's pace: 10 of a second. */
+START_TEST(pace) {
+        enum { COST = NSEC_PER_SEC / 10 };
+        struct account *a = account_get(&accounts, 1000), *b = account_get(&accounts, 1001);
+        uint64_t now = 100 * NSEC_PER_SEC, when;
+
+        for (int i = 0; i <= 10; i++) /* what is left of the credit is enough for one more */
+                ck_assert_uint_eq(account_pace(a, 1, now), 0);
+        when = account_pace(a, 1, now);
+        ck_assert_uint_eq(when, now + COST);
+        ck_assert_uint_eq(account_pace(a, 1, when - 1), when); /* asking costs nothing */
+        ck_assert_uint_eq(account_pace(b, 1, now), 0);
+        ck_assert_uint_eq(account_pace(a, 1, when), 0);
+        ck_assert_uint_eq(account_pace(a, 1, when), when + COST);
+        now += 1000 * NSEC_PER_SEC; /* who was silent has no more than one second's */
+        ck_assert_uint_eq(account_pace(a, 25, now), 0);
+        ck_assert_uint_eq(account_pace(a, 1, now), now + 15 * COST);
+        account_unref(a);
+        account_unref(b);
+        accounts_free(&accounts);
+}
+END_TEST
+
 START_TEST(random_operations) {
         static struct holder holders[USERS];
         struct random r = { 11 };
@@ -170,6 +195,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, one_a_user);
         tcase_add_test(c, limit_is_the_last_that_fits);
         tcase_add_test(c, amounts_do_not_wrap);
+        tcase_add_test(c, pace);
         tcase_add_test(c, random_operations);
         return harness_main(argc, argv);
 }

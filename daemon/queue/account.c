@@ -14,8 +14,21 @@ const struct limits limits_default = {
                 [RESOURCE_QUEUE_BYTES] = 64 * 1024 * 1024,
                 [RESOURCE_OUTPUT_BYTES] = 64 * 1024 * 1024,
                 [RESOURCE_DESCRIPTORS] = 16 * 1024,
+                [RESOURCE_TIMERS] = 128 * 1024,
+                [RESOURCE_REQUESTS] = 50 * 1000,
         },
 };
+
+const char *resource_name(enum resource resource) {
+        static const char *const names[RESOURCE_COUNT] = {
+                [RESOURCE_CONNECTIONS] = "connections", [RESOURCE_WATCHES] = "watches",
+                [RESOURCE_WATCH_BYTES] = "watch-bytes", [RESOURCE_QUEUE_BYTES] = "queue-bytes",
+                [RESOURCE_OUTPUT_BYTES] = "output-bytes", [RESOURCE_DESCRIPTORS] = "descriptors",
+                [RESOURCE_TIMERS] = "timers", [RESOURCE_REQUESTS] = "requests",
+        };
+
+        return names[resource];
+}
 
 void accounts_init(struct accounts *accounts, const struct limits *limits,
                    void (*gone)(struct accounts *accounts, uid_t uid)) {
@@ -83,4 +96,13 @@ void account_charge_anyway(struct account *account, enum resource resource, size
 
 void account_return(struct account *account, enum resource resource, size_t amount) {
         account->used[resource] -= amount;
+}
+
+uint64_t account_pace(struct account *account, size_t cost, uint64_t now_nsec) {
+        size_t limit = account_limit(account, RESOURCE_REQUESTS);
+
+        if (account->paced_nsec > now_nsec + NSEC_PER_SEC)
+                return account->paced_nsec - NSEC_PER_SEC;
+        account->paced_nsec = MAX(account->paced_nsec, now_nsec) + cost * NSEC_PER_SEC / limit;
+        return 0;
 }

@@ -18,8 +18,13 @@ enum resource {
         RESOURCE_QUEUE_BYTES,
         RESOURCE_OUTPUT_BYTES,
         RESOURCE_DESCRIPTORS, /* connections, what was passed over them, and watches on that */
+        RESOURCE_TIMERS,      /* watches of that filter */
+        RESOURCE_REQUESTS,    /* of a second: account_pace() */
         RESOURCE_COUNT,
 };
+
+/* "watch-bytes", as in a configuration file. */
+const char *resource_name(enum resource resource);
 
 /* For each user, but queue_bytes, which is for each connection as well (a
  * quarter of the user's). */
@@ -35,6 +40,7 @@ struct account {
         unsigned refs;
         uid_t uid;
         size_t used[RESOURCE_COUNT];
+        uint64_t paced_nsec; /* CLOCK_MONOTONIC: when all requests so far would have come at the pace of the limit */
 };
 
 struct accounts {
@@ -60,3 +66,8 @@ size_t account_room(const struct account *account, enum resource resource);
 void account_charge_anyway(struct account *account, enum resource resource, size_t amount);
 void account_return(struct account *account, enum resource resource, size_t amount);
 size_t account_limit(const struct account *account, enum resource resource);
+
+/* A request that costs so much is about to be run. 0: it is charged; or the time (CLOCK_MONOTONIC) to come again at:
+ * the user has sent the limit's number of them within a second. One of a second's cost may always go ahead of its
+ * time, so that what comes in bursts is not slowed down. */
+uint64_t account_pace(struct account *account, size_t cost, uint64_t now_nsec);

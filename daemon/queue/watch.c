@@ -243,6 +243,33 @@ struct watch *queue_find(struct queue *queue, int64_t id) {
         return NULL;
 }
 
+/* What a watch of some filters takes beside a place among the watches. */
+static bool takes_more(enum kev_filter filter, enum resource *ret) {
+        *ret = filter == KEV_FILTER_TIMER ? RESOURCE_TIMERS : RESOURCE_DESCRIPTORS;
+        return filter == KEV_FILTER_TIMER || filter_is_of_descriptor(filter);
+}
+
+static int charge_watch(struct queue *queue, enum kev_filter filter, struct refusal *refusal) {
+        enum resource more;
+
+        if (account_charge(queue->account, RESOURCE_WATCHES, 1) < 0)
+                return refuse(refusal, EDQUOT, "the limit of %zu watches a user is reached",
+                              account_limit(queue->account, RESOURCE_WATCHES));
+        if (!takes_more(filter, &more) || account_charge(queue->account, more, 1) == 0)
+                return 0;
+        account_return(queue->account, RESOURCE_WATCHES, 1);
+        return refuse(refusal, EDQUOT, "the limit of %zu %s a user is reached", account_limit(queue->account, more),
+                      resource_name(more));
+}
+
+static void return_watch(struct queue *queue, enum kev_filter filter) {
+        enum resource more;
+
+        account_return(queue->account, RESOURCE_WATCHES, 1);
+        if (takes_more(filter, &more))
+                account_return(queue->account, more, 1);
+}
+
 static void forget_entries(struct watch *watch) {
         list_for_each(entry, &watch->entries)
                 entry_free(list_entry(entry, struct entry, in_watch));
@@ -270,9 +297,7 @@ void watch_free(struct watch *watch) {
         queue->n_of_filter[watch->filter]--;
         queue->context->n_watches--;
         account_return(queue->account, RESOURCE_WATCH_BYTES, watch->charged);
-        account_return(queue->account, RESOURCE_WATCHES, 1);
-        if (filter_is_of_descriptor(watch->filter))
-                account_return(queue->account, RESOURCE_DESCRIPTORS, 1);
+        return_watch(queue, watch->filter);
         free(watch);
 }
 
@@ -334,23 +359,15 @@ static void fill_subject(const struct watch *watch, const struct watch_spec *spe
 static int make_watch(struct queue *queue, const struct watch_spec *spec, struct watch **ret_watch,
                       struct refusal *refusal) {
         struct watch *watch;
-        int r;
+        int r = charge_watch(queue, spec->filter, refusal);
 
-        if (account_charge(queue->account, RESOURCE_WATCHES, 1) < 0)
-                return refuse(refusal, EDQUOT, "the limit of %zu watches a user is reached",
-                              account_limit(queue->account, RESOURCE_WATCHES));
-        if (filter_is_of_descriptor(spec->filter) && account_charge(queue->account, RESOURCE_DESCRIPTORS, 1) < 0) {
-                account_return(queue->account, RESOURCE_WATCHES, 1);
-                return refuse(refusal, EDQUOT, "the limit of %zu descriptors a user is reached",
-                              account_limit(queue->account, RESOURCE_DESCRIPTORS));
-        }
+        if (r < 0)
+                return r;
         watch = calloc(1, sizeof(*watch));
         r = watch ? hash_add(&queue->watches, &watch->node, hash_u64((uint64_t)spec->id)) : -ENOMEM;
         if (r < 0) {
                 free(watch);
-                account_return(queue->account, RESOURCE_WATCHES, 1);
-                if (filter_is_of_descriptor(spec->filter))
-                        account_return(queue->account, RESOURCE_DESCRIPTORS, 1);
+                return_watch(queue, spec->filter);
                 return refuse(refusal, ENOMEM, "no memory");
         }
         watch->queue = queue;

@@ -98,6 +98,7 @@ struct connection *connection_free(struct connection *c) {
 
         wait_cancel(c);
         mux_deferred_cancel(&c->flush);
+        mux_timer_clear(server->mux, &c->pace);
         list_remove(&c->postponed);
         mux_remove(server->mux, &c->io);
         queue_close(&c->queue);
@@ -354,6 +355,21 @@ static bool has_message(const struct connection *c) {
         return c->messages_received > c->messages_taken;
 }
 
+static void on_pace(struct mux_timer *timer) {
+        struct connection *c = container_of(timer, struct connection, pace);
+
+        mux_defer(c->server->mux, &c->flush);
+}
+
+/* Whether a call may be run now, as far as it goes by how many its user sends. */
+static bool is_in_time(struct connection *c, size_t cost) {
+        uint64_t when = account_pace(c->account, cost, monotonic_nsec());
+
+        if (when > 0 && mux_timer_set(c->server->mux, &c->pace, when, on_pace) < 0)
+                connection_doom(c);
+        return when == 0;
+}
+
 static void handle_messages(struct connection *c) {
         size_t done = 0;
 
@@ -366,6 +382,8 @@ static void handle_messages(struct connection *c) {
                 if (c->call != CALL_NONE || c->cost >= CALLS_A_TURN || !server_has_room(c->server))
                         break;
                 size = strlen(message);
+                if (!is_in_time(c, 1 + size / CALL_BYTES))
+                        break;
                 call_charge(c, 1 + size / CALL_BYTES);
                 if (!call_dispatch(c, message, size))
                         protocol_error(c, "not a Varlink call");
@@ -423,6 +441,8 @@ static unsigned wanted_events(const struct connection *c) {
 /* More calls, or more to answer with, than this turn had room for; or more that a peer left behind, of
  * which the mux does not tell. */
 static void go_on_later(struct connection *c) {
+        if (c->pace.heap_index > 0)
+                return;
         if (has_message(c) && c->call == CALL_NONE && unwritten(c) < OUTPUT_HIGH)
                 server_postpone(c->server, c);
         else if (c->gone || (unwritten(c) == 0 && wait_is_due(c)))

@@ -74,6 +74,7 @@ struct connection {
         size_t charged;  /* for `out` */
         struct mux_deferred flush;
         struct list postponed; /* in the server's; or alone */
+        struct mux_timer pace; /* set: the user sends too many calls, and the next is run when it is up */
 
         enum call_state call;
         size_t cost; /* of the calls that were run in this go */

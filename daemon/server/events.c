@@ -19,6 +19,15 @@ static void put_number(struct buffer *b, const char *name, uint64_t value) {
 }
 
 static void get_limits(struct connection *c, struct json_object *parameters) {
+        static const struct {
+                const char *name;
+                enum resource resource;
+        } limits[] = {
+                { "watches", RESOURCE_WATCHES },         { "connections", RESOURCE_CONNECTIONS },
+                { "watchBytes", RESOURCE_WATCH_BYTES },  { "userQueueBytes", RESOURCE_QUEUE_BYTES },
+                { "outputBytes", RESOURCE_OUTPUT_BYTES }, { "descriptors", RESOURCE_DESCRIPTORS },
+                { "timers", RESOURCE_TIMERS },           { "requestsPerSecond", RESOURCE_REQUESTS },
+        };
         struct buffer *b;
 
         if (!call_read(c, parameters, NULL, 0, NULL))
@@ -28,11 +37,11 @@ static void get_limits(struct connection *c, struct json_object *parameters) {
                 return;
         put_number(b, "messageBytes", MESSAGE_BYTES_MAX);
         buffer_put_literal(b, ",");
-        put_number(b, "watches", account_limit(c->account, RESOURCE_WATCHES));
-        buffer_put_literal(b, ",");
         put_number(b, "queueBytes", c->queue.bytes_max);
-        buffer_put_literal(b, ",");
-        put_number(b, "connections", account_limit(c->account, RESOURCE_CONNECTIONS));
+        for (size_t i = 0; i < ARRAY_SIZE(limits); i++) {
+                buffer_put_literal(b, ",");
+                put_number(b, limits[i].name, account_limit(c->account, limits[i].resource));
+        }
         reply_end(c, false);
 }
 

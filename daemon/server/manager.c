@@ -79,6 +79,39 @@ static void put_counters(struct server *s, struct buffer *b) {
         buffer_put_literal(b, "}");
 }
 
+/* By the names of the interface, `n` of them. */
+static void put_resources(struct buffer *b, const size_t *values, size_t n) {
+        static const char *const names[RESOURCE_COUNT] = {
+                [RESOURCE_CONNECTIONS] = "connections", [RESOURCE_WATCHES] = "watches",
+                [RESOURCE_WATCH_BYTES] = "watchBytes", [RESOURCE_QUEUE_BYTES] = "queueBytes",
+                [RESOURCE_OUTPUT_BYTES] = "outputBytes", [RESOURCE_DESCRIPTORS] = "descriptors",
+                [RESOURCE_TIMERS] = "timers", [RESOURCE_REQUESTS] = "requests",
+        };
+
+        for (size_t i = 0; i < n; i++)
+                put_number(b, names[i], values[i]);
+}
+
+static void put_limits(struct server *s, struct buffer *b) {
+        put_key(b, "limits");
+        buffer_put_literal(b, "{");
+        put_resources(b, s->accounts.limits.values, RESOURCE_COUNT);
+        buffer_put_literal(b, "}");
+        put_key(b, "users");
+        buffer_put_literal(b, "[");
+        hash_for_each(node, &s->accounts.table) {
+                const struct account *account = container_of(node, struct account, node);
+
+                if (b->data && b->data[b->size - 1] != '[')
+                        buffer_put_literal(b, ",");
+                buffer_put_literal(b, "{");
+                put_number(b, "user", account->uid);
+                put_resources(b, account->used, RESOURCE_REQUESTS); /* of which nothing is held */
+                buffer_put_literal(b, "}");
+        }
+        buffer_put_literal(b, "]");
+}
+
 void manager_put_status(struct server *s, struct buffer *b) {
         size_t queue_bytes = 0;
 
@@ -100,6 +133,7 @@ void manager_put_status(struct server *s, struct buffer *b) {
                            s->sources.list[i], s->sources.errors[i]);
         buffer_put_literal(b, "]");
         put_counters(s, b);
+        put_limits(s, b);
 }
 
 void manager_put_queues(struct server *s, struct buffer *b) {

@@ -78,7 +78,7 @@ static void on_next_turn(struct mux_deferred *deferred) {
 /* ---- life ------------------------------------------------------------------------------ */
 
 int server_open(struct server *s, struct mux *mux, struct workers *workers, enum mode mode,
-                const struct source_settings *settings, int broker_fd) {
+                const struct source_settings *settings, const struct limits *limits, int broker_fd) {
         int r;
 
         *s = (struct server){
@@ -90,7 +90,7 @@ int server_open(struct server *s, struct mux *mux, struct workers *workers, enum
         list_init(&s->connections);
         list_init(&s->postponed);
         mux_deferred_init(&s->next_turn, on_next_turn);
-        accounts_init(&s->accounts, &limits_default, on_user_gone);
+        accounts_init(&s->accounts, limits, on_user_gone);
         r = closer_open(&s->closer, mux, workers);
         if (r < 0)
                 return r;

@@ -52,7 +52,7 @@ struct server {
 
 /* `broker_fd`: see struct source_context. */
 int server_open(struct server *server, struct mux *mux, struct workers *workers, enum mode mode,
-                const struct source_settings *settings, int broker_fd);
+                const struct source_settings *settings, const struct limits *limits, int broker_fd);
 /* Ends all connections. The workers are ended next, then it is freed, then the mux closed. */
 void server_close(struct server *server);
 void server_free(struct server *server);
