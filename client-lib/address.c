@@ -122,3 +122,9 @@ int address_open(const char *address, int *ret_fd, char **ret_address) {
                 return open_named(chosen, ret_fd, ret_address);
         return open_any(ret_fd, ret_address);
 }
+
+int address_open_again(const char *address, int *ret_fd) {
+        char *again _cleanup_(freep) = NULL;
+
+        return open_named(address, ret_fd, &again);
+}

@@ -9,6 +9,7 @@
  */
 
 #include <errno.h>
+#include <fcntl.h>
 #include <json-c/json.h>
 #include <string.h>
 
@@ -19,10 +20,14 @@
 #define CHANGE_HEAD "{\"method\":\"org.kevd.events.Change\",\"parameters\":{\""
 #define CHANGE_TAIL "]}}\0"
 
-static void put_head(struct buffer *b, const char *list) {
+void change_begin(struct buffer *b, const char *list) {
         buffer_put_literal(b, CHANGE_HEAD);
         buffer_put_string(b, list);
         buffer_put_literal(b, "\":[");
+}
+
+void change_end(struct buffer *b) {
+        buffer_put_literal(b, CHANGE_TAIL);
 }
 
 static void put_watch(struct buffer *b, const struct watch_spec *spec, int64_t id, int64_t descriptor) {
@@ -71,6 +76,18 @@ static int read_refusal(struct kev *kev, struct json_object *refused, size_t i, 
         if (!ret->message[0])
                 ret->message = error_text(ret->error);
         return 0;
+}
+
+int change_refusal(struct kev *kev, const struct call *call, bool *ret_refused) {
+        struct json_object *refused = NULL;
+        struct refusal refusal;
+        int r = read_refused(kev, call, &refused);
+
+        *ret_refused = r == 0 && json_object_array_length(refused) > 0;
+        if (!*ret_refused)
+                return r;
+        r = read_refusal(kev, refused, 0, &refusal);
+        return r < 0 ? r : error_set(kev, refusal.error, "%s", refusal.message);
 }
 
 /* ---- adding ------------------------------------------------------------------------ */
@@ -165,7 +182,7 @@ static bool has_id(const struct addition *a, size_t first, size_t n, int64_t id)
 static size_t put_chunk(const struct addition *a, size_t first, struct buffer *b, int *fds, size_t *n_fds) {
         size_t n = 0;
 
-        put_head(b, "add");
+        change_begin(b, "add");
         for (size_t i = first; i < a->n && !has_id(a, first, n, a->ids[i]); i++, n++) {
                 const struct kev_watch *watch = a->watches[i];
                 bool has_fd = watch->fd >= 0;
@@ -205,6 +222,37 @@ static int take_refusals(struct addition *a, const struct chunk *chunk) {
         return r;
 }
 
+/* As text, for the case that kevd goes. NULL: no memory; then it is not made again. */
+static char *describe(const struct watch_spec *spec, int64_t id) {
+        struct buffer b = BUFFER_INIT;
+
+        put_watch(&b, spec, id, ABSENT);
+        buffer_put(&b, "", 1);
+        if (b.error)
+                buffer_free(&b);
+        return b.data;
+}
+
+static void remember(struct addition *a, size_t i) {
+        const struct kev_watch *watch = a->watches[i];
+        const struct watch_spec *spec = &watch->spec;
+        bool is_pidfd = watch->fd >= 0 && spec->filter == KEV_FILTER_PROC;
+
+        if (own_signals_has(&a->kev->own_signals, a->ids[i]))
+                return;
+        a->kev->has_levels |= (spec->flags & KEV_FLAG_LEVEL) != 0;
+        if (spec->filter == KEV_FILTER_TIMER) /* one that is added again has counted nothing */
+                (void)inbox_drop(&a->kev->inbox, a->ids[i]);
+        known_set(&a->kev->known, &(struct known_watch){
+                .id = a->ids[i], .handler = a->handler, .userdata = a->userdata,
+                .added = describe(spec, a->ids[i]),
+                .pidfd = is_pidfd ? fcntl(watch->fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1) : -1,
+                .has_fd = watch->fd >= 0 && !is_pidfd,
+                .is_oneshot = spec->flags & KEV_FLAG_ONESHOT,
+                .is_disabled = spec->flags & KEV_FLAG_DISABLED,
+        });
+}
+
 /* Waits for the reply to one chunk. */
 static int finish_chunk(struct addition *a, struct chunk *chunk) {
         int r = call_wait(a->kev, &chunk->call);
@@ -216,18 +264,9 @@ static int finish_chunk(struct addition *a, struct chunk *chunk) {
                 refuse_all(a, chunk->first, chunk->n, r);
         else if (take_refusals(a, chunk) < 0)
                 return a->kev->error;
-        for (size_t i = chunk->first; i < chunk->first + chunk->n; i++) {
-                bool oneshot = a->watches[i]->spec.flags & KEV_FLAG_ONESHOT;
-
-                if (a->errors[i] < 0)
-                        continue;
-                a->kev->has_levels |= (a->watches[i]->spec.flags & KEV_FLAG_LEVEL) != 0;
-                if (a->watches[i]->spec.filter == KEV_FILTER_TIMER) /* one that is added again has counted nothing */
-                        (void)inbox_drop(&a->kev->inbox, a->ids[i]);
-                if (!own_signals_has(&a->kev->own_signals, a->ids[i]))
-                        handlers_set(&a->kev->handlers,
-                                     &(struct handler_entry){ a->ids[i], a->handler, a->userdata, oneshot });
-        }
+        for (size_t i = chunk->first; i < chunk->first + chunk->n; i++)
+                if (a->errors[i] == 0)
+                        remember(a, i);
         return 0;
 }
 
@@ -294,8 +333,8 @@ static int add_all(struct addition *a) {
 
         if (r < 0)
                 return r;
-        if (a->handler && handlers_reserve(&kev->handlers, a->n) < 0)
-                return error_set(kev, -ENOMEM, "There is no memory for the handlers");
+        if (known_reserve(&kev->known, a->n) < 0)
+                return error_set(kev, -ENOMEM, "There is no memory for the watches");
         for (size_t i = 0; i < a->n && !kev->error;)
                 i += add_some(a, i);
         r = finish_chunks(a);
@@ -343,25 +382,19 @@ _public_ int kev_add(struct kev *kev, const struct kev_watch *watch, kev_handler
 
 /* Sends a Change with one item in one of its lists, which `b` holds already. `fd`: goes with it; or -1. */
 static int change(struct kev *kev, struct buffer *b, int fd) {
-        struct json_object *refused = NULL;
-        struct refusal refusal;
         struct call call _cleanup_(call_free) = { 0 };
+        bool refused;
         int r;
 
-        buffer_put_literal(b, CHANGE_TAIL);
+        change_end(b);
         r = call_run(kev, &call, b, &fd, fd >= 0);
-        if (r == 0)
-                r = read_refused(kev, &call, &refused);
-        if (r < 0 || json_object_array_length(refused) == 0)
-                return r;
-        r = read_refusal(kev, refused, 0, &refusal);
-        return r < 0 ? r : error_set(kev, refusal.error, "%s", refusal.message);
+        return r < 0 ? r : change_refusal(kev, &call, &refused);
 }
 
 static int change_id(struct kev *kev, const char *list, int64_t id) {
         struct buffer b _cleanup_(buffer_free) = BUFFER_INIT;
 
-        put_head(&b, list);
+        change_begin(&b, list);
         buffer_put_i64(&b, id);
         return change(kev, &b, -1);
 }
@@ -369,7 +402,7 @@ static int change_id(struct kev *kev, const char *list, int64_t id) {
 _public_ int kev_modify(struct kev *kev, int64_t id, const struct kev_watch *watch) {
         struct buffer b _cleanup_(buffer_free) = BUFFER_INIT;
         struct watch_spec spec = watch->spec;
-        struct handler_entry *entry;
+        struct known_watch *entry;
         int fd = spec.filter == KEV_FILTER_POLL ? watch->fd : -1, r = call_enter(kev);
 
         if (r < 0)
@@ -383,13 +416,17 @@ _public_ int kev_modify(struct kev *kev, int64_t id, const struct kev_watch *wat
         spec.path = spec.name = NULL;
         spec.pid = ABSENT;
         spec.match = (struct process_match){ .uid = ABSENT };
-        put_head(&b, "modify");
+        change_begin(&b, "modify");
         put_watch(&b, &spec, id, fd >= 0 ? 0 : ABSENT);
         r = change(kev, &b, fd);
         kev->has_levels |= r == 0 && spec.flags & KEV_FLAG_LEVEL;
-        entry = r == 0 ? handlers_find(&kev->handlers, id) : NULL;
-        if (entry)
-                entry->oneshot = spec.flags & KEV_FLAG_ONESHOT;
+        entry = r == 0 ? known_find(&kev->known, id) : NULL;
+        if (entry) {
+                free(entry->modified);
+                entry->modified = describe(&spec, id);
+                entry->is_oneshot = spec.flags & KEV_FLAG_ONESHOT;
+                entry->is_disabled = spec.flags & KEV_FLAG_DISABLED;
+        }
         return call_leave(kev, r);
 }
 
@@ -404,9 +441,11 @@ _public_ int kev_remove(struct kev *kev, int64_t id) {
         }
         r = change_id(kev, "remove", id);
         if (r == 0 || r == -ENOENT) {
-                handlers_remove(&kev->handlers, id);
                 /* For kevd a oneshot watch is over once its event was sent, for the
-                 * program once it was handed out. */
+                 * program once it was handed out; and one that could not be made
+                 * again never was. */
+                if (known_remove(&kev->known, id))
+                        r = 0;
                 if (inbox_drop(&kev->inbox, id) > 0)
                         r = 0;
         }
@@ -414,12 +453,16 @@ _public_ int kev_remove(struct kev *kev, int64_t id) {
 }
 
 static int enable(struct kev *kev, int64_t id, bool enable) {
+        struct known_watch *entry;
         int r = call_enter(kev);
 
         if (r < 0)
                 return r;
         if (!own_signals_enable(kev, id, enable))
                 r = change_id(kev, enable ? "enable" : "disable", id);
+        entry = r == 0 ? known_find(&kev->known, id) : NULL;
+        if (entry)
+                entry->is_disabled = !enable;
         return call_leave(kev, r);
 }
 

@@ -36,21 +36,27 @@ int connection_fail(struct kev *kev, int error, const char *format, ...) {
         va_end(arguments);
         (void)strcpy(kev->message, message);
         kev->error = error;
+        connection_forget(kev);
+        reconnect_close(kev);
+        return error;
+}
+
+void connection_forget(struct kev *kev) {
         kev->fd = safe_close(kev->fd);
         buffer_reset(&kev->calls);
         buffer_reset(&kev->out);
+        buffer_reset(&kev->in);
+        kev->scanned = 0;
         kev->n_fds = 0;
         kev->waits = 0;
-        return error;
+        kev->answered = kev->sent;
+        kev->writing = false;
 }
 
 int connection_fail_memory(struct kev *kev) {
         return connection_fail(kev, -ENOMEM, "There is no memory for what goes to kevd or comes from it");
 }
 
-static int fail_gone(struct kev *kev) {
-        return connection_fail(kev, -ECONNRESET, "kevd has closed the connection (%s)", kev->address);
-}
 
 /* ---- what is read ---------------------------------------------------------- */
 
@@ -89,11 +95,13 @@ int connection_read(struct kev *kev) {
                 return connection_fail_memory(kev);
         if (own < 0)
                 return own;
+        if (kev->fd < 0)
+                return own > 0 ? own : reconnect_step(kev, 0);
         n = recv(kev->fd, p, room, MSG_DONTWAIT);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
                 return own;
         if (n == 0 || (n < 0 && errno == ECONNRESET))
-                return fail_gone(kev);
+                return reconnect_begin(kev);
         if (n < 0)
                 return connection_fail(kev, -errno, "Can't read from kevd: %s", error_text(errno));
         in->size += (size_t)n;
@@ -132,7 +140,7 @@ static int read_the_rest(struct kev *kev) {
         do
                 r = connection_read(kev);
         while (r > 0);
-        return r < 0 ? r : fail_gone(kev);
+        return r < 0 ? r : reconnect_begin(kev);
 }
 
 /* Writes what can be written now. An error while descriptors wait to be sent is
@@ -140,7 +148,7 @@ static int read_the_rest(struct kev *kev) {
 static int flush(struct kev *kev) {
         ssize_t n;
 
-        if (kev->error || kev->out.size == 0)
+        if (kev->error || kev->fd < 0 || kev->out.size == 0)
                 return kev->error;
         n = send_some(kev);
         if (n >= 0) {
@@ -165,6 +173,8 @@ int connection_step(struct kev *kev, int timeout_msec) {
 
         if (kev->error)
                 return kev->error;
+        if (kev->fd < 0)
+                return reconnect_step(kev, timeout_msec);
         if (kev->out.size > 0)
                 p[0].events |= POLLOUT;
         n = poll(p, ARRAY_SIZE(p), timeout_msec);
@@ -205,11 +215,13 @@ static int send_wait(struct kev *kev, const char *members) {
 }
 
 int connection_ask(struct kev *kev) {
+        if (kev->fd < 0)
+                return kev->error;
         return send_wait(kev, "\"parameters\":{\"timeoutMsec\":0}");
 }
 
 int connection_wait(struct kev *kev) {
-        if (kev->error || kev->waits > 0)
+        if (kev->error || kev->fd < 0 || kev->waits > 0)
                 return kev->error;
         /* It says nothing for as long as there is nothing. A stream would tell what holds again and again. */
         return send_wait(kev, kev->has_levels ? "\"parameters\":{\"timeoutMsec\":2147483647}" :
@@ -248,6 +260,10 @@ static int send_fds(struct kev *kev, const int *fds, size_t n_fds) {
         return r;
 }
 
+static int fail_unanswered(struct kev *kev) {
+        return error_set(kev, -ECONNRESET, "kevd has gone before it answered (%s)", kev->address);
+}
+
 int call_send(struct kev *kev, struct call *call, const struct buffer *message, const int *fds, size_t n_fds) {
         int r = 0;
 
@@ -257,23 +273,31 @@ int call_send(struct kev *kev, struct call *call, const struct buffer *message, 
         if (message->size > MESSAGE_BYTES_MAX)
                 return error_set(kev, -EMSGSIZE, "The message would have %zu bytes; kevd takes %d", message->size,
                                  MESSAGE_BYTES_MAX);
-        while (r >= 0 && kev->out.size > 0)
-                r = step_on(kev);
-        if (r < 0)
-                return r;
-        buffer_put(&kev->out, message->data, message->size);
-        if (kev->out.error)
-                return connection_fail_memory(kev);
-        r = n_fds > 0 ? send_fds(kev, fds, n_fds) : flush(kev);
+        /* Where kevd is found to have gone nothing was written: the message is for the next one. */
+        do {
+                while (r >= 0 && (kev->out.size > 0 || (kev->fd < 0 && !kev->reconnecting.is_remaking)))
+                        r = step_on(kev);
+                if (r < 0)
+                        return r;
+                if (kev->fd < 0)
+                        return fail_unanswered(kev);
+                buffer_put(&kev->out, message->data, message->size);
+                if (kev->out.error)
+                        return connection_fail_memory(kev);
+                call->n_losses = kev->n_losses;
+                r = n_fds > 0 ? send_fds(kev, fds, n_fds) : flush(kev);
+        } while (r >= 0 && kev->fd < 0);
         return r < 0 ? r : calls_put(kev, call);
 }
 
 int call_wait(struct kev *kev, struct call *call) {
         int r = 0;
 
-        while (r >= 0 && !call->answered)
+        while (r >= 0 && !call->answered && kev->n_losses == call->n_losses)
                 r = step_on(kev);
-        return call->answered ? 0 : r;
+        if (call->answered)
+                return 0;
+        return r < 0 ? r : fail_unanswered(kev);
 }
 
 int call_run(struct kev *kev, struct call *call, const struct buffer *message, const int *fds, size_t n_fds) {

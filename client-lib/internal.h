@@ -6,9 +6,9 @@
  * outside: programs know <kev.h> only.
  *
  * From the bottom up: error (sentences), inbox (events that wait to be handed
- * out), handlers (who gets them), own_signals (the one thing that kevd need not
- * tell), connection (bytes, and the calls in flight)
- * with reply (what comes back), and on these the public calls: kev, change,
+ * out), known (the watches, and who gets their events), own_signals (the one thing
+ * that kevd need not tell), connection (bytes, and the calls in flight)
+ * with reply (what comes back) and reconnect (after its end), and on these the public calls: kev, change,
  * dispatch, call. address and private give kev_open() its socket. watch and
  * event stand for themselves.
  */
@@ -22,6 +22,7 @@
 #include "watch_spec.h"
 
 struct json_object;
+struct call;
 
 /* ---- error.c ------------------------------------------------------------- */
 
@@ -72,29 +73,48 @@ struct arrival inbox_take(struct inbox *inbox, uint64_t place);
 /* Drops all events of a watch; returns how many. */
 size_t inbox_drop(struct inbox *inbox, int64_t id);
 
-/* ---- handlers.c ---------------------------------------------------------- */
+/* ---- known.c ------------------------------------------------------------- */
 
-struct handler_entry {
+struct known_watch {
         int64_t id;
-        kev_handler *handler; /* NULL: the slot is free */
+        kev_handler *handler; /* or NULL */
         void *userdata;
-        bool oneshot;
+        char *added, *modified; /* the Watch objects that it was made from, and changed to last (or NULL) */
+        int pidfd;              /* proc: a duplicate of what goes with the first; -1: nothing */
+        bool is_used;
+        bool is_oneshot;
+        bool is_disabled;
+        bool has_fd;  /* of a file or the like, which can't be kept: it is not made again */
+        bool is_over; /* nothing follows: neither */
 };
 
-/* The watches that have a handler, by id: open addressing, linear probing. */
-struct handlers {
-        struct handler_entry *slots;
+struct known {
+        struct known_watch *slots;
         size_t capacity; /* 0 or a power of two */
         size_t used;
 };
 
-void handlers_free(struct handlers *handlers);
-/* Room for `n` more, so that handlers_set() can't fail. */
-int handlers_reserve(struct handlers *handlers, size_t n);
-/* Makes or replaces the entry; without a handler takes it away. */
-void handlers_set(struct handlers *handlers, const struct handler_entry *entry);
-struct handler_entry *handlers_find(const struct handlers *handlers, int64_t id);
-void handlers_remove(struct handlers *handlers, int64_t id);
+void known_free(struct known *known);
+/* Room for `n` more, so that known_set() can't fail. */
+int known_reserve(struct known *known, size_t n);
+/* Makes or replaces the entry; takes over what it points to. */
+void known_set(struct known *known, const struct known_watch *watch);
+/* Lives until the next that is set or removed. */
+struct known_watch *known_find(const struct known *known, int64_t id);
+bool known_remove(struct known *known, int64_t id);
+
+/* ---- change.c ------------------------------------------------------------- */
+
+/* A Change with items in one of its lists. */
+void change_begin(struct buffer *b, const char *list);
+void change_end(struct buffer *b);
+/* 0, or the first refusal's error. */
+int change_refusal(struct kev *kev, const struct call *call, bool *ret_refused);
+
+/* ---- own_event.c ---------------------------------------------------------- */
+
+/* An event that is the library's own, as kevd would have sent it just now, but for seq, which is 0. */
+int own_event_new(struct event *template, int64_t id, struct event **ret_event);
 
 /* ---- own_signals.c ------------------------------------------------------- */
 
@@ -119,10 +139,26 @@ int own_signals_modify(struct kev *kev, int64_t id, const struct watch_spec *spe
 int own_signals_read(struct kev *kev);
 void own_signals_close(struct own_signals *own);
 
+/* ---- reconnect.c ---------------------------------------------------------- */
+
+struct reconnecting {
+        int timeout_msec;  /* from the loss on; 0: none is tried */
+        int timer;         /* a timerfd, for programs that wait for kev_get_fd(); -1: kevd is there */
+        int pause_msec;
+        int64_t since_msec, next_msec; /* CLOCK_MONOTONIC: the loss, and the next attempt */
+        bool is_remaking; /* the watches: a loss ends the attempt */
+};
+
+/* kevd has gone. -ECONNRESET: the calls in flight have failed, and the connection may be over. */
+int reconnect_begin(struct kev *kev);
+/* Tries, as long as there is time. As connection_step(). */
+int reconnect_step(struct kev *kev, int timeout_msec);
+void reconnect_close(struct kev *kev);
+
 /* ---- connection.c -------------------------------------------------------- */
 
 struct kev {
-        int fd;     /* the socket; -1 once the connection is over */
+        int fd;     /* the socket; -1: kevd has gone, or the connection is over */
         int wake;   /* an eventfd, raised while there is something to find without reading */
         int epoll;  /* what kev_get_fd() gives: both of these */
         int error;  /* why the connection is over: 0, or what every call answers */
@@ -137,10 +173,12 @@ struct kev {
 
         struct buffer calls;     /* of struct call *, in the order of their replies; NULL: a Wait */
         uint64_t sent, answered; /* how many calls, ever */
+        uint64_t n_losses;       /* how often kevd has gone */
         size_t waits;            /* Waits among the calls in flight */
 
         struct inbox inbox;
-        struct handlers handlers;
+        struct known known;
+        struct reconnecting reconnecting;
         struct own_signals own_signals;
         struct event *handed_out; /* by kev_wait(), until the next call */
         int64_t highest_id;       /* of all ids used; -1: none was */
@@ -154,6 +192,7 @@ struct kev {
  * the connection is over. */
 struct call {
         bool answered;
+        uint64_t n_losses;              /* of the connection, as it was sent: after another it is not answered */
         struct json_object *reply;      /* the whole of it, owned */
         const char *error;              /* the error's name, or NULL */
         struct json_object *parameters; /* NULL: none */
@@ -164,6 +203,8 @@ enum { CALL_FDS_MAX = 253 }; /* SCM_MAX_FD; see unix(7) */
 /* Ends the connection: from here on every call answers `error`. */
 int connection_fail(struct kev *kev, int error, const char *format, ...) _printf_(3, 4);
 int connection_fail_memory(struct kev *kev);
+/* Forgets what was sent and what was read. */
+void connection_forget(struct kev *kev);
 
 /* Reads what has come, without waiting. 1: something had; 0: nothing. */
 int connection_read(struct kev *kev);
@@ -211,6 +252,8 @@ int call_leave(struct kev *kev, int r);
 /* The socket, and an allocated text for kev_address(). Sentences go to
  * kev_error_message(NULL). */
 int address_open(const char *address, int *ret_fd, char **ret_address);
+/* The same place once more, by the text for kev_address(). */
+int address_open_again(const char *address, int *ret_fd);
 int private_open(int *ret_fd);
 
 /* ---- watch.c ------------------------------------------------------------- */

@@ -13,6 +13,8 @@
 #include "config.h"
 #include "internal.h"
 
+enum { RECONNECT_MSEC = 10000 };
+
 /* The descriptor that stands for the socket and for the inbox. */
 static int make_epoll(struct kev *kev) {
         struct epoll_event event = { .events = EPOLLIN };
@@ -33,6 +35,7 @@ _public_ int kev_open(const char *address, struct kev **ret_kev) {
                 return error_set(NULL, -ENOMEM, "There is no memory for a connection");
         kev->fd = kev->wake = kev->epoll = kev->own_signals.fd = -1;
         kev->highest_id = -1;
+        kev->reconnecting = (struct reconnecting){ .timeout_msec = RECONNECT_MSEC, .timer = -1 };
         r = address_open(address, &kev->fd, &kev->address);
         if (r == 0)
                 r = make_epoll(kev);
@@ -47,13 +50,15 @@ _public_ int kev_open(const char *address, struct kev **ret_kev) {
 _public_ struct kev *kev_close(struct kev *kev) {
         if (!kev)
                 return NULL;
+        kev->reconnecting.timeout_msec = 0;
         (void)safe_close(kev->epoll);
         (void)safe_close(kev->wake);
         (void)safe_close(kev->fd);
         own_signals_close(&kev->own_signals);
         event_unref(kev->handed_out);
         inbox_free(&kev->inbox);
-        handlers_free(&kev->handlers);
+        known_free(&kev->known);
+        reconnect_close(kev);
         buffer_free(&kev->calls);
         buffer_free(&kev->out);
         buffer_free(&kev->in);
@@ -102,7 +107,7 @@ static void writing_set(struct kev *kev) {
         bool wanted = kev->out.size > 0;
         struct epoll_event event = { .events = EPOLLIN | (wanted ? EPOLLOUT : 0u) };
 
-        if (kev->error || wanted == kev->writing)
+        if (kev->fd < 0 || wanted == kev->writing)
                 return;
         (void)epoll_ctl(kev->epoll, EPOLL_CTL_MOD, kev->fd, &event);
         kev->writing = wanted;

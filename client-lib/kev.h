@@ -338,6 +338,21 @@ int kev_open(const char *address, struct kev **ret_kev);
  * within a handler. Returns NULL. */
 struct kev *kev_close(struct kev *kev);
 
+/*
+ * When kevd has gone (it is restarted, say), the library comes again, to the same
+ * address, for so long after the loss: 10,000 msec unless this says otherwise; 0
+ * not at all. It does so within the calls that wait; kev_get_fd() is readable when
+ * it is time to. Then it makes the watches again, and each says what may have been
+ * missed, by an event whose kev_event_seq() is 0 (kevd's count begins anew):
+ * KEV_NOTE_RESCAN of tree, vnode and netdev, KEV_NOTE_LOST with the count 0 of the
+ * others. A proc watch for the end of one process says nothing, or KEV_NOTE_EXIT
+ * if that is over. What can't be made again ends with KEV_FLAG_EOF: always so for
+ * descriptors that were passed (but pidfds), of which the library keeps no copy.
+ * A call that waited for an answer fails with -ECONNRESET: it was run or not.
+ * -EINVAL for a negative time.
+ */
+int kev_set_reconnect_timeout(struct kev *kev, int timeout_msec);
+
 /* What it is connected to: "private", or "unix:PATH". Lives as long as the
  * connection. */
 const char *kev_address(const struct kev *kev);
@@ -401,7 +416,7 @@ int kev_get_fd(const struct kev *kev);
  * for the first event; 0 not at all, negative for ever. Events of watches that
  * have no handler are kept for kev_wait(). Returns the number of events handed
  * out, 0 when the time was up (or, with 0, when nothing had come);
- * -ECONNRESET when the daemon has gone, -EINTR when a signal came first,
+ * -ECONNRESET when the daemon has gone and did not come back in time, -EINTR when a signal came first,
  * -EPROTO when what it sent can't be understood.
  */
 int kev_dispatch(struct kev *kev, int timeout_msec);

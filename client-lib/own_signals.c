@@ -7,15 +7,12 @@
  */
 
 #include <errno.h>
-#include <json-c/json.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
-#include <time.h>
 
 #include "internal.h"
-#include "message.h"
 
 struct own_watch {
         int64_t id;
@@ -166,14 +163,6 @@ void own_signals_close(struct own_signals *own) {
 
 /* ---- events ------------------------------------------------------------------------------------------------------------ */
 
-static uint64_t realtime_usec(void) {
-        struct timespec t;
-
-        (void)clock_gettime(CLOCK_REALTIME, &t);
-        return (uint64_t)t.tv_sec * USEC_PER_SEC + (uint64_t)t.tv_nsec / 1000;
-}
-
-/* As kevd would have sent it; `seq` is 0. */
 static int make_event(const struct own_watch *w, const struct signalfd_siginfo *info, struct event **ret) {
         struct event_process sender = {
                 .pid = info->ssi_pid, .parent = ABSENT, .uid = info->ssi_uid, .exit_code = ABSENT, .signal = ABSENT,
@@ -182,24 +171,10 @@ static int make_event(const struct own_watch *w, const struct signalfd_siginfo *
         bool is_from_process = info->ssi_code == SI_USER || info->ssi_code == SI_QUEUE || info->ssi_code == SI_TKILL;
         struct event template = {
                 .filter = KEV_FILTER_SIGNAL, .flags = w->flags & (KEV_FLAG_ONESHOT | KEV_FLAG_DISPATCH),
-                .data = info->ssi_signo, .count = 1, .realtime_usec = realtime_usec(),
-                .process = is_from_process ? &sender : NULL,
+                .data = info->ssi_signo, .count = 1, .process = is_from_process ? &sender : NULL,
         };
-        struct event *bare _cleanup_(event_unrefp) = NULL;
-        struct buffer text _cleanup_(buffer_free) = BUFFER_INIT;
-        struct json_object *json;
-        int r = event_new(&template, &bare);
 
-        if (r < 0)
-                return r;
-        event_put(&text, bare, w->id, 0);
-        buffer_put(&text, "", 1);
-        r = text.error ? text.error : message_parse(text.data, text.size - 1, &json);
-        if (r < 0)
-                return r;
-        r = event_from_json(json, ret);
-        json_object_put(json);
-        return r;
+        return own_event_new(&template, w->id, ret);
 }
 
 static int tell(struct kev *kev, struct own_watch *w, const struct signalfd_siginfo *info) {

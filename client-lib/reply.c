@@ -54,7 +54,7 @@ void call_free(struct call *call) {
 /* ---- replies ------------------------------------------------------------------ */
 
 static int take_event(struct kev *kev, struct json_object *json) {
-        const struct handler_entry *entry;
+        struct known_watch *entry;
         struct event *event = NULL;
         int r;
 
@@ -65,14 +65,18 @@ static int take_event(struct kev *kev, struct json_object *json) {
                 event_unref(event);
                 return connection_fail(kev, -EPROTO, "kevd sent an event that can't be understood");
         }
-        entry = handlers_find(&kev->handlers, event->id);
+        entry = known_find(&kev->known, event->id);
         r = inbox_put(&kev->inbox, event, entry ? entry->handler : NULL, entry ? entry->userdata : NULL);
         if (r < 0) {
                 event_unref(event);
                 return connection_fail_memory(kev);
         }
-        if (entry && entry->oneshot)
-                handlers_remove(&kev->handlers, event->id);
+        if (!entry)
+                return 0;
+        entry->is_disabled |= (event->flags & KEV_FLAG_DISPATCH) != 0;
+        entry->is_over |= (event->flags & KEV_FLAG_EOF) && !filter_is_of_descriptor(event->filter);
+        if (entry->is_oneshot)
+                (void)known_remove(&kev->known, event->id);
         return 0;
 }
 
@@ -120,7 +124,7 @@ static int take_reply(struct kev *kev, struct json_object *reply) {
                 kev->answered++;
                 kev->waits -= !call;
         }
-        *(call ? call : &wait) = (struct call){ true, reply, f.error, f.parameters };
+        *(call ? call : &wait) = (struct call){ .answered = true, .reply = reply, .error = f.error, .parameters = f.parameters };
         if (!call) {
                 r = take_events(kev, &wait);
                 call_free(&wait);
