@@ -230,7 +230,7 @@ int connection_wait(struct kev *kev) {
 
 /* What holds is asked for when the program has handled what it was told of: it may not hold any more. */
 int connection_keep_waiting(struct kev *kev) {
-        bool is_early = kev->has_levels && (kev->handed_out || !inbox_is_empty(&kev->inbox));
+        bool is_early = kev->has_levels && (kev->handed_out || inbox_has_news(&kev->inbox));
 
         return kev->watching && !is_early ? connection_wait(kev) : kev->error;
 }

@@ -391,8 +391,9 @@ int kev_add(struct kev *kev, const struct kev_watch *watch, kev_handler *handler
 int kev_add_many(struct kev *kev, const struct kev_watch *const *watches, size_t n_watches, kev_handler *handler,
                  void *userdata, int64_t *ret_ids, int *ret_errors);
 
-/* Changes notes, flags, data, globs, depth and settling of the watch with that id. A poll watch can be asked for notes
- * that it did not have only by who has the descriptor: set it in `watch`, or have it open (-EBADF if neither is so). */
+/* Changes notes, flags, data, globs, depth and settling of the watch with that id. For notes that it did not have a
+ * poll watch takes the descriptor again: from `watch` or, if that has none, the program's own, as far as the daemon may
+ * look at that (-EBADF if not). */
 int kev_modify(struct kev *kev, int64_t id, const struct kev_watch *watch);
 
 /* Ends a watch: none of its events is handed out any more. -ENOENT: no watch

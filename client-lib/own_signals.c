@@ -144,6 +144,8 @@ int own_signals_modify(struct kev *kev, int64_t id, const struct watch_spec *spe
         struct own_watch *w = find(&kev->own_signals, id);
         sigset_t signals;
 
+        if (spec->filter != KEV_FILTER_SIGNAL || (spec->data != ABSENT && (spec->data < 1 || spec->data >= NSIG)))
+                return -EINVAL;
         if (spec->data != ABSENT) {
                 choose(spec->data, &signals);
                 if (is_empty(&signals))

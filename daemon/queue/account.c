@@ -98,11 +98,15 @@ void account_return(struct account *account, enum resource resource, size_t amou
         account->used[resource] -= amount;
 }
 
-uint64_t account_pace(struct account *account, size_t cost, uint64_t now_nsec) {
+void account_pace_anyway(struct account *account, size_t cost, uint64_t now_nsec) {
         size_t limit = account_limit(account, RESOURCE_REQUESTS);
 
+        account->paced_nsec = MAX(account->paced_nsec, now_nsec) + cost * NSEC_PER_SEC / limit;
+}
+
+uint64_t account_pace(struct account *account, size_t cost, uint64_t now_nsec) {
         if (account->paced_nsec > now_nsec + NSEC_PER_SEC)
                 return account->paced_nsec - NSEC_PER_SEC;
-        account->paced_nsec = MAX(account->paced_nsec, now_nsec) + cost * NSEC_PER_SEC / limit;
+        account_pace_anyway(account, cost, now_nsec);
         return 0;
 }

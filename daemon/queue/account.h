@@ -71,3 +71,5 @@ size_t account_limit(const struct account *account, enum resource resource);
  * the user has sent the limit's number of them within a second. One of a second's cost may always go ahead of its
  * time, so that what comes in bursts is not slowed down. */
 uint64_t account_pace(struct account *account, size_t cost, uint64_t now_nsec);
+/* The same for what was done already: later ones wait for longer. */
+void account_pace_anyway(struct account *account, size_t cost, uint64_t now_nsec);

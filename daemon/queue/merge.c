@@ -62,7 +62,7 @@ static bool is_kept(const struct event *e, const struct degree *degree) {
 }
 
 bool merge_is_single(enum kev_filter filter) {
-        return filter != KEV_FILTER_TREE && filter != KEV_FILTER_PROC;
+        return filter != KEV_FILTER_TREE && filter != KEV_FILTER_PROC && filter != KEV_FILTER_SIGNAL;
 }
 
 static void count_merged(struct queue *queue, uint64_t n) {
@@ -513,7 +513,34 @@ static bool merge_of_process(struct watch *watch, const struct event *event) {
         return entry && merge_into(entry, event);
 }
 
+/* ---- signals --------------------------------------------------------------------------------------- */
+
+static bool has_same_sender(const struct event *a, const struct event *b) {
+        return a->process && b->process && a->process->pid == b->process->pid;
+}
+
+/* Of each number one event: there are no more than NSIG of them. Who has sent it is said as long as it was one. */
+static bool merge_signal(struct watch *watch, const struct event *event) {
+        list_for_each(link, &watch->entries) {
+                struct entry *entry = list_entry(link, struct entry, in_watch);
+                struct event second = *event;
+
+                if (entry->event->data != event->data || entry->event->flags != event->flags)
+                        continue;
+                if (!has_same_sender(entry->event, event))
+                        second.process = NULL;
+                return merge_into(entry, &second);
+        }
+        return false;
+}
+
 bool merge_event(struct queue *queue, struct watch *watch, struct event *event) {
+        if (watch->filter == KEV_FILTER_SIGNAL) {
+                if (!merge_signal(watch, event))
+                        return false;
+                event_unref(event);
+                return true;
+        }
         if (watch->filter == KEV_FILTER_PROC) {
                 if (!(watch->is_of_many ? count_as_lost(queue, watch, event) : merge_of_process(watch, event)))
                         return false; /* a process has three events at most past the bound */

@@ -178,14 +178,16 @@ void queue_hold(struct watch *watch, bool hold) {
                 list_remove(&list_entry(link, struct entry, in_watch)->in_queue);
 }
 
-void queue_look_again(struct queue *queue) {
+size_t queue_look_again(struct queue *queue) {
         struct list levels;
         struct list *entry;
+        size_t n = 0;
 
         list_init(&levels);
         list_splice(&levels, &queue->levels);
-        while ((entry = list_pop(&levels)))
+        for (; (entry = list_pop(&levels)); n++)
                 watch_look(list_entry(entry, struct watch, in_levels));
+        return n;
 }
 
 static int put_with_more(struct buffer *b, const struct entry *entry, uint64_t seq) {

@@ -8,7 +8,8 @@
  * Under its bound a queue keeps every event by itself, in the order in which
  * they were reported. At the bound events are merged (merge.c), never dropped:
  *
- *   single objects (vnode, netdev, timer, user)  one event a watch; notes or'ed
+ *   single objects (vnode, netdev, timer, user, descriptors)  one event a watch; notes or'ed
+ *   signal one event a number
  *   tree   one event a path, where no directory changed its place in between;
  *          then `rescan` for the smallest directories that cover what was merged
  *   proc   exit and reap of one process never, all else it does is one event; a watch
@@ -42,8 +43,8 @@ struct queue_context {
 struct queue_listener {
         /* There is an event to be taken; called when there was none before. */
         void (*ready)(struct queue *queue);
-        /* The end of a queue_add() that answered 1. After a refusal the watch is
-         * gone. */
+        /* The end of a queue_add() that answered 1: after a refusal the watch is
+         * gone. Or of a queue_modify(). */
         void (*added)(struct queue *queue, int64_t id, const struct refusal *refusal);
         /* An event could not be kept, for want of memory: the queue can't be
          * trusted any more. Must not close it at once. */
@@ -120,6 +121,7 @@ void queue_close(struct queue *queue);
 /* 0: in force. 1: under way; listener->added() will tell. Negative errno:
  * refused. `fd`: the passed descriptor that the spec means, or -1; borrowed. */
 int queue_add(struct queue *queue, const struct watch_spec *spec, int fd, struct refusal *refusal);
+/* The same; after a refusal, then or later, the watch is as it was. */
 int queue_modify(struct queue *queue, const struct watch_spec *spec, int fd, struct refusal *refusal);
 int queue_remove(struct queue *queue, int64_t id, struct refusal *refusal);
 int queue_enable(struct queue *queue, int64_t id, bool enable, struct refusal *refusal);
@@ -131,8 +133,8 @@ static inline bool queue_has_events(const struct queue *queue) {
 }
 
 /* Somebody is about to wait: watches with the flag `level` that have told what held are asked whether it still does,
- * and what they had told and nobody took is forgotten. */
-void queue_look_again(struct queue *queue);
+ * and what they had told and nobody took is forgotten. Returns how many they were. */
+size_t queue_look_again(struct queue *queue);
 
 /* Takes the first event and appends it as an Event object. There must be one.
  * -ENOMEM: it stays. */

@@ -208,6 +208,14 @@ static void on_attached(struct subscription *subscription, const struct refusal 
         queue->listener->added(queue, id, refusal);
 }
 
+static void on_modified(struct subscription *subscription, const struct refusal *refusal) {
+        struct watch *watch = container_of(subscription, struct watch, subscription);
+
+        if (refusal && !watch->disabled) /* what it had told was forgotten */
+                watch_look(watch);
+        watch->queue->listener->added(watch->queue, watch->id, refusal);
+}
+
 static bool descends(const struct subscription *subscription, struct event_path directory) {
         return match_below(container_of(subscription, struct watch, subscription)->match, directory);
 }
@@ -226,6 +234,7 @@ static bool has_room(const struct subscription *subscription) {
 const struct sink queue_sink = {
         .report = on_report,
         .attached = on_attached,
+        .modified = on_modified,
         .descends = descends,
         .sees_alike = sees_alike,
         .has_room = has_room,
@@ -519,9 +528,11 @@ int queue_modify(struct queue *queue, const struct watch_spec *spec, int fd, str
         }
         watch->flags = (uint8_t)spec->flags;
         queue_hold(watch, spec->flags & KEV_FLAG_DISABLED);
-        if (filter_is_of_descriptor(watch->filter) && !watch->disabled)
+        if (r == 1)
+                forget_entries(watch);
+        else if (filter_is_of_descriptor(watch->filter) && !watch->disabled)
                 watch_look(watch); /* as after epoll_ctl(2), EPOLL_CTL_MOD */
-        return 0;
+        return r;
 }
 
 int queue_remove(struct queue *queue, int64_t id, struct refusal *refusal) {

@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 
 #include "kernel.h"
+#include "process_info.h"
 
 enum { PEER_GONE = -2 };
 
@@ -97,6 +98,7 @@ int peer_identify(int fd, struct asker *ret_asker) {
                 return 0;
         }
         ret_asker->other_mounts = !is_same(credentials.pid, "ns/mnt") || !is_same(credentials.pid, "root");
+        ret_asker->process = pidfd >= 0 ? pidfd_inode(pidfd) : 0;
         ret_asker->other_pids = !is_same(credentials.pid, "ns/pid");
         ret_asker->other_network = !is_same(credentials.pid, "ns/net");
         ret_asker->network = network_of(credentials.pid);

@@ -73,6 +73,7 @@ enum {
         CALLS_A_TURN_OF_ALL = 512,
         CALL_BYTES = 1024,          /* so many bytes of a call cost 1 */
         CALL_REACHES = 32,          /* so many watches that it reaches */
+        CALL_LOOKS = 4,             /* so many watches that are looked at */
 };
 
 /* Whether the turn has room for a further call, whatever that will cost. */

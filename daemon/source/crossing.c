@@ -359,9 +359,15 @@ static void on_attached(struct subscription *subscription, const struct refusal 
         all->n_calls--;
 }
 
+/* Of a watch that has parts it is never said. */
+static void on_modified(struct subscription *subscription, const struct refusal *refusal) {
+        subscription->source->context->upper->modified(subscription, refusal);
+}
+
 const struct sink crossing_sink = {
         .report = on_report,
         .attached = on_attached,
+        .modified = on_modified,
         .descends = descends,
         .sees_alike = sees_alike,
         .has_room = has_room,

@@ -8,7 +8,7 @@
 
 #include "macro.h"
 
-enum { READS_A_TURN = 16 };
+enum { READS_A_TURN = 16, READS_MAX = 1024 }; /* the kernel queues no more than these, by default */
 
 struct mark {
         struct hash_node node; /* by its number */
@@ -42,18 +42,26 @@ static void handle(struct descriptor_files *f, const struct inotify_event *event
                 tell(f, mark);
 }
 
-static void on_ready(struct mux_io *io, unsigned events _unused_) {
-        struct descriptor_files *f = container_of(io, struct descriptor_files, io);
+static void read_some(struct descriptor_files *f, int n_max) {
         _Alignas(struct inotify_event) char buffer[4096];
         ssize_t n;
 
-        for (int i = 0; i < READS_A_TURN && (n = read(f->inotify_fd, buffer, sizeof(buffer))) > 0; i++)
+        for (int i = 0; i < n_max && (n = read(f->inotify_fd, buffer, sizeof(buffer))) > 0; i++)
                 for (ssize_t at = 0; at < n;) {
                         const struct inotify_event *event = (const void *)(buffer + at);
 
                         handle(f, event);
                         at += (ssize_t)sizeof(*event) + event->len;
                 }
+}
+
+static void on_ready(struct mux_io *io, unsigned events _unused_) {
+        read_some(container_of(io, struct descriptor_files, io), READS_A_TURN);
+}
+
+void descriptor_files_read(struct descriptor_files *f) {
+        if (f->inotify_fd >= 0)
+                read_some(f, READS_MAX);
 }
 
 void descriptor_files_init(struct descriptor_files *f, struct mux *mux, void (*written)(struct descriptor_file *file)) {

@@ -33,6 +33,9 @@ int descriptor_files_open(struct descriptor_files *files);
 /* Nothing is in it any more. */
 void descriptor_files_close(struct descriptor_files *files);
 
+/* Tells of all that has been written. */
+void descriptor_files_read(struct descriptor_files *files);
+
 /* On a thread, between begin and end: the mark's number, or a negative errno. */
 int descriptor_files_mark(const struct descriptor_files *files, int fd);
 void descriptor_files_begin(struct descriptor_files *files);

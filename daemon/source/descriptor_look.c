@@ -4,7 +4,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <linux/kcmp.h>
 #include <linux/magic.h>
 #include <linux/sockios.h>
@@ -27,7 +26,6 @@
 enum {
         STRIDE = 4,        /* programs that pass many have opened them one after another, a few at a time */
         GUESSES_MAX = 512,
-        SOON_MAX = 256, /* comparisons, of two microseconds each */
 };
 
 /* ---- what it is ------------------------------------------------------------------------------------------------- */
@@ -59,6 +57,13 @@ static bool is_kernels_own(int fd) {
                fs.f_type == CGROUP_SUPER_MAGIC || fs.f_type == DEBUGFS_MAGIC || fs.f_type == TRACEFS_MAGIC;
 }
 
+/* Opened for what is to be told of it. */
+static bool can_be_used(int fd, enum kev_filter filter) {
+        int flags = fcntl(fd, F_GETFL);
+
+        return flags >= 0 && !(flags & O_PATH) && (flags & O_ACCMODE) != (filter == KEV_FILTER_READ ? O_WRONLY : O_ACCMODE);
+}
+
 static int find_kind(int fd, enum kev_filter filter, struct descriptor_handle *handle, const char **ret_message) {
         struct stat st;
 
@@ -70,6 +75,8 @@ static int find_kind(int fd, enum kev_filter filter, struct descriptor_handle *h
                 *ret_message = "descriptor: a directory can't be read or polled; watch it with tree or vnode";
                 return -EPERM;
         }
+        if (S_ISREG(st.st_mode) && !can_be_used(fd, filter)) /* epoll(7) sees to the others */
+                return -EBADF;
         if (S_ISREG(st.st_mode))
                 handle->kind = is_kernels_own(fd) ? DESCRIPTOR_OTHER : DESCRIPTOR_FILE;
         else if (S_ISSOCK(st.st_mode))
@@ -99,7 +106,7 @@ static const char *sentence_for(int error) {
         case EPERM:
                 return "descriptor: of a kind that can't be watched";
         case EBADF:
-                return "descriptor: was opened with O_PATH";
+                return "descriptor: was opened with O_PATH, or not to be read";
         case ENOSPC:
                 return "descriptor: the kernel's limit of what epoll watches is reached";
         case EMFILE:
@@ -163,7 +170,7 @@ static bool is_it(const struct descriptor_handle *handle, pid_t pid, int number,
         return syscall(SYS_kcmp, pid, getpid(), KCMP_FILE, (long)number, (long)fd) == 0;
 }
 
-static int search(const struct descriptor_handle *handle, pid_t pid, int fd, int n_max) {
+static int search(const struct descriptor_handle *handle, pid_t pid, int fd) {
         char path[64];
         struct dirent *entry;
         int found = -1;
@@ -173,8 +180,8 @@ static int search(const struct descriptor_handle *handle, pid_t pid, int fd, int
         directory = opendir(path);
         if (!directory)
                 return -1;
-        while (found < 0 && n_max > 0 && (entry = readdir(directory)))
-                if (entry->d_name[0] != '.' && n_max-- > 0 && is_it(handle, pid, atoi(entry->d_name), fd))
+        while (found < 0 && (entry = readdir(directory)))
+                if (entry->d_name[0] != '.' && is_it(handle, pid, atoi(entry->d_name), fd))
                         found = atoi(entry->d_name);
         (void)closedir(directory);
         return found;
@@ -192,16 +199,12 @@ static int guess(const struct descriptor_handle *handle, const struct descriptor
         return -1;
 }
 
-static void find(struct descriptor_handle *handle, struct descriptor_owner *owner, int fd, int n_max) {
+void descriptor_find(struct descriptor_handle *handle, struct descriptor_owner *owner, int fd) {
         handle->number = owner->pidfd < 0 ? -1 : guess(handle, owner, fd);
         if (handle->number < 0 && owner->pidfd >= 0)
-                handle->number = search(handle, owner->pid, fd, n_max);
+                handle->number = search(handle, owner->pid, fd);
         if (handle->number >= 0)
                 atomic_store(&owner->found, (uint64_t)handle->serial << 32 | (uint32_t)handle->number);
-}
-
-void descriptor_find(struct descriptor_handle *handle, struct descriptor_owner *owner, int fd) {
-        find(handle, owner, fd, INT_MAX);
 }
 
 /* A regular file is taken for the one that was passed if it is the same file. */
@@ -229,21 +232,28 @@ static int get_known(const struct descriptor_handle *handle, const struct descri
         return -EBADF;
 }
 
-static int get(struct descriptor_handle *handle, struct descriptor_owner *owner, int n_max) {
+int descriptor_get(struct descriptor_handle *handle, struct descriptor_owner *owner) {
         int fd = get_known(handle, owner);
 
         if (fd != -EBADF)
                 return fd;
-        find(handle, owner, -1, n_max);
+        descriptor_find(handle, owner, -1);
         return handle->number >= 0 || may_be_asked(owner) ? get_known(handle, owner) : -EPERM;
 }
 
-int descriptor_get(struct descriptor_handle *handle, struct descriptor_owner *owner) {
-        return get(handle, owner, INT_MAX);
-}
+int descriptor_reopen(struct descriptor_handle *handle, struct descriptor_owner *owner, uint32_t events, int *ret_set,
+                      int *ret_slot) {
+        struct epoll_event event = { .events = events };
+        int set _cleanup_(closep) = -1, fd _cleanup_(closep) = descriptor_get(handle, owner);
 
-int descriptor_get_soon(struct descriptor_handle *handle, struct descriptor_owner *owner) {
-        return get(handle, owner, SOON_MAX);
+        if (fd < 0)
+                return fd;
+        set = epoll_create1(EPOLL_CLOEXEC);
+        if (set < 0 || epoll_ctl(set, EPOLL_CTL_ADD, fd, &event) < 0)
+                return -errno;
+        *ret_slot = fd;
+        *ret_set = take_fd(&set);
+        return 0;
 }
 
 /* ---- figures -------------------------------------------------------------------------------------------------------- */

@@ -54,10 +54,12 @@ int descriptor_open(int fd, enum kev_filter filter, uint32_t events, struct desc
 void descriptor_find(struct descriptor_handle *handle, struct descriptor_owner *owner, int fd);
 /* The owner's descriptor, which is to be closed at once; negative errno: EPERM, or EBADF, it has it no more. */
 int descriptor_get(struct descriptor_handle *handle, struct descriptor_owner *owner);
-/* The same for the loop: it is not looked for among all that the owner has. */
-int descriptor_get_soon(struct descriptor_handle *handle, struct descriptor_owner *owner);
 /* Whether that is another descriptor for what the handle is of. Doesn't wait. */
 bool descriptor_is(const struct descriptor_handle *handle, int fd);
+
+/* The set once more, asked for other events, by the owner's descriptor. Negative errno: it is as it was. */
+int descriptor_reopen(struct descriptor_handle *handle, struct descriptor_owner *owner, uint32_t events, int *ret_set,
+                      int *ret_slot);
 
 /* read: what is to be read; write: the room; aio: completions. Bytes, or connections. ABSENT: can't be told. */
 int64_t descriptor_figure(const struct descriptor_handle *handle, enum kev_filter filter, int fd);

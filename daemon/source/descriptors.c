@@ -54,6 +54,7 @@ struct descriptors {
 struct owner {
         struct hash_node node;
         struct descriptor_owner owner;
+        uid_t uid;         /* of whoever has connected */
         struct list looks; /* under way */
         uint32_t n_passed;
         unsigned refs;
@@ -78,6 +79,8 @@ struct descriptor {
         struct list in_group;
         uint32_t events; /* that the set is asked for */
         uint32_t wanted; /* of them */
+        uint32_t wanted_before; /* as it is being opened anew: what a refusal leads back to */
+        uint64_t notes_before; /* the same */
         int64_t least;   /* lowat */
         uint64_t again;  /* something has happened since the look began: its serial; or 0 */
         uid_t uid;
@@ -104,7 +107,9 @@ struct look {
         bool keeps_fd; /* and is to bring it back */
         int fd;        /* the passed one, for the first */
         int mark; /* in the files, or -1 */
+        bool is_reopening; /* the set, for other events */
         /* The answer. */
+        int set, slot; /* the new set; -1: none */
         int error;
         const char *why; /* a sentence, where it was refused */
         bool has_figures;
@@ -199,18 +204,19 @@ static void tell(struct descriptor *d, uint64_t notes, int64_t figure) {
 
 /* ---- owners ------------------------------------------------------------------------------------------------------------ */
 
-static struct owner *owner_find(struct descriptors *s, pid_t pid) {
+static struct owner *owner_find(struct descriptors *s, pid_t pid, uid_t uid) {
         for (struct hash_node *n = hash_first(&s->owners, hash_u64((uint64_t)pid)); n; n = hash_next(n)) {
                 struct owner *o = container_of(n, struct owner, node);
 
-                if (o->owner.pid == pid)
+                if (o->owner.pid == pid && o->uid == uid)
                         return o;
         }
         return NULL;
 }
 
-static struct owner *owner_get(struct descriptors *s, pid_t pid) {
-        struct owner *o = owner_find(s, pid);
+static struct owner *owner_get(struct descriptors *s, const struct asker *asker) {
+        pid_t pid = asker->pid;
+        struct owner *o = owner_find(s, pid, asker->uid);
 
         if (o && o->owner.pidfd >= 0 && pidfd_has_hung_up(o->owner.pidfd)) { /* the number is another's by now */
                 hash_remove(&s->owners, &o->node);
@@ -227,7 +233,8 @@ static struct owner *owner_get(struct descriptors *s, pid_t pid) {
         }
         o->refs = 1;
         o->owner.pid = pid;
-        o->owner.pidfd = pid > 0 ? pidfd_open(pid, 0) : -1;
+        o->uid = asker->uid;
+        o->owner.pidfd = asker_open_process(asker);
         list_init(&o->looks);
         return o;
 }
@@ -242,8 +249,16 @@ static void owner_put(struct descriptors *s, struct owner *o) {
 
 /* ---- looks, on a worker ------------------------------------------------------------------------------------------------- */
 
+/* The daemon may look at more processes than the asker may. */
+static bool may_look(const struct look *l) {
+        struct process_ids ids;
+
+        return l->uid == 0 || l->owner->owner.pidfd < 0 ||
+               (pidfd_read_ids(l->owner->owner.pidfd, l->owner->owner.pid, &ids) == 0 && process_ids_are(&ids, l->uid));
+}
+
 static void look_for_figure(struct look *l) {
-        int fd = descriptor_get(&l->handle, &l->owner->owner);
+        int fd = may_look(l) ? descriptor_get(&l->handle, &l->owner->owner) : -EPERM;
 
         l->error = MIN(fd, 0);
         l->figure = fd < 0 ? ABSENT : descriptor_figure(&l->handle, l->filter, fd);
@@ -258,7 +273,7 @@ static void look_first(struct look *l) {
         l->error = descriptor_open(fd, l->filter, l->events, &l->handle, &l->why);
         if (l->error == 0)
                 descriptor_find(&l->handle, &l->owner->owner, fd);
-        if (l->error == 0 && l->handle.kind == DESCRIPTOR_FILE) {
+        if (l->error == 0 && l->handle.kind == DESCRIPTOR_FILE && l->filter == KEV_FILTER_READ) {
                 l->mark = descriptor_files_mark(&l->all->files, fd);
                 l->error = MIN(l->mark, 0);
                 l->why = "descriptor: inotify doesn't take it";
@@ -281,6 +296,8 @@ static void run_look(struct work *work) {
 
         if (l->is_first)
                 look_first(l);
+        else if (l->is_reopening)
+                l->error = may_look(l) ? descriptor_reopen(&l->handle, &l->owner->owner, l->events, &l->set, &l->slot) : -EPERM;
         else
                 look_for_figure(l);
         mailbox_post(&l->all->mailbox, &l->message);
@@ -288,8 +305,8 @@ static void run_look(struct work *work) {
 
 /* ---- looks, on the loop ------------------------------------------------------------------------------------------------- */
 
-/* `fd`: for the first one, which has it from here on, also when this fails. */
-static int look_start(struct descriptor *d, int fd, uint64_t serial) {
+/* `fd`: for the first one, which has it from here on, also when this fails. `reopen_for`: events of another set, or 0. */
+static int look_start(struct descriptor *d, int fd, uint32_t reopen_for, uint64_t serial) {
         struct look *l = calloc(1, sizeof(*l));
         int r;
 
@@ -299,7 +316,8 @@ static int look_start(struct descriptor *d, int fd, uint64_t serial) {
         }
         *l = (struct look){
                 .work.run = run_look, .serial = serial, .uid = d->uid, .all = d->all, .descriptor = d, .owner = d->owner,
-                .handle = d->handle, .filter = (enum kev_filter)d->filter, .events = d->events, .fd = fd,
+                .handle = d->handle, .filter = (enum kev_filter)d->filter, .events = reopen_for ? reopen_for : d->events,
+                .is_reopening = reopen_for != 0, .set = -1, .fd = fd,
                 .is_first = fd >= 0, .keeps_fd = d->is_exclusive, .mark = -1, .figure = ABSENT,
         };
         list_init(&l->message);
@@ -332,7 +350,7 @@ static void ask_since(struct descriptor *d, uint64_t serial) {
                 tell_now(d);
         else if (d->look)
                 d->again = serial;
-        else if (look_start(d, -1, serial) < 0)
+        else if (look_start(d, -1, 0, serial) < 0)
                 tell_now(d); /* without a figure, rather than not at all */
 }
 
@@ -346,7 +364,7 @@ static void on_figure(struct descriptor *d, const struct look *l) {
         bool is_outdated = d->is_outdated;
 
         d->handle.number = l->handle.number;
-        d->has_figures = l->error == 0;
+        d->has_figures = l->error != -EPERM && l->error != -EBADF; /* anything else may pass */
         d->again = 0;
         d->is_outdated = false;
         if (!is_outdated)
@@ -532,6 +550,44 @@ static void on_first(struct descriptor *d, struct look *l) {
         sink->attached(d->subscription, &refusal); /* detaches it */
 }
 
+/* Takes the set's place. */
+static int replace_set(struct descriptor *d, int set, int slot, uint32_t events, struct refusal *refusal) {
+        struct descriptor_handle old = d->handle;
+        int r;
+
+        d->handle.set = set;
+        d->handle.slot = slot;
+        d->is_anew = descriptor_ready(&d->handle) & events;
+        r = put_into_all(d, refusal);
+        if (r < 0) {
+                d->handle = old;
+                (void)close(set);
+                return r;
+        }
+        (void)epoll_ctl(d->all->all, EPOLL_CTL_DEL, old.set, NULL);
+        (void)close(old.set);
+        d->events = events;
+        return 0;
+}
+
+static void on_reopened(struct descriptor *d, struct look *l) {
+        const struct sink *sink = d->all->source.context->sink;
+        struct refusal refusal;
+        int r;
+
+        d->handle.number = l->handle.number;
+        if (l->error < 0)
+                r = refuse(&refusal, EBADF, "descriptor: has to be passed again for notes that the watch did not have: the "
+                                            "caller's own is not to be had");
+        else
+                r = replace_set(d, take_fd(&l->set), l->slot, l->events, &refusal);
+        if (r < 0) {
+                d->subscription->notes = d->notes_before;
+                d->wanted = d->wanted_before;
+        }
+        sink->modified(d->subscription, r < 0 ? &refusal : NULL);
+}
+
 static void on_look(struct look *l) {
         struct descriptor *d = l->descriptor;
 
@@ -540,11 +596,14 @@ static void on_look(struct look *l) {
                 d->look = NULL;
         if (d && l->is_first)
                 on_first(d, l);
+        else if (d && l->is_reopening)
+                on_reopened(d, l);
         else if (d)
                 on_figure(d, l);
         else {
                 drop_first(l);
                 (void)safe_close(l->handle.set);
+                (void)safe_close(l->set);
         }
         if (l->is_first && may_be_file(l->filter))
                 descriptor_files_end(&l->all->files);
@@ -568,7 +627,7 @@ static void on_looks(struct mailbox *mailbox) {
 static int start(struct descriptors *s, struct descriptor *d, const struct subject *subject, struct refusal *refusal) {
         int fd, r;
 
-        d->owner = owner_get(s, subject->asker->pid);
+        d->owner = owner_get(s, subject->asker);
         if (!d->owner)
                 return refuse(refusal, ENOMEM, "no memory");
         if (may_be_file((enum kev_filter)d->filter)) {
@@ -580,7 +639,7 @@ static int start(struct descriptors *s, struct descriptor *d, const struct subje
         fd = fcntl(subject->fd, F_DUPFD_CLOEXEC, 3);
         if (fd < 0)
                 return refuse(refusal, errno, "descriptor: the daemon has no descriptor left");
-        r = look_start(d, fd, ++s->serial);
+        r = look_start(d, fd, 0, ++s->serial);
         if (r < 0)
                 return refuse(refusal, -r, "descriptor: no thread to look at it: %s", strerror(-r));
         if (may_be_file((enum kev_filter)d->filter))
@@ -624,45 +683,38 @@ static void descriptors_detach(struct source *source _unused_, struct subscripti
 
 /* ---- change ----------------------------------------------------------------------------------------------------------------- */
 
-/* A set that is asked for more takes the descriptor again: from the call, or from its owner. */
-static int get_again(struct descriptor *d, const struct subject *subject, struct refusal *refusal) {
-        int fd = subject->fd >= 0 ? fcntl(subject->fd, F_DUPFD_CLOEXEC, 3) :
-                                    descriptor_get_soon(&d->handle, &d->owner->owner);
+/* The passed one is taken at once. */
+static int reopen_passed(struct descriptor *d, uint32_t events, const struct subject *subject, struct refusal *refusal) {
+        struct epoll_event event = { .events = events };
+        int set, fd = fcntl(subject->fd, F_DUPFD_CLOEXEC, 3), r = 0;
 
-        if (fd < 0 && subject->fd >= 0)
-                return refuse(refusal, errno, "descriptor: the daemon has no descriptor left");
         if (fd < 0)
-                return refuse(refusal, EBADF, "descriptor: has to be passed again for notes that the watch did not have");
-        if (subject->fd < 0 || descriptor_is(&d->handle, fd))
-                return fd;
+                return refuse(refusal, errno, "descriptor: the daemon has no descriptor left");
+        set = epoll_create1(EPOLL_CLOEXEC);
+        if (set < 0 || epoll_ctl(set, EPOLL_CTL_ADD, fd, &event) < 0)
+                r = refuse(refusal, errno, "descriptor: %s", strerror(errno));
         close_elsewhere(d->all->source.context->workers, d->uid, fd);
-        return refuse(refusal, EINVAL, "descriptor: not the one that is watched");
+        if (r == 0)
+                return replace_set(d, set, fd, events, refusal);
+        (void)safe_close(set);
+        return r;
 }
 
-static int ask_for_more(struct descriptor *d, uint32_t events, const struct subject *subject, struct refusal *refusal) {
-        struct epoll_event event = { .events = events };
-        struct descriptor_handle old = d->handle;
-        int fd = get_again(d, subject, refusal), r = 0;
+/* A set that is asked for something else takes the descriptor again: from the call, or from its owner. */
+static int reopen(struct descriptor *d, uint32_t events, uint32_t wanted, const struct subject *subject,
+                  struct refusal *refusal) {
+        int r;
 
-        if (fd < 0)
-                return fd;
-        d->handle.set = epoll_create1(EPOLL_CLOEXEC);
-        d->handle.slot = fd;
-        if (d->handle.set < 0 || epoll_ctl(d->handle.set, EPOLL_CTL_ADD, fd, &event) < 0)
-                r = refuse(refusal, errno, "descriptor: %s", strerror(errno));
-        d->is_anew = r == 0 && descriptor_ready(&d->handle) & events;
+        if (subject->fd >= 0)
+                return reopen_passed(d, events, subject, refusal);
+        d->notes_before = d->subscription->notes;
+        d->wanted_before = d->wanted;
+        d->wanted = wanted;
+        r = look_start(d, -1, events, ++d->all->serial);
         if (r == 0)
-                r = put_into_all(d, refusal);
-        close_elsewhere(d->all->source.context->workers, d->uid, fd);
-        if (r < 0) {
-                (void)safe_close(d->handle.set);
-                d->handle = old;
-                return r;
-        }
-        (void)epoll_ctl(d->all->all, EPOLL_CTL_DEL, old.set, NULL);
-        (void)close(old.set);
-        d->events = events;
-        return 0;
+                return 1;
+        d->wanted = d->wanted_before;
+        return refuse(refusal, -r, "descriptor: no thread to look at it: %s", strerror(-r));
 }
 
 static int descriptors_modify(struct source *source _unused_, struct subscription *subscription,
@@ -673,15 +725,15 @@ static int descriptors_modify(struct source *source _unused_, struct subscriptio
 
         if (d->is_exclusive || subject->flags & KEV_FLAG_EXCLUSIVE)
                 return refuse(refusal, EINVAL, "flags: an exclusive watch can't be changed, nor another be made one");
-        if (d->look && d->look->is_first)
-                return refuse(refusal, EBUSY, "id: the watch is still being made");
+        if (d->look && (d->look->is_first || d->look->is_reopening))
+                return refuse(refusal, EBUSY, "id: the watch is still being made or changed");
         if (subject->data != ABSENT && subject->data > 1 && !d->has_figures)
                 return refuse(refusal, EOPNOTSUPP, "data: there are no figures for this descriptor");
-        if (!(events & ~d->events) && subject->fd >= 0 && !descriptor_is(&d->handle, subject->fd))
+        if (subject->fd >= 0 && !descriptor_is(&d->handle, subject->fd))
                 return refuse(refusal, EINVAL, "descriptor: not the one that is watched");
         if (events & ~d->events)
-                r = ask_for_more(d, events | d->events, subject, refusal);
-        if (r < 0)
+                r = reopen(d, events | d->events, wanted, subject, refusal);
+        if (r != 0)
                 return r;
         d->wanted = wanted;
         if (subject->data != ABSENT)
@@ -702,7 +754,7 @@ static void descriptors_look(struct source *source _unused_, struct subscription
 
 static bool is_past(struct barriers *barriers, struct source_barrier *barrier) {
         struct descriptors *s = container_of(barriers, struct descriptors, barriers);
-        struct owner *o = owner_find(s, barrier->asker->pid);
+        struct owner *o = owner_find(s, barrier->asker->pid, barrier->asker->uid);
 
         if (!o)
                 return true;
@@ -715,6 +767,7 @@ static bool is_past(struct barriers *barriers, struct source_barrier *barrier) {
 static bool descriptors_barrier(struct source *source, struct source_barrier *barrier) {
         struct descriptors *s = descriptors_of(source);
 
+        descriptor_files_read(&s->files);
         return barriers_add(&s->barriers, barrier, s->serial);
 }
 

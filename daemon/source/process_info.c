@@ -163,13 +163,19 @@ int pidfd_get_pid(int pidfd, pid_t *ret_pid) {
         return 0;
 }
 
-uint64_t pidfd_identity(int pidfd, pid_t pid) {
-        struct process_stat line = { 0 };
+uint64_t pidfd_inode(int pidfd) {
         struct statfs fs;
         struct stat st;
 
-        if (fstatfs(pidfd, &fs) == 0 && fs.f_type == PID_FS_MAGIC && fstat(pidfd, &st) == 0)
-                return st.st_ino;
+        return fstatfs(pidfd, &fs) == 0 && fs.f_type == PID_FS_MAGIC && fstat(pidfd, &st) == 0 ? st.st_ino : 0;
+}
+
+uint64_t pidfd_identity(int pidfd, pid_t pid) {
+        struct process_stat line = { 0 };
+        uint64_t inode = pidfd_inode(pidfd);
+
+        if (inode != 0)
+                return inode;
         (void)process_read_stat(pid, &line);
         return line.start_time;
 }

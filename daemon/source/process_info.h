@@ -58,6 +58,8 @@ bool pidfd_has_ended(int pidfd);
 /* The process's number here. -EBADF: it is none; 0 in *ret_pid: it lives in a namespace that is not below this one;
  * -1: it was reaped. */
 int pidfd_get_pid(int pidfd, pid_t *ret_pid);
+/* In pidfs (Linux 6.9); 0: there is none such. */
+uint64_t pidfd_inode(int pidfd);
 /* The inode in pidfs, which no other process ever has, or else the start time. */
 uint64_t pidfd_identity(int pidfd, pid_t pid);
 /* False: this kernel can't (Linux 6.13 can). ret->mask says what it knows. */

@@ -25,7 +25,7 @@ typedef void signal_feed_fn(void *userdata, const struct signal_record *record);
 struct signal_feed;
 
 struct signal_feed_class {
-        /* Tries it, on a child of its own. `buffer_bytes`: of the kernel's queue; 0: as the feed likes it. Negative errno,
+        /* Tries it, on the daemon itself. `buffer_bytes`: of the kernel's queue; 0: as the feed likes it. Negative errno,
          * and why. */
         int (*open)(size_t buffer_bytes, signal_feed_fn *fn, void *userdata, struct signal_feed **ret, char *why,
                     size_t why_size);

@@ -19,7 +19,7 @@
 #include "signal_feed.h"
 #include "source.h"
 
-enum { IDLE_MSEC = 10000, TARGETS_OF_USER_MAX = 1024, READS_MAX = 64 };
+enum { IDLE_MSEC = 10000, FAILED_SEC = 60, TARGETS_OF_USER_MAX = 1024, READS_MAX = 64 };
 
 #ifdef HAVE_BPF
 static const struct signal_feed_class *const feed_class = &signal_feed_bpf;
@@ -34,6 +34,7 @@ struct signals {
         struct mux_io io;
         struct mux_timer idle_timer;
         struct hash targets; /* by pid */
+        uint64_t again_nsec; /* when the feed may be tried again, after it could not be had */
 };
 
 struct target {
@@ -196,8 +197,12 @@ static void on_idle(struct mux_timer *timer) {
 }
 
 static int check_feed(struct signals *s, struct refusal *refusal) {
-        int r = s->feed ? 0 : open_feed(s);
+        int r = 0;
 
+        if (!s->feed)
+                r = monotonic_nsec() < s->again_nsec ? -EOPNOTSUPP : open_feed(s);
+        if (r < 0 && monotonic_nsec() >= s->again_nsec)
+                s->again_nsec = monotonic_nsec() + FAILED_SEC * NSEC_PER_SEC;
         return r < 0 ? refuse(refusal, EOPNOTSUPP, "filter: no signals are told here: %s",
                               s->source.reason[0] ? s->source.reason : strerror(-r)) : 0;
 }
@@ -231,6 +236,10 @@ static int find_or_make(struct signals *s, const struct subject *subject, struct
         r = process_subject_open(s->source.context, &own, &opened, refusal);
         if (r < 0)
                 return r;
+        if (subject->pid == ABSENT && asker.process != 0 && pidfd_inode(opened.pidfd) != asker.process) {
+                (void)close(opened.pidfd);
+                return refuse(refusal, ESRCH, "pid: the process that has connected is no more");
+        }
         *ret = find_target(s, opened.pid);
         if (*ret && !pidfd_has_hung_up((*ret)->pidfd)) {
                 (void)close(opened.pidfd);
@@ -249,7 +258,7 @@ static int find_or_make(struct signals *s, const struct subject *subject, struct
 static int signals_attach(struct source *source, struct subscription *subscription, const struct subject *subject,
                           struct refusal *refusal) {
         struct signals *s = signals_of(source);
-        struct target *t;
+        struct target *t = NULL;
         struct signal_watch *w;
         int r = check_feed(s, refusal);
 
@@ -299,8 +308,8 @@ static void signals_detach(struct source *source, struct subscription *subscript
 static bool signals_barrier(struct source *source, struct source_barrier *barrier _unused_) {
         struct signals *s = signals_of(source);
 
-        if (s->feed)
-                (void)feed_class->read(s->feed);
+        for (int i = 0; s->feed && i < READS_MAX && !feed_class->read(s->feed); i++)
+                ;
         return false;
 }
 

@@ -5,9 +5,11 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/pidfd.h>
 
 #include "client.h"
 #include "log.h"
+#include "process_info.h"
 
 static const struct source_class *const classes[] = {
         &source_crossings, &source_fanotify,  &source_inotify, &source_deputies, &source_processes,
@@ -39,6 +41,14 @@ bool asker_sees_all_processes(const struct source_context *context, const struct
                 if (asker->groups[i] == context->settings.observers)
                         return true;
         return asker->gid == context->settings.observers;
+}
+
+int asker_open_process(const struct asker *asker) {
+        int pidfd = asker->pid > 0 ? pidfd_open(asker->pid, 0) : -1;
+
+        if (pidfd >= 0 && asker->process != 0 && pidfd_inode(pidfd) != asker->process) /* the number is another's by now */
+                pidfd = safe_close(pidfd);
+        return pidfd;
 }
 
 void report_done(struct report *report) {

@@ -35,7 +35,11 @@ struct asker {
         bool other_mounts, other_pids, other_network;
         bool observes; /* was let see the processes of all users */
         uint64_t network; /* its namespace's inode, as it connected; 0: can't be told */
+        uint64_t process; /* its inode in pidfs, which no other process ever has; 0: can't be told */
 };
+
+/* A pidfd of the process that has connected, the caller's. -1: it is no more, or can't be seen from here. */
+int asker_open_process(const struct asker *asker);
 
 /* What is to be watched. Borrowed for the call that it is given to. */
 struct subject {
@@ -109,6 +113,8 @@ struct sink {
         /* The end of an attach that answered 1: `refusal` is NULL, or the
          * subscription is attached to nothing. */
         void (*attached)(struct subscription *subscription, const struct refusal *refusal);
+        /* The end of a modify that answered 1: with a refusal it is as it was. */
+        void (*modified)(struct subscription *subscription, const struct refusal *refusal);
         /* tree: whether anything below that directory is of interest. */
         bool (*descends)(const struct subscription *subscription, struct event_path directory);
         /* tree: whether what is of interest below `b` was so below `a`, as far as that is certain. */
@@ -180,7 +186,7 @@ struct source_class {
          * Negative errno: refused, with the message. */
         int (*attach)(struct source *source, struct subscription *subscription, const struct subject *subject,
                       struct refusal *refusal);
-        /* The same for a change of notes and data; may be NULL where notes are
+        /* The same for a change of notes and data (1: sink->modified() will tell); may be NULL where notes are
          * all that can change and the report's are filtered anyway. */
         int (*modify)(struct source *source, struct subscription *subscription, const struct subject *subject,
                       struct refusal *refusal);

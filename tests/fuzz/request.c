@@ -49,6 +49,8 @@ static const struct limits limits = {
                 [RESOURCE_QUEUE_BYTES] = 32 * 1024,
                 [RESOURCE_OUTPUT_BYTES] = 64 * 1024 * 1024,
                 [RESOURCE_DESCRIPTORS] = FDS_MAX + 100,
+                [RESOURCE_TIMERS] = 16,
+                [RESOURCE_REQUESTS] = 1 << 30, /* nothing waits */
         },
 };
 
@@ -558,9 +560,8 @@ static void begin(void) {
                 kept[i].fd = kept[i].other = -1;
         fuzz_assert(mux_open(NULL, &mux) == 0);
         fuzz_assert(workers_new(&workers) == 0);
-        fuzz_assert(server_open(&server, mux, workers, MODE_USER, &settings, -EOPNOTSUPP) == 0);
+        fuzz_assert(server_open(&server, mux, workers, MODE_USER, &settings, &limits, -EOPNOTSUPP) == 0);
         leave_out_sources();
-        server.accounts.limits = limits;
         account = account_get(&server.accounts, getuid());
         fuzz_assert(account);
         begin_with_first();
