@@ -72,6 +72,7 @@ _public_ int kev_dispatch(struct kev *kev, int timeout_msec) {
         (void)call_enter(kev); /* the connection may be over, but not its events */
         n = run_handlers(kev);
         do {
+                (void)connection_keep_waiting(kev); /* where that had to wait for the handlers */
                 r = connection_step(kev, n > 0 ? 0 : time_left(timeout_msec, since));
                 (void)connection_keep_waiting(kev);
                 n += run_handlers(kev);

@@ -304,6 +304,31 @@ START_TEST(level_handled) {
 }
 END_TEST
 
+/* What is kept for kev_wait() doesn't hold up the handlers of others. */
+START_TEST(level_beside_what_is_kept) {
+        const struct kev_event *event;
+        struct kev_watch *watch;
+        int n = 0;
+
+        add_level(take_byte, &n);
+        ck_assert_int_eq(kev_watch_new(KEV_FILTER_USER, &watch), 0);
+        ck_assert_int_eq(kev_watch_set_name(watch, "a"), 0);
+        ck_assert_int_eq(kev_add(kev, watch, NULL, NULL, NULL), 0);
+        kev_watch_free(watch);
+        ck_assert_int_eq(kev_trigger(kev, "a", 7), 1);
+        for (int i = 1; i < 5; i++) {
+                write_byte();
+                ck_assert_int_eq(kev_dispatch(kev, HARNESS_REPLY_MSEC), 1);
+                ck_assert_int_eq(n, i);
+        }
+        ck_assert_int_eq(kev_dispatch(kev, 0), 0);
+        ck_assert(!is_readable(kev));
+        ck_assert_int_eq(kev_wait(kev, 0, &event), 1);
+        ck_assert_int_eq(kev_event_filter(event), KEV_FILTER_USER);
+        close_ends();
+}
+END_TEST
+
 /* What it had counted, and had told, is forgotten. */
 START_TEST(timer_added_again) {
         const struct kev_event *event;
@@ -338,6 +363,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(tcase, level_waited_for);
         tcase_add_test(tcase, level_in_a_loop);
         tcase_add_test(tcase, level_handled);
+        tcase_add_test(tcase, level_beside_what_is_kept);
         tcase_add_test(tcase, timer_added_again);
         tcase = harness_case(suite, "private");
         tcase_add_test(tcase, private_is_no_child);

@@ -75,6 +75,7 @@ static const char *of(pid_t pid, int number) {
 /* Of each signal, and how many of them without a sender; at 0: that the process has ended. */
 struct tally {
         uint64_t n[NSIG], n_without_sender;
+        size_t n_events;
 };
 
 /* Takes all that is due. */
@@ -85,6 +86,7 @@ static void take(int fd, struct tally *tally) {
                 ck_assert_str_eq(text_at(reply, "/error"), "");
                 events = json_at(reply, "/parameters/events");
                 any = json_object_array_length(events) > 0;
+                tally->n_events += json_object_array_length(events);
                 for (size_t i = 0; i < json_object_array_length(events); i++) {
                         struct json_object *event = json_object_array_get_idx(events, i);
                         struct json_object *number = json_at(event, "/data");
@@ -553,6 +555,29 @@ START_TEST(test_own_in_a_loop) {
 }
 END_TEST
 
+/* At the queue's bound the signals of one number are one event, and those of another are another. */
+START_TEST(test_merged) {
+        struct tally tally = { 0 };
+        pid_t pid = target(IGNORES, NULL, NULL);
+        int sends = harness_rounds(SENDS);
+
+        ck_assert_str_eq(add(client, 1, of(pid, 0)), "");
+        for (int i = 0; i < sends; i++)
+                for (int number = 40; number < 45; number++)
+                        for (int k = 40; k <= number; k++)
+                                ck_assert_int_eq(kill(pid, number), 0);
+        take(client, &tally);
+        for (int number = 40; number < 45; number++)
+                ck_assert_uint_eq(tally.n[number], (uint64_t)sends * (uint64_t)(number - 39));
+        ck_assert_uint_lt(tally.n_events, (size_t)sends * 5);
+        end(pid);
+}
+END_TEST
+
+static void start_bounded(void) {
+        start_with("--limit-queue-bytes=65536"); /* of which a connection has a quarter */
+}
+
 static void start_small(void) {
         start_with("--process-buffer=4096");
 }
@@ -573,6 +598,9 @@ int main(int argc, char *argv[]) {
         c = harness_case(suite, "small");
         tcase_add_checked_fixture(c, start_small, stop);
         tcase_add_test(c, test_more_than_fits);
+        c = harness_case(suite, "bounded");
+        tcase_add_checked_fixture(c, start_bounded, stop);
+        tcase_add_test(c, test_merged);
         c = harness_case(suite, "unprivileged");
         tcase_add_checked_fixture(c, start_unprivileged, stop_unprivileged);
         tcase_add_test(c, test_without_privileges);
