@@ -244,6 +244,32 @@ START_TEST(test_own_connection) {
 }
 END_TEST
 
+static bool has_one_connection(void *userdata) {
+        struct json_object *reply = client_call(*(int *)userdata, "org.kevd.manager.GetStatus", NULL);
+        bool one = number_at(reply, "/parameters/connections") == 1;
+
+        json_object_put(reply);
+        return one;
+}
+
+/* Beside a message that never ends: the daemon itself has the peer's end open then, and is not told that the peer has
+ * gone. */
+START_TEST(test_own_end_in_half_a_message) {
+        enum { N = 20 };
+        int kevds[N], observer;
+
+        for (int i = 0; i < N; i++)
+                kevds[i] = client_connect(daemon_->socket);
+        for (int i = 0; i < N; i++) /* each itself, or another one */
+                client_send_with_fds(kevds[i], "{", 1, &kevds[i % 2 ? i - 1 : i], 1);
+        for (int i = 0; i < N; i++)
+                (void)close(kevds[i]);
+        observer = client_connect(daemon_->socket);
+        ck_assert(wait_until(has_one_connection, &observer, HARNESS_REPLY_MSEC + 10000));
+        (void)close(observer);
+}
+END_TEST
+
 /* A set in a set, and so on. Any of them may hold, now or later, a file of a file system whose owner answers poll(2)
  * when he likes (FUSE): the daemon's loop would wait for him. */
 START_TEST(test_sets) {
@@ -438,6 +464,7 @@ int main(int argc, char *argv[]) {
         c = harness_case(suite, "strange");
         tcase_add_checked_fixture(c, start, stop);
         tcase_add_loop_test(c, test_own_connection, 0, 2);
+        tcase_add_test(c, test_own_end_in_half_a_message);
         tcase_add_loop_test(c, test_sets, 0, 5);
         tcase_add_loop_test(c, test_same, 0, 2);
         tcase_add_test(c, test_removed);

@@ -10,6 +10,7 @@
 
 static void on_flush(struct mux_deferred *deferred);
 static void on_io(struct mux_io *io, unsigned events);
+static void protocol_error(struct connection *c, const char *what);
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
@@ -93,12 +94,28 @@ static void drop_fds(struct connection *c, uint64_t message) {
         closer_add(&c->server->closer, c->account, fds, n);
 }
 
+static void on_fds_timer(struct mux_timer *timer) {
+        struct connection *c = container_of(timer, struct connection, fds_timer);
+
+        protocol_error(c, "descriptors lay there for too long");
+}
+
+/* One of them may be the peer's own end of this connection, by which it would never end. */
+static void time_fds(struct connection *c) {
+        if (c->n_fds == 0)
+                mux_timer_clear(c->server->mux, &c->fds_timer);
+        else if (c->fds_timer.heap_index == 0 &&
+                 mux_timer_set(c->server->mux, &c->fds_timer, monotonic_nsec() + FDS_SEC * NSEC_PER_SEC, on_fds_timer) < 0)
+                connection_doom(c);
+}
+
 struct connection *connection_free(struct connection *c) {
         struct server *server = c->server;
 
         wait_cancel(c);
         mux_deferred_cancel(&c->flush);
         mux_timer_clear(server->mux, &c->pace);
+        mux_timer_clear(server->mux, &c->fds_timer);
         list_remove(&c->postponed);
         mux_remove(server->mux, &c->io);
         queue_close(&c->queue);
@@ -471,6 +488,7 @@ void connection_flush(struct connection *c) {
                 connection_free(c);
                 return;
         }
+        time_fds(c);
         mux_deferred_cancel(&c->flush); /* replies ask for what was just done */
         go_on_later(c);
 }

@@ -39,6 +39,7 @@ enum {
         EVENT_BYTES = 256,             /* of most events */
         EVENTS_MAX = 1024,             /* of one reply where the call doesn't say */
         SILENCE_SEC = 30,              /* the longest of a stream */
+        FDS_SEC = 10,                  /* a message with descriptors has to be whole, and run, by then */
 };
 
 struct passed_fd {
@@ -66,6 +67,7 @@ struct connection {
         uint64_t messages_received, messages_taken;
         struct passed_fd fds[2 * FDS_MAX];
         size_t n_fds;
+        struct mux_timer fds_timer; /* while there are some */
         bool end_of_input, doomed;
         bool gone; /* the peer will read nothing more; out of the mux */
 
