@@ -273,6 +273,14 @@ END_TEST
 
 /* ---- the figures ------------------------------------------------------------------------------------------ */
 
+/* One of what has been closed may be on its way out still. */
+static void drop_descriptors(struct json_object *status) {
+        struct json_object *users = json_at(status, "/users");
+
+        for (size_t i = 0; users && i < json_object_array_length(users); i++)
+                json_object_object_del(json_object_array_get_idx(users, i), "descriptors");
+}
+
 /* Both the same, but for what grew between the two calls; the members of either are all in the other. */
 static void expect_same(struct json_object *bus, struct json_object *varlink, const char *grows) {
         if (grows) {
@@ -282,6 +290,8 @@ static void expect_same(struct json_object *bus, struct json_object *varlink, co
                 json_object_object_del(bus, grows + 1);
                 json_object_object_del(varlink, grows + 1);
         }
+        drop_descriptors(bus);
+        drop_descriptors(varlink);
         ck_assert_msg(json_object_equal(bus, varlink), "%s on the bus, but %s", json_object_to_json_string(bus),
                       json_object_to_json_string(varlink));
 }

@@ -131,11 +131,17 @@ func testMethodNotFound(t *test) {
 // ---- org.kevd.events
 
 func testGetLimits(t *test) {
-	messageBytes, watches, queueBytes, connections, err := orgkevdevents.GetLimits().Call(t.ctx, t.connect())
+	messageBytes, watches, queueBytes, connections, watchBytes, userQueueBytes, outputBytes, descriptors, timers,
+		requests, err := orgkevdevents.GetLimits().Call(t.ctx, t.connect())
 	t.must(err)
 	if messageBytes < 4096 || watches < 1 || queueBytes < 4096 || connections < 1 {
 		t.failf("%d bytes a message, %d watches, %d bytes a queue, %d connections", messageBytes, watches, queueBytes,
 			connections)
+	}
+	if watchBytes < 4096 || userQueueBytes < queueBytes || outputBytes < 4096 || descriptors < 1 || timers < 1 ||
+		requests < 1 {
+		t.failf("%d bytes of watches, %d of a user's queues, %d of output, %d descriptors, %d timers, %d requests",
+			watchBytes, userQueueBytes, outputBytes, descriptors, timers, requests)
 	}
 }
 
@@ -287,7 +293,7 @@ func testInterrupted(t *test) {
 	t.must(err)
 	t.equal("events", len(events), 0)
 	t.equal("flags", flags, uint64(0))
-	_, watches, _, _, _, err := limits(t.ctx)
+	_, watches, _, _, _, _, _, _, _, _, _, err := limits(t.ctx)
 	t.must(err)
 	if watches < 1 {
 		t.failf("%d watches", watches)
@@ -382,9 +388,12 @@ func testGetStatus(t *test) {
 	t.makeFile(root + "/a")
 	_, err := orgkevdevents.Wait().Call(t.ctx, c, nil, integer(0))
 	t.must(err)
-	version, pid, mode, uptime, mux, level, connections, watches, bytes, sources, counters, err :=
+	version, pid, mode, uptime, mux, level, connections, watches, bytes, sources, counters, limits, users, err :=
 		orgkevdmanager.GetStatus().Call(t.ctx, c)
 	t.must(err)
+	if limits.Watches < 1 || len(users) != 1 || users[0].Connections < 1 {
+		t.failf("limits %+v, users %+v", limits, users)
+	}
 	if version == "" || mux == "" || level == "" || uptime <= 0 || bytes != 0 {
 		t.failf("version %q, mux %q, log level %q, up %d, %d bytes", version, mux, level, uptime, bytes)
 	}
