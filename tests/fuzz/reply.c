@@ -272,6 +272,7 @@ static void input(const uint8_t *data, size_t size) {
         peer.words = (struct input){ data, size };
         calls = input_bytes(&peer.words, input_byte(&peer.words) % CALLS_MAX, &n);
         fuzz_assert(kev_open(address, &kev) == 0);
+        fuzz_assert(kev_set_reconnect_timeout(kev, 0) == 0); /* there is but one peer */
         peer.fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
         fuzz_assert(peer.fd >= 0);
         for (size_t i = 0; i < n; i++) {
