@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "descriptors.h"
 
-#include <dirent.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -153,20 +152,6 @@ void expect_nothing(int kevd) {
 }
 
 /* ---- the daemon -------------------------------------------------------------------------- */
-
-size_t n_fds_of(pid_t pid) {
-        char path[64];
-        DIR *directory;
-        size_t n = 0;
-
-        (void)snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
-        directory = opendir(path);
-        assert_system(directory, path);
-        while (readdir(directory))
-                n++;
-        (void)closedir(directory);
-        return n;
-}
 
 struct fd_count {
         pid_t pid;

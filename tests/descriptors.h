@@ -36,7 +36,6 @@ void expect_nothing(int kevd);
 
 /* ---- the daemon -------------------------------------------------------------------- */
 
-size_t n_fds_of(pid_t pid);
 /* What it has when nothing is under way. */
 size_t fds_at_rest(const struct daemon *daemon);
 /* Waits until it has so many again, at most: what is closed for others is closed in its own time. */

@@ -253,6 +253,20 @@ void daemon_stop(struct daemon *daemon) {
         free(daemon);
 }
 
+size_t n_fds_of(pid_t pid) {
+        char path[64];
+        DIR *directory;
+        size_t n = 0;
+
+        (void)snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+        directory = opendir(path);
+        assert_system(directory, path);
+        while (readdir(directory))
+                n++;
+        (void)closedir(directory);
+        return n;
+}
+
 static size_t count_lines(FILE *file, const char *start) {
         _cleanup_(freep) char *line = NULL;
         size_t capacity = 0, n = 0;

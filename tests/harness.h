@@ -90,6 +90,9 @@ struct daemon *daemon_start_with(const char *const *options);
 /* Ends it with SIGTERM, frees it, and fails the test unless its exit status was 0. */
 void daemon_stop(struct daemon *daemon);
 
+/* How many descriptors are open, and 2 for "." and "..": to be compared with another such count. */
+size_t n_fds_of(pid_t pid);
+
 /* How many inotify watches the process holds, on all its instances. */
 size_t daemon_fdinfo_inotify_watches(pid_t pid);
 /* A process that the daemon's broker has started, by its name. 0: there is none. */

@@ -6,7 +6,6 @@
  */
 
 #include <arpa/inet.h>
-#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <netinet/in.h>
@@ -118,20 +117,6 @@ static void expect_nothing(int fd) {
 
 static void expect_answers(int fd) {
         json_object_put(call(fd, "GetLimits", "{}"));
-}
-
-static size_t n_fds_of(pid_t pid) {
-        char path[64];
-        DIR *directory;
-        size_t n = 0;
-
-        (void)snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
-        directory = opendir(path);
-        assert_system(directory, path);
-        while (readdir(directory))
-                n++;
-        (void)closedir(directory);
-        return n;
 }
 
 struct fd_count {
