@@ -244,7 +244,7 @@ static int lowat_read(const struct command *command, size_t i, const char *value
 /* "9", "KILL", "SIGKILL", "RTMIN+1". */
 static int signal_read(const struct command *command, size_t i, const char *value, int *ret) {
         const char *name = strncmp(value, "SIG", 3) == 0 ? value + 3 : value, *abbreviation;
-        uint64_t number;
+        uint64_t number = 0;
 
         if (number_read(value, 1, NSIG - 1, &number) == 0) {
                 *ret = (int)number;
