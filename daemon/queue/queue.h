@@ -80,7 +80,8 @@ struct watch {
         int64_t id;
         struct prefix *prefix; /* NULL: its events have no path */
         struct match *match;   /* NULL: everything */
-        size_t charged;        /* bytes of both */
+        char *options;         /* what `tree` and `match` of its spec were, for the next daemon; NULL: not given */
+        size_t charged;        /* bytes of all three */
         struct list entries;   /* all of its events, in order */
         struct hash *folded;   /* struct entry by path: its pending rescans; or NULL */
         struct entry *lost;    /* proc: its pending `lost`; or NULL */
@@ -91,6 +92,8 @@ struct watch {
         bool disabled;
         bool is_of_many; /* proc: of more than one process */
         bool starting; /* queue_add() answered 1 */
+        bool is_restored; /* starting: for a client of the last daemon's */
+        bool is_anew;     /* the same: what happened meanwhile may be missing */
 };
 
 /* One event in one queue. */
@@ -126,6 +129,18 @@ int queue_modify(struct queue *queue, const struct watch_spec *spec, int fd, str
 int queue_remove(struct queue *queue, int64_t id, struct refusal *refusal);
 int queue_enable(struct queue *queue, int64_t id, bool enable, struct refusal *refusal);
 
+/* ---- for the next daemon (queue_save.c) ----------------------------------------------- */
+
+struct state_reader;
+struct state_writer;
+
+/* The watches, their events, and where the numbers are. */
+void queue_save(struct queue *queue, struct state_writer *w);
+/* Into a queue without watches. Returns how many are under way: listener->added() will tell, and never with a refusal.
+ * A watch that can't be made says so by an event with the flag eof. -EBADMSG, -EDQUOT, -ENOMEM: the queue can't be
+ * trusted. */
+int queue_restore(struct queue *queue, struct state_reader *r);
+
 /* ---- events ---------------------------------------------------------------------- */
 
 static inline bool queue_has_events(const struct queue *queue) {
@@ -140,7 +155,13 @@ size_t queue_look_again(struct queue *queue);
  * -ENOMEM: it stays. */
 int queue_take(struct queue *queue, struct buffer *b);
 
-/* ---- between watch.c, queue.c and merge.c ------------------------------------------- */
+/* ---- between watch.c, queue.c, merge.c and queue_save.c ------------------------------- */
+
+/* All of it but the source's. NULL in *ret_watch after an error. */
+int watch_make(struct queue *queue, const struct watch_spec *spec, struct watch **ret_watch, struct refusal *refusal);
+void watch_fill_subject(const struct watch *watch, const struct watch_spec *spec, int fd, struct subject *ret);
+/* Of one that was restored: it is in force, or can't be. */
+void watch_restored(struct watch *watch, const struct refusal *refusal);
 
 struct watch *queue_find(struct queue *queue, int64_t id);
 void watch_free(struct watch *watch);

@@ -201,6 +201,10 @@ static void on_attached(struct subscription *subscription, const struct refusal 
         int64_t id = watch->id;
 
         watch->starting = false;
+        if (watch->is_restored) {
+                watch_restored(watch, refusal);
+                refusal = NULL;
+        }
         if (refusal) {
                 queue->context->refused++;
                 watch_free(watch);
@@ -301,6 +305,7 @@ void watch_free(struct watch *watch) {
         free(watch->folded);
         settle_free(watch->settle);
         match_free(watch->match);
+        free(watch->options);
         prefix_put(queue->context, watch->prefix);
         hash_remove(&queue->watches, &watch->node);
         queue->n_of_filter[watch->filter]--;
@@ -341,7 +346,7 @@ static void drop_match(struct queue *queue, struct match *match) {
         match_free(match);
 }
 
-static void fill_subject(const struct watch *watch, const struct watch_spec *spec, int fd, struct subject *ret) {
+void watch_fill_subject(const struct watch *watch, const struct watch_spec *spec, int fd, struct subject *ret) {
         *ret = (struct subject){
                 .filter = spec->filter,
                 .notes = spec->notes & ~KEV_NOTE_WHO ? spec->notes :
@@ -403,6 +408,35 @@ static size_t predicate_bytes(const struct process_match *match) {
         return bytes * 8;
 }
 
+/* With its bytes charged. NULL: there are none. */
+static int keep_options(struct queue *queue, const struct watch_spec *spec, char **ret_options, struct refusal *refusal) {
+        struct watch_spec options = { .filter = spec->filter, .id = 0, .pid = ABSENT, .descriptor = ABSENT, .data = ABSENT,
+                                      .tree = spec->tree, .match = spec->match };
+        struct buffer b = BUFFER_INIT;
+        int r;
+
+        *ret_options = NULL;
+        if (!spec->tree.given && !spec->match.given)
+                return 0;
+        watch_spec_put(&b, &options);
+        buffer_put(&b, "", 1);
+        r = b.error ? refuse(refusal, ENOMEM, "no memory") : charge(queue, b.size, refusal);
+        if (r < 0)
+                buffer_free(&b);
+        else
+                *ret_options = b.data;
+        return r;
+}
+
+static size_t options_bytes(const char *options) {
+        return options ? strlen(options) + 1 : 0;
+}
+
+static void drop_options(struct queue *queue, char *options) {
+        account_return(queue->account, RESOURCE_WATCH_BYTES, options_bytes(options));
+        free(options);
+}
+
 static int fill_watch(struct watch *watch, const struct watch_spec *spec, struct refusal *refusal) {
         size_t bytes = spec->path_size + predicate_bytes(&spec->match);
         int r = charge(watch->queue, bytes, refusal); /* the path may be shared */
@@ -420,8 +454,28 @@ static int fill_watch(struct watch *watch, const struct watch_spec *spec, struct
                 return r;
         watch->charged += match_bytes(watch->match);
         watch->subscription.selective = watch->match != NULL;
+        r = keep_options(watch->queue, spec, &watch->options, refusal);
+        if (r < 0)
+                return r;
+        watch->charged += options_bytes(watch->options);
         r = settle_new(watch, &spec->tree, &watch->settle);
         return r < 0 ? refuse(refusal, -r, "no memory") : 0;
+}
+
+int watch_make(struct queue *queue, const struct watch_spec *spec, struct watch **ret_watch, struct refusal *refusal) {
+        struct watch *watch = NULL;
+        int r = make_watch(queue, spec, &watch, refusal);
+
+        *ret_watch = NULL;
+        if (r < 0)
+                return r;
+        r = fill_watch(watch, spec, refusal);
+        watch->is_of_many = spec->match.given || spec->notes & KEV_NOTE_TRACK;
+        if (r < 0)
+                watch_free(watch);
+        else
+                *ret_watch = watch;
+        return r;
 }
 
 /* kqueue(2): a timer that is added again starts again, and what it had counted is forgotten. */
@@ -429,7 +483,7 @@ static int restart(struct watch *watch, const struct watch_spec *spec, struct re
         struct subject subject;
         int r;
 
-        fill_subject(watch, spec, -1, &subject);
+        watch_fill_subject(watch, spec, -1, &subject);
         r = source_modify(&watch->subscription, &subject, refusal);
         if (r < 0)
                 return r;
@@ -451,15 +505,11 @@ static int add(struct queue *queue, const struct watch_spec *spec, int fd, struc
                 return restart(watch, spec, refusal);
         if (watch)
                 return refuse(refusal, EEXIST, "id: %lld is in use on this connection", (long long)spec->id);
-        r = make_watch(queue, spec, &watch, refusal);
+        r = watch_make(queue, spec, &watch, refusal);
         if (r < 0)
                 return r;
-        r = fill_watch(watch, spec, refusal);
-        watch->is_of_many = spec->match.given || spec->notes & KEV_NOTE_TRACK;
-        if (r == 0) {
-                fill_subject(watch, spec, fd, &subject);
-                r = sources_attach(queue->context->sources, &watch->subscription, &subject, refusal);
-        }
+        watch_fill_subject(watch, spec, fd, &subject);
+        r = sources_attach(queue->context->sources, &watch->subscription, &subject, refusal);
         if (r < 0)
                 watch_free(watch);
         else
@@ -488,6 +538,7 @@ int queue_modify(struct queue *queue, const struct watch_spec *spec, int fd, str
         struct match *match;
         struct settle *settle;
         struct subject subject;
+        char *options;
         int r;
 
         if (!watch)
@@ -499,16 +550,22 @@ int queue_modify(struct queue *queue, const struct watch_spec *spec, int fd, str
         r = make_match(queue, spec, &match, refusal);
         if (r < 0)
                 return r;
-        if (settle_new(watch, &spec->tree, &settle) < 0) {
-                drop_match(queue, match);
-                return refuse(refusal, ENOMEM, "no memory");
+        r = keep_options(queue, spec, &options, refusal);
+        if (r == 0 && settle_new(watch, &spec->tree, &settle) < 0) {
+                drop_options(queue, options);
+                r = refuse(refusal, ENOMEM, "no memory");
         }
-        fill_subject(watch, spec, fd, &subject);
+        if (r < 0) {
+                drop_match(queue, match);
+                return r;
+        }
+        watch_fill_subject(watch, spec, fd, &subject);
         if (spec->notes == 0)
                 subject.notes = watch->subscription.notes;
         r = source_modify(&watch->subscription, &subject, refusal);
         if (r < 0) {
                 settle_free(settle);
+                drop_options(queue, options);
                 drop_match(queue, match);
                 return r;
         }
@@ -517,15 +574,19 @@ int queue_modify(struct queue *queue, const struct watch_spec *spec, int fd, str
                 bool alike = match_equal(match, watch->match);
 
                 watch->charged += match_bytes(match) - match_bytes(watch->match);
+                watch->charged += options_bytes(options) - options_bytes(watch->options);
                 drop_match(queue, watch->match);
+                drop_options(queue, watch->options);
                 watch->match = match;
+                watch->options = options;
                 watch->subscription.selective = match != NULL;
                 if (!alike)
                         source_select(&watch->subscription);
                 settle_free(watch->settle);
                 watch->settle = settle;
                 queue_let_go(watch);
-        }
+        } else
+                drop_options(queue, options);
         watch->flags = (uint8_t)spec->flags;
         queue_hold(watch, spec->flags & KEV_FLAG_DISABLED);
         if (r == 1)

@@ -41,29 +41,29 @@ static int take_socket(struct connection *c, int fd) {
         return r;
 }
 
-int connection_new(struct server *server, int fd, struct connection **ret_connection) {
+int connection_make(struct server *server, int fd, const struct asker *asker, struct connection **ret_connection) {
         struct connection *c = calloc(1, sizeof(*c));
         int r;
 
         if (!c) {
+                free(asker->groups);
                 (void)close(fd);
                 return -ENOMEM;
         }
         c->server = server;
         c->fd = -1;
         c->io = MUX_IO_INIT;
+        c->asker = *asker;
         list_init(&c->link);
         list_init(&c->postponed);
         mux_deferred_init(&c->flush, on_flush);
-        r = peer_identify(fd, &c->asker);
-        if (r == 0) {
-                c->account = account_get(&server->accounts, c->asker.uid);
-                r = c->account ? 0 : -ENOMEM;
-        }
-        if (r == 0)
+        c->account = account_get(&server->accounts, c->asker.uid);
+        if (c->account)
                 r = take_socket(c, fd);
-        else
+        else {
+                r = -ENOMEM;
                 (void)close(fd);
+        }
         if (r < 0) {
                 account_unref(c->account);
                 peer_done(&c->asker);
@@ -78,6 +78,17 @@ int connection_new(struct server *server, int fd, struct connection **ret_connec
         server->n_connections++;
         *ret_connection = c;
         return 0;
+}
+
+int connection_new(struct server *server, int fd, struct connection **ret_connection) {
+        struct asker asker = { 0 };
+        int r = peer_identify(fd, &asker);
+
+        if (r == 0)
+                return connection_make(server, fd, &asker, ret_connection);
+        peer_done(&asker);
+        (void)close(fd);
+        return r;
 }
 
 /* Those that came with messages before that one. */
@@ -113,6 +124,7 @@ struct connection *connection_free(struct connection *c) {
         struct server *server = c->server;
 
         wait_cancel(c);
+        (void)connection_on_settled(c);
         mux_deferred_cancel(&c->flush);
         mux_timer_clear(server->mux, &c->pace);
         mux_timer_clear(server->mux, &c->fds_timer);
@@ -390,7 +402,7 @@ static bool is_in_time(struct connection *c, size_t cost) {
 static void handle_messages(struct connection *c) {
         size_t done = 0;
 
-        while (has_message(c) && !c->doomed && unwritten(c) < OUTPUT_HIGH) {
+        while (has_message(c) && !c->doomed && !c->server->stopping && unwritten(c) < OUTPUT_HIGH) {
                 const char *message = c->in.data + done;
                 size_t size;
 
@@ -420,7 +432,7 @@ static void handle_messages(struct connection *c) {
 /* Whole messages are run before more is read, so that the input is one read more than a message at most. The one
  * that ends a Wait is whole. */
 static bool wants_input(const struct connection *c) {
-        return !c->end_of_input && !has_message(c);
+        return !c->end_of_input && !has_message(c) && c->call != CALL_RESTORE && !c->server->stopping;
 }
 
 static void read_more(struct connection *c) {
@@ -458,7 +470,7 @@ static unsigned wanted_events(const struct connection *c) {
 /* More calls, or more to answer with, than this turn had room for; or more that a peer left behind, of
  * which the mux does not tell. */
 static void go_on_later(struct connection *c) {
-        if (c->pace.heap_index > 0)
+        if (c->pace.heap_index > 0 || c->server->stopping)
                 return;
         if (has_message(c) && c->call == CALL_NONE && unwritten(c) < OUTPUT_HIGH)
                 server_postpone(c->server, c);

@@ -30,6 +30,7 @@ enum call_state {
         CALL_CHANGE,  /* watches are being made */
         CALL_BARRIER, /* Wait: the kernel's queues are being drained */
         CALL_WAIT,    /* Wait: for events */
+        CALL_RESTORE, /* none: the watches that the last daemon has left are being made */
 };
 
 enum {
@@ -40,6 +41,7 @@ enum {
         EVENTS_MAX = 1024,             /* of one reply where the call doesn't say */
         SILENCE_SEC = 30,              /* the longest of a stream */
         FDS_SEC = 10,                  /* a message with descriptors has to be whole, and run, by then */
+        RESTORE_SEC = 10,              /* the last daemon's watches have to be made by then */
 };
 
 struct passed_fd {
@@ -92,10 +94,15 @@ struct connection {
         struct mux_barrier mux_barrier;
         struct barrier_of_source barriers[SOURCES_MAX];
         size_t n_barriers;
+
+        bool is_settled; /* the daemon is about to end: all that had happened by then is in the queue */
+        bool was_waiting; /* CALL_RESTORE: and goes on with that */
 };
 
 /* Takes the socket over, also when it fails. */
 int connection_new(struct server *server, int fd, struct connection **ret_connection);
+/* The same with a peer that is known already, of which it takes the groups over. */
+int connection_make(struct server *server, int fd, const struct asker *asker, struct connection **ret_connection);
 struct connection *connection_free(struct connection *connection);
 /* Does what is due; may free it. */
 void connection_flush(struct connection *connection);
@@ -148,4 +155,15 @@ bool wait_is_due(const struct connection *connection);
 void wait_interrupt(struct connection *connection);
 /* Answers if there is something to answer with. */
 void wait_flush(struct connection *connection);
+/* Goes on with a Wait of the last daemon's, of which timeout_msec is what is left. */
+void wait_resume(struct connection *connection);
+
+/* ---- for the next daemon (save.c) ------------------------------------------------------------ */
+
+/* No call is run any more: everything that has happened up to now is reported, then it is settled. */
+void connection_settle(struct connection *connection);
+/* Its barrier is past, or it needs none any more. False: the daemon is not about to end. */
+bool connection_on_settled(struct connection *connection);
+/* All watches of the last daemon's are made. */
+void connection_on_restored(struct connection *connection);
 extern const struct queue_listener connection_listener;

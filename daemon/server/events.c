@@ -162,6 +162,8 @@ static void change_done(struct connection *c) {
                 connection_doom(c);
         buffer_free(&c->refused);
         mux_defer(c->server->mux, &c->flush);
+        if (c->server->stopping && c->call == CALL_NONE)
+                connection_settle(c);
 }
 
 static void on_added(struct queue *queue, int64_t id, const struct refusal *refusal) {
@@ -169,8 +171,12 @@ static void on_added(struct queue *queue, int64_t id, const struct refusal *refu
 
         if (refusal)
                 put_refusal(c, id, refusal);
-        if (--c->n_starting == 0 && c->call == CALL_CHANGE)
+        if (--c->n_starting > 0)
+                return;
+        if (c->call == CALL_CHANGE)
                 change_done(c);
+        else if (c->call == CALL_RESTORE)
+                connection_on_restored(c);
 }
 
 /* The descriptor that a watch of this very call means. */
@@ -419,6 +425,8 @@ static void set_timer(struct connection *c, uint64_t deadline_nsec) {
 }
 
 static void wait_begin(struct connection *c) {
+        if (connection_on_settled(c))
+                return;
         c->call = CALL_WAIT;
         if (c->more)
                 set_timer(c, end_of_silence(c));
@@ -470,6 +478,13 @@ static void wait_start(struct connection *c) {
         c->last_reply_nsec = monotonic_nsec();
         look_again(c);
         mux_barrier_add(c->server->mux, &c->mux_barrier);
+}
+
+void wait_resume(struct connection *c) {
+        uint64_t last_reply = c->last_reply_nsec;
+
+        wait_start(c);
+        c->last_reply_nsec = last_reply;
 }
 
 struct wait_fields {
@@ -559,6 +574,7 @@ void call_abandon(struct connection *c) {
         buffer_free(&c->refused);
         c->n_starting = 0;
         c->call = CALL_NONE;
+        (void)connection_on_settled(c);
 }
 
 static void on_timer(struct mux_timer *timer) {

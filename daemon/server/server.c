@@ -101,6 +101,7 @@ int server_open(struct server *s, struct mux *mux, struct workers *workers, enum
 
 void server_close(struct server *s) {
         mux_timer_clear(s->mux, &s->accept_again);
+        mux_timer_clear(s->mux, &s->settle_timer);
         for (size_t i = 0; i < s->n_listeners; i++) {
                 mux_remove(s->mux, &s->listeners[i].io);
                 (void)close(s->listeners[i].fd);

@@ -48,6 +48,9 @@ struct server {
         struct list postponed; /* connections with calls for which a turn had no room */
         struct mux_deferred next_turn;
         bool stop; /* the loop is to end */
+        bool stopping; /* soon: no call is run any more */
+        size_t n_unsettled; /* connections, meanwhile */
+        struct mux_timer settle_timer;
 };
 
 /* `broker_fd`: see struct source_context. */
@@ -81,6 +84,18 @@ bool server_has_room(struct server *server);
 void server_charge_call(struct server *server, size_t cost);
 /* The connection is flushed in the next turn that has room, behind those that were postponed before it. */
 void server_postpone(struct server *server, struct connection *connection);
+
+/* ---- for the next daemon (save.c) --------------------------------------------------------- */
+
+struct state_reader;
+struct state_writer;
+
+/* Takes no more calls, and ends the loop (`stop`) once all that has happened up to now is in the queues. */
+void server_settle(struct server *server);
+/* The connections, and all that is needed to go on with them. */
+void server_save(struct server *server, struct state_writer *w);
+/* Goes on with the connections of a daemon before. One that can't be gone on with is closed. */
+void server_restore(struct server *server, struct state_reader *r);
 
 /* ---- the manager's figures (manager.c) ------------------------------------------------- */
 

@@ -20,7 +20,7 @@ static bool is_past(struct barriers *barriers, struct source_barrier *barrier) {
         list_for_each(entry, &s->groups) {
                 const struct group *g = list_entry(entry, struct group, link);
 
-                if (g->ready && !group_has_handled(g, barrier->position))
+                if (g->inherited || (g->ready && !group_has_handled(g, barrier->position)))
                         return false;
         }
         if (barrier->serial == 0)
@@ -54,6 +54,10 @@ static void on_tidy(struct mux_deferred *deferred) {
         struct fanotify *s = container_of(deferred, struct fanotify, tidy);
 
         fanotify_take_unanswered(s);
+        if (s->compares_mounts) {
+                s->compares_mounts = false;
+                mounts_compare(&s->mounts);
+        }
         list_for_each(entry, &s->groups)
                 group_release(list_entry(entry, struct group, link));
         peers_tidy(s);
@@ -73,6 +77,7 @@ static int fanotify_open(struct source_context *context, struct source **ret_sou
         s->mux = context->mux;
         s->pid = getpid();
         list_init(&s->groups);
+        list_init(&s->inherited);
         list_init(&s->peers);
         list_init(&s->holding);
         list_init(&s->waiting);
@@ -92,6 +97,7 @@ static void fanotify_close(struct source *source) {
         mounts_close(&s->mounts);
         while (!list_empty(&s->groups))
                 group_free(list_entry(s->groups.next, struct group, link));
+        inherited_free_all(s);
         peers_free(s);
         fan_wait_free(s);
         mux_deferred_cancel(&s->tidy);
@@ -125,4 +131,9 @@ const struct source_class source_fanotify = {
         .barrier = fanotify_barrier,
         .registrations = fanotify_registrations,
         .mechanism = fanotify_mechanism,
+        .save_source = fanotify_save_source,
+        .load_source = fanotify_load_source,
+        .save = fanotify_save,
+        .restore = fanotify_restore,
+        .restored = fanotify_restored,
 };

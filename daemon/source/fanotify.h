@@ -15,6 +15,7 @@
  *   fanotify_list.c    telling what is in directories that are new to somebody
  *   fanotify_access.c  who may be told
  *   fanotify_who.c     who did it
+ *   fanotify_save.c    all of it for the next daemon
  *
  * One group with one mark serves a file system, whatever is watched on it. An
  * event names a directory by its handle, an entry by its name, and the object by
@@ -67,6 +68,15 @@ struct event_info {
         bool replaces; /* a rename: something had the name */
 };
 
+/* The queue of a file system as the last daemon has left it: not read before all its watches have their directories
+ * again. */
+struct inherited {
+        struct list link;
+        uint64_t device;
+        int fd;              /* -1: the group has it */
+        size_t n_restoring;  /* watches */
+};
+
 enum { NOTED_MAX = 256 };
 
 /* Something happened to what has a handle with this hash. */
@@ -84,6 +94,8 @@ struct group {
         bool unmounted; /* what its mark was on is gone */
         int fd;
         struct mux_io io;
+        struct inherited *inherited; /* it is not read yet */
+        bool is_saved;
         struct helper surveyor;
         struct mux_deferred go_on;
 
@@ -162,6 +174,7 @@ struct fanotify {
         struct mux *mux;
         struct broker *broker;
         struct list groups;
+        struct list inherited;
         struct list peers; /* stand-ins, by credentials: fanotify_access.c */
         struct list holding; /* watches whose events wait for a verdict */
         struct mounts mounts;
@@ -176,6 +189,7 @@ struct fanotify {
         struct barriers barriers;
         uint64_t n_watches;
         struct mux_deferred tidy; /* what nobody uses any more goes */
+        bool compares_mounts;     /* then: what has come and gone between two daemons is told */
         pid_t pid; /* the daemon's: what it does itself is not told */
 };
 
@@ -204,6 +218,19 @@ void fanotify_check_watch(struct fanotify *s, struct file_watch *watch);
 void fanotify_on_group(struct group *g, int error);
 /* Watches whose question could not be put are refused, or go on as they were. */
 void fanotify_take_unanswered(struct fanotify *s);
+
+/* ---- fanotify_save.c ---------------------------------------------------------------------- */
+
+/* Of the class: source.h. */
+void fanotify_save_source(struct source *source, struct state_writer *w);
+void fanotify_load_source(struct source *source, struct state_reader *r);
+bool fanotify_save(struct source *source, struct subscription *subscription, struct state_writer *w);
+int fanotify_restore(struct source *source, struct subscription *subscription, const struct subject *subject,
+                     struct state_reader *r, struct refusal *refusal);
+void fanotify_restored(struct source *source);
+/* What the last daemon has left of that file system; NULL: nothing. */
+struct inherited *inherited_find(const struct fanotify *s, uint64_t device);
+void inherited_free_all(struct fanotify *s);
 
 /* ---- fanotify_wait.c ---------------------------------------------------------------------- */
 
@@ -234,6 +261,8 @@ int group_get(struct fanotify *s, const struct subject_place *place, const char 
 void group_release(struct group *g);
 /* The group, its views and all in them, as the source ends. */
 void group_free(struct group *g);
+/* Reads all that the kernel has, from now on. 0, or it can't be had any more. */
+int group_begin_reading(struct group *g);
 /* Reads all that the kernel has. */
 void group_read(struct group *g);
 /* Reads, and handles as much as fits into a turn. */

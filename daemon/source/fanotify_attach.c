@@ -144,6 +144,11 @@ static void give_up(struct fan_watch *w, int error) {
 /* Without a directory: it is refused, or goes on waiting. */
 static void on_absent(struct fan_watch *w, int error) {
         answered(w);
+        if (fan_watch_end_restoring(w) && file_is_absent(error)) { /* it has gone since */
+                w->s->source.context->sink->attached(w->watch.subscription, NULL);
+                fanotify_end_watch(w->s, &w->watch, realtime_nsec() / NSEC_PER_USEC);
+                return;
+        }
         if (w->watch.state == WATCH_IN_FORCE) {
                 if (file_is_absent(error)) /* else it is not known, and as good as before */
                         fanotify_end_watch(w->s, &w->watch, realtime_nsec() / NSEC_PER_USEC);
@@ -195,6 +200,7 @@ static void enter(struct fan_watch *w, struct view *v, struct dir *dir) {
         w->returning = false;
         w->tries = 0;
         answered(w);
+        (void)fan_watch_end_restoring(w);
         w->wants_who = watch->subscription->notes & KEV_NOTE_WHO;
         v->n_who += w->wants_who;
         if (w->list)
@@ -238,6 +244,10 @@ static void on_due(struct due *due) {
         }
         memcpy(mount_point, path, place.mount_point_size);
         mount_point[place.mount_point_size] = 0;
+        if (w->inherited && !fan_watch_was_at(w, links, size)) { /* another directory has its name since */
+                on_absent(w, ENOENT);
+                return;
+        }
         v = view_get(g, place.mount, mount_point);
         if (v)
                 dir = place_take_links(v, links, size);
@@ -434,17 +444,15 @@ static void free_watch(struct fan_watch *w) {
         free(w);
 }
 
-int fanotify_attach(struct source *source, struct subscription *subscription, const struct subject *subject,
-                           struct refusal *refusal) {
-        struct fanotify *s = container_of(source, struct fanotify, source);
-        struct fan_watch *w;
+struct fan_watch *fan_watch_new(struct fanotify *s, struct subscription *subscription, const struct subject *subject,
+                                struct refusal *refusal) {
+        struct fan_watch *w = calloc(1, sizeof(*w));
         int r = 0;
 
-        if (subject->fd < 0 && subject->asker->other_mounts)
-                return refuse(refusal, EXDEV, "path: the caller lives in another mount namespace; pass a descriptor");
-        w = calloc(1, sizeof(*w));
-        if (!w)
-                return refuse(refusal, ENOMEM, "no memory");
+        if (!w) {
+                (void)refuse(refusal, ENOMEM, "no memory");
+                return NULL;
+        }
         w->s = s;
         w->fd = -1;
         w->due.fn = on_due;
@@ -474,10 +482,23 @@ int fanotify_attach(struct source *source, struct subscription *subscription, co
                 w->peer = peer_get(s, subject->asker, &r);
         if (r < 0) {
                 free_watch(w);
-                return refuse(refusal, -r, "path: %s", strerror(-r));
+                (void)refuse(refusal, -r, "path: %s", strerror(-r));
+                return NULL;
         }
         subscription->object = &w->watch;
         s->n_watches++;
+        return w;
+}
+
+int fanotify_attach(struct source *source, struct subscription *subscription, const struct subject *subject,
+                           struct refusal *refusal) {
+        struct fan_watch *w;
+
+        if (subject->fd < 0 && subject->asker->other_mounts)
+                return refuse(refusal, EXDEV, "path: the caller lives in another mount namespace; pass a descriptor");
+        w = fan_watch_new(container_of(source, struct fanotify, source), subscription, subject, refusal);
+        if (!w)
+                return -refusal->error;
         fan_watch_ask(w);
         return 1;
 }
@@ -510,6 +531,7 @@ void fanotify_detach(struct source *source, struct subscription *subscription) {
         struct fanotify *s = container_of(source, struct fanotify, source);
         struct fan_watch *w = fan_watch_of(take_pointer(&subscription->object));
 
+        (void)fan_watch_end_restoring(w);
         stop_asking(w);
         leave(w);
         set_group(w, NULL);

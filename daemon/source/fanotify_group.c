@@ -224,6 +224,8 @@ static void on_drained(struct group *g) {
 
 void group_read(struct group *g) {
         g->drained = false;
+        if (g->inherited)
+                return;
         while (g->backlog < BACKLOG_MAX) {
                 struct chunk *last = list_empty(&g->chunks) ? NULL : list_entry(g->chunks.previous, struct chunk, link);
                 bool fits = last && last->size + ROOM_MIN <= sizeof(last->data);
@@ -568,19 +570,31 @@ static void on_surveyor(struct helper *helper, int error, int fd) {
         int r;
 
         if (error == 0 && fd >= 0) {
-                r = mux_add(g->s->mux, &g->io, fd, MUX_IN, on_readable);
+                if (g->inherited) { /* as good, and it has what has happened since */
+                        (void)close(fd);
+                        fd = take_fd(&g->inherited->fd);
+                }
+                g->fd = fd;
+                r = group_begin_reading(g);
                 if (r == 0) {
-                        g->fd = fd;
                         g->ready = true;
                         fanotify_on_group(g, 0);
                         return;
                 }
+                g->fd = -1;
                 error = -r;
         }
         (void)safe_close(fd);
         if (g->ready)
                 log_error("fanotify: what looks up the directories of a file system of the kind %s has ended", g->name);
         fanotify_on_group(g, error != 0 ? error : EIO);
+}
+
+int group_begin_reading(struct group *g) {
+        if (g->inherited && g->inherited->n_restoring > 0)
+                return 0;
+        g->inherited = NULL;
+        return mux_add(g->s->mux, &g->io, g->fd, MUX_IN, on_readable);
 }
 
 int group_get(struct fanotify *s, const struct subject_place *place, const char *mount_point, struct group **ret_group) {
@@ -611,6 +625,7 @@ int group_get(struct fanotify *s, const struct subject_place *place, const char 
         list_init(&g->attaching);
         list_init(&g->due);
         mux_deferred_init(&g->go_on, on_go_on);
+        g->inherited = inherited_find(s, g->device);
         request = (struct helper_request){ .kind = HELPER_SURVEYOR, .mount = place->mount, .mask = FAN_MASK,
                                            .limited_queue = s->source.context->settings.limited_queue };
         (void)snprintf(request.mount_point, sizeof(request.mount_point), "%s", mount_point);

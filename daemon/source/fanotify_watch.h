@@ -14,6 +14,8 @@ struct fan_watch {
         int fd;              /* what the client has passed, or -1 */
         bool list, exclude_self, wants_who;
         bool returning;      /* `back` is to be told */
+        struct inherited *inherited; /* while it is being restored: what it was in force on, */
+        struct handle was;           /* and its directory */
         bool again;          /* it is to be asked once more */
         bool to_be_checked;  /* once the mounts are read */
         unsigned tries;
@@ -35,8 +37,19 @@ static inline struct fan_watch *fan_watch_of(struct file_watch *watch) {
 
 /* ---- fanotify_attach.c -------------------------------------------------------------------- */
 
+/* A watch that asks for nothing yet. NULL: refused. */
+struct fan_watch *fan_watch_new(struct fanotify *s, struct subscription *subscription, const struct subject *subject,
+                                struct refusal *refusal);
+
 /* Its directory is asked for; once more if that is under way. */
 void fan_watch_ask(struct fan_watch *w);
+
+/* ---- fanotify_save.c ---------------------------------------------------------------------- */
+
+/* Whether the directory at the end of the links is the one that it had. */
+bool fan_watch_was_at(const struct fan_watch *w, const char *links, size_t size);
+/* It has its directory again, or is known not to have one. True: it was being restored. */
+bool fan_watch_end_restoring(struct fan_watch *w);
 
 /* ---- fanotify_wait.c ---------------------------------------------------------------------- */
 

@@ -367,6 +367,31 @@ static void free_watch(struct file_watch *watch) {
         free(watch);
 }
 
+struct file_watch *watch_new(struct subscription *subscription, const struct subject *subject) {
+        bool tree = subject->filter == KEV_FILTER_TREE;
+        struct file_watch *watch = calloc(1, sizeof(*watch));
+
+        if (watch && tree && subject->fd < 0) {
+                watch->path = strdup(subject->path);
+                if (!watch->path) {
+                        free(watch);
+                        return NULL;
+                }
+        }
+        if (!watch)
+                return NULL;
+        watch->subscription = subscription;
+        watch->filter = subject->filter;
+        watch->asker = subject->asker;
+        watch->second_choice = subject->second_choice;
+        watch->mask = tree ? 0 : vnode_mask(subject->notes);
+        watch->list = tree && subject->list;
+        watch->waits_first = tree && watch->path && subject->waits;
+        list_init(&watch->link);
+        list_init(&watch->blocked);
+        return watch;
+}
+
 static int inotify_attach(struct source *source, struct subscription *subscription, const struct subject *subject,
                           struct refusal *refusal) {
         struct inotify *s = container_of(source, struct inotify, source);
@@ -381,25 +406,14 @@ static int inotify_attach(struct source *source, struct subscription *subscripti
                 return refuse_self_and_who(subject, refusal);
         if (workers_are_stuck(source->context->workers, subject->asker->uid))
                 return refuse(refusal, EDQUOT, "path: all of your look-ups wait for file systems that don't answer");
-        watch = calloc(1, sizeof(*watch));
+        watch = watch_new(subscription, subject);
         lookup = lookup_new(tree ? LOOKUP_RESOLVE : LOOKUP_VNODE, subject->path);
-        if (watch && tree && subject->fd < 0)
-                watch->path = strdup(subject->path);
-        if (!watch || !lookup || (tree && subject->fd < 0 && !watch->path)) {
+        if (!watch || !lookup) {
                 free_watch(watch);
                 lookup_free(lookup);
                 return refuse(refusal, ENOMEM, "no memory");
         }
-        watch->subscription = subscription;
-        watch->filter = subject->filter;
         watch->lookup = lookup;
-        watch->asker = subject->asker;
-        watch->second_choice = subject->second_choice;
-        watch->mask = tree ? 0 : vnode_mask(subject->notes);
-        watch->list = tree && subject->list;
-        watch->waits_first = tree && watch->path && subject->waits;
-        list_init(&watch->link);
-        list_init(&watch->blocked);
         lookup->watch = watch;
         lookup->mask = watch->mask;
         if (subject->fd >= 0)
@@ -513,6 +527,16 @@ static int inotify_open(struct source_context *context, struct source **ret_sour
         return 0;
 }
 
+/* Under the same number, which the look-ups have. */
+int inotify_adopt(struct inotify *s, int fd) {
+        int r;
+
+        mux_remove(s->mux, &s->io);
+        r = dup3(fd, s->fd, O_CLOEXEC) < 0 ? -errno : 0;
+        (void)close(fd);
+        return r < 0 ? r : mux_add(s->mux, &s->io, s->fd, MUX_IN, on_readable);
+}
+
 /* The workers have ended before: no lookup is on a thread any more. */
 static void inotify_close(struct source *source) {
         struct inotify *s = container_of(source, struct inotify, source);
@@ -565,4 +589,9 @@ const struct source_class source_inotify = {
         .barrier = inotify_barrier,
         .registrations = inotify_registrations,
         .mechanism = inotify_mechanism,
+        .save_source = inotify_save_source,
+        .load_source = inotify_load_source,
+        .save = inotify_save,
+        .restore = inotify_restore,
+        .restored = inotify_restored,
 };

@@ -13,6 +13,7 @@
  *   inotify_list.c    what is there already, for those who ask
  *   inotify_mount.c   mounts that come and go
  *   inotify_vnode.c   vnode watches, in kqueue's words
+ *   inotify_save.c    all of it for the next daemon
  *   tree.c            which directory is where
  *   lookup.c          the questions that may take long, on workers
  *
@@ -85,6 +86,8 @@ struct move {
 struct inotify {
         struct source source;
         struct mux *mux;
+        bool is_saved;    /* for the next daemon: all is settled */
+        bool is_restored; /* all is as the last daemon has left it */
         int fd;
         struct mux_io io;
 
@@ -159,6 +162,21 @@ const struct inotify_event *inotify_first_event(const char *data, size_t size);
 /* Whether all that was read up to there is handled, moves too whose second half may be still to come. */
 bool inotify_has_handled(const struct inotify *s, uint64_t position);
 void watch_attached(struct inotify *s, struct file_watch *watch, int error, const char *message);
+
+/* A watch that asks for nothing yet. NULL: no memory. */
+struct file_watch *watch_new(struct subscription *subscription, const struct subject *subject);
+/* Goes on with this instance, which it takes over. */
+int inotify_adopt(struct inotify *s, int fd);
+
+/* ---- inotify_save.c ------------------------------------------------------------------- */
+
+/* Of the class: source.h. */
+void inotify_save_source(struct source *source, struct state_writer *w);
+void inotify_load_source(struct source *source, struct state_reader *r);
+bool inotify_save(struct source *source, struct subscription *subscription, struct state_writer *w);
+int inotify_restore(struct source *source, struct subscription *subscription, const struct subject *subject,
+                    struct state_reader *r, struct refusal *refusal);
+void inotify_restored(struct source *source);
 
 /* ---- inotify_mark.c ------------------------------------------------------------------- */
 
@@ -302,3 +320,11 @@ void vnode_on_stat(struct inotify *s, struct lookup *lookup);
 void vnode_recheck_all(struct inotify *s);
 bool vnode_is_watched_by(const struct mark *mark, const struct asker *asker);
 void vnode_detach(struct inotify *s, struct file_watch *watch);
+/* If nobody watches it any more. */
+void vnode_release(struct inotify *s, struct mark *mark);
+/* For the next daemon. False: something of it is still to be looked at. */
+bool vnode_is_settled(const struct mark *mark);
+void vnode_save(const struct mark *mark, struct state_writer *w);
+/* The mark's; false: it can't be. */
+bool vnode_load(struct mark *mark, struct state_reader *r);
+void vnode_attach(struct file_watch *watch, struct mark *mark);

@@ -232,6 +232,34 @@ void tree_release(struct inotify *s, struct dir *dir) {
         tree_check_starting(s);
 }
 
+/* The next that is not below it. NULL: there is none. */
+static struct dir *next_beside(struct dir *dir) {
+        while (dir && !dir->next)
+                dir = dir->parent;
+        return dir ? dir->next : NULL;
+}
+
+void tree_release_all(struct inotify *s) {
+        for (struct dir *dir = s->tree.root, *next; dir; dir = next) {
+                bool wanted = tree_wants(&s->tree, dir, "");
+
+                if (dir != s->tree.root && !is_kept(s, dir, wanted)) {
+                        next = next_beside(dir);
+                        tree_throw_away(s, dir);
+                        continue;
+                }
+                next = dir->first_child ? dir->first_child : next_beside(dir);
+                if (!wanted)
+                        unmark(s, dir);
+        }
+}
+
+void tree_set_mark(struct dir *dir, struct mark *mark) {
+        dir->mark = mark;
+        dir->next_on_mark = mark->dirs;
+        mark->dirs = dir;
+}
+
 bool tree_claim(struct inotify *s, struct dir *dir, struct mark *mark) {
         uint32_t mount = dir->mount;
 
@@ -250,9 +278,7 @@ bool tree_claim(struct inotify *s, struct dir *dir, struct mark *mark) {
         }
         unmark(s, dir);
         dir->mount = mount;
-        dir->mark = mark;
-        dir->next_on_mark = mark->dirs;
-        mark->dirs = dir;
+        tree_set_mark(dir, mark);
         return true;
 }
 
@@ -278,6 +304,13 @@ void tree_on_resolved(struct inotify *s, struct lookup *lookup) {
                 watch_attached(s, watch, lookup->error, file_error_text(lookup->error));
 }
 
+void tree_enter(struct inotify *s, struct file_watch *watch, struct dir *dir) {
+        watch->dir = dir;
+        tree_count(dir, 1);
+        list_append(&dir->subscriptions, &watch->subscription->link);
+        list_append(&s->tree.watches, &watch->link);
+}
+
 void tree_start(struct inotify *s, struct file_watch *watch, struct lookup *lookup) {
         struct dir *dir;
         bool covered;
@@ -289,13 +322,10 @@ void tree_start(struct inotify *s, struct file_watch *watch, struct lookup *look
         }
         covered = dir->mark && dir->mount == lookup->mount && tree_wants_all(dir);
         dir->mount = lookup->mount;
-        watch->dir = dir;
         watch->device = lookup->state.device;
         watch->inode = lookup->state.inode;
         watch->state = WATCH_STARTING;
-        tree_count(dir, 1);
-        list_append(&dir->subscriptions, &watch->subscription->link);
-        list_append(&s->tree.watches, &watch->link);
+        tree_enter(s, watch, dir);
         tree_report_degraded(s, dir);
         if (!covered) /* what is being watched for others is not asked again */
                 tree_crawl(s, dir, PURPOSE_INITIAL, watch->returning ? lookup->serial : 0, watch->asker->uid, NULL);

@@ -21,6 +21,10 @@ struct dir *tree_root_of(const struct inotify *s, const struct lookup *lookup);
 /* `dir` is where the mark's inode is. A bind mount may show it in another place as well; on the same mount no two
  * places have it. False: one is about to leave with it, and its events tell where to. */
 bool tree_claim(struct inotify *s, struct dir *dir, struct mark *mark);
+/* The same without a question. It has no mark yet. */
+void tree_set_mark(struct dir *dir, struct mark *mark);
+/* Gives the watch its directory. */
+void tree_enter(struct inotify *s, struct file_watch *watch, struct dir *dir);
 /* Takes it out of the tree; it and what is below it are freed, in slices if it has been read. */
 void tree_throw_away(struct inotify *s, struct dir *dir);
 /* The same, of a directory that is gone: watches of it and below end. */
@@ -35,6 +39,8 @@ void tree_end_watch(struct inotify *s, struct file_watch *watch, uint64_t realti
 void tree_start(struct inotify *s, struct file_watch *watch, struct lookup *lookup);
 /* A watch of `dir` has ended: what nobody else watches goes. */
 void tree_release(struct inotify *s, struct dir *dir);
+/* The same, wherever one may have ended. */
+void tree_release_all(struct inotify *s);
 
 /* ---- inotify_crawl.c ------------------------------------------------------------------ */
 

@@ -22,6 +22,7 @@
 #include <sys/inotify.h>
 
 #include "inotify.h"
+#include "state.h"
 
 /* What happened, and what a look is to tell about it. */
 struct changes {
@@ -324,9 +325,13 @@ void vnode_on_watched(struct inotify *s, struct lookup *lookup) {
                 watch_attached(s, watch, ENOMEM, "no memory");
                 return;
         }
+        vnode_attach(watch, mark);
+        watch_attached(s, watch, 0, NULL);
+}
+
+void vnode_attach(struct file_watch *watch, struct mark *mark) {
         watch->mark = mark;
         list_append(&mark->vnode->subscriptions, &watch->subscription->link);
-        watch_attached(s, watch, 0, NULL);
 }
 
 bool vnode_is_watched_by(const struct mark *mark, const struct asker *asker) {
@@ -339,13 +344,62 @@ bool vnode_is_watched_by(const struct mark *mark, const struct asker *asker) {
         return false;
 }
 
-void vnode_detach(struct inotify *s, struct file_watch *watch) {
-        struct mark *mark = watch->mark;
-
-        list_remove(&watch->subscription->link);
-        if (!mark || !list_empty(&mark->vnode->subscriptions))
+void vnode_release(struct inotify *s, struct mark *mark) {
+        if (!mark->vnode || !list_empty(&mark->vnode->subscriptions))
                 return;
         free(mark->vnode->path);
         free(take_pointer(&mark->vnode));
         mark_release(s, mark);
+}
+
+void vnode_detach(struct inotify *s, struct file_watch *watch) {
+        list_remove(&watch->subscription->link);
+        if (watch->mark)
+                vnode_release(s, watch->mark);
+}
+
+/* ---- for the next daemon ------------------------------------------------------------------------- */
+
+bool vnode_is_settled(const struct mark *mark) {
+        const struct vnode *v = mark->vnode;
+
+        return !v->asked && v->now.count == 0 && v->later.count == 0;
+}
+
+void vnode_save(const struct mark *mark, struct state_writer *w) {
+        const struct vnode *v = mark->vnode;
+
+        state_put_bytes(w, &v->state, sizeof(v->state));
+        state_put_u64(w, v->parent_device);
+        state_put_u64(w, v->parent_inode);
+        state_put_string(w, v->path);
+        state_put_bool(w, v->deleted);
+}
+
+bool vnode_load(struct mark *mark, struct state_reader *r) {
+        struct vnode *v = calloc(1, sizeof(*v));
+        const char *path;
+        const void *bytes;
+        size_t size;
+
+        if (!v)
+                return false;
+        list_init(&v->subscriptions);
+        bytes = state_get_bytes(r, &size);
+        if (bytes && size == sizeof(v->state))
+                memcpy(&v->state, bytes, size);
+        else
+                r->failed = true;
+        v->parent_device = (dev_t)state_get_u64(r);
+        v->parent_inode = (ino_t)state_get_u64(r);
+        path = state_get_string(r);
+        v->path = path ? strdup(path) : NULL;
+        v->deleted = state_get_bool(r);
+        if (r->failed || mark->vnode) {
+                free(v->path);
+                free(v);
+                return false;
+        }
+        mark->vnode = v;
+        return true;
 }

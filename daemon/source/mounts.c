@@ -9,6 +9,7 @@
 #include <sys/sysmacros.h>
 
 #include "log.h"
+#include "state.h"
 
 struct mount {
         struct hash_node node; /* by id */
@@ -208,10 +209,7 @@ bool mounts_has_lasting(const struct mounts *m, uint64_t device) {
 }
 
 static void on_mounts_changed(struct mux_io *io, unsigned events _unused_) {
-        struct mounts *m = container_of(io, struct mounts, io);
-
-        read_mounts(m);
-        m->done(m);
+        mounts_compare(container_of(io, struct mounts, io));
 }
 
 void mounts_open(struct mounts *m, struct mux *mux) {
@@ -229,13 +227,69 @@ void mounts_open(struct mounts *m, struct mux *mux) {
         read_mounts(m);
 }
 
-void mounts_close(struct mounts *m) {
-        if (m->fd >= 0)
-                mux_remove(m->mux, &m->io);
-        m->fd = safe_close(m->fd);
+static void forget_all(struct mounts *m) {
         if (m->table.n_nodes == 0)
                 return;
         hash_for_each(node, &m->table)
                 free(container_of(node, struct mount, node));
         hash_free(&m->table);
+}
+
+void mounts_close(struct mounts *m) {
+        if (m->fd >= 0)
+                mux_remove(m->mux, &m->io);
+        m->fd = safe_close(m->fd);
+        forget_all(m);
+}
+
+/* ---- for the next daemon ----------------------------------------------------------- */
+
+void mounts_save(const struct mounts *m, struct state_writer *w) {
+        state_put_u64(w, m->table.n_nodes);
+        hash_for_each(node, &m->table) {
+                const struct mount *mount = container_of(node, const struct mount, node);
+
+                state_put_u64(w, mount->id);
+                state_put_u64(w, mount->parent);
+                state_put_u64(w, mount->device);
+                state_put_bool(w, mount->is_kernels_own);
+                state_put_string(w, mount->path);
+        }
+}
+
+void mounts_load(struct mounts *m, struct state_reader *r) {
+        size_t n = state_get_count(r, 5 * sizeof(uint64_t));
+
+        if (m->fd < 0 || r->failed)
+                return;
+        forget_all(m);
+        m->reading = 2; /* not the first one: from here on what is new is told */
+        for (size_t i = 0; i < n; i++) {
+                struct mount mount = { .id = state_get_u64(r), .parent = state_get_u64(r), .device = state_get_u64(r) };
+                struct mount *known;
+                const char *path;
+
+                mount.is_kernels_own = state_get_bool(r);
+                path = state_get_string(r);
+                known = path ? malloc(sizeof(mount) + strlen(path) + 1) : NULL;
+                if (!known) {
+                        m->doubt(m);
+                        return;
+                }
+                *known = mount;
+                known->first = known->reading = m->reading;
+                memcpy(known->path, path, strlen(path) + 1);
+                if (hash_add(&m->table, &known->node, hash_u64(known->id)) < 0) {
+                        free(known);
+                        m->doubt(m);
+                        return;
+                }
+        }
+}
+
+void mounts_compare(struct mounts *m) {
+        if (m->fd < 0)
+                return;
+        read_mounts(m);
+        m->done(m);
 }

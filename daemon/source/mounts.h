@@ -12,6 +12,9 @@
 #include "hash.h"
 #include "mux.h"
 
+struct state_reader;
+struct state_writer;
+
 struct mounts {
         struct mux *mux;
         int fd; /* /proc/self/mountinfo, or -1 */
@@ -37,5 +40,10 @@ struct mount_view {
 
 /* Calls `fn` for each as of the last reading; it must not lead to another. */
 void mounts_for_each(struct mounts *mounts, void (*fn)(void *userdata, const struct mount_view *mount), void *userdata);
+/* What was there at the last reading, for the next daemon; and what was there at the last reading of the one before:
+ * mounts_compare() reads them and tells the difference. */
+void mounts_save(const struct mounts *mounts, struct state_writer *w);
+void mounts_load(struct mounts *mounts, struct state_reader *r);
+void mounts_compare(struct mounts *mounts);
 /* Whether a mount of the device was there before the last reading already, and still is. */
 bool mounts_has_lasting(const struct mounts *mounts, uint64_t device);

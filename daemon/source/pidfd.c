@@ -26,6 +26,7 @@
 #include "process_info.h"
 #include "process_subject.h"
 #include "source.h"
+#include "state.h"
 
 #define NOTES_SERVED (KEV_NOTE_EXIT | KEV_NOTE_REAP)
 enum { BATCH = 256 };
@@ -296,6 +297,91 @@ static void pidfd_detach(struct source *source, struct subscription *subscriptio
         process_free(s, p);
 }
 
+/* ---- for the next daemon ------------------------------------------------------------------- */
+
+static void pidfd_describe(const struct subscription *subscription, struct subject *subject) {
+        subject->pid = ((const struct process *)subscription->object)->pid;
+}
+
+/* Of one that was reaped everything was told: it has no pidfd. */
+static bool pidfd_save(struct source *source _unused_, struct subscription *subscription, struct state_writer *w) {
+        const struct process *p = subscription->object;
+
+        state_put_fd(w, p->pidfd);
+        state_put_u64(w, p->identity);
+        state_put_u64(w, p->state);
+        state_put_u64(w, p->exit_usec);
+        state_put_u64(w, p->reap_usec);
+        state_put_i64(w, p->parent);
+        state_put_i64(w, p->uid);
+        state_put_bool(w, p->status_known);
+        state_put_i64(w, p->status);
+        state_put_string(w, p->comm);
+        return true;
+}
+
+/* Takes the descriptor over. Others may have restored the same process before. */
+static int restore_process(struct pidfd_source *s, int pidfd, pid_t pid, struct state_reader *r, struct process **ret) {
+        struct epoll_event event = { .events = EPOLLIN | EPOLLHUP | EPOLLET };
+        uint64_t identity = state_get_u64(r), state = state_get_u64(r);
+        struct process *p = find_process(s, pid, identity);
+        const char *comm;
+
+        if (p) {
+                (void)safe_close(pidfd);
+                *ret = p;
+                return 0;
+        }
+        if (r->failed || state > PROCESS_REAPED || (pidfd < 0) != (state == PROCESS_REAPED)) {
+                (void)safe_close(pidfd);
+                return -EBADMSG;
+        }
+        p = calloc(1, sizeof(*p));
+        if (!p || hash_add(&s->processes, &p->node, hash_u64((uint64_t)pid)) < 0) {
+                free(p);
+                (void)safe_close(pidfd);
+                return -ENOMEM;
+        }
+        list_init(&p->subscriptions);
+        p->pidfd = pidfd;
+        p->pid = pid;
+        p->identity = identity;
+        p->state = (enum process_state)state;
+        p->exit_usec = state_get_u64(r);
+        p->reap_usec = state_get_u64(r);
+        p->parent = state_get_i64(r);
+        p->uid = state_get_i64(r);
+        p->status_known = state_get_bool(r);
+        p->status = (int)state_get_i64(r);
+        comm = state_get_string(r);
+        if (comm && strlen(comm) < sizeof(p->comm))
+                memcpy(p->comm, comm, strlen(comm) + 1);
+        event.data.ptr = p;
+        if (pidfd >= 0 && epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, pidfd, &event) < 0) {
+                int result = -errno;
+
+                process_free(s, p);
+                return result;
+        }
+        *ret = p;
+        return 0;
+}
+
+static int pidfd_restore(struct source *source, struct subscription *subscription, const struct subject *subject,
+                         struct state_reader *r, struct refusal *refusal) {
+        struct pidfd_source *s = container_of(source, struct pidfd_source, source);
+        struct process *p = NULL;
+        int result = restore_process(s, state_get_fd(r), (pid_t)subject->pid, r, &p);
+
+        if (result == -EBADMSG)
+                return result;
+        if (result < 0)
+                return refuse(refusal, -result, "process %d: %s", (int)subject->pid, strerror(-result));
+        subscription->object = p;
+        list_append(&p->subscriptions, &subscription->link);
+        return 0;
+}
+
 /* ---- the source -------------------------------------------------------------------------- */
 
 /* What this kernel tells of a process that has ended: tried on a child. */
@@ -372,4 +458,7 @@ const struct source_class source_pidfd = {
         .detach = pidfd_detach,
         .registrations = pidfd_registrations,
         .mechanism = pidfd_mechanism,
+        .describe = pidfd_describe,
+        .save = pidfd_save,
+        .restore = pidfd_restore,
 };

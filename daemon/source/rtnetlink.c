@@ -17,7 +17,7 @@ static struct rtnetlink *rtnetlink_of(const struct source *source) {
 
 /* ---- namespaces -------------------------------------------------------------------------------------- */
 
-static struct network *find_network(const struct rtnetlink *s, const struct asker *asker) {
+struct network *network_find(const struct rtnetlink *s, const struct asker *asker) {
         uint64_t inode = asker->other_network ? asker->network : s->own;
 
         list_for_each(entry, &s->networks) {
@@ -100,7 +100,7 @@ static int start_network(struct network *net, int namespace_fd) {
         return events < 0 ? events : dump;
 }
 
-static void free_network(struct network *net) {
+void network_free(struct network *net) {
         network_end(net);
         helper_close(&net->helper);
         (void)safe_close(net->namespace_fd);
@@ -109,21 +109,13 @@ static void free_network(struct network *net) {
         free(net);
 }
 
-static int get_network(struct rtnetlink *s, const struct asker *asker, struct network **ret) {
-        int fd _cleanup_(closep) = asker->other_network ? open_namespace(asker) : -1, r;
-        struct network *net;
+struct network *network_new(struct rtnetlink *s, uint64_t inode) {
+        struct network *net = calloc(1, sizeof(*net));
 
-        if (asker->other_network && fd < 0)
-                return fd;
-        net = find_network(s, asker); /* its inode is that namespace's for as long as it is open */
-        *ret = net;
-        if (net)
-                return 0;
-        net = calloc(1, sizeof(*net));
         if (!net)
-                return -ENOMEM;
+                return NULL;
         net->all = s;
-        net->inode = asker->other_network ? asker->network : s->own;
+        net->inode = inode;
         net->namespace_fd = net->events_fd = -1;
         net->events_io = net->dump_io = MUX_IO_INIT;
         net->quiet = net->barrier_timer = MUX_TIMER_INIT;
@@ -132,9 +124,25 @@ static int get_network(struct rtnetlink *s, const struct asker *asker, struct ne
         list_init(&net->starting);
         list_init(&net->barriers);
         list_init(&net->link);
+        return net;
+}
+
+static int get_network(struct rtnetlink *s, const struct asker *asker, struct network **ret) {
+        int fd _cleanup_(closep) = asker->other_network ? open_namespace(asker) : -1, r;
+        struct network *net;
+
+        if (asker->other_network && fd < 0)
+                return fd;
+        net = network_find(s, asker); /* its inode is that namespace's for as long as it is open */
+        *ret = net;
+        if (net)
+                return 0;
+        net = network_new(s, asker->other_network ? asker->network : s->own);
+        if (!net)
+                return -ENOMEM;
         r = start_network(net, take_fd(&fd));
         if (r < 0) {
-                free_network(net);
+                network_free(net);
                 return r;
         }
         list_append(&s->networks, &net->link);
@@ -150,7 +158,7 @@ static void on_tidy(struct mux_deferred *deferred) {
                 struct network *net = list_entry(entry, struct network, link);
 
                 if (net->n_watches == 0)
-                        free_network(net);
+                        network_free(net);
         }
 }
 
@@ -245,7 +253,7 @@ static void rtnetlink_detach(struct source *source, struct subscription *subscri
 }
 
 static bool rtnetlink_barrier(struct source *source, struct source_barrier *barrier) {
-        struct network *net = find_network(rtnetlink_of(source), barrier->asker);
+        struct network *net = network_find(rtnetlink_of(source), barrier->asker);
 
         return net && network_barrier(net, barrier);
 }
@@ -275,7 +283,7 @@ static void rtnetlink_close(struct source *source) {
         struct rtnetlink *s = rtnetlink_of(source);
 
         while (!list_empty(&s->networks))
-                free_network(list_entry(s->networks.next, struct network, link));
+                network_free(list_entry(s->networks.next, struct network, link));
         mux_deferred_cancel(&s->tidy);
         free(s->buffer);
         free(s);
@@ -304,4 +312,10 @@ const struct source_class source_rtnetlink = {
         .barrier = rtnetlink_barrier,
         .registrations = rtnetlink_registrations,
         .mechanism = rtnetlink_mechanism,
+        .describe = rtnetlink_describe,
+        .save_source = rtnetlink_save_source,
+        .load_source = rtnetlink_load_source,
+        .save = rtnetlink_save,
+        .restore = rtnetlink_restore,
+        .restored = rtnetlink_restored,
 };

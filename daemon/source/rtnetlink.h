@@ -8,6 +8,7 @@
  *   rtnetlink_sync.c    a namespace's sockets: dumps, messages, losses
  *   rtnetlink_device.c  its devices: what messages say of them, and telling what has changed
  *   rtnetlink_route.c   its default routes
+ *   rtnetlink_save.c    all of it for the next daemon
  *
  * The messages say what a device is like now, not what has changed: the state
  * of all devices is kept, each message compared with it, and the difference
@@ -133,8 +134,24 @@ struct change {
 
 #define CHANGE_INIT ((struct change){ .new_namespace = ABSENT, .new_index = ABSENT })
 
+/* ---- rtnetlink_save.c ------------------------------------------------------------------------------- */
+
+/* Of the class: source.h. */
+void rtnetlink_describe(const struct subscription *subscription, struct subject *subject);
+void rtnetlink_save_source(struct source *source, struct state_writer *w);
+void rtnetlink_load_source(struct source *source, struct state_reader *r);
+bool rtnetlink_save(struct source *source, struct subscription *subscription, struct state_writer *w);
+int rtnetlink_restore(struct source *source, struct subscription *subscription, const struct subject *subject,
+                      struct state_reader *r, struct refusal *refusal);
+void rtnetlink_restored(struct source *source);
+
 /* ---- rtnetlink.c ----------------------------------------------------------------------------------- */
 
+/* NULL: no memory. In no list. */
+struct network *network_new(struct rtnetlink *s, uint64_t inode);
+void network_free(struct network *net);
+/* The one that the asker lives in, if it is known. */
+struct network *network_find(const struct rtnetlink *s, const struct asker *asker);
 /* The state is whole: those that waited for it. */
 void network_start_watches(struct network *net);
 
@@ -142,6 +159,8 @@ void network_start_watches(struct network *net);
 
 /* Takes the descriptors over. */
 int network_begin(struct network *net, int events_fd, int dump_fd);
+/* Goes on with sockets that a daemon had before, whose state is known. The same. */
+int network_resume(struct network *net, int events_fd, int dump_fd);
 /* A socket for that, in the daemon's own namespace. */
 int network_socket(void);
 /* The state is in doubt: dump again, once there was no message for a while. */
@@ -156,6 +175,10 @@ bool network_barrier(struct network *net, struct source_barrier *barrier);
 
 void network_on_message(struct network *net, const struct nlmsghdr *header);
 void device_tell(struct network *net, const struct device *d, const struct change *change);
+/* NULL: no memory. Nothing but its index is known. */
+struct device *device_new(struct network *net, int index);
+/* False: no memory. */
+bool device_add_address(struct device *d, const char *text, uint64_t generation);
 struct device *device_find(const struct network *net, int index);
 struct device *device_find_by_name(const struct network *net, const char *name);
 void device_free(struct network *net, struct device *d);

@@ -80,7 +80,7 @@ struct device *device_find_by_name(const struct network *net, const char *name) 
         return NULL;
 }
 
-static struct device *make_device(struct network *net, int index) {
+struct device *device_new(struct network *net, int index) {
         struct device *d = calloc(1, sizeof(*d));
 
         if (!d)
@@ -93,6 +93,18 @@ static struct device *make_device(struct network *net, int index) {
                 return NULL;
         }
         return d;
+}
+
+bool device_add_address(struct device *d, const char *text, uint64_t generation) {
+        struct address *a = calloc(1, sizeof(*a));
+
+        if (!a)
+                return false;
+        (void)snprintf(a->text, sizeof(a->text), "%s", text);
+        a->generation = generation;
+        list_append(&d->addresses, &a->link);
+        d->n_addresses++;
+        return true;
 }
 
 static void address_free(struct device *d, struct address *a) {
@@ -218,7 +230,7 @@ static void on_new_link(struct network *net, const struct nlmsghdr *header) {
                 before = *d;
                 change = compare(&before, &now);
         } else {
-                d = make_device(net, now.index);
+                d = device_new(net, now.index);
                 if (!d) {
                         network_resynchronise(net);
                         return;
@@ -301,16 +313,9 @@ static void on_address(struct network *net, const struct nlmsghdr *header) {
         } else if (a) {
                 a->generation = net->generation;
                 return; /* new life times are no news */
-        } else {
-                a = calloc(1, sizeof(*a));
-                if (!a) {
-                        network_resynchronise(net);
-                        return;
-                }
-                memcpy(a->text, text, sizeof(text));
-                a->generation = net->generation;
-                list_append(&d->addresses, &a->link);
-                d->n_addresses++;
+        } else if (!device_add_address(d, text, net->generation)) {
+                network_resynchronise(net);
+                return;
         }
         device_tell(net, d, &change);
         if (header->nlmsg_type == RTM_DELADDR)

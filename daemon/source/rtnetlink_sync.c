@@ -194,24 +194,32 @@ int network_socket(void) {
 }
 
 /* Takes the descriptor over. */
-static int open_socket(struct mnl_socket **ret, int fd, unsigned groups, size_t buffer) {
-        struct mnl_socket *socket = mnl_socket_fdopen(fd);
-        int size = (int)(buffer ? buffer / 2 : RECEIVE_BUFFER), r; /* the kernel doubles it: socket(7) */
+static int take_socket(struct mnl_socket **ret, int fd) {
+        int r = 0;
 
-        if (!socket) {
+        *ret = mnl_socket_fdopen(fd);
+        if (!*ret) {
                 r = -errno;
                 (void)close(fd);
-                return r;
         }
-        if (mnl_socket_bind(socket, groups, MNL_SOCKET_AUTOPID) < 0) {
+        return r;
+}
+
+/* The same. */
+static int open_socket(struct mnl_socket **ret, int fd, unsigned groups, size_t buffer) {
+        int size = (int)(buffer ? buffer / 2 : RECEIVE_BUFFER); /* the kernel doubles it: socket(7) */
+        int r = take_socket(ret, fd);
+
+        if (r < 0)
+                return r;
+        if (mnl_socket_bind(*ret, groups, MNL_SOCKET_AUTOPID) < 0) {
                 r = -errno;
-                (void)mnl_socket_close(socket);
+                (void)mnl_socket_close(take_pointer(ret));
                 return r;
         }
         /* Past net.core.rmem_max only with CAP_NET_ADMIN; as much as may be without. */
         if (buffer || setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size)) < 0)
                 (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
-        *ret = socket;
         return 0;
 }
 
@@ -244,6 +252,22 @@ int network_begin(struct network *net, int events_fd, int dump_fd) {
         if (r == 0)
                 r = mux_add(net->all->mux, &net->dump_io, mnl_socket_get_fd(net->dump), MUX_IN, on_dump);
         return r == 0 ? start_dump(net) : r;
+}
+
+int network_resume(struct network *net, int events_fd, int dump_fd) {
+        int r = take_socket(&net->events, events_fd);
+
+        if (r < 0) {
+                (void)close(dump_fd);
+                return r;
+        }
+        r = take_socket(&net->dump, dump_fd);
+        if (r == 0)
+                r = mux_add(net->all->mux, &net->dump_io, mnl_socket_get_fd(net->dump), MUX_IN, on_dump);
+        if (r == 0)
+                r = mux_add(net->all->mux, &net->events_io, mnl_socket_get_fd(net->events), MUX_IN, on_events);
+        net->sync = SYNC_DONE;
+        return r;
 }
 
 bool network_barrier(struct network *net, struct source_barrier *barrier) {

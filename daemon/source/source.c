@@ -10,6 +10,7 @@
 #include "client.h"
 #include "log.h"
 #include "process_info.h"
+#include "state.h"
 
 static const struct source_class *const classes[] = {
         &source_crossings, &source_fanotify,  &source_inotify, &source_deputies, &source_processes,
@@ -209,4 +210,106 @@ void source_detach(struct subscription *subscription) {
         source->class->detach(source, subscription);
         source->n_subscriptions--;
         subscription->source = NULL;
+}
+
+/* ---- for the next daemon --------------------------------------------------- */
+
+static bool filter_is_of_files(enum kev_filter filter) {
+        return filter == KEV_FILTER_TREE || filter == KEV_FILTER_VNODE;
+}
+
+static struct source *find_source(struct sources *sources, const char *name) {
+        for (size_t i = 0; name && i < sources->n; i++)
+                if (sources->list[i] && strcmp(sources->list[i]->class->name, name) == 0)
+                        return sources->list[i];
+        return NULL;
+}
+
+void sources_save(struct sources *sources, struct state_writer *w) {
+        state_put_u64(w, sources->n);
+        for (size_t i = 0; i < sources->n; i++) {
+                struct source *source = sources->list[i];
+                bool saves = source && source->class->save_source;
+                size_t begin;
+
+                state_put_string(w, saves ? source->class->name : NULL);
+                begin = state_begin(w);
+                if (saves)
+                        source->class->save_source(source, w);
+                state_end(w, begin);
+        }
+}
+
+void sources_load(struct sources *sources, struct state_reader *r) {
+        size_t n = state_get_count(r, 2 * sizeof(uint64_t));
+
+        for (size_t i = 0; i < n; i++) {
+                struct source *source = find_source(sources, state_get_string(r));
+                struct state_reader section = state_get_section(r);
+
+                if (source && source->class->load_source)
+                        source->class->load_source(source, &section);
+        }
+}
+
+void source_save(struct subscription *subscription, struct state_writer *w) {
+        struct source *source = subscription->source;
+        struct subject about = { .pid = ABSENT, .data = ABSENT };
+        bool saved = false;
+        size_t begin;
+
+        if (source && source->class->describe)
+                source->class->describe(subscription, &about);
+        state_put_string(w, about.name);
+        state_put_i64(w, about.pid);
+        state_put_i64(w, about.data);
+        state_put_string(w, source ? source->class->name : NULL);
+        begin = state_begin(w);
+        if (source && source->class->save)
+                saved = source->class->save(source, subscription, w);
+        state_end(w, begin);
+        state_put_bool(w, saved);
+}
+
+int sources_restore(struct sources *sources, struct subscription *subscription, struct subject *subject,
+                    struct state_reader *r, bool *ret_anew, struct refusal *refusal) {
+        struct state_reader section;
+        struct source *source;
+        const char *class;
+        bool saved;
+        int result = -EBADMSG;
+
+        subject->name = state_get_string(r);
+        subject->pid = state_get_i64(r);
+        subject->data = state_get_i64(r);
+        class = state_get_string(r);
+        section = state_get_section(r);
+        saved = state_get_bool(r);
+        *ret_anew = false;
+        if (r->failed)
+                return refuse(refusal, EBADMSG, "what the last daemon has left is not whole");
+        if (!class)
+                return 0;
+        source = saved ? find_source(sources, class) : NULL;
+        if (source && source->class->restore && source->class->filters & 1u << subject->filter) {
+                subscription->source = source;
+                subscription->notes = subject->notes;
+                result = source->class->restore(source, subscription, subject, &section, refusal);
+                if (result < 0)
+                        subscription->source = NULL;
+                else
+                        source->n_subscriptions++;
+        }
+        if (result != -EBADMSG)
+                return result;
+        *ret_anew = true;
+        if (filter_is_of_descriptor(subject->filter) || (!subject->path && filter_is_of_files(subject->filter)))
+                return refuse(refusal, EBADF, "descriptor: it was not kept");
+        return sources_attach(sources, subscription, subject, refusal);
+}
+
+void sources_restored(struct sources *sources) {
+        for (size_t i = 0; i < sources->n; i++)
+                if (sources->list[i] && sources->list[i]->class->restored)
+                        sources->list[i]->class->restored(sources->list[i]);
 }

@@ -21,6 +21,8 @@
 struct broker;
 struct process_match;
 struct source;
+struct state_reader;
+struct state_writer;
 struct workers;
 
 /* Who asks, as the kernel told us. */
@@ -202,6 +204,22 @@ struct source_class {
         const char *(*mechanism)(const struct source *source);
         /* Why a better mechanism is not in use; may be NULL. */
         const char *reason;
+
+        /* The rest is for the next daemon (server/save.h), and may be NULL. */
+
+        /* Fills in what the subscription is about, beside what is above it too: name, pid, data. Borrowed. */
+        void (*describe)(const struct subscription *subscription, struct subject *subject);
+        /* What the source itself has. Nothing of what it may have changed by this is used again. */
+        void (*save_source)(struct source *source, struct state_writer *w);
+        void (*load_source)(struct source *source, struct state_reader *r);
+        /* What it needs to go on with the subscription as if nothing had been. False: it can't. */
+        bool (*save)(struct source *source, struct subscription *subscription, struct state_writer *w);
+        /* As attach, with what save() has written; nothing that happened since is missed. -EBADMSG: it can't be made
+         * use of, and the subscription is attached anew. */
+        int (*restore)(struct source *source, struct subscription *subscription, const struct subject *subject,
+                       struct state_reader *r, struct refusal *refusal);
+        /* restore() was called for all that there are. */
+        void (*restored)(struct source *source);
 };
 
 struct source {
@@ -256,6 +274,18 @@ int source_modify(struct subscription *subscription, const struct subject *subje
 void source_look(struct subscription *subscription);
 void source_select(struct subscription *subscription);
 void source_detach(struct subscription *subscription);
+
+/* ---- for the next daemon --------------------------------------------------- */
+
+void sources_save(struct sources *sources, struct state_writer *w);
+void sources_load(struct sources *sources, struct state_reader *r);
+/* What is needed of the subscription, which may be attached to nothing. */
+void source_save(struct subscription *subscription, struct state_writer *w);
+/* As sources_attach(); *ret_anew: what happened since may be missing. `subject`: without what describe() knows. 0 with
+ * no source: it was attached to nothing. */
+int sources_restore(struct sources *sources, struct subscription *subscription, struct subject *subject,
+                    struct state_reader *r, bool *ret_anew, struct refusal *refusal);
+void sources_restored(struct sources *sources);
 
 static inline void source_report(struct source *source, struct subscription *subscription, struct report *report) {
         source->context->sink->report(subscription, report);

@@ -23,6 +23,7 @@
 #include "heap.h"
 #include "log.h"
 #include "source.h"
+#include "state.h"
 
 enum {
         PAUSE_NSEC = 100 * 1000,
@@ -267,6 +268,59 @@ static void timer_detach(struct source *source _unused_, struct subscription *su
         free(t);
 }
 
+/* ---- for the next daemon, which has the same clocks ------------------------------ */
+
+static bool timer_save(struct source *source _unused_, struct subscription *subscription, struct state_writer *w) {
+        const struct timer *t = subscription->object;
+        bool moment = t->moment_index > 0;
+
+        state_put_u64(w, moment ? heap_key(&t->owner->moments, t->moment_index) : 0);
+        state_put_u64(w, t->period_nsec);
+        state_put_u64(w, t->start_nsec);
+        state_put_u64(w, t->expiries);
+        state_put_bool(w, t->timer.heap_index > 0);
+        return true;
+}
+
+/* What expired meanwhile is counted as what was missed is. */
+static int resume(struct timer *t, struct state_reader *r, struct refusal *refusal) {
+        uint64_t moment = state_get_u64(r), period = state_get_u64(r), start = state_get_u64(r);
+        uint64_t expiries = state_get_u64(r), now = monotonic_nsec();
+        bool is_set = state_get_bool(r);
+        int result;
+
+        if (r->failed || start > now || period > INT64_MAX / 2 || (period > 0 && expiries > (now - start) / period))
+                return -EBADMSG;
+        if (moment > 0)
+                return start_moment(t, moment, refusal);
+        if (!is_set) /* a moment that was told */
+                return 0;
+        if (period == 0)
+                return start_past_moment(t, refusal);
+        t->period_nsec = period;
+        t->start_nsec = start;
+        t->expiries = expiries;
+        result = mux_timer_set(t->owner->mux, &t->timer, start + (expiries + 1) * period, on_period);
+        return result < 0 ? refuse(refusal, -result, "no memory") : 0;
+}
+
+static int timer_restore(struct source *source, struct subscription *subscription, const struct subject *subject _unused_,
+                         struct state_reader *r, struct refusal *refusal) {
+        struct timer *t = calloc(1, sizeof(*t));
+        int result;
+
+        if (!t)
+                return refuse(refusal, ENOMEM, "no memory");
+        t->owner = container_of(source, struct timer_source, source);
+        t->subscription = subscription;
+        result = resume(t, r, refusal);
+        if (result < 0)
+                free(t);
+        else
+                subscription->object = t;
+        return result;
+}
+
 static uint64_t timer_registrations(const struct source *source) {
         return container_of(source, const struct timer_source, source)->realtime_fd >= 0;
 }
@@ -285,4 +339,6 @@ const struct source_class source_timer = {
         .detach = timer_detach,
         .registrations = timer_registrations,
         .mechanism = timer_mechanism,
+        .save = timer_save,
+        .restore = timer_restore,
 };

@@ -115,6 +115,21 @@ uint64_t user_trigger(struct sources *sources, uid_t uid, const char *name, int6
         return n;
 }
 
+/* Nobody sets anything off while there is no daemon. */
+static bool user_save(struct source *source _unused_, struct subscription *subscription _unused_,
+                      struct state_writer *w _unused_) {
+        return true;
+}
+
+static int user_restore(struct source *source, struct subscription *subscription, const struct subject *subject,
+                        struct state_reader *r _unused_, struct refusal *refusal) {
+        return subject->name ? user_attach(source, subscription, subject, refusal) : -EBADMSG;
+}
+
+static void user_describe(const struct subscription *subscription, struct subject *subject) {
+        subject->name = ((const struct user_name *)subscription->object)->name;
+}
+
 static uint64_t user_registrations(const struct source *source _unused_) {
         return 0;
 }
@@ -132,4 +147,7 @@ const struct source_class source_user = {
         .detach = user_detach,
         .registrations = user_registrations,
         .mechanism = user_mechanism,
+        .describe = user_describe,
+        .save = user_save,
+        .restore = user_restore,
 };

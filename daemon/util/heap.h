@@ -36,6 +36,11 @@ static inline uint32_t *heap_first(const struct heap *heap) {
         return heap->size > 0 ? heap->entries[1].index : NULL;
 }
 
+/* Of one that is in. */
+static inline uint64_t heap_key(const struct heap *heap, uint32_t index) {
+        return heap->entries[index].key;
+}
+
 /* Not of an empty heap. */
 static inline uint64_t heap_first_key(const struct heap *heap) {
         return heap->entries[1].key;
