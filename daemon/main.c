@@ -16,6 +16,7 @@
 #include "deputy.h"
 #include "bus.h"
 #include "config.h"
+#include "handover.h"
 #include "log.h"
 #include "options.h"
 #include "server.h"
@@ -38,9 +39,14 @@ static void on_signal(struct mux_io *io, unsigned events _unused_) {
         struct daemon *d = container_of(io, struct daemon, signals);
         struct signalfd_siginfo info;
 
-        while (read(d->signal_fd, &info, sizeof(info)) == sizeof(info))
-                if (info.ssi_signo != SIGHUP) /* there is nothing to be read again yet */
+        while (read(d->signal_fd, &info, sizeof(info)) == sizeof(info)) {
+                if (info.ssi_signo == SIGHUP) /* there is nothing to be read again yet */
+                        continue;
+                if (d->server.mode != MODE_PRIVATE && handover_is_possible())
+                        server_settle(&d->server);
+                else
                         d->server.stop = true;
+        }
 }
 
 /* In private mode the connection's end is what ends the daemon. */
@@ -70,9 +76,39 @@ static void raise_descriptor_limit(void) {
         (void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-static int run(struct daemon *d, const struct options *options) {
-        int r = sockets_open(&d->sockets, options, &d->server);
+/* What the last daemon has left. */
+static void restore(struct daemon *d, struct handover *handover) {
+        struct state_reader reader;
 
+        if (!handover_open(handover, &reader))
+                return;
+        server_restore(&d->server, &reader);
+        log_info("%zu connections and %zu watches of the last daemon's go on", d->server.n_connections,
+                 d->server.queues.n_watches);
+}
+
+/* Leaves the clients to the next daemon, if there is to be one, and ends: an orderly end would end the connections. */
+static void hand_over(struct daemon *d) {
+        struct state_writer w = { 0 };
+        int r;
+
+        server_save(&d->server, &w);
+        r = handover_give(&w);
+        state_writer_free(&w);
+        if (r == 0) {
+                log_info("%zu connections are left to the next daemon", d->server.n_connections);
+                exit(EXIT_SUCCESS);
+        }
+        log_warning("the clients can't be left to the next daemon: %s", strerror(-r));
+}
+
+static int run(struct daemon *d, const struct options *options) {
+        struct handover handover = { 0 };
+        int r = sockets_open(&d->sockets, options, &d->server, &handover);
+
+        if (r == 0)
+                restore(d, &handover);
+        handover_free(&handover);
         if (r < 0)
                 return r;
         if (options->mode != MODE_PRIVATE) { /* whose environment is its client's */
@@ -86,6 +122,8 @@ static int run(struct daemon *d, const struct options *options) {
                 log_error("the multiplexer failed: %s", strerror(-r));
         if (options->mode != MODE_PRIVATE)
                 (void)sd_notify(false, "STOPPING=1");
+        if (r == 0 && d->server.stopping)
+                hand_over(d);
         return r;
 }
 

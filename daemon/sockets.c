@@ -157,26 +157,30 @@ static int serve_one_handed_over(struct server *server, int fd, const char *name
 }
 
 /* sd_listen_fds(3). Returns how many there were. */
-static int serve_handed_over(struct server *server) {
+static int serve_handed_over(struct server *server, struct handover *handover) {
         char **names = NULL;
-        int n = sd_listen_fds_with_names(true, &names), r = 0;
+        int n = sd_listen_fds_with_names(true, &names), n_sockets = 0, r = 0;
 
         for (int i = 0; i < n; i++) {
-                if (r == 0)
-                        r = serve_one_handed_over(server, SD_LISTEN_FDS_START + i, names[i]);
+                if (!handover_take(handover, SD_LISTEN_FDS_START + i, names[i])) {
+                        n_sockets++;
+                        if (r == 0)
+                                r = serve_one_handed_over(server, SD_LISTEN_FDS_START + i, names[i]);
+                }
                 free(names[i]);
         }
         free(names);
-        return r < 0 ? r : MAX(n, 0);
+        return r < 0 ? r : n_sockets;
 }
 
-int sockets_open(struct sockets *sockets, const struct options *options, struct server *server) {
+int sockets_open(struct sockets *sockets, const struct options *options, struct server *server,
+                 struct handover *handover) {
         int r = 0;
 
         *sockets = (struct sockets){ 0 };
         if (options->mode == MODE_PRIVATE)
                 return serve_standard_input(server);
-        r = serve_handed_over(server);
+        r = serve_handed_over(server, handover);
         if (r != 0)
                 return MIN(r, 0);
         for (size_t i = 0; r == 0 && i < options->n_listen; i++)

@@ -7,6 +7,7 @@
 
 #include <sys/types.h>
 
+#include "handover.h"
 #include "options.h"
 
 /* A path that is to be removed at the end, if it is still the socket that was made there. */
@@ -22,7 +23,9 @@ struct sockets {
 };
 
 /* Gives the server all that it is to listen on (private: its one connection, on
- * standard input). Says on standard error what went wrong. */
-int sockets_open(struct sockets *sockets, const struct options *options, struct server *server);
+ * standard input). What the last daemon has left goes to the handover. Says on
+ * standard error what went wrong. */
+int sockets_open(struct sockets *sockets, const struct options *options, struct server *server,
+                 struct handover *handover);
 /* While the server still listens: nobody replaces a socket that is served. */
 void sockets_close(struct sockets *sockets);

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * From one daemon to the next, by the service manager's store of descriptors (sd_pid_notify_with_fds(3), FDSTORE=1;
+ * systemd.service(5), FileDescriptorStoreMax=): the state, in a sealed memfd, is "kevd-state" there; each descriptor
+ * that it speaks of has a name of its own. What the store has no room for is missing, and the state's reader sees
+ * that.
+ *
+ * All of it is for the loop's thread, and blocks: before the loop, and after it.
+ */
+
+#include "state.h"
+
+struct handover {
+        char *state; /* mapped; NULL: nothing was left */
+        size_t size;
+        struct state_fds fds;
+        size_t n_taken;
+};
+
+/* Whether there is a service manager that may have a store. */
+bool handover_is_possible(void);
+/* Leaves it all to the next daemon. Nothing of it may be shut down from then on, only closed. */
+int handover_give(const struct state_writer *w);
+
+/* One of the descriptors that the service manager has handed over. True: it is of the last daemon's, and taken. */
+bool handover_take(struct handover *handover, int fd, const char *name);
+/* All are taken: from here on the store doesn't have them any more. Reads what comes first: whether the state is one
+ * that can be understood. *ret_reader is good until handover_free(). */
+bool handover_open(struct handover *handover, struct state_reader *ret_reader);
+/* Closes what nobody has taken out. */
+void handover_free(struct handover *handover);

@@ -1,0 +1,776 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * One daemon after another: the clients keep their connections, and what happened in between is told. The service
+ * manager is the test's own (manager.h); each daemon is a process, as ever.
+ */
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <json-c/json.h>
+
+#include "files.h"
+#include "harness.h"
+#include "links.h"
+#include "macro.h"
+#include "manager.h"
+
+static struct manager *manager;
+static int client;
+
+static void begin(const char *const *options) {
+        manager = manager_new(options);
+        manager_start(manager);
+        client = client_connect(manager_socket(manager));
+}
+
+static void setup(void) {
+        begin((const char *const[]){ "--file-mechanism=inotify", NULL });
+}
+
+static void teardown(void) {
+        (void)close(client);
+        manager_free(manager);
+}
+
+static void restart(void) {
+        manager_stop(manager);
+        manager_start(manager);
+}
+
+/* ---- what a client does ------------------------------------------------------------------- */
+
+static void watch_it(const char *text) {
+        struct json_object *reply = client_call(client, "org.kevd.events.Change", at("{\"add\":[%s]}", text));
+
+        ck_assert_msg(json_at(reply, "/parameters/refused") && !json_at(reply, "/parameters/refused/0"), "%s",
+                      json_object_to_json_string(reply));
+        json_object_put(reply);
+}
+
+static void trigger(const char *name, int data) {
+        int other = client_connect(manager_socket(manager));
+        struct json_object *reply = client_call(other, "org.kevd.events.Trigger", at("{\"name\":\"%s\",\"data\":%d}", name, data));
+
+        ck_assert_int_eq(number_at(reply, "/parameters/reached"), 1);
+        json_object_put(reply);
+        (void)close(other);
+}
+
+/* A call without waiting for its reply. */
+static void send_call(const char *method, const char *parameters, const char *more) {
+        client_send_message(client, at("{\"method\":\"org.kevd.events.%s\",\"parameters\":%s%s}", method, parameters, more));
+}
+
+static bool event_has_note(struct json_object *event, const char *note) {
+        return has_note(event, note);
+}
+
+/* The next event, which has this note and these values. */
+static struct json_object *expect(const char *note) {
+        struct json_object *event = next_event(client);
+
+        ck_assert_msg(event_has_note(event, note), "%s wanted, %s came", note, json_object_to_json_string(event));
+        return event;
+}
+
+static void expect_data(const char *note, int64_t data, int64_t seq) {
+        struct json_object *event = expect(note);
+
+        ck_assert_int_eq(number_at(event, "/data"), data);
+        ck_assert_int_eq(number_at(event, "/seq"), seq);
+        json_object_put(event);
+}
+
+static void expect_path(const char *note, const char *path) {
+        struct json_object *event = expect(note);
+
+        ck_assert_str_eq(text_at(event, "/path"), path);
+        json_object_put(event);
+}
+
+static void expect_silence(void) {
+        struct json_object *event = due_event(client);
+
+        ck_assert_msg(!event, "%s", json_object_to_json_string(event));
+}
+
+/* ---- connections ------------------------------------------------------------------------------ */
+
+#define USER_WATCH "{\"id\":7,\"filter\":\"user\",\"name\":\"bell\"}"
+
+START_TEST(test_events_that_nobody_took) {
+        watch_it(USER_WATCH);
+        trigger("bell", 1);
+        expect_data("trigger", 1, 1);
+        trigger("bell", 2);
+        trigger("bell", 3);
+        restart();
+        expect_data("trigger", 2, 2);
+        expect_data("trigger", 3, 3);
+        trigger("bell", 4);
+        expect_data("trigger", 4, 4);
+        expect_silence();
+}
+END_TEST
+
+START_TEST(test_wait_goes_on) {
+        struct json_object *reply;
+
+        watch_it(USER_WATCH);
+        send_call("Wait", "{}", "");
+        restart();
+        trigger("bell", 5);
+        reply = client_receive(client, HARNESS_REPLY_MSEC);
+        ck_assert_int_eq(number_at(reply, "/parameters/events/0/data"), 5);
+        json_object_put(reply);
+        expect_silence();
+}
+END_TEST
+
+START_TEST(test_wait_has_its_timeout) {
+        struct json_object *reply;
+        int64_t start = now_msec();
+
+        watch_it(USER_WATCH);
+        send_call("Wait", "{\"timeoutMsec\":1500}", "");
+        restart();
+        reply = client_receive(client, HARNESS_REPLY_MSEC);
+        ck_assert_ptr_nonnull(reply);
+        ck_assert(!json_at(reply, "/parameters/events/0"));
+        ck_assert_int_ge(now_msec() - start, 1500);
+        json_object_put(reply);
+}
+END_TEST
+
+START_TEST(test_stream_goes_on) {
+        struct json_object *reply;
+
+        send_call("Monitor", "{\"watches\":[" USER_WATCH "]}", ",\"more\":true");
+        reply = client_receive(client, HARNESS_REPLY_MSEC);
+        ck_assert(reply && !json_at(reply, "/parameters/refused/0"));
+        json_object_put(reply);
+        for (int i = 1; i <= 3; i++) {
+                restart();
+                trigger("bell", i);
+                reply = client_receive(client, HARNESS_REPLY_MSEC);
+                ck_assert_int_eq(number_at(reply, "/parameters/events/0/data"), i);
+                ck_assert_int_eq(number_at(reply, "/parameters/events/0/seq"), i);
+                ck_assert(json_at(reply, "/continues"));
+                json_object_put(reply);
+        }
+}
+END_TEST
+
+START_TEST(test_half_a_message) {
+        const char *text = "{\"method\":\"org.kevd.events.Trigger\",\"parameters\":{\"name\":\"bell\"}}";
+        struct json_object *reply;
+
+        watch_it(USER_WATCH);
+        client_send(client, text, 20);
+        restart();
+        client_send(client, text + 20, strlen(text) - 20 + 1);
+        reply = client_receive(client, HARNESS_REPLY_MSEC);
+        ck_assert_int_eq(number_at(reply, "/parameters/reached"), 1);
+        json_object_put(reply);
+}
+END_TEST
+
+/* A descriptor that has come with the first half. */
+START_TEST(test_half_a_message_with_a_descriptor) {
+        const char *text = "{\"method\":\"org.kevd.events.Change\",\"parameters\":"
+                           "{\"add\":[{\"id\":1,\"filter\":\"read\",\"descriptor\":0}]}}";
+        struct json_object *reply;
+        int fd = eventfd(0, EFD_CLOEXEC);
+
+        client_send_with_fds(client, text, 20, &fd, 1);
+        restart();
+        client_send(client, text + 20, strlen(text) - 20 + 1);
+        reply = client_receive(client, HARNESS_REPLY_MSEC);
+        ck_assert_msg(reply && !json_at(reply, "/parameters/refused/0"), "%s", json_object_to_json_string(reply));
+        json_object_put(reply);
+        ck_assert_int_eq(eventfd_write(fd, 5), 0);
+        expect_data("lowat", 5, 1);
+        (void)close(fd);
+}
+END_TEST
+
+enum { MANY = 400, CALLS = 5000 };
+
+/* Replies of a client that doesn't read, a part of one written: none is missing, none comes twice. */
+START_TEST(test_unread_replies) {
+        struct json_object *reply;
+
+        for (int i = 0; i < CALLS; i++)
+                client_send_message(client, at("{\"method\":\"org.kevd.events.Trigger\",\"parameters\":{\"name\":\"n%d\"}}", i));
+        restart();
+        for (int i = 0; i < CALLS; i++) {
+                reply = client_receive(client, HARNESS_REPLY_MSEC);
+                ck_assert_int_eq(number_at(reply, "/parameters/reached"), 0);
+                json_object_put(reply);
+        }
+        ck_assert_ptr_null(client_receive(client, 0));
+}
+END_TEST
+
+START_TEST(test_many_clients) {
+        int clients[MANY];
+
+        for (int i = 0; i < MANY; i++) {
+                clients[i] = client = i == 0 ? client : client_connect(manager_socket(manager));
+                watch_it(at("{\"id\":1,\"filter\":\"user\",\"name\":\"n%d\"}", i));
+        }
+        restart();
+        for (int i = 0; i < MANY; i++)
+                trigger(at("n%d", i), i);
+        for (int i = 0; i < MANY; i++) {
+                client = clients[i];
+                expect_data("trigger", i, 1);
+                if (i > 0)
+                        (void)close(client);
+        }
+        client = clients[0];
+        ck_assert_int_eq(manager_n_stored(manager), 0);
+}
+END_TEST
+
+/* Who connects while there is no daemon waits for the next. */
+START_TEST(test_connecting_meanwhile) {
+        int other;
+
+        manager_stop(manager);
+        other = client_connect(manager_socket(manager));
+        client_send_message(other, "{\"method\":\"org.kevd.events.GetLimits\"}");
+        manager_start(manager);
+        json_object_put(client_receive(other, HARNESS_REPLY_MSEC));
+        (void)close(other);
+}
+END_TEST
+
+START_TEST(test_client_goes_meanwhile) {
+        int other = client_connect(manager_socket(manager));
+
+        json_object_put(client_call(other, "org.kevd.events.Change", "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"x\"}]}"));
+        manager_stop(manager);
+        (void)close(other);
+        manager_start(manager);
+        watch_it(USER_WATCH);
+        trigger("bell", 1);
+        expect_data("trigger", 1, 1);
+}
+END_TEST
+
+/* ---- watches -------------------------------------------------------------------------------------- */
+
+START_TEST(test_disabled) {
+        watch_it("{\"id\":7,\"filter\":\"user\",\"name\":\"bell\",\"flags\":[\"disabled\"]}");
+        trigger("bell", 1);
+        restart();
+        expect_silence();
+        json_object_put(client_call(client, "org.kevd.events.Change", "{\"enable\":[7]}"));
+        expect_data("trigger", 1, 1);
+}
+END_TEST
+
+START_TEST(test_oneshot) {
+        watch_it("{\"id\":7,\"filter\":\"user\",\"name\":\"bell\",\"flags\":[\"oneshot\"]}");
+        restart();
+        trigger("bell", 1);
+        expect_data("trigger", 1, 1);
+        watch_it(USER_WATCH); /* the number is free again */
+}
+END_TEST
+
+/* All periods, those without a daemon too, are counted once. */
+START_TEST(test_period) {
+        int64_t start = now_msec(), sum = 0;
+
+        watch_it("{\"id\":1,\"filter\":\"timer\",\"data\":20}");
+        json_object_put(expect("msec"));
+        restart();
+        while (now_msec() - start < 600) {
+                struct json_object *event = expect("msec");
+
+                sum += number_at(event, "/data");
+                json_object_put(event);
+        }
+        ck_assert_int_ge(sum + 1, 600 / 20 - 2);
+        ck_assert_int_le(sum + 1, (now_msec() - start) / 20);
+}
+END_TEST
+
+START_TEST(test_moment) {
+        struct timespec now;
+
+        (void)clock_gettime(CLOCK_REALTIME, &now);
+        watch_it(at("{\"id\":1,\"filter\":\"timer\",\"notes\":[\"msec\",\"abstime\"],\"data\":%lld}",
+                    (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000 + 30));
+        restart();
+        json_object_put(expect("abstime"));
+        restart();
+        expect_silence();
+}
+END_TEST
+
+static pid_t start_process(void) {
+        pid_t pid = fork();
+
+        if (pid == 0) {
+                (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+                for (;;)
+                        (void)pause();
+        }
+        ck_assert_int_gt(pid, 0);
+        return pid;
+}
+
+START_TEST(test_process) {
+        struct json_object *event;
+        pid_t pid = start_process();
+
+        watch_it(at("{\"id\":1,\"filter\":\"proc\",\"pid\":%d,\"notes\":[\"exit\",\"reap\"]}", (int)pid));
+        manager_stop(manager);
+        (void)kill(pid, SIGUSR1);
+        ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+        manager_start(manager);
+        event = expect("exit");
+        ck_assert_int_eq(number_at(event, "/process/signal"), SIGUSR1);
+        ck_assert_int_eq(number_at(event, "/process/pid"), pid);
+        json_object_put(event);
+        json_object_put(expect("reap"));
+        expect_silence();
+        restart();
+        expect_silence();
+}
+END_TEST
+
+START_TEST(test_process_goes_on) {
+        pid_t pid = start_process();
+
+        watch_it(at("{\"id\":1,\"filter\":\"proc\",\"pid\":%d}", (int)pid));
+        restart();
+        restart();
+        expect_silence();
+        (void)kill(pid, SIGKILL);
+        ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+        json_object_put(expect("exit"));
+}
+END_TEST
+
+/* Up and down while nobody looks, and gone in the end. */
+START_TEST(test_links) {
+        struct json_object *event;
+        char text[200];
+
+        enter_namespace();
+        begin((const char *const[]){ "--file-mechanism=inotify", NULL });
+        add_device("v0");
+        watch_it("{\"id\":1,\"filter\":\"netdev\"}");
+        manager_stop(manager);
+        ip("link set v0 mtu 1300");
+        ip("link set v0 mtu 1301");
+        ip("addr add 10.9.8.7/24 dev v0");
+        ip("link del v0");
+        manager_start(manager);
+        event = expect("mtu");
+        ck_assert_int_eq(number_at(event, "/link/mtu"), 1300);
+        json_object_put(event);
+        event = expect("mtu");
+        ck_assert_int_eq(number_at(event, "/link/mtu"), 1301);
+        json_object_put(event);
+        do {
+                event = next_event(client);
+                describe(event, text, sizeof(text));
+                json_object_put(event);
+        } while (strncmp(text, "v0 linkinv", 10) != 0);
+        teardown();
+}
+END_TEST
+
+/* ---- files ------------------------------------------------------------------------------------------ */
+
+static void setup_fanotify(void) {
+        need_fanotify();
+        begin((const char *const[]){ "--file-mechanism=fanotify", NULL });
+}
+
+static void watch_root(const char *root, const char *more) {
+        watch_it(at("{\"id\":1,\"filter\":\"tree\",\"path\":\"%s\"%s}", root, more));
+}
+
+/* All that happens without a daemon, as it happened. */
+START_TEST(test_tree) {
+        const char *root = make_root("t");
+
+        make_dir(at("%s/old", root));
+        make_file(at("%s/old/g", root));
+        watch_root(root, ",\"notes\":[\"create\",\"delete\",\"rename\"]");
+        make_file(at("%s/before", root));
+        manager_stop(manager);
+        make_file(at("%s/a", root));
+        make_dir(at("%s/d", root));
+        make_file(at("%s/d/b", root));
+        move(at("%s/d", root), at("%s/e", root));
+        make_file(at("%s/e/c", root));
+        make_file(at("%s/old/f", root));
+        remove_file(at("%s/old/g", root));
+        manager_start(manager);
+        expect_path("create", at("%s/before", root));
+        expect_path("create", at("%s/a", root));
+        expect_path("create", at("%s/d", root));
+        expect_path("create", at("%s/d/b", root));
+        expect_path("rename", at("%s/e", root));
+        expect_path("create", at("%s/e/c", root));
+        expect_path("create", at("%s/old/f", root));
+        expect_path("delete", at("%s/old/g", root));
+        make_file(at("%s/e/g", root));
+        expect_path("create", at("%s/e/g", root));
+        expect_silence();
+}
+END_TEST
+
+/* What is made in a directory of which nobody knows yet is told where it is found. */
+START_TEST(test_tree_of_new_ones) {
+        const char *root = make_root("t");
+
+        watch_root(root, ",\"notes\":[\"create\",\"delete\",\"rename\"]");
+        manager_stop(manager);
+        make_dir(at("%s/d", root));
+        make_dir(at("%s/d/e", root));
+        make_file(at("%s/d/e/f", root));
+        manager_start(manager);
+        expect_path("create", at("%s/d", root));
+        expect_path("create", at("%s/d/e", root));
+        expect_path("create", at("%s/d/e/f", root));
+        manager_stop(manager);
+        remove_file(at("%s/d/e/f", root));
+        move(at("%s/d/e", root), at("%s/e", root));
+        make_file(at("%s/e/g", root));
+        manager_start(manager);
+        expect_path("delete", at("%s/d/e/f", root));
+        expect_path("rename", at("%s/e", root));
+        expect_path("create", at("%s/e/g", root));
+        expect_silence();
+}
+END_TEST
+
+START_TEST(test_tree_with_globs) {
+        const char *root = make_root("t");
+
+        make_dir(at("%s/d", root));
+        watch_root(root, ",\"notes\":[\"create\"],\"tree\":{\"include\":[\"**/*.c\"],\"exclude\":[\"x*\"]}");
+        manager_stop(manager);
+        make_file(at("%s/d/a.c", root));
+        make_file(at("%s/d/a.o", root));
+        make_file(at("%s/x.c", root));
+        manager_start(manager);
+        expect_path("create", at("%s/d/a.c", root));
+        expect_silence();
+        restart();
+        make_file(at("%s/d/b.o", root));
+        make_file(at("%s/d/b.c", root));
+        expect_path("create", at("%s/d/b.c", root));
+        expect_silence();
+}
+END_TEST
+
+START_TEST(test_tree_gone_and_back) {
+        const char *root = make_root("t");
+
+        watch_root(root, "");
+        manager_stop(manager);
+        remove_dir(root);
+        manager_start(manager);
+        expect_path("gone", root);
+        restart();
+        make_dir(root);
+        expect_path("back", root);
+        make_file(at("%s/a", root));
+        expect_path("create", at("%s/a", root));
+}
+END_TEST
+
+/* Another directory under the name. */
+START_TEST(test_tree_replaced) {
+        const char *root = make_root("t");
+
+        watch_root(root, ",\"notes\":[\"create\",\"gone\",\"back\"]");
+        manager_stop(manager);
+        move(root, at("%s.old", root));
+        make_dir(root);
+        make_file(at("%s/a", root));
+        manager_start(manager);
+        expect_path("gone", root);
+        expect_path("back", root);
+        make_file(at("%s/b", root));
+        expect_path("create", at("%s/b", root));
+        make_file(at("%s.old/c", root));
+        expect_silence();
+        run(root, at("rm -r %s.old", root));
+}
+END_TEST
+
+/* Many directories, most of them never looked at. */
+START_TEST(test_tree_of_many) {
+        const char *root = make_root("t");
+        struct json_object *event;
+        size_t n = make_tree(root, 6, 3), n_told = 0;
+
+        watch_root(root, ",\"notes\":[\"create\"]");
+        restart();
+        manager_stop(manager);
+        touch_tree(root, 6, 3, "new");
+        manager_start(manager);
+        while ((event = due_event(client))) {
+                ck_assert_msg(has_note(event, "create"), "%s", json_object_to_json_string(event));
+                json_object_put(event);
+                n_told++;
+        }
+        ck_assert_int_eq(n_told, n);
+}
+END_TEST
+
+/* What can't be gone on with is said to be in doubt, and goes on. */
+START_TEST(test_tree_in_doubt) {
+        const char *root = make_root("t");
+
+        make_dir(at("%s/d", root));
+        watch_root(root, ",\"notes\":[\"create\"],\"tree\":{\"crossMounts\":true}");
+        make_file(at("%s/before", root));
+        restart();
+        expect_path("create", at("%s/before", root));
+        expect_path("rescan", root);
+        make_file(at("%s/d/after", root));
+        expect_path("create", at("%s/d/after", root));
+        expect_silence();
+}
+END_TEST
+
+/* Another watch's directories are not forgotten with a client that goes meanwhile. */
+START_TEST(test_tree_of_two) {
+        const char *root = make_root("t");
+        int first = client;
+
+        make_dir(at("%s/d", root));
+        make_dir(at("%s/d/e", root));
+        watch_root(root, "");
+        client = client_connect(manager_socket(manager));
+        watch_root(at("%s/d", root), ",\"notes\":[\"create\"]");
+        manager_stop(manager);
+        (void)close(first);
+        manager_start(manager);
+        make_file(at("%s/d/e/f", root));
+        expect_path("create", at("%s/d/e/f", root));
+        make_file(at("%s/f", root));
+        expect_silence();
+}
+END_TEST
+
+START_TEST(test_file) {
+        const char *file = at("%s/file", harness_tempdir());
+
+        put(file, O_CREAT, "one");
+        watch_it(at("{\"id\":1,\"filter\":\"vnode\",\"path\":\"%s\",\"notes\":[\"write\",\"extend\",\"delete\",\"rename\"]}", file));
+        manager_stop(manager);
+        put(file, O_APPEND, "two");
+        manager_start(manager);
+        expect_path("extend", file);
+        restart();
+        expect_silence();
+        manager_stop(manager);
+        remove_file(file);
+        manager_start(manager);
+        expect_path("delete", file);
+}
+END_TEST
+
+/* ---- what the last daemon has left ------------------------------------------------------------------- */
+
+static void expect_clean_start(void) {
+        manager_start(manager);
+        client_expect_close(client, HARNESS_REPLY_MSEC);
+        (void)close(client);
+        client = client_connect(manager_socket(manager));
+        watch_it(USER_WATCH);
+        trigger("bell", 1);
+        expect_data("trigger", 1, 1);
+        ck_assert_int_eq(manager_n_stored(manager), 0);
+}
+
+static int memory_file(const void *bytes, size_t size, int seals) {
+        int fd = memfd_create("state", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+        assert_system(fd >= 0, "memfd_create");
+        ck_assert_int_eq(write(fd, bytes, size), size);
+        assert_system(fcntl(fd, F_ADD_SEALS, seals) == 0, "seal");
+        return fd;
+}
+
+enum { ALL_SEALS = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE, STATE_MAX = 64 * 1024 };
+
+static size_t read_state(char *bytes) {
+        int fd = manager_take_copy(manager, "kevd-state");
+        ssize_t n = pread(fd, bytes, STATE_MAX, 0);
+
+        ck_assert_int_eq(fcntl(fd, F_GET_SEALS), ALL_SEALS);
+        ck_assert_int_gt(n, 0);
+        (void)close(fd);
+        return (size_t)n;
+}
+
+START_TEST(test_state_is_missing) {
+        watch_it(USER_WATCH);
+        manager_stop(manager);
+        ck_assert_int_eq(manager_n_stored(manager), 2);
+        manager_drop(manager, "kevd-state");
+        expect_clean_start();
+}
+END_TEST
+
+START_TEST(test_state_of_another_version) {
+        static char bytes[STATE_MAX];
+        size_t size;
+
+        watch_it(USER_WATCH);
+        manager_stop(manager);
+        size = read_state(bytes);
+        bytes[8]++;
+        manager_replace(manager, "kevd-state", memory_file(bytes, size, ALL_SEALS));
+        expect_clean_start();
+}
+END_TEST
+
+START_TEST(test_state_is_not_sealed) {
+        static char bytes[STATE_MAX];
+        size_t size;
+
+        watch_it(USER_WATCH);
+        manager_stop(manager);
+        size = read_state(bytes);
+        manager_replace(manager, "kevd-state", memory_file(bytes, size, 0));
+        expect_clean_start();
+}
+END_TEST
+
+/* Cut off anywhere: the daemon starts, and the client is gone on with, or its connection ends. */
+START_TEST(test_state_is_cut) {
+        static char bytes[STATE_MAX];
+        size_t size;
+
+        watch_it(USER_WATCH);
+        manager_stop(manager);
+        size = read_state(bytes);
+        for (size_t cut = 0; cut < size; cut += 8 * (size_t)(24 / harness_rounds(24))) {
+                manager_replace(manager, "kevd-state", memory_file(bytes, MAX(cut, (size_t)1), ALL_SEALS));
+                manager_start(manager);
+                client_expect_close(client, HARNESS_REPLY_MSEC);
+                (void)close(client);
+                client = client_connect(manager_socket(manager));
+                watch_it(USER_WATCH);
+                manager_stop(manager);
+        }
+        manager_start(manager);
+        trigger("bell", 1);
+        expect_data("trigger", 1, 1);
+}
+END_TEST
+
+/* A descriptor that the store had no room for. */
+START_TEST(test_connection_was_not_kept) {
+        manager_stop(manager);
+        ck_assert(manager_has_stored(manager, "_0"));
+        manager_drop(manager, "_0");
+        expect_clean_start();
+}
+END_TEST
+
+/* After a kill there is no state: that is said by the end of the connection. */
+START_TEST(test_kill) {
+        watch_it(USER_WATCH);
+        manager_kill(manager);
+        expect_clean_start();
+}
+END_TEST
+
+/* The one that went on where the last was is killed: the next does not go on there once more. */
+START_TEST(test_kill_after_restart) {
+        watch_it(USER_WATCH);
+        restart();
+        manager_kill(manager);
+        expect_clean_start();
+}
+END_TEST
+
+static void add_trees(TCase *c) {
+        tcase_add_test(c, test_tree_of_new_ones);
+        tcase_add_test(c, test_tree_with_globs);
+        tcase_add_test(c, test_tree_of_many);
+        tcase_add_test(c, test_tree_of_two);
+        tcase_add_test(c, test_tree_in_doubt);
+        tcase_add_test(c, test_tree_gone_and_back);
+        tcase_add_test(c, test_tree_replaced);
+}
+
+int main(int argc, char *argv[]) {
+        Suite *s = harness_suite("restart");
+        TCase *c;
+
+        c = harness_case(s, "connections");
+        tcase_add_checked_fixture(c, setup, teardown);
+        tcase_set_timeout(c, 60);
+        tcase_add_test(c, test_events_that_nobody_took);
+        tcase_add_test(c, test_wait_goes_on);
+        tcase_add_test(c, test_wait_has_its_timeout);
+        tcase_add_test(c, test_stream_goes_on);
+        tcase_add_test(c, test_half_a_message);
+        tcase_add_test(c, test_half_a_message_with_a_descriptor);
+        tcase_add_test(c, test_unread_replies);
+        tcase_add_test(c, test_many_clients);
+        tcase_add_test(c, test_connecting_meanwhile);
+        tcase_add_test(c, test_client_goes_meanwhile);
+
+        c = harness_case(s, "watches");
+        tcase_add_checked_fixture(c, setup, teardown);
+        tcase_add_test(c, test_disabled);
+        tcase_add_test(c, test_oneshot);
+        tcase_add_test(c, test_period);
+        tcase_add_test(c, test_moment);
+        tcase_add_test(c, test_process);
+        tcase_add_test(c, test_process_goes_on);
+        tcase_add_test(c, test_file);
+
+        c = harness_case(s, "links");
+        tcase_add_test(c, test_links);
+
+        c = harness_case(s, "inotify");
+        tcase_add_checked_fixture(c, setup, teardown);
+        add_trees(c);
+
+        c = harness_case(s, "fanotify");
+        tcase_add_checked_fixture(c, setup_fanotify, teardown);
+        add_trees(c);
+        tcase_add_test(c, test_tree);
+
+        c = harness_case(s, "state");
+        tcase_add_checked_fixture(c, setup, teardown);
+        tcase_set_timeout(c, 120);
+        tcase_add_test(c, test_state_is_missing);
+        tcase_add_test(c, test_state_of_another_version);
+        tcase_add_test(c, test_state_is_not_sealed);
+        tcase_add_test(c, test_state_is_cut);
+        tcase_add_test(c, test_connection_was_not_kept);
+        tcase_add_test(c, test_kill);
+        tcase_add_test(c, test_kill_after_restart);
+        return harness_main(argc, argv);
+}
