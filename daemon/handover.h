@@ -26,6 +26,10 @@ int handover_give(const struct state_writer *w);
 
 /* One of the descriptors that the service manager has handed over. True: it is of the last daemon's, and taken. */
 bool handover_take(struct handover *handover, int fd, const char *name);
+/* Whether it has something to be gone on with. */
+static inline bool handover_has_state(const struct handover *handover) {
+        return handover->state != NULL;
+}
 /* All are taken: from here on the store doesn't have them any more. Reads what comes first: whether the state is one
  * that can be understood. *ret_reader is good until handover_free(). */
 bool handover_open(struct handover *handover, struct state_reader *ret_reader);

@@ -28,6 +28,7 @@ struct daemon {
         struct workers *workers;
         struct server server;
         struct sockets sockets;
+        struct handover handover; /* from the last daemon */
         struct bus *bus;
         struct mux_io signals;
         int signal_fd;
@@ -77,11 +78,13 @@ static void raise_descriptor_limit(void) {
 }
 
 /* What the last daemon has left. */
-static void restore(struct daemon *d, struct handover *handover) {
+static void restore(struct daemon *d) {
         struct state_reader reader;
 
-        if (!handover_open(handover, &reader))
+        if (!handover_open(&d->handover, &reader)) {
+                server_restore(&d->server, NULL);
                 return;
+        }
         server_restore(&d->server, &reader);
         log_info("%zu connections and %zu watches of the last daemon's go on", d->server.n_connections,
                  d->server.queues.n_watches);
@@ -103,12 +106,11 @@ static void hand_over(struct daemon *d) {
 }
 
 static int run(struct daemon *d, const struct options *options) {
-        struct handover handover = { 0 };
-        int r = sockets_open(&d->sockets, options, &d->server, &handover);
+        int r = sockets_open(&d->sockets, options, &d->server);
 
         if (r == 0)
-                restore(d, &handover);
-        handover_free(&handover);
+                restore(d);
+        handover_free(&d->handover);
         if (r < 0)
                 return r;
         if (options->mode != MODE_PRIVATE) { /* whose environment is its client's */
@@ -143,15 +145,19 @@ static void start_broker(struct daemon *d, const struct options *options) {
 
 static int serve(const struct options *options) {
         struct daemon d = { .signal_fd = -1, .signals = MUX_IO_INIT };
+        struct source_settings settings = options->settings;
         int r;
 
         start_broker(&d, options);
+        if (options->mode != MODE_PRIVATE)
+                sockets_take(&d.sockets, &d.handover);
+        settings.restores = handover_has_state(&d.handover);
         raise_descriptor_limit();
         r = mux_open(options->mux, &d.mux);
         if (r == 0)
                 r = workers_new(&d.workers);
         if (r == 0)
-                r = server_open(&d.server, d.mux, d.workers, options->mode, &options->settings, &options->limits,
+                r = server_open(&d.server, d.mux, d.workers, options->mode, &settings, &options->limits,
                                 d.broker_fd);
         if (r < 0) {
                 log_error("can't start: %s", strerror(-r));

@@ -156,33 +156,44 @@ static int serve_one_handed_over(struct server *server, int fd, const char *name
         return r;
 }
 
-/* sd_listen_fds(3). Returns how many there were. */
-static int serve_handed_over(struct server *server, struct handover *handover) {
-        char **names = NULL;
-        int n = sd_listen_fds_with_names(true, &names), n_sockets = 0, r = 0;
-
-        for (int i = 0; i < n; i++) {
-                if (!handover_take(handover, SD_LISTEN_FDS_START + i, names[i])) {
-                        n_sockets++;
-                        if (r == 0)
-                                r = serve_one_handed_over(server, SD_LISTEN_FDS_START + i, names[i]);
-                }
-                free(names[i]);
-        }
-        free(names);
-        return r < 0 ? r : n_sockets;
-}
-
-int sockets_open(struct sockets *sockets, const struct options *options, struct server *server,
-                 struct handover *handover) {
-        int r = 0;
+void sockets_take(struct sockets *sockets, struct handover *handover) {
+        int n;
 
         *sockets = (struct sockets){ 0 };
+        n = sd_listen_fds_with_names(true, &sockets->names);
+        for (int i = 0; i < n; i++) {
+                char *name = sockets->names[i];
+
+                if (handover_take(handover, SD_LISTEN_FDS_START + i, name)) {
+                        free(name);
+                        continue;
+                }
+                if (sockets->n_given == LISTENERS_MAX) {
+                        log_error("the service manager's descriptor \"%s\" is one too many", name);
+                        (void)close(SD_LISTEN_FDS_START + i);
+                        free(name);
+                        continue;
+                }
+                sockets->names[sockets->n_given] = name;
+                sockets->given[sockets->n_given++] = SD_LISTEN_FDS_START + i;
+        }
+}
+
+static int serve_given(struct sockets *sockets, struct server *server) {
+        int r = 0;
+
+        for (size_t i = 0; r == 0 && i < sockets->n_given; i++)
+                r = serve_one_handed_over(server, sockets->given[i], sockets->names[i]);
+        return r;
+}
+
+int sockets_open(struct sockets *sockets, const struct options *options, struct server *server) {
+        int r = 0;
+
         if (options->mode == MODE_PRIVATE)
                 return serve_standard_input(server);
-        r = serve_handed_over(server, handover);
-        if (r != 0)
-                return MIN(r, 0);
+        if (sockets->n_given > 0)
+                return serve_given(sockets, server);
         for (size_t i = 0; r == 0 && i < options->n_listen; i++)
                 r = listen_at(sockets, options->listen[i], options->mode, server);
         if (options->n_listen == 0)
@@ -202,5 +213,8 @@ void sockets_close(struct sockets *sockets) {
                         (void)unlink(sockets->made[i].path);
                 free(sockets->made[i].path);
         }
-        sockets->n_made = 0;
+        for (size_t i = 0; i < sockets->n_given; i++)
+                free(sockets->names[i]);
+        free(sockets->names);
+        *sockets = (struct sockets){ 0 };
 }

@@ -368,6 +368,132 @@ START_TEST(test_process_goes_on) {
 }
 END_TEST
 
+/* Only in the first pid namespace does the connector speak. */
+static void setup_connector(void) {
+        struct json_object *reply;
+        bool is_there;
+
+        begin((const char *const[]){ "--file-mechanism=inotify", "--process-feed=connector", NULL });
+        json_object_put(client_call(client, "org.kevd.events.Change",
+                                    at("{\"add\":[{\"id\":99,\"filter\":\"proc\",\"pid\":%d,\"notes\":[\"exec\"]}]}", (int)getpid())));
+        reply = client_call(client, "org.kevd.events.GetMechanism", "{\"id\":99}");
+        is_there = json_at(reply, "/parameters/mechanism") && strcmp(text_at(reply, "/parameters/mechanism"), "connector") == 0;
+        json_object_put(reply);
+        if (!is_there)
+                harness_skip("the process connector is silent here");
+        json_object_put(client_call(client, "org.kevd.events.Change", "{\"remove\":[99]}"));
+}
+
+/* Tells its children's pids, and ends as it is told to. */
+static pid_t start_family(int *ret_orders, int *ret_pids) {
+        int orders[2], pids[2];
+        pid_t pid;
+
+        ck_assert_int_eq(pipe2(orders, O_CLOEXEC), 0);
+        ck_assert_int_eq(pipe2(pids, O_CLOEXEC), 0);
+        pid = fork();
+        if (pid == 0) {
+                char order;
+
+                (void)close(orders[1]);
+                (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+                while (read(orders[0], &order, 1) == 1 && order == 'f') {
+                        pid_t child = fork();
+
+                        if (child == 0)
+                                _exit(33);
+                        (void)waitpid(child, NULL, 0);
+                        (void)!write(pids[1], &child, sizeof(child));
+                }
+                _exit(7);
+        }
+        ck_assert_int_gt(pid, 0);
+        (void)close(orders[0]);
+        (void)close(pids[1]);
+        *ret_orders = orders[1];
+        *ret_pids = pids[0];
+        return pid;
+}
+
+static void expect_of(const char *note, pid_t pid) {
+        struct json_object *event = expect(note);
+
+        ck_assert_msg(number_at(event, "/process/pid") == pid, "%s", json_object_to_json_string(event));
+        json_object_put(event);
+}
+
+/* Of the machine's other processes, too, some may have ended of which nobody could learn what they were. */
+static void expect_among_lost(const char *note, pid_t pid) {
+        struct json_object *event;
+
+        while ((event = next_event(client)) && has_note(event, "lost"))
+                json_object_put(event);
+        ck_assert_msg(has_note(event, note) && number_at(event, "/process/pid") == pid, "%s",
+                      json_object_to_json_string(event));
+        json_object_put(event);
+}
+
+static pid_t fork_one(int orders, int pids) {
+        pid_t child;
+
+        ck_assert_int_eq(write(orders, "f", 1), 1);
+        ck_assert_int_eq(read(pids, &child, sizeof(child)), sizeof(child));
+        return child;
+}
+
+/* What is forked and ends while there is no daemon. */
+START_TEST(test_process_family) {
+        struct json_object *event;
+        int orders, pids;
+        pid_t parent = start_family(&orders, &pids), child;
+
+        watch_it(at("{\"id\":1,\"filter\":\"proc\",\"pid\":%d,\"notes\":[\"exit\",\"track\"]}", (int)parent));
+        child = fork_one(orders, pids);
+        expect_of("child", child);
+        expect_of("exit", child);
+        manager_stop(manager);
+        child = fork_one(orders, pids);
+        manager_start(manager);
+        expect_of("child", child);
+        event = expect("exit");
+        ck_assert_int_eq(number_at(event, "/process/exitCode"), 33);
+        ck_assert_int_eq(number_at(event, "/process/pid"), child);
+        json_object_put(event);
+        child = fork_one(orders, pids);
+        expect_of("child", child);
+        expect_of("exit", child);
+        manager_stop(manager);
+        (void)close(orders);
+        ck_assert_int_eq(waitpid(parent, NULL, 0), parent);
+        (void)close(pids);
+        manager_start(manager);
+        event = expect("exit");
+        ck_assert_int_eq(number_at(event, "/process/exitCode"), 7);
+        ck_assert_int_eq(number_at(event, "/process/pid"), parent);
+        json_object_put(event);
+        expect_silence();
+}
+END_TEST
+
+START_TEST(test_processes_by_match) {
+        int orders, pids;
+        pid_t parent, child;
+
+        (void)prctl(PR_SET_NAME, "kevd-restart-me");
+        parent = start_family(&orders, &pids);
+        watch_it("{\"id\":1,\"filter\":\"proc\",\"match\":{\"comm\":\"kevd-restart-me\"}}");
+        manager_stop(manager);
+        child = fork_one(orders, pids);
+        manager_start(manager);
+        expect_among_lost("exit", child);
+        restart();
+        (void)close(orders);
+        ck_assert_int_eq(waitpid(parent, NULL, 0), parent);
+        (void)close(pids);
+        expect_among_lost("exit", parent);
+}
+END_TEST
+
 /* Up and down while nobody looks, and gone in the end. */
 START_TEST(test_links) {
         struct json_object *event;
@@ -577,6 +703,110 @@ START_TEST(test_tree_of_two) {
 }
 END_TEST
 
+/* What was sent meanwhile nobody knows; what is sent later is told. */
+START_TEST(test_signals) {
+        pid_t pid = start_process();
+        struct json_object *reply = client_call(client, "org.kevd.events.Change",
+                                                at("{\"add\":[{\"id\":1,\"filter\":\"signal\",\"pid\":%d}]}", (int)pid));
+        bool refused = json_at(reply, "/parameters/refused/0");
+
+        json_object_put(reply);
+        if (!refused) {
+                restart();
+                json_object_put(expect("lost"));
+                ck_assert_int_eq(kill(pid, SIGWINCH), 0);
+                reply = next_event(client);
+                ck_assert_int_eq(number_at(reply, "/data"), SIGWINCH);
+                json_object_put(reply);
+        }
+        (void)kill(pid, SIGKILL);
+        ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+        if (refused)
+                harness_skip("signals can't be followed here");
+}
+END_TEST
+
+static void watch_fd(const char *text, int fd) {
+        struct json_object *reply;
+        const char *call = at("{\"method\":\"org.kevd.events.Change\",\"parameters\":{\"add\":[%s]}}", text);
+
+        client_send_with_fds(client, call, strlen(call) + 1, &fd, 1);
+        reply = client_receive(client, HARNESS_REPLY_MSEC);
+        ck_assert_msg(reply && !json_at(reply, "/parameters/refused/0"), "%s", json_object_to_json_string(reply));
+        json_object_put(reply);
+}
+
+START_TEST(test_descriptor) {
+        struct json_object *event;
+        int ends[2];
+
+        ck_assert_int_eq(pipe2(ends, O_CLOEXEC), 0);
+        watch_fd("{\"id\":1,\"filter\":\"read\",\"descriptor\":0}", ends[0]);
+        manager_stop(manager);
+        ck_assert_int_eq(write(ends[1], "one", 3), 3);
+        manager_start(manager);
+        event = expect("lowat");
+        ck_assert_int_eq(number_at(event, "/data"), 3);
+        json_object_put(event);
+        ck_assert_int_eq(write(ends[1], "four", 4), 4);
+        event = expect("lowat");
+        ck_assert_int_eq(number_at(event, "/data"), 7);
+        json_object_put(event);
+        (void)close(ends[0]);
+        (void)close(ends[1]);
+}
+END_TEST
+
+/* Nothing of the daemon's, nor of the store's, hides that it was closed. */
+START_TEST(test_descriptor_at_its_end) {
+        int ends[2];
+
+        ck_assert_int_eq(pipe2(ends, O_CLOEXEC), 0);
+        watch_fd("{\"id\":1,\"filter\":\"poll\",\"notes\":[\"in\"],\"descriptor\":0}", ends[0]);
+        manager_stop(manager);
+        (void)close(ends[1]);
+        manager_start(manager);
+        json_object_put(expect("hup"));
+        (void)close(ends[0]);
+}
+END_TEST
+
+START_TEST(test_exclusive) {
+        int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        struct json_object *event;
+        eventfd_t value;
+
+        watch_fd("{\"id\":1,\"filter\":\"poll\",\"notes\":[\"in\"],\"flags\":[\"exclusive\"],\"descriptor\":0}", fd);
+        watch_fd("{\"id\":2,\"filter\":\"poll\",\"notes\":[\"in\"],\"flags\":[\"exclusive\"],\"descriptor\":0}", fd);
+        restart();
+        for (int i = 0; i < 4; i++) {
+                ck_assert_int_eq(eventfd_write(fd, 1), 0);
+                event = expect("in");
+                json_object_put(event);
+                expect_silence();
+                ck_assert_int_eq(eventfd_read(fd, &value), 0);
+        }
+        (void)close(fd);
+}
+END_TEST
+
+/* Of a regular file there is no set: the watch says that it is over. */
+START_TEST(test_descriptor_that_is_not_kept) {
+        struct json_object *event;
+        int fd;
+
+        put(at("%s/file", harness_tempdir()), O_CREAT, "one");
+        fd = open(at("%s/file", harness_tempdir()), O_RDONLY | O_CLOEXEC);
+        watch_fd("{\"id\":1,\"filter\":\"read\",\"descriptor\":0}", fd);
+        json_object_put(expect("lowat"));
+        restart();
+        event = next_event(client);
+        ck_assert_str_eq(text_at(event, "/flags/0"), "eof");
+        json_object_put(event);
+        (void)close(fd);
+}
+END_TEST
+
 START_TEST(test_file) {
         const char *file = at("%s/file", harness_tempdir());
 
@@ -749,6 +979,18 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_process);
         tcase_add_test(c, test_process_goes_on);
         tcase_add_test(c, test_file);
+        tcase_add_test(c, test_signals);
+        tcase_add_test(c, test_descriptor);
+        tcase_add_test(c, test_descriptor_at_its_end);
+        tcase_add_test(c, test_exclusive);
+        tcase_add_test(c, test_descriptor_that_is_not_kept);
+
+        c = harness_case(s, "connector");
+        tcase_add_checked_fixture(c, setup_connector, teardown);
+        tcase_add_test(c, test_process);
+        tcase_add_test(c, test_process_goes_on);
+        tcase_add_test(c, test_process_family);
+        tcase_add_test(c, test_processes_by_match);
 
         c = harness_case(s, "links");
         tcase_add_test(c, test_links);

@@ -257,8 +257,9 @@ static void restore_connection(struct server *s, struct state_reader *r) {
 }
 
 void server_restore(struct server *s, struct state_reader *r) {
-        sources_load(&s->sources, r);
-        while (!state_is_at_end(r)) {
+        if (r)
+                sources_load(&s->sources, r);
+        while (r && !state_is_at_end(r)) {
                 struct state_reader section = state_get_section(r);
 
                 restore_connection(s, &section);

@@ -94,7 +94,7 @@ struct state_writer;
 void server_settle(struct server *server);
 /* The connections, and all that is needed to go on with them. */
 void server_save(struct server *server, struct state_writer *w);
-/* Goes on with the connections of a daemon before. One that can't be gone on with is closed. */
+/* Goes on with the connections of a daemon before. One that can't be gone on with is closed. NULL: with none of them. */
 void server_restore(struct server *server, struct state_reader *r);
 
 /* ---- the manager's figures (manager.c) ------------------------------------------------- */

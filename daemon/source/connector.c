@@ -32,6 +32,7 @@
 #include "connector.h"
 #include "feed_writer.h"
 #include "mux.h"
+#include "state.h"
 
 enum {
         BUFFER_BYTES = 32 * 1024 * 1024,
@@ -342,13 +343,12 @@ static int open_descriptors(struct feed *f, size_t buffer_bytes) {
         return f->fd < 0 ? f->fd : 0;
 }
 
-static int connector_open(const struct feed_settings *settings, struct mailbox *mailbox, struct feed_shared *shared,
-                          struct feed **ret_feed, char *why, size_t why_size) {
+/* NULL: no memory. */
+static struct feed *new_feed(struct feed_shared *shared) {
         struct feed *f = calloc(1, sizeof(*f));
-        int r;
 
         if (!f)
-                return -ENOMEM;
+                return NULL;
         f->shared = shared;
         f->fd = f->stat_fd = -1;
         for (size_t i = 0; i < CPUS_MAX; i++)
@@ -357,6 +357,25 @@ static int connector_open(const struct feed_settings *settings, struct mailbox *
                 f->parts[i] = (struct iovec){ f->messages[i], MESSAGE_BYTES };
                 f->headers[i].msg_hdr = (struct msghdr){ .msg_iov = &f->parts[i], .msg_iovlen = 1 };
         }
+        return f;
+}
+
+static int start(struct feed *f) {
+        f->writer.timeout_msec = f->measure_nsec ? MEASURE_MSEC : -1;
+        f->writer.feed = f;
+        f->writer.fd = f->fd;
+        f->writer.drain = drain;
+        f->writer.tell_losses = tell_losses;
+        return feed_writer_start(&f->writer);
+}
+
+static int connector_open(const struct feed_settings *settings, struct mailbox *mailbox, struct feed_shared *shared,
+                          struct feed **ret_feed, char *why, size_t why_size) {
+        struct feed *f = new_feed(shared);
+        int r;
+
+        if (!f)
+                return -ENOMEM;
         r = feed_writer_init(&f->writer, mailbox, shared);
         if (r == 0)
                 r = open_descriptors(f, settings->buffer_bytes);
@@ -368,12 +387,7 @@ static int connector_open(const struct feed_settings *settings, struct mailbox *
         }
         if (r == 0) {
                 f->measure_nsec = 1;
-                f->writer.timeout_msec = MEASURE_MSEC;
-                f->writer.feed = f;
-                f->writer.fd = f->fd;
-                f->writer.drain = drain;
-                f->writer.tell_losses = tell_losses;
-                r = feed_writer_start(&f->writer);
+                r = start(f);
         }
         if (r < 0) {
                 free_feed(f);
@@ -387,9 +401,58 @@ static void connector_mark(struct feed *f, uint64_t serial) {
         feed_writer_mark(&f->writer, serial);
 }
 
+/* ---- for the next daemon ------------------------------------------------------------------------------------ */
+
+static bool connector_save(struct feed *f, struct state_writer *w) {
+        feed_writer_stop(&f->writer);
+        if (f->lost_nsec || f->overflowed || f->writer.failed) /* how much is missing is still being found out */
+                return false;
+        state_put_fd(w, f->fd);
+        state_put_u64(w, f->n_forks);
+        state_put_u64(w, f->base);
+        state_put_u64(w, f->n_forks_lost);
+        state_put_bool(w, f->measure_nsec != 0);
+        state_put_bytes(w, f->numbers, sizeof(f->numbers));
+        return true;
+}
+
+static int connector_resume(struct mailbox *mailbox, struct feed_shared *shared, struct state_reader *r,
+                            struct feed **ret_feed) {
+        struct feed *f = new_feed(shared);
+        const void *numbers;
+        size_t size;
+        int result;
+
+        if (!f)
+                return -ENOMEM;
+        f->fd = state_get_fd(r);
+        f->n_forks = state_get_u64(r);
+        f->base = state_get_u64(r);
+        f->n_forks_lost = state_get_u64(r);
+        f->measure_nsec = state_get_bool(r);
+        numbers = state_get_bytes(r, &size);
+        if (numbers && size == sizeof(f->numbers))
+                memcpy(f->numbers, numbers, size);
+        else
+                r->failed = true;
+        f->stat_fd = open("/proc/stat", O_RDONLY | O_CLOEXEC);
+        result = feed_writer_init(&f->writer, mailbox, shared);
+        if (result == 0 && (r->failed || f->fd < 0 || f->stat_fd < 0))
+                result = -EBADMSG;
+        if (result == 0)
+                result = start(f);
+        if (result < 0)
+                free_feed(f);
+        else
+                *ret_feed = f;
+        return result;
+}
+
 const struct feed_class feed_connector = {
         .name = "connector",
         .open = connector_open,
         .close = free_feed,
         .mark = connector_mark,
+        .save = connector_save,
+        .resume = connector_resume,
 };

@@ -25,70 +25,12 @@
 #include <sys/epoll.h>
 #include <sys/pidfd.h>
 
-#include "barrier.h"
 #include "close_elsewhere.h"
-#include "descriptor_files.h"
-#include "descriptor_look.h"
-#include "hash.h"
-#include "mailbox.h"
+#include "descriptors.h"
 #include "process_info.h"
-#include "source.h"
 #include "workers.h"
 
 enum { BATCH = 256 };
-
-struct descriptors {
-        struct source source;
-        struct mux *mux;
-        int all;
-        struct mux_io io;
-        struct mailbox mailbox;
-        struct hash owners; /* by pid */
-        struct hash groups; /* by inode */
-        struct descriptor_files files;
-        struct barriers barriers;
-        uint64_t serial;
-        bool is_closing; /* there are no workers any more */
-};
-
-struct owner {
-        struct hash_node node;
-        struct descriptor_owner owner;
-        uid_t uid;         /* of whoever has connected */
-        struct list looks; /* under way */
-        uint32_t n_passed;
-        unsigned refs;
-};
-
-/* Watches with the flag `exclusive` that want the same of one open file: each event is for one of them, in turn. */
-struct group {
-        struct hash_node node; /* by inode, which others may have as well: both ends of a pipe, all eventfds */
-        uint32_t wanted;
-        struct list members;
-        uint64_t turn; /* of the mux, in which one had it */
-};
-
-struct descriptor {
-        struct descriptors *all;
-        struct subscription *subscription;
-        struct owner *owner;
-        struct descriptor_handle handle;
-        struct descriptor_file file;
-        struct look *look; /* under way, or NULL */
-        struct group *group;
-        struct list in_group;
-        uint32_t events; /* that the set is asked for */
-        uint32_t wanted; /* of them */
-        uint32_t wanted_before; /* as it is being opened anew: what a refusal leads back to */
-        uint64_t notes_before; /* the same */
-        int64_t least;   /* lowat */
-        uint64_t again;  /* something has happened since the look began: its serial; or 0 */
-        uid_t uid;
-        uint8_t filter;
-        bool has_figures, is_exclusive;
-        bool is_outdated; /* what the look under way brings: it began before what is to be told now */
-        bool is_anew; /* the set is another one, and what it is ready for still to be told by `all` */
-};
 
 /* A question to a worker: what is this, at first; then how much there is. */
 struct look {
@@ -214,7 +156,7 @@ static struct owner *owner_find(struct descriptors *s, pid_t pid, uid_t uid) {
         return NULL;
 }
 
-static struct owner *owner_get(struct descriptors *s, const struct asker *asker) {
+struct owner *owner_get(struct descriptors *s, const struct asker *asker) {
         pid_t pid = asker->pid;
         struct owner *o = owner_find(s, pid, asker->uid);
 
@@ -375,29 +317,35 @@ static void on_figure(struct descriptor *d, const struct look *l) {
 
 /* ---- exclusive ---------------------------------------------------------------------------------------------------------- */
 
-/* `fd`: the passed one. */
-static int group_join(struct descriptor *d, int fd) {
-        uint64_t hash = hash_u64(d->handle.device ^ d->handle.inode);
-        struct group *group;
+uint64_t group_hash(const struct descriptor *d) {
+        return hash_u64(d->handle.device ^ d->handle.inode);
+}
 
-        for (struct hash_node *n = hash_first(&d->all->groups, hash); n && !d->group; n = hash_next(n)) {
-                group = container_of(n, struct group, node);
-                if (group->wanted == d->wanted &&
-                    descriptor_is(&list_entry(group->members.next, struct descriptor, in_group)->handle, fd))
-                        d->group = group;
-        }
-        if (!d->group) {
+int group_enter(struct descriptor *d, struct group *group) {
+        if (!group) {
                 group = calloc(1, sizeof(*group));
-                if (!group || hash_add(&d->all->groups, &group->node, hash) < 0) {
+                if (!group || hash_add(&d->all->groups, &group->node, group_hash(d)) < 0) {
                         free(group);
                         return -ENOMEM;
                 }
                 group->wanted = d->wanted;
                 list_init(&group->members);
-                d->group = group;
         }
-        list_append(&d->group->members, &d->in_group);
+        d->group = group;
+        list_append(&group->members, &d->in_group);
         return 0;
+}
+
+/* `fd`: the passed one. */
+static int group_join(struct descriptor *d, int fd) {
+        for (struct hash_node *n = hash_first(&d->all->groups, group_hash(d)); n; n = hash_next(n)) {
+                struct group *group = container_of(n, struct group, node);
+
+                if (group->wanted == d->wanted &&
+                    descriptor_is(&list_entry(group->members.next, struct descriptor, in_group)->handle, fd))
+                        return group_enter(d, group);
+        }
+        return group_enter(d, NULL);
 }
 
 static void group_leave(struct descriptor *d) {
@@ -462,7 +410,7 @@ static bool may_be_file(enum kev_filter filter) {
 }
 
 /* Also of one that is not quite there yet. */
-static void descriptor_free(struct descriptor *d) {
+void descriptor_free(struct descriptor *d) {
         struct descriptors *s = d->all;
 
         if (d->look)
@@ -478,7 +426,7 @@ static void descriptor_free(struct descriptor *d) {
         free(d);
 }
 
-static int put_into_all(struct descriptor *d, struct refusal *refusal) {
+int descriptor_begin(struct descriptor *d, struct refusal *refusal) {
         struct epoll_event event = { .events = EPOLLIN | EPOLLET, .data.ptr = d };
 
         if (d->handle.set < 0 || epoll_ctl(d->all->all, EPOLL_CTL_ADD, d->handle.set, &event) == 0)
@@ -523,7 +471,7 @@ static int finish(struct descriptor *d, const struct look *l, struct refusal *re
                 r = refuse(refusal, ENOMEM, "no memory");
         if (r == 0 && d->is_exclusive && group_join(d, l->fd) < 0)
                 r = refuse(refusal, ENOMEM, "no memory");
-        return r < 0 ? r : put_into_all(d, refusal);
+        return r < 0 ? r : descriptor_begin(d, refusal);
 }
 
 /* Nobody wants it any more. */
@@ -558,7 +506,7 @@ static int replace_set(struct descriptor *d, int set, int slot, uint32_t events,
         d->handle.set = set;
         d->handle.slot = slot;
         d->is_anew = descriptor_ready(&d->handle) & events;
-        r = put_into_all(d, refusal);
+        r = descriptor_begin(d, refusal);
         if (r < 0) {
                 d->handle = old;
                 (void)close(set);
@@ -647,17 +595,11 @@ static int start(struct descriptors *s, struct descriptor *d, const struct subje
         return 1;
 }
 
-static int descriptors_attach(struct source *source, struct subscription *subscription, const struct subject *subject,
-                              struct refusal *refusal) {
-        struct descriptors *s = descriptors_of(source);
-        struct descriptor *d;
-        int r;
+struct descriptor *descriptor_new(struct descriptors *s, struct subscription *subscription, const struct subject *subject) {
+        struct descriptor *d = calloc(1, sizeof(*d));
 
-        if (workers_are_stuck(source->context->workers, subject->asker->uid))
-                return refuse(refusal, EDQUOT, "descriptor: all of your look-ups wait for file systems that don't answer");
-        d = calloc(1, sizeof(*d));
         if (!d)
-                return refuse(refusal, ENOMEM, "no memory");
+                return NULL;
         d->all = s;
         d->subscription = subscription;
         d->filter = (uint8_t)subject->filter;
@@ -669,6 +611,20 @@ static int descriptors_attach(struct source *source, struct subscription *subscr
         d->handle = (struct descriptor_handle){ .set = -1 };
         list_init(&d->in_group);
         list_init(&d->file.link);
+        return d;
+}
+
+static int descriptors_attach(struct source *source, struct subscription *subscription, const struct subject *subject,
+                              struct refusal *refusal) {
+        struct descriptors *s = descriptors_of(source);
+        struct descriptor *d;
+        int r;
+
+        if (workers_are_stuck(source->context->workers, subject->asker->uid))
+                return refuse(refusal, EDQUOT, "descriptor: all of your look-ups wait for file systems that don't answer");
+        d = descriptor_new(s, subscription, subject);
+        if (!d)
+                return refuse(refusal, ENOMEM, "no memory");
         r = start(s, d, subject, refusal);
         if (r < 0)
                 descriptor_free(d);
@@ -679,6 +635,10 @@ static int descriptors_attach(struct source *source, struct subscription *subscr
 
 static void descriptors_detach(struct source *source _unused_, struct subscription *subscription) {
         descriptor_free(take_pointer(&subscription->object));
+}
+
+bool descriptor_is_being_made(const struct descriptor *d) {
+        return d->look && (d->look->is_first || d->look->is_reopening);
 }
 
 /* ---- change ----------------------------------------------------------------------------------------------------------------- */
@@ -725,7 +685,7 @@ static int descriptors_modify(struct source *source _unused_, struct subscriptio
 
         if (d->is_exclusive || subject->flags & KEV_FLAG_EXCLUSIVE)
                 return refuse(refusal, EINVAL, "flags: an exclusive watch can't be changed, nor another be made one");
-        if (d->look && (d->look->is_first || d->look->is_reopening))
+        if (descriptor_is_being_made(d))
                 return refuse(refusal, EBUSY, "id: the watch is still being made or changed");
         if (subject->data != ABSENT && subject->data > 1 && !d->has_figures)
                 return refuse(refusal, EOPNOTSUPP, "data: there are no figures for this descriptor");
@@ -831,4 +791,7 @@ const struct source_class source_descriptors = {
         .barrier = descriptors_barrier,
         .registrations = descriptors_registrations,
         .mechanism = descriptors_mechanism,
+        .describe = descriptors_describe,
+        .save = descriptors_save,
+        .restore = descriptors_restore,
 };

@@ -73,6 +73,8 @@ struct feed_shared {
 };
 
 struct feed;
+struct state_reader;
+struct state_writer;
 
 /* A process that was made by one with that tag. */
 struct tagged {
@@ -94,6 +96,11 @@ struct feed_class {
         void (*tag)(struct feed *feed, int pidfd, uint64_t id, uint64_t oldest);
         /* With tag(): all that are found, from any thread. -ENOMEM. */
         int (*list_tagged)(struct feed *feed, struct tagged **ret, size_t *ret_n);
+        /* For the next daemon: stops to take what the kernel has, once all that was taken is in the mailbox, and writes
+         * down what it takes to go on with the rest. False: it can't be gone on with. May be NULL. */
+        bool (*save)(struct feed *feed, struct state_writer *w);
+        /* As open(), with what save() has written. -EBADMSG. */
+        int (*resume)(struct mailbox *mailbox, struct feed_shared *shared, struct state_reader *r, struct feed **ret_feed);
 };
 
 extern const struct feed_class feed_bpf; /* in builds with HAVE_BPF */

@@ -266,14 +266,19 @@ void feed_writer_mark(struct feed_writer *w, uint64_t serial) {
         wake(w);
 }
 
+void feed_writer_stop(struct feed_writer *w) {
+        if (!w->is_started)
+                return;
+        atomic_store(&w->ending, true);
+        wake(w);
+        (void)pthread_join(w->thread, NULL);
+        w->is_started = false;
+}
+
 void feed_writer_close(struct feed_writer *w) {
         struct list *entry;
 
-        if (w->is_started) {
-                atomic_store(&w->ending, true);
-                wake(w);
-                (void)pthread_join(w->thread, NULL);
-        }
+        feed_writer_stop(w);
         w->wake_fd = safe_close(w->wake_fd);
         while ((entry = list_pop(&w->done)))
                 chunk_free(list_entry(entry, struct chunk, link), w->shared);

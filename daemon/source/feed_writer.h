@@ -44,7 +44,9 @@ struct feed_writer {
 /* Negative errnos. */
 int feed_writer_init(struct feed_writer *w, struct mailbox *mailbox, struct feed_shared *shared);
 int feed_writer_start(struct feed_writer *w);
-/* Ends the thread, if there is one. */
+/* Ends the thread, once what it has taken is in the mailbox. */
+void feed_writer_stop(struct feed_writer *w);
+/* The same, if there is one, and frees what it holds. */
 void feed_writer_close(struct feed_writer *w);
 /* feed.h: mark(). */
 void feed_writer_mark(struct feed_writer *w, uint64_t serial);

@@ -39,7 +39,7 @@ static bool is_unlike(const struct process *parent, const struct process *child)
         return !profile_equal(parent->profile, child->profile);
 }
 
-static void join_family(struct process *p, struct process *parent) {
+void process_join(struct process *p, struct process *parent) {
         p->parent = parent;
         if (!parent)
                 return;
@@ -175,7 +175,7 @@ struct process *process_make(struct processes *s, pid_t pid, struct process *par
         list_init(&p->interests);
         list_init(&p->children);
         list_init(&p->of_parent);
-        join_family(p, parent);
+        process_join(p, parent);
         p->parent_pid = parent ? parent->pid : 0;
         return p;
 }
@@ -257,20 +257,25 @@ void ended_trim(struct processes *s) {
 
 /* ---- pidfds ------------------------------------------------------------------------------------------------------- */
 
-int process_open_pidfd(struct processes *s, struct process *p) {
+int process_adopt_pidfd(struct processes *s, struct process *p, int pidfd) {
         struct epoll_event event = { .events = EPOLLIN | EPOLLHUP | EPOLLET, .data.ptr = p };
         int r;
 
-        if (p->pidfd >= 0)
-                return 0;
-        p->pidfd = pidfd_open(p->pid, 0);
-        if (p->pidfd < 0)
-                return -errno;
+        p->pidfd = pidfd;
         if (epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, p->pidfd, &event) == 0)
                 return 0;
         r = -errno;
         p->pidfd = safe_close(p->pidfd);
         return r;
+}
+
+int process_open_pidfd(struct processes *s, struct process *p) {
+        int pidfd;
+
+        if (p->pidfd >= 0)
+                return 0;
+        pidfd = pidfd_open(p->pid, 0);
+        return pidfd < 0 ? -errno : process_adopt_pidfd(s, p, pidfd);
 }
 
 /* The set has it as long as anybody has it open. */

@@ -43,22 +43,31 @@ void processes_on_mark(struct processes *s, uint64_t serial) {
 
 /* ---- the feed -------------------------------------------------------------------------------------------------------- */
 
+/* False: there is none. */
+static bool take_chunk(struct processes *s) {
+        struct list *entry = mailbox_take(&s->mailbox);
+        struct chunk *chunk;
+
+        if (!entry)
+                return false;
+        chunk = list_entry(entry, struct chunk, link);
+        for (size_t i = 0; i < chunk->n; i++)
+                process_on_record(s, chunk, &chunk->records[i]);
+        chunk_free(chunk, &s->shared);
+        ended_trim(s);
+        return true;
+}
+
 static void take_chunks(struct processes *s) {
-        struct list *entry;
-
-        for (int n = 0; n < CHUNKS_A_TURN; n++) {
-                entry = mailbox_take(&s->mailbox);
-                if (!entry)
+        for (int n = 0; n < CHUNKS_A_TURN; n++)
+                if (!take_chunk(s))
                         return;
-
-                struct chunk *chunk = list_entry(entry, struct chunk, link);
-
-                for (size_t i = 0; i < chunk->n; i++)
-                        process_on_record(s, chunk, &chunk->records[i]);
-                chunk_free(chunk, &s->shared);
-                ended_trim(s);
-        }
         mux_defer(s->mux, &s->go_on);
+}
+
+void processes_take_all(struct processes *s) {
+        while (take_chunk(s))
+                ;
 }
 
 static void on_chunks(struct mailbox *mailbox) {
@@ -129,7 +138,7 @@ static int open_feed(struct processes *s) {
         return r;
 }
 
-static void start_feed(struct processes *s) {
+void processes_start_feed(struct processes *s) {
         int r;
 
         if (s->state != FEED_CLOSED)
@@ -157,7 +166,24 @@ static void start_feed(struct processes *s) {
         rescan_start(s);
 }
 
-static void stop_feed(struct processes *s) {
+int processes_resume_feed(struct processes *s, const struct feed_class *class, struct state_reader *r) {
+        int result = open_mailboxes(s);
+
+        if (result < 0)
+                return result;
+        s->feed_class = class;
+        result = class->resume(&s->mailbox, &s->shared, r, &s->feed);
+        if (result < 0) {
+                chunk_free_spare(&s->shared);
+                mailbox_close(&s->mailbox);
+                rescan_close(s);
+                return result;
+        }
+        s->state = FEED_READY;
+        return 0;
+}
+
+void processes_stop_feed(struct processes *s) {
         struct list *entry;
 
         if (s->state != FEED_STARTING && s->state != FEED_READY)
@@ -180,14 +206,12 @@ static void stop_feed(struct processes *s) {
         s->n_forks_lost = s->n_forks_found = s->n_lost_told = 0;
 }
 
-static void set_idle_timer(struct processes *s);
-
 void processes_on_rescanned(struct processes *s) {
         s->state = FEED_READY;
         s->has_profiles = processes_are_watched(s) && atomic_load(&s->shared.wants_details) && !s->rescan;
         run_pending(s);
         if (!processes_are_watched(s))
-                set_idle_timer(s);
+                processes_set_idle_timer(s);
 }
 
 /* Elsewhere than in a system daemon there is a feed as long as somebody needs it, and a while longer: to start one
@@ -196,10 +220,10 @@ static void on_idle(struct mux_timer *timer) {
         struct processes *s = container_of(timer, struct processes, idle_timer);
 
         if (s->source.n_subscriptions == 0 && !s->rescan)
-                stop_feed(s);
+                processes_stop_feed(s);
 }
 
-static void set_idle_timer(struct processes *s) {
+void processes_set_idle_timer(struct processes *s) {
         if (!s->source.context->settings.keeps_feed)
                 (void)mux_timer_set(s->mux, &s->idle_timer, monotonic_nsec() + IDLE_MSEC * NSEC_PER_MSEC, on_idle);
 }
@@ -213,7 +237,13 @@ static void close_needless_pidfd(struct processes *s, struct process *p) {
                 process_close_pidfd(s, p);
 }
 
-static void free_watch(struct processes *s, struct proc_watch *w) {
+static void free_predicate(struct process_predicate *m) {
+        glob_free(m->exe);
+        glob_free(m->comm);
+        glob_free(m->cgroup);
+}
+
+void proc_watch_free(struct processes *s, struct proc_watch *w) {
         struct pending *pending = take_pointer(&w->pending);
 
         if (pending) {
@@ -234,9 +264,7 @@ static void free_watch(struct processes *s, struct proc_watch *w) {
                         close_needless_pidfd(s, container_of(node, struct process, node));
         list_remove(&w->tracker);
         list_remove(&w->all);
-        glob_free(w->predicate.exe);
-        glob_free(w->predicate.comm);
-        glob_free(w->predicate.cgroup);
+        free_predicate(&w->predicate);
         profile_unref(w->judged);
         free(w);
 }
@@ -262,30 +290,51 @@ static int make_predicate(const struct process_match *match, struct process_pred
         return r;
 }
 
-static int make_watch(struct subscription *subscription, const struct subject *subject, struct proc_watch **ret,
-                      struct refusal *refusal) {
-        struct proc_watch *w = calloc(1, sizeof(*w));
-        struct pending *pending = calloc(1, sizeof(*pending));
+static void no_memory(struct refusal *refusal) {
+        (void)refuse(refusal, ENOMEM, "no memory");
+}
 
-        if (!w || !pending) {
-                free(w);
-                free(pending);
-                return refuse(refusal, ENOMEM, "no memory");
+struct proc_watch *proc_watch_new(struct subscription *subscription, const struct subject *subject,
+                                  struct refusal *refusal) {
+        struct proc_watch *w = calloc(1, sizeof(*w));
+
+        if (!w) {
+                no_memory(refusal);
+                return NULL;
         }
         w->subscription = subscription;
         w->asker = subject->asker;
         w->sees_all = asker_sees_all_processes(subscription->source->context, subject->asker);
         w->by_match = subject->match != NULL;
         w->by_pidfd = subject->fd >= 0;
-        w->pending = pending;
         list_init(&w->link);
         list_init(&w->tracker);
         list_init(&w->all);
         list_init(&w->interests);
-        pending->watch = w;
-        pending->subject.pidfd = -1;
-        pending->pid = (pid_t)subject->pid;
-        list_init(&pending->link);
+        if (subject->match && make_predicate(subject->match, &w->predicate, refusal) < 0) {
+                free_predicate(&w->predicate);
+                free(w);
+                return NULL;
+        }
+        return w;
+}
+
+static int make_watch(struct processes *s, struct subscription *subscription, const struct subject *subject,
+                      struct proc_watch **ret, struct refusal *refusal) {
+        struct proc_watch *w = proc_watch_new(subscription, subject, refusal);
+
+        if (!w)
+                return -refusal->error;
+        w->pending = calloc(1, sizeof(*w->pending));
+        if (!w->pending) {
+                proc_watch_free(s, w);
+                no_memory(refusal);
+                return -ENOMEM;
+        }
+        w->pending->watch = w;
+        w->pending->subject.pidfd = -1;
+        w->pending->pid = (pid_t)subject->pid;
+        list_init(&w->pending->link);
         *ret = w;
         return 0;
 }
@@ -298,7 +347,7 @@ static int open_subject(const struct source_context *context, struct pending *pe
         if (subject->match) {
                 if (subject->asker->other_pids)
                         return refuse(refusal, EXDEV, "match: the caller lives in another pid namespace; pass a pidfd");
-                return make_predicate(subject->match, &pending->watch->predicate, refusal);
+                return 0;
         }
         r = process_subject_open(context, subject, &pending->subject, refusal);
         if (r == -ESRCH && subject->fd < 0) /* it may have ended just now */
@@ -368,19 +417,19 @@ static int processes_attach(struct source *source, struct subscription *subscrip
 
         if (!needs_feed(s, subject))
                 return refuse(refusal, EOPNOTSUPP, "filter: a single process is watched without a feed");
-        start_feed(s);
+        processes_start_feed(s);
         if (s->state == FEED_FAILED)
                 return refuse(refusal, EOPNOTSUPP, "%s: %s", subject->match ? "match" : "notes", s->source.reason);
         r = check_notes(s, subject->notes, refusal);
         if (r == 0)
                 r = check_limits(s, subject, refusal);
         if (r == 0)
-                r = make_watch(subscription, subject, &w, refusal);
+                r = make_watch(s, subscription, subject, &w, refusal);
         if (r < 0)
                 return r;
         r = open_subject(source->context, w->pending, subject, refusal);
         if (r < 0) {
-                free_watch(s, w);
+                proc_watch_free(s, w);
                 return r;
         }
         subscription->object = w;
@@ -520,12 +569,12 @@ static int processes_modify(struct source *source, struct subscription *subscrip
 static void processes_detach(struct source *source, struct subscription *subscription) {
         struct processes *s = processes_of(source);
 
-        free_watch(s, take_pointer(&subscription->object));
+        proc_watch_free(s, take_pointer(&subscription->object));
         if (source->n_subscriptions > 1)
                 return;
         atomic_store(&s->shared.wants_details, false);
         s->has_profiles = false;
-        set_idle_timer(s);
+        processes_set_idle_timer(s);
 }
 
 static bool is_past(struct barriers *barriers, struct source_barrier *barrier) {
@@ -572,8 +621,8 @@ static int processes_open(struct source_context *context, struct source **ret_so
                 s->state = FEED_FAILED;
                 (void)snprintf(s->source.reason, sizeof(s->source.reason),
                                "this daemon runs without a feed of processes (process-feed=pidfd)");
-        } else if (context->settings.keeps_feed)
-                start_feed(s);
+        } else if (context->settings.keeps_feed && !context->settings.restores)
+                processes_start_feed(s);
         *ret_source = &s->source;
         return 0;
 }
@@ -581,7 +630,7 @@ static int processes_open(struct source_context *context, struct source **ret_so
 static void processes_close(struct source *source) {
         struct processes *s = processes_of(source);
 
-        stop_feed(s);
+        processes_stop_feed(s);
         barriers_close(&s->barriers);
         mux_timer_clear(s->mux, &s->idle_timer);
         mux_remove(s->mux, &s->io);
@@ -613,4 +662,10 @@ const struct source_class source_processes = {
         .barrier = processes_barrier,
         .registrations = processes_registrations,
         .mechanism = processes_mechanism,
+        .describe = processes_describe,
+        .save_source = processes_save_source,
+        .load_source = processes_load_source,
+        .save = processes_save,
+        .restore = processes_restore,
+        .restored = processes_restored,
 };

@@ -12,6 +12,7 @@
  *   process_tell.c     who is to be told, and telling it
  *   process_change.c   what a record does to the table
  *   process_rescan.c   all that /proc has: at the start, and after a loss
+ *   process_save.c     all of it for the next daemon
  *   feed.h             where records come from: feed_bpf.c, connector.c; feed_writer.c is theirs
  *
  * A watch is made in two steps: the process is opened, and once the feed has told
@@ -69,6 +70,7 @@ struct process {
         uint64_t exit_usec, reap_usec;
         uint64_t ended_nsec; /* as its record has it */
         int pidfd;         /* -1: none */
+        uint32_t number;   /* process_save.c: which one it is, from 1 on */
 };
 
 enum verdict {
@@ -170,6 +172,9 @@ struct processes {
         uint64_t lost_nsec; /* that of the last one before a loss that no rescan has seen to; or 0 */
         struct mux_timer rescan_timer;
         unsigned n_late_rescans; /* since the loss */
+        bool is_saved, is_restored; /* process_save.c */
+        struct process **restored;  /* the same: by number, until all watches are restored */
+        size_t n_restored;
         bool has_profiles; /* what processes are like is known as well as it can be */
         bool has_lost;
         uint64_t n_forks_lost, n_forks_found, n_lost_told;
@@ -189,6 +194,10 @@ struct process *process_make(struct processes *s, pid_t pid, struct process *par
 struct profile *process_heritage(const struct process *parent, bool is_maker);
 /* Takes the profile over. */
 void process_set_profile(struct process *p, struct profile *profile);
+/* A process that has none becomes a child of it. */
+void process_join(struct process *p, struct process *parent);
+/* Has its pidfd, which was open before. Takes it over. */
+int process_adopt_pidfd(struct processes *s, struct process *p, int pidfd);
 /* It runs no more. */
 void process_retire(struct processes *s, struct process *p);
 /* One that has ended, once that was told: into the history, if nothing more is to come. It may be freed. */
@@ -239,6 +248,29 @@ void processes_on_mark(struct processes *s, uint64_t serial);
 void processes_on_rescanned(struct processes *s);
 /* Whether anybody wants to know what processes are like. */
 bool processes_are_watched(const struct processes *s);
+
+/* All that the feed has handed over. */
+void processes_take_all(struct processes *s);
+/* A watch, without what it is about. NULL: refused. */
+struct proc_watch *proc_watch_new(struct subscription *subscription, const struct subject *subject,
+                                  struct refusal *refusal);
+void proc_watch_free(struct processes *s, struct proc_watch *w);
+/* Goes on with the feed of the last daemon's. */
+int processes_resume_feed(struct processes *s, const struct feed_class *class, struct state_reader *r);
+void processes_start_feed(struct processes *s);
+void processes_stop_feed(struct processes *s);
+void processes_set_idle_timer(struct processes *s);
+
+/* ---- process_save.c ------------------------------------------------------------------------------------------------- */
+
+/* Of the class: source.h. */
+void processes_describe(const struct subscription *subscription, struct subject *subject);
+void processes_save_source(struct source *source, struct state_writer *w);
+void processes_load_source(struct source *source, struct state_reader *r);
+bool processes_save(struct source *source, struct subscription *subscription, struct state_writer *w);
+int processes_restore(struct source *source, struct subscription *subscription, const struct subject *subject,
+                      struct state_reader *r, struct refusal *refusal);
+void processes_restored(struct source *source);
 
 /* ---- process_rescan.c --------------------------------------------------------------------------------------------- */
 

@@ -255,6 +255,19 @@ static int find_or_make(struct signals *s, const struct subject *subject, struct
         return target_new(s, &opened, ret, refusal);
 }
 
+static struct signal_watch *watch_new(struct subscription *subscription, const struct subject *subject) {
+        struct signal_watch *w = calloc(1, sizeof(*w));
+
+        if (!w)
+                return NULL;
+        w->subscription = subscription;
+        w->asker = subject->asker;
+        w->sees_all = asker_sees_all_processes(subscription->source->context, subject->asker);
+        w->number = subject->data == ABSENT ? 0 : (int)subject->data;
+        list_init(&w->link);
+        return w;
+}
+
 static int signals_attach(struct source *source, struct subscription *subscription, const struct subject *subject,
                           struct refusal *refusal) {
         struct signals *s = signals_of(source);
@@ -264,7 +277,7 @@ static int signals_attach(struct source *source, struct subscription *subscripti
 
         if (r < 0)
                 return r;
-        w = calloc(1, sizeof(*w));
+        w = watch_new(subscription, subject);
         if (!w)
                 return refuse(refusal, ENOMEM, "no memory");
         r = find_or_make(s, subject, &t, refusal);
@@ -273,10 +286,6 @@ static int signals_attach(struct source *source, struct subscription *subscripti
                 return r;
         }
         w->target = t;
-        w->subscription = subscription;
-        w->asker = subject->asker;
-        w->sees_all = asker_sees_all_processes(source->context, subject->asker);
-        w->number = subject->data == ABSENT ? 0 : (int)subject->data;
         list_append(&t->watches, &w->link);
         subscription->object = w;
         mux_timer_clear(s->mux, &s->idle_timer);
@@ -311,6 +320,28 @@ static bool signals_barrier(struct source *source, struct source_barrier *barrie
         for (int i = 0; s->feed && i < READS_MAX && !feed_class->read(s->feed); i++)
                 ;
         return false;
+}
+
+/* ---- for the next daemon --------------------------------------------------------------------------------------------------- */
+
+static void signals_describe(const struct subscription *subscription, struct subject *subject) {
+        const struct signal_watch *w = subscription->object;
+
+        subject->pid = w->target ? w->target->pid : ABSENT;
+        subject->data = w->number ? w->number : ABSENT;
+}
+
+/* The ring ends with the daemon: of a process that goes on what it was sent meanwhile is lost. */
+static bool signals_save(struct source *source _unused_, struct subscription *subscription,
+                         struct state_writer *w _unused_) {
+        return !((const struct signal_watch *)subscription->object)->target;
+}
+
+/* One whose process has ended. */
+static int signals_restore(struct source *source _unused_, struct subscription *subscription,
+                           const struct subject *subject, struct state_reader *r _unused_, struct refusal *refusal) {
+        subscription->object = watch_new(subscription, subject);
+        return subscription->object ? 0 : refuse(refusal, ENOMEM, "no memory");
 }
 
 /* ---- the source ------------------------------------------------------------------------------------------------------------ */
@@ -356,4 +387,7 @@ const struct source_class source_signals = {
         .barrier = signals_barrier,
         .registrations = signals_registrations,
         .mechanism = signals_mechanism,
+        .describe = signals_describe,
+        .save = signals_save,
+        .restore = signals_restore,
 };

@@ -218,6 +218,11 @@ static bool filter_is_of_files(enum kev_filter filter) {
         return filter == KEV_FILTER_TREE || filter == KEV_FILTER_VNODE;
 }
 
+/* Of a single one. */
+static bool is_of_process(const struct subject *subject) {
+        return subject->filter == KEV_FILTER_SIGNAL || (subject->filter == KEV_FILTER_PROC && !subject->match);
+}
+
 static struct source *find_source(struct sources *sources, const char *name) {
         for (size_t i = 0; name && i < sources->n; i++)
                 if (sources->list[i] && strcmp(sources->list[i]->class->name, name) == 0)
@@ -252,6 +257,13 @@ void sources_load(struct sources *sources, struct state_reader *r) {
         }
 }
 
+/* So that a number which is another process's by then is not taken for it. */
+static uint64_t identity_of(int64_t pid) {
+        int pidfd _cleanup_(closep) = pid > 0 && pid <= INT32_MAX ? pidfd_open((pid_t)pid, 0) : -1;
+
+        return pidfd >= 0 ? pidfd_identity(pidfd, (pid_t)pid) : 0;
+}
+
 void source_save(struct subscription *subscription, struct state_writer *w) {
         struct source *source = subscription->source;
         struct subject about = { .pid = ABSENT, .data = ABSENT };
@@ -269,6 +281,7 @@ void source_save(struct subscription *subscription, struct state_writer *w) {
                 saved = source->class->save(source, subscription, w);
         state_end(w, begin);
         state_put_bool(w, saved);
+        state_put_u64(w, saved ? 0 : identity_of(about.pid));
 }
 
 int sources_restore(struct sources *sources, struct subscription *subscription, struct subject *subject,
@@ -276,6 +289,7 @@ int sources_restore(struct sources *sources, struct subscription *subscription, 
         struct state_reader section;
         struct source *source;
         const char *class;
+        uint64_t identity;
         bool saved;
         int result = -EBADMSG;
 
@@ -285,6 +299,7 @@ int sources_restore(struct sources *sources, struct subscription *subscription, 
         class = state_get_string(r);
         section = state_get_section(r);
         saved = state_get_bool(r);
+        identity = state_get_u64(r);
         *ret_anew = false;
         if (r->failed)
                 return refuse(refusal, EBADMSG, "what the last daemon has left is not whole");
@@ -305,6 +320,8 @@ int sources_restore(struct sources *sources, struct subscription *subscription, 
         *ret_anew = true;
         if (filter_is_of_descriptor(subject->filter) || (!subject->path && filter_is_of_files(subject->filter)))
                 return refuse(refusal, EBADF, "descriptor: it was not kept");
+        if (is_of_process(subject) && identity != identity_of(subject->pid))
+                return refuse(refusal, ESRCH, "pid: process %lld has ended", (long long)subject->pid);
         return sources_attach(sources, subscription, subject, refusal);
 }
 

@@ -147,6 +147,7 @@ struct source_settings {
         bool keeps_feed;       /* also while nobody watches, to know who has ended */
         bool has_observers;    /* there is a group whose members may see all processes: */
         gid_t observers;
+        bool restores;      /* the last daemon has left something: sources_restored() will be called */
         bool limited_queue; /* fanotify's is no longer than fs.fanotify.max_queued_events */
 };
 
