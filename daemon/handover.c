@@ -7,7 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <systemd/sd-daemon.h>
 
 #include "log.h"
@@ -79,6 +81,69 @@ static int give_fd(int fd, const char *name) {
         return r > 0 ? 0 : r < 0 ? r : -EOPNOTSUPP;
 }
 
+static void remove_fd(const char *name) {
+        char text[64 + NAME_MAX_BYTES];
+
+        (void)snprintf(text, sizeof(text), "FDSTOREREMOVE=1\nFDNAME=%s", name);
+        (void)sd_notify(false, text);
+}
+
+/* ---- while the loop runs ---------------------------------------------------------- */
+
+/* sd_notify(3) would wait for a service manager that is busy. */
+static int notify_at_once(const char *text, int fd) {
+        struct sockaddr_un address = { .sun_family = AF_UNIX };
+        const char *path = getenv("NOTIFY_SOCKET");
+        size_t size = path ? strlen(path) : 0;
+        union {
+                struct cmsghdr align;
+                char space[CMSG_SPACE(sizeof(int))];
+        } control = { 0 };
+        struct iovec part = { (char *)text, strlen(text) };
+        struct msghdr message = { .msg_name = &address, .msg_iov = &part, .msg_iovlen = 1 };
+        int notify _cleanup_(closep) = -1;
+
+        if (size < 2 || size >= sizeof(address.sun_path))
+                return -EOPNOTSUPP;
+        memcpy(address.sun_path, path, size);
+        if (path[0] == '@')
+                address.sun_path[0] = 0;
+        message.msg_namelen = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + size + (path[0] != '@'));
+        if (fd >= 0) {
+                message.msg_control = &control;
+                message.msg_controllen = sizeof(control.space);
+                control.align = (struct cmsghdr){
+                        .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int)),
+                };
+                memcpy(CMSG_DATA(&control.align), &fd, sizeof(fd));
+        }
+        notify = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        if (notify < 0 || sendmsg(notify, &message, MSG_NOSIGNAL) < 0)
+                return -errno;
+        return 0;
+}
+
+static int keep_now(int fd, const char *name) {
+        char text[64 + NAME_MAX_BYTES];
+
+        (void)snprintf(text, sizeof(text), "FDSTORE=1\nFDPOLL=0\nFDNAME=%s", name);
+        return notify_at_once(text, fd);
+}
+
+static int drop_now(const char *name) {
+        char text[64 + NAME_MAX_BYTES];
+
+        (void)snprintf(text, sizeof(text), "FDSTOREREMOVE=1\nFDNAME=%s", name);
+        return notify_at_once(text, -1);
+}
+
+const struct store handover_store = {
+        .keep = keep_now,
+        .drop = drop_now,
+};
+
+/* ---- giving all ------------------------------------------------------------------- */
+
 static int write_all(int fd, const char *data, size_t size) {
         while (size > 0) {
                 ssize_t n = write(fd, data, size);
@@ -141,34 +206,45 @@ static void map_state(struct handover *h, int fd) {
         h->size = (size_t)st.st_size;
 }
 
-static bool keep(struct handover *h, size_t i, int fd) {
-        if (i >= h->fds.n) {
-                size_t n = MAX(h->fds.n * 2, i + 64);
-                int *fds = realloc(h->fds.fds, n * sizeof(*fds));
+/* Takes the descriptor over. */
+static void keep(struct state_fds *all, size_t i, int fd) {
+        if (i >= all->n) {
+                size_t n = MAX(all->n * 2, i + 64);
+                int *fds = realloc(all->fds, n * sizeof(*fds));
 
-                if (!fds)
-                        return false;
-                for (size_t k = h->fds.n; k < n; k++)
+                if (!fds) {
+                        (void)close(fd);
+                        return;
+                }
+                for (size_t k = all->n; k < n; k++)
                         fds[k] = -1;
-                h->fds.fds = fds;
-                h->fds.n = n;
+                all->fds = fds;
+                all->n = n;
         }
-        if (h->fds.fds[i] >= 0)
-                return false;
-        h->fds.fds[i] = fd;
-        return true;
+        (void)safe_close(all->fds[i]);
+        all->fds[i] = fd;
+}
+
+static void keep_live(struct handover *h, enum live_kind kind, size_t i, int fd) {
+        if (kind == LIVE_TABLE) {
+                (void)safe_close(h->live_table);
+                h->live_table = fd;
+        } else
+                keep(kind == LIVE_SOCKET ? &h->live_sockets : &h->live_sketches, i, fd);
 }
 
 bool handover_take(struct handover *h, int fd, const char *name) {
+        enum live_kind kind;
         size_t i;
 
         if (strcmp(name, STATE_NAME) == 0) {
                 map_state(h, fd);
                 (void)close(fd);
-        } else if (index_of(name, &i)) {
-                if (!keep(h, i, fd))
-                        (void)close(fd);
-        } else
+        } else if (index_of(name, &i))
+                keep(&h->fds, i, fd);
+        else if ((kind = live_kind_of(name, &i)) != LIVE_NONE)
+                keep_live(h, kind, i, fd);
+        else
                 return false;
         h->n_taken++;
         return true;
@@ -176,17 +252,24 @@ bool handover_take(struct handover *h, int fd, const char *name) {
 
 /* The state before all else: if this daemon fails from here on, the next one must not go on where the last one was. */
 static void empty_store(const struct handover *h) {
-        char text[64 + NAME_MAX_BYTES], name[NAME_MAX_BYTES];
+        const struct state_fds *live[LIVE_KINDS] = { [LIVE_SOCKET] = &h->live_sockets, [LIVE_SKETCH] = &h->live_sketches };
+        char name[NAME_MAX_BYTES];
 
-        (void)sd_notify(false, "FDSTOREREMOVE=1\nFDNAME=" STATE_NAME);
+        remove_fd(STATE_NAME);
+        live_name(LIVE_TABLE, 0, name);
+        remove_fd(name);
         (void)sd_notify_barrier(false, BARRIER_USEC);
-        for (size_t i = 0; i < h->fds.n; i++) {
-                if (h->fds.fds[i] < 0)
-                        continue;
-                name_of(i, name);
-                (void)snprintf(text, sizeof(text), "FDSTOREREMOVE=1\nFDNAME=%s", name);
-                (void)sd_notify(false, text);
-        }
+        for (size_t i = 0; i < h->fds.n; i++)
+                if (h->fds.fds[i] >= 0) {
+                        name_of(i, name);
+                        remove_fd(name);
+                }
+        for (enum live_kind kind = LIVE_SOCKET; kind < LIVE_KINDS; kind++)
+                for (size_t i = 0; i < live[kind]->n; i++)
+                        if (live[kind]->fds[i] >= 0) {
+                                live_name(kind, i, name);
+                                remove_fd(name);
+                        }
 }
 
 bool handover_open(struct handover *h, struct state_reader *ret_reader) {
@@ -195,6 +278,8 @@ bool handover_open(struct handover *h, struct state_reader *ret_reader) {
         if (h->n_taken == 0)
                 return false;
         empty_store(h);
+        if (!h->state && h->live_table >= 0)
+                return false;
         if (!h->state)
                 log_warning("what the last daemon has left has no state: its clients' connections are closed");
         else if (state_get_u64(&r) != STATE_MAGIC || state_get_u64(&r) != STATE_VERSION)
@@ -206,11 +291,19 @@ bool handover_open(struct handover *h, struct state_reader *ret_reader) {
         return false;
 }
 
+static void close_all(struct state_fds *all) {
+        for (size_t i = 0; i < all->n; i++)
+                (void)safe_close(all->fds[i]);
+        free(take_pointer(&all->fds));
+        all->n = 0;
+}
+
 void handover_free(struct handover *h) {
-        for (size_t i = 0; i < h->fds.n; i++)
-                (void)safe_close(h->fds.fds[i]);
-        free(take_pointer(&h->fds.fds));
+        close_all(&h->fds);
+        close_all(&h->live_sockets);
+        close_all(&h->live_sketches);
+        (void)safe_close(h->live_table);
         if (h->state)
                 (void)munmap(h->state, h->size);
-        *h = (struct handover){ 0 };
+        *h = HANDOVER_INIT;
 }

@@ -10,14 +10,19 @@
  * All of it is for the loop's thread, and blocks: before the loop, and after it.
  */
 
+#include "live.h"
 #include "state.h"
 
 struct handover {
         char *state; /* mapped; NULL: nothing was left */
         size_t size;
         struct state_fds fds;
+        int live_table; /* of a daemon that was killed: live.h; -1: none */
+        struct state_fds live_sockets, live_sketches;
         size_t n_taken;
 };
+
+#define HANDOVER_INIT ((struct handover){ .live_table = -1 })
 
 /* Whether there is a service manager that may have a store. */
 bool handover_is_possible(void);
@@ -26,6 +31,9 @@ int handover_give(const struct state_writer *w);
 
 /* One of the descriptors that the service manager has handed over. True: it is of the last daemon's, and taken. */
 bool handover_take(struct handover *handover, int fd, const char *name);
+/* What a daemon keeps there while it runs: live.h. */
+extern const struct store handover_store;
+
 /* Whether it has something to be gone on with. */
 static inline bool handover_has_state(const struct handover *handover) {
         return handover->state != NULL;

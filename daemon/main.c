@@ -83,6 +83,10 @@ static void restore(struct daemon *d) {
 
         if (!handover_open(&d->handover, &reader)) {
                 server_restore(&d->server, NULL);
+                if (d->handover.live_table >= 0 && !d->handover.state &&
+                    live_restore(&d->server, d->handover.live_table, &d->handover.live_sockets,
+                                 &d->handover.live_sketches) < 0)
+                        log_warning("what the last daemon has left can't be understood: its clients' connections are closed");
                 return;
         }
         server_restore(&d->server, &reader);
@@ -95,6 +99,7 @@ static void hand_over(struct daemon *d) {
         struct state_writer w = { 0 };
         int r;
 
+        live_close(&d->server);
         server_save(&d->server, &w);
         r = handover_give(&w);
         state_writer_free(&w);
@@ -108,8 +113,11 @@ static void hand_over(struct daemon *d) {
 static int run(struct daemon *d, const struct options *options) {
         int r = sockets_open(&d->sockets, options, &d->server);
 
-        if (r == 0)
+        if (r == 0) {
                 restore(d);
+                if (options->mode != MODE_PRIVATE)
+                        live_open(&d->server, handover_is_possible() ? &handover_store : NULL);
+        }
         handover_free(&d->handover);
         if (r < 0)
                 return r;
@@ -144,7 +152,7 @@ static void start_broker(struct daemon *d, const struct options *options) {
 }
 
 static int serve(const struct options *options) {
-        struct daemon d = { .signal_fd = -1, .signals = MUX_IO_INIT };
+        struct daemon d = { .signal_fd = -1, .signals = MUX_IO_INIT, .handover = HANDOVER_INIT };
         struct source_settings settings = options->settings;
         int r;
 

@@ -200,6 +200,13 @@ void manager_kill(struct manager *m) {
 
 /* ---- the store ---------------------------------------------------------------------------- */
 
+void manager_wait_stored(struct manager *m, size_t n) {
+        int64_t deadline = now_msec() + MANAGER_MSEC;
+
+        while (m->n_stored != n)
+                ck_assert_msg(hear(m, (int)MAX(deadline - now_msec(), 0)), "%zu are stored, not %zu", m->n_stored, n);
+}
+
 size_t manager_n_stored(const struct manager *m) {
         return m->n_stored;
 }

@@ -25,6 +25,9 @@ void manager_start(struct manager *manager);
 void manager_stop(struct manager *manager);
 void manager_kill(struct manager *manager);
 
+/* Hears what it says until so many are in the store. */
+void manager_wait_stored(struct manager *manager, size_t n);
+
 /* Of the store. */
 size_t manager_n_stored(const struct manager *manager);
 bool manager_has_stored(const struct manager *manager, const char *name);

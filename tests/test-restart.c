@@ -241,7 +241,6 @@ START_TEST(test_many_clients) {
                         (void)close(client);
         }
         client = clients[0];
-        ck_assert_int_eq(manager_n_stored(manager), 0);
 }
 END_TEST
 
@@ -827,6 +826,8 @@ END_TEST
 
 /* ---- what the last daemon has left ------------------------------------------------------------------- */
 
+enum { STORED_TABLE = 1, STORED_EACH = 2 }; /* the connection, and its watches */
+
 static void expect_clean_start(void) {
         manager_start(manager);
         client_expect_close(client, HARNESS_REPLY_MSEC);
@@ -835,7 +836,7 @@ static void expect_clean_start(void) {
         watch_it(USER_WATCH);
         trigger("bell", 1);
         expect_data("trigger", 1, 1);
-        ck_assert_int_eq(manager_n_stored(manager), 0);
+        manager_wait_stored(manager, STORED_TABLE + STORED_EACH); /* nothing of what there was */
 }
 
 static int memory_file(const void *bytes, size_t size, int seals) {
@@ -925,20 +926,157 @@ START_TEST(test_connection_was_not_kept) {
 }
 END_TEST
 
-/* After a kill there is no state: that is said by the end of the connection. */
+/* ---- a daemon that is killed ------------------------------------------------------------------------------ */
+
+/* What the store has of them is whole once the daemon has answered something else. */
+static void wait_kept(size_t n_clients) {
+        int other = client_connect(manager_socket(manager));
+
+        manager_wait_stored(manager, STORED_TABLE + n_clients * STORED_EACH);
+        json_object_put(client_call(other, "org.kevd.events.GetLimits", NULL));
+        (void)close(other);
+}
+
+static void kill_and_start(size_t n_clients) {
+        wait_kept(n_clients);
+        manager_kill(manager);
+        manager_start(manager);
+}
+
+/* What was pending is gone: that is said, and numbers go on. */
 START_TEST(test_kill) {
         watch_it(USER_WATCH);
+        trigger("bell", 1);
+        expect_data("trigger", 1, 1);
+        trigger("bell", 2);
+        kill_and_start(1);
+        json_object_put(expect("lost"));
+        trigger("bell", 3);
+        expect_data("trigger", 3, 3);
+        expect_silence();
+        kill_and_start(1);
+        json_object_put(expect("lost"));
+        expect_silence();
+}
+END_TEST
+
+START_TEST(test_kill_while_waiting) {
+        struct json_object *reply;
+
+        watch_it(USER_WATCH);
+        send_call("Wait", "{}", "");
+        kill_and_start(1);
+        reply = client_receive(client, HARNESS_REPLY_MSEC);
+        ck_assert(reply && has_note(json_at(reply, "/parameters/events/0"), "lost"));
+        ck_assert_int_eq(number_at(reply, "/parameters/events/0/seq"), 1);
+        json_object_put(reply);
+}
+END_TEST
+
+START_TEST(test_kill_of_a_stream) {
+        struct json_object *reply;
+
+        send_call("Monitor", "{\"watches\":[" USER_WATCH "]}", ",\"more\":true");
+        json_object_put(client_receive(client, HARNESS_REPLY_MSEC));
+        for (int i = 1; i <= 2; i++) {
+                kill_and_start(1);
+                reply = client_receive(client, HARNESS_REPLY_MSEC);
+                ck_assert(reply && has_note(json_at(reply, "/parameters/events/0"), "lost"));
+                ck_assert_int_eq(number_at(reply, "/parameters/events/0/seq"), i);
+                ck_assert(json_at(reply, "/continues"));
+                json_object_put(reply);
+        }
+}
+END_TEST
+
+/* In the middle of something nobody knows how far it got: the connection ends. */
+START_TEST(test_kill_within_a_call) {
+        watch_it(USER_WATCH);
+        wait_kept(1);
+        client_send(client, "{\"method\":", 10);
+        trigger("bell", 1); /* by then it is read */
+        manager_kill(manager);
+        manager_start(manager);
+        client_expect_close(client, HARNESS_REPLY_MSEC);
+        (void)close(client);
+        client = client_connect(manager_socket(manager));
+}
+END_TEST
+
+/* Who watches nothing has missed nothing, and connects again. */
+START_TEST(test_kill_without_watches) {
+        json_object_put(client_call(client, "org.kevd.events.GetLimits", NULL));
         manager_kill(manager);
         expect_clean_start();
 }
 END_TEST
 
-/* The one that went on where the last was is killed: the next does not go on there once more. */
-START_TEST(test_kill_after_restart) {
-        watch_it(USER_WATCH);
-        restart();
+/* Every filter says that something may be missing, and goes on. */
+START_TEST(test_kill_of_all_filters) {
+        const char *root = make_root("t");
+        struct json_object *event;
+        pid_t pid = start_process(), gone = start_process();
+        int fd = eventfd(0, EFD_CLOEXEC);
+        /* Of a process that goes on only its end was wanted. */
+        const unsigned all = 1u << 1 | 1u << 2 | 1u << 4 | 1u << 5 | 1u << 6 | 1u << 7 | 1u << 8;
+        unsigned told = 0;
+
+        make_file(at("%s/file", root));
+        watch_it(at("{\"id\":1,\"filter\":\"tree\",\"path\":\"%s\",\"notes\":[\"create\"]},"
+                    "{\"id\":2,\"filter\":\"vnode\",\"path\":\"%s/file\"},"
+                    "{\"id\":3,\"filter\":\"proc\",\"pid\":%d},"
+                    "{\"id\":4,\"filter\":\"proc\",\"pid\":%d},"
+                    "{\"id\":5,\"filter\":\"netdev\"},"
+                    "{\"id\":6,\"filter\":\"timer\",\"data\":100000},"
+                    "{\"id\":7,\"filter\":\"user\",\"name\":\"bell\"}", root, root, (int)pid, (int)gone));
+        watch_fd("{\"id\":8,\"filter\":\"read\",\"descriptor\":0}", fd);
+        wait_kept(1);
         manager_kill(manager);
-        expect_clean_start();
+        (void)kill(gone, SIGKILL);
+        ck_assert_int_eq(waitpid(gone, NULL, 0), gone);
+        make_file(at("%s/new", root));
+        manager_start(manager);
+        while (told != all) {
+                int64_t id;
+
+                event = next_event(client);
+                id = number_at(event, "/id");
+                ck_assert_msg(!(told & 1u << id), "%s", json_object_to_json_string(event));
+                told |= 1u << id;
+                if (id == 1 || id == 2 || id == 5)
+                        ck_assert_msg(has_note(event, "rescan"), "%s", json_object_to_json_string(event));
+                else if (id == 6 || id == 7)
+                        ck_assert_msg(has_note(event, "lost"), "%s", json_object_to_json_string(event));
+                else
+                        ck_assert_msg(strcmp(text_at(event, "/flags/0"), "eof") == 0, "%s", json_object_to_json_string(event));
+                ck_assert_int_eq(id == 4, has_note(event, "exit"));
+                json_object_put(event);
+        }
+        (void)kill(pid, SIGKILL);
+        ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+        json_object_put(expect("exit"));
+        make_file(at("%s/newer", root));
+        expect_path("create", at("%s/newer", root));
+        (void)close(fd);
+}
+END_TEST
+
+START_TEST(test_kill_of_many) {
+        int clients[MANY];
+
+        for (int i = 0; i < MANY; i++) {
+                clients[i] = client = i == 0 ? client : client_connect(manager_socket(manager));
+                watch_it(at("{\"id\":1,\"filter\":\"user\",\"name\":\"n%d\"}", i));
+        }
+        kill_and_start(MANY);
+        for (int i = 0; i < MANY; i++) {
+                client = clients[i];
+                json_object_put(expect("lost"));
+                if (i > 0)
+                        (void)close(client);
+        }
+        client = clients[0];
+        manager_wait_stored(manager, STORED_TABLE + STORED_EACH); /* the others went */
 }
 END_TEST
 
@@ -1012,7 +1150,16 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_state_is_not_sealed);
         tcase_add_test(c, test_state_is_cut);
         tcase_add_test(c, test_connection_was_not_kept);
+
+        c = harness_case(s, "kill");
+        tcase_add_checked_fixture(c, setup, teardown);
+        tcase_set_timeout(c, 60);
         tcase_add_test(c, test_kill);
-        tcase_add_test(c, test_kill_after_restart);
+        tcase_add_test(c, test_kill_while_waiting);
+        tcase_add_test(c, test_kill_of_a_stream);
+        tcase_add_test(c, test_kill_within_a_call);
+        tcase_add_test(c, test_kill_without_watches);
+        tcase_add_test(c, test_kill_of_all_filters);
+        tcase_add_test(c, test_kill_of_many);
         return harness_main(argc, argv);
 }

@@ -165,6 +165,7 @@ void queue_let_go(struct watch *watch) {
 void queue_hold(struct watch *watch, bool hold) {
         if (watch->disabled == hold)
                 return;
+        watch->queue->version++;
         watch->disabled = watch->subscription.held = hold;
         if (!hold && filter_is_of_descriptor(watch->filter)) {
                 watch_look(watch);

@@ -62,6 +62,7 @@ struct queue {
         size_t n_entries;    /* the held ones too */
         size_t bytes, bytes_max;
         uint64_t seq;
+        uint64_t version; /* changes with every watch that is made, changed or ends */
         uint64_t delivered, merged;
         size_t n_of_filter[FILTER_COUNT];
 };
@@ -136,6 +137,8 @@ struct state_writer;
 
 /* The watches, their events, and where the numbers are. */
 void queue_save(struct queue *queue, struct state_writer *w);
+/* The same while it goes on: the watches alone, which are made anew by what is read of this. */
+void queue_sketch(struct queue *queue, struct state_writer *w);
 /* Into a queue without watches. Returns how many are under way: listener->added() will tell, and never with a refusal.
  * A watch that can't be made says so by an event with the flag eof. -EBADMSG, -EDQUOT, -ENOMEM: the queue can't be
  * trusted. */

@@ -19,7 +19,7 @@
 
 /* ---- writing ------------------------------------------------------------------------- */
 
-static void save_watch(struct watch *watch, struct state_writer *w) {
+static void save_watch(struct watch *watch, bool goes_on, struct state_writer *w) {
         state_put_i64(w, watch->id);
         state_put_u64(w, watch->filter);
         state_put_u64(w, watch->flags);
@@ -28,7 +28,10 @@ static void save_watch(struct watch *watch, struct state_writer *w) {
         state_put_u64(w, watch->subscription.notes);
         state_put_bytes(w, watch->prefix ? watch->prefix->text : NULL, watch->prefix ? watch->prefix->size + 1 : 0);
         state_put_string(w, watch->options);
-        source_save(&watch->subscription, w);
+        if (goes_on)
+                source_sketch(&watch->subscription, w);
+        else
+                source_save(&watch->subscription, w);
 }
 
 static void save_entry(const struct entry *entry, struct state_writer *w) {
@@ -59,7 +62,7 @@ static void save_entries(const struct queue *queue, struct state_writer *w) {
         }
 }
 
-void queue_save(struct queue *queue, struct state_writer *w) {
+static void save_watches(struct queue *queue, bool goes_on, struct state_writer *w) {
         state_put_u64(w, queue->seq);
         state_put_u64(w, queue->delivered);
         state_put_u64(w, queue->merged);
@@ -67,10 +70,19 @@ void queue_save(struct queue *queue, struct state_writer *w) {
         hash_for_each(node, &queue->watches) {
                 size_t begin = state_begin(w);
 
-                save_watch(container_of(node, struct watch, node), w);
+                save_watch(container_of(node, struct watch, node), goes_on, w);
                 state_end(w, begin);
         }
+}
+
+void queue_save(struct queue *queue, struct state_writer *w) {
+        save_watches(queue, false, w);
         save_entries(queue, w);
+}
+
+void queue_sketch(struct queue *queue, struct state_writer *w) {
+        save_watches(queue, true, w);
+        state_put_u64(w, 0);
 }
 
 /* ---- what may have been missed ------------------------------------------------------------ */

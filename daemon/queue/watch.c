@@ -297,6 +297,7 @@ void watch_look(struct watch *watch) {
 void watch_free(struct watch *watch) {
         struct queue *queue = watch->queue;
 
+        queue->version++;
         source_detach(&watch->subscription);
         forget_entries(watch);
         list_remove(&watch->in_levels);
@@ -392,6 +393,7 @@ static int make_watch(struct queue *queue, const struct watch_spec *spec, struct
         list_init(&watch->entries);
         list_init(&watch->in_levels);
         list_init(&watch->subscription.link);
+        queue->version++;
         queue->n_of_filter[watch->filter]++;
         queue->context->n_watches++;
         *ret_watch = watch;
@@ -488,6 +490,7 @@ static int restart(struct watch *watch, const struct watch_spec *spec, struct re
         if (r < 0)
                 return r;
         forget_entries(watch);
+        watch->queue->version++;
         watch->flags = (uint8_t)spec->flags;
         queue_hold(watch, spec->flags & KEV_FLAG_DISABLED);
         return 0;
@@ -587,6 +590,7 @@ int queue_modify(struct queue *queue, const struct watch_spec *spec, int fd, str
                 queue_let_go(watch);
         } else
                 drop_options(queue, options);
+        queue->version++;
         watch->flags = (uint8_t)spec->flags;
         queue_hold(watch, spec->flags & KEV_FLAG_DISABLED);
         if (r == 1)

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "live.h"
 #include "log.h"
 #include "peer.h"
 
@@ -125,6 +126,7 @@ struct connection *connection_free(struct connection *c) {
 
         wait_cancel(c);
         (void)connection_on_settled(c);
+        live_end(c);
         mux_deferred_cancel(&c->flush);
         mux_timer_clear(server->mux, &c->pace);
         mux_timer_clear(server->mux, &c->fds_timer);
@@ -452,6 +454,7 @@ static void read_more(struct connection *c) {
 static void on_io(struct mux_io *io, unsigned events) {
         struct connection *c = container_of(io, struct connection, io);
 
+        live_touch(c);
         if (events & (MUX_ERR | MUX_HUP))
                 peer_gone(c);
         else if (events & MUX_IN && wants_input(c))
@@ -481,6 +484,7 @@ static void go_on_later(struct connection *c) {
 void connection_flush(struct connection *c) {
         int r;
 
+        live_touch(c);
         c->cost = 0;
         if (c->gone && !c->doomed) {
                 call_abandon(c);
@@ -503,6 +507,7 @@ void connection_flush(struct connection *c) {
         time_fds(c);
         mux_deferred_cancel(&c->flush); /* replies ask for what was just done */
         go_on_later(c);
+        live_rest(c);
 }
 
 /* The end of every turn in which something happened here. */

@@ -44,6 +44,16 @@ enum {
         RESTORE_SEC = 10,              /* the last daemon's watches have to be made by then */
 };
 
+/* The Wait that a connection is in, so that another daemon can go on with it. */
+struct wait_state {
+        bool waits, more;
+        int64_t max_events, timeout_msec; /* what is left of it */
+        uint64_t last_reply_nsec;
+};
+
+struct state_reader;
+struct state_writer;
+
 struct passed_fd {
         uint64_t message; /* the number of the message that it came with */
         int fd;
@@ -95,6 +105,7 @@ struct connection {
         struct barrier_of_source barriers[SOURCES_MAX];
         size_t n_barriers;
 
+        struct live *live; /* live.c; NULL: it would end with the daemon */
         bool is_settled; /* the daemon is about to end: all that had happened by then is in the queue */
         bool was_waiting; /* CALL_RESTORE: and goes on with that */
 };
@@ -166,4 +177,11 @@ void connection_settle(struct connection *connection);
 bool connection_on_settled(struct connection *connection);
 /* All watches of the last daemon's are made. */
 void connection_on_restored(struct connection *connection);
+/* Goes on with it, after that number of its last event; the reader is at what connection_sketch() has written. Takes
+ * the descriptor over. Negative errno: it ends. */
+int connection_restore_sketch(struct server *server, int fd, uint64_t seq, const struct wait_state *wait,
+                              struct state_reader *r);
+void connection_wait_state(const struct connection *connection, struct wait_state *ret);
+/* Who it is, and its watches. */
+void connection_sketch(struct connection *connection, struct state_writer *w);
 extern const struct queue_listener connection_listener;

@@ -85,17 +85,28 @@ static void save_buffers(const struct connection *c, struct state_writer *w) {
         state_put_bytes(w, c->out.size > c->written ? c->out.data + c->written : NULL, c->out.size - c->written);
 }
 
-static void save_wait(const struct connection *c, struct state_writer *w) {
+void connection_wait_state(const struct connection *c, struct wait_state *ret) {
         uint64_t now = monotonic_nsec();
-        int64_t timeout_msec = c->timeout_msec;
 
-        if (!c->more && c->timer.heap_index > 0)
-                timeout_msec = (int64_t)((MAX(c->timer.deadline_nsec, now) - now + NSEC_PER_MSEC - 1) / NSEC_PER_MSEC);
-        state_put_bool(w, c->call != CALL_NONE);
-        state_put_bool(w, c->more);
-        state_put_i64(w, c->max_events);
-        state_put_i64(w, c->timed_out && !c->more ? 0 : timeout_msec);
-        state_put_u64(w, c->last_reply_nsec);
+        *ret = (struct wait_state){
+                .waits = c->call != CALL_NONE, .more = c->more, .max_events = c->max_events, .timeout_msec = c->timeout_msec,
+                .last_reply_nsec = c->last_reply_nsec,
+        };
+        if (!c->more && c->timed_out)
+                ret->timeout_msec = 0;
+        else if (!c->more && c->timer.heap_index > 0)
+                ret->timeout_msec = (int64_t)((MAX(c->timer.deadline_nsec, now) - now + NSEC_PER_MSEC - 1) / NSEC_PER_MSEC);
+}
+
+static void save_wait(const struct connection *c, struct state_writer *w) {
+        struct wait_state wait;
+
+        connection_wait_state(c, &wait);
+        state_put_bool(w, wait.waits);
+        state_put_bool(w, wait.more);
+        state_put_i64(w, wait.max_events);
+        state_put_i64(w, wait.timeout_msec);
+        state_put_u64(w, wait.last_reply_nsec);
 }
 
 static void save_connection(struct connection *c, struct state_writer *w) {
@@ -184,13 +195,13 @@ static int read_buffers(struct connection *c, struct state_reader *r) {
         return c->in.error || c->out.error ? -ENOMEM : r->failed ? -EBADMSG : 0;
 }
 
-static int read_wait(struct connection *c, struct state_reader *r) {
-        c->was_waiting = state_get_bool(r);
-        c->more = state_get_bool(r);
-        c->max_events = state_get_i64(r);
-        c->timeout_msec = state_get_i64(r);
-        c->last_reply_nsec = state_get_u64(r);
-        return r->failed || (c->was_waiting && (c->max_events < 1 || c->max_events > EVENTS_MAX)) ? -EBADMSG : 0;
+static int read_wait(struct state_reader *r, struct wait_state *ret) {
+        ret->waits = state_get_bool(r);
+        ret->more = state_get_bool(r);
+        ret->max_events = state_get_i64(r);
+        ret->timeout_msec = state_get_i64(r);
+        ret->last_reply_nsec = state_get_u64(r);
+        return r->failed ? -EBADMSG : 0;
 }
 
 void connection_on_restored(struct connection *c) {
@@ -211,22 +222,20 @@ static void on_restore_timer(struct mux_timer *timer) {
         connection_doom(c);
 }
 
-static int read_rest(struct connection *c, struct state_reader *r) {
+/* The watches, and then what it has been at. */
+static int go_on(struct connection *c, const struct wait_state *wait, struct state_reader *r) {
         int result;
 
-        c->connected_usec = state_get_u64(r);
-        c->end_of_input = state_get_bool(r);
-        c->gone = state_get_bool(r);
-        result = read_buffers(c, r);
-        if (result == 0)
-                result = read_wait(c, r);
-        if (result == 0)
-                result = mux_timer_set(c->server->mux, &c->timer, monotonic_nsec() + RESTORE_SEC * NSEC_PER_SEC,
-                                       on_restore_timer);
+        if (wait->waits && (wait->max_events < 1 || wait->max_events > EVENTS_MAX))
+                return -EBADMSG;
+        c->was_waiting = wait->waits;
+        c->more = wait->more;
+        c->max_events = wait->max_events;
+        c->timeout_msec = wait->timeout_msec;
+        c->last_reply_nsec = wait->last_reply_nsec;
+        result = mux_timer_set(c->server->mux, &c->timer, monotonic_nsec() + RESTORE_SEC * NSEC_PER_SEC, on_restore_timer);
         if (result < 0)
                 return result;
-        if (c->gone)
-                mux_remove(c->server->mux, &c->io);
         c->call = CALL_RESTORE;
         c->n_starting = 1; /* this very function */
         result = queue_restore(&c->queue, r);
@@ -238,22 +247,67 @@ static int read_rest(struct connection *c, struct state_reader *r) {
         return 0;
 }
 
+static int read_rest(struct connection *c, struct state_reader *r) {
+        struct wait_state wait;
+        int result;
+
+        c->connected_usec = state_get_u64(r);
+        c->end_of_input = state_get_bool(r);
+        c->gone = state_get_bool(r);
+        result = read_buffers(c, r);
+        if (result == 0)
+                result = read_wait(r, &wait);
+        if (result < 0)
+                return result;
+        if (c->gone)
+                mux_remove(c->server->mux, &c->io);
+        return go_on(c, &wait, r);
+}
+
+/* Takes the descriptor over. */
+static int begin_restored(struct server *s, int fd, struct state_reader *r, struct connection **ret) {
+        struct asker asker;
+        int result = read_asker(r, &asker);
+
+        if (result < 0) {
+                (void)close(fd);
+                return result;
+        }
+        return connection_make(s, fd, &asker, ret);
+}
+
 static void restore_connection(struct server *s, struct state_reader *r) {
         int fd = state_get_fd(r), result;
-        struct asker asker;
         struct connection *c;
 
-        result = fd < 0 ? -EBADF : read_asker(r, &asker);
-        if (result == 0)
-                result = connection_make(s, take_fd(&fd), &asker, &c);
+        result = fd < 0 ? -EBADF : begin_restored(s, fd, r, &c);
         if (result == 0) {
                 result = read_rest(c, r);
                 if (result < 0)
                         connection_doom(c);
         }
-        (void)safe_close(fd);
         if (result < 0)
                 log_warning("a connection of the last daemon's ends: %s", strerror(-result));
+}
+
+void connection_sketch(struct connection *c, struct state_writer *w) {
+        save_asker(&c->asker, w);
+        state_put_u64(w, c->connected_usec);
+        queue_sketch(&c->queue, w);
+}
+
+int connection_restore_sketch(struct server *s, int fd, uint64_t seq, const struct wait_state *wait, struct state_reader *r) {
+        struct connection *c;
+        int result = begin_restored(s, fd, r, &c);
+
+        if (result < 0)
+                return result;
+        c->connected_usec = state_get_u64(r);
+        result = go_on(c, wait, r);
+        c->queue.seq = seq;
+        if (result < 0)
+                connection_doom(c);
+        return result;
 }
 
 void server_restore(struct server *s, struct state_reader *r) {

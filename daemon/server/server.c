@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 
 #include "connection.h"
+#include "live.h"
 #include "log.h"
 #include "workers.h"
 
@@ -107,6 +108,7 @@ void server_close(struct server *s) {
                 (void)close(s->listeners[i].fd);
         }
         s->n_listeners = 0;
+        live_close(s);
         while (!list_empty(&s->connections))
                 connection_free(list_entry(s->connections.next, struct connection, link));
         mux_deferred_cancel(&s->next_turn);

@@ -51,6 +51,7 @@ struct server {
         bool stopping; /* soon: no call is run any more */
         size_t n_unsettled; /* connections, meanwhile */
         struct mux_timer settle_timer;
+        struct live_table *live; /* NULL: nothing outlives a crash */
 };
 
 /* `broker_fd`: see struct source_context. */

@@ -264,7 +264,7 @@ static uint64_t identity_of(int64_t pid) {
         return pidfd >= 0 ? pidfd_identity(pidfd, (pid_t)pid) : 0;
 }
 
-void source_save(struct subscription *subscription, struct state_writer *w) {
+static void save(struct subscription *subscription, bool goes_on, struct state_writer *w) {
         struct source *source = subscription->source;
         struct subject about = { .pid = ABSENT, .data = ABSENT };
         bool saved = false;
@@ -277,11 +277,19 @@ void source_save(struct subscription *subscription, struct state_writer *w) {
         state_put_i64(w, about.data);
         state_put_string(w, source ? source->class->name : NULL);
         begin = state_begin(w);
-        if (source && source->class->save)
+        if (source && source->class->save && !goes_on)
                 saved = source->class->save(source, subscription, w);
         state_end(w, begin);
         state_put_bool(w, saved);
         state_put_u64(w, saved ? 0 : identity_of(about.pid));
+}
+
+void source_save(struct subscription *subscription, struct state_writer *w) {
+        save(subscription, false, w);
+}
+
+void source_sketch(struct subscription *subscription, struct state_writer *w) {
+        save(subscription, true, w);
 }
 
 int sources_restore(struct sources *sources, struct subscription *subscription, struct subject *subject,

@@ -282,6 +282,8 @@ void sources_save(struct sources *sources, struct state_writer *w);
 void sources_load(struct sources *sources, struct state_reader *r);
 /* What is needed of the subscription, which may be attached to nothing. */
 void source_save(struct subscription *subscription, struct state_writer *w);
+/* The same while it goes on: what it takes to attach it anew. */
+void source_sketch(struct subscription *subscription, struct state_writer *w);
 /* As sources_attach(); *ret_anew: what happened since may be missing. `subject`: without what describe() knows. 0 with
  * no source: it was attached to nothing. */
 int sources_restore(struct sources *sources, struct subscription *subscription, struct subject *subject,

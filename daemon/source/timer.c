@@ -218,14 +218,20 @@ static int start_period(struct timer *t, uint64_t nsec, struct refusal *refusal)
         return 0;
 }
 
+static uint64_t unit_of(uint64_t notes) {
+        return notes & KEV_NOTE_SEC    ? NSEC_PER_SEC :
+               notes & KEV_NOTE_USEC   ? NSEC_PER_USEC :
+               notes & KEV_NOTE_NSEC   ? 1 :
+                                         NSEC_PER_MSEC;
+}
+
 /* Also instead of what it does now, which goes on if this is refused. */
 static int start(struct timer *t, const struct subject *subject, struct refusal *refusal) {
-        uint64_t unit = subject->notes & KEV_NOTE_SEC    ? NSEC_PER_SEC :
-                        subject->notes & KEV_NOTE_USEC   ? NSEC_PER_USEC :
-                        subject->notes & KEV_NOTE_NSEC   ? 1 :
-                                                           NSEC_PER_MSEC;
+        uint64_t unit = unit_of(subject->notes);
         uint64_t nsec;
 
+        if (subject->data == ABSENT)
+                return refuse(refusal, EINVAL, "data: missing");
         if (__builtin_mul_overflow((uint64_t)subject->data, unit, &nsec) || nsec > INT64_MAX / 2)
                 return refuse(refusal, EINVAL, "data: too far in the future");
         return subject->notes & KEV_NOTE_ABSTIME ? start_moment(t, nsec, refusal) :
@@ -269,6 +275,14 @@ static void timer_detach(struct source *source _unused_, struct subscription *su
 }
 
 /* ---- for the next daemon, which has the same clocks ------------------------------ */
+
+static void timer_describe(const struct subscription *subscription, struct subject *subject) {
+        const struct timer *t = subscription->object;
+        uint64_t nsec = t->moment_index > 0 ? heap_key(&t->owner->moments, t->moment_index) : t->period_nsec;
+
+        if (nsec > 0) /* else it is a moment that has been told */
+                subject->data = (int64_t)(nsec / unit_of(subscription->notes));
+}
 
 static bool timer_save(struct source *source _unused_, struct subscription *subscription, struct state_writer *w) {
         const struct timer *t = subscription->object;
@@ -339,6 +353,7 @@ const struct source_class source_timer = {
         .detach = timer_detach,
         .registrations = timer_registrations,
         .mechanism = timer_mechanism,
+        .describe = timer_describe,
         .save = timer_save,
         .restore = timer_restore,
 };
