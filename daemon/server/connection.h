@@ -47,7 +47,8 @@ enum {
 /* The Wait that a connection is in, so that another daemon can go on with it. */
 struct wait_state {
         bool waits, more;
-        int64_t max_events, timeout_msec; /* what is left of it */
+        int64_t max_events, timeout_msec;
+        uint64_t deadline_nsec; /* CLOCK_MONOTONIC, unless `more`; 0: it has not begun, or has none */
         uint64_t last_reply_nsec;
 };
 
@@ -166,7 +167,7 @@ bool wait_is_due(const struct connection *connection);
 void wait_interrupt(struct connection *connection);
 /* Answers if there is something to answer with. */
 void wait_flush(struct connection *connection);
-/* Goes on with a Wait of the last daemon's, of which timeout_msec is what is left. */
+/* Goes on with a Wait of the last daemon's. */
 void wait_resume(struct connection *connection);
 
 /* ---- for the next daemon (save.c) ------------------------------------------------------------ */

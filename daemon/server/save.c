@@ -86,8 +86,6 @@ static void save_buffers(const struct connection *c, struct state_writer *w) {
 }
 
 void connection_wait_state(const struct connection *c, struct wait_state *ret) {
-        uint64_t now = monotonic_nsec();
-
         *ret = (struct wait_state){
                 .waits = c->call != CALL_NONE, .more = c->more, .max_events = c->max_events, .timeout_msec = c->timeout_msec,
                 .last_reply_nsec = c->last_reply_nsec,
@@ -95,7 +93,7 @@ void connection_wait_state(const struct connection *c, struct wait_state *ret) {
         if (!c->more && c->timed_out)
                 ret->timeout_msec = 0;
         else if (!c->more && c->timer.heap_index > 0)
-                ret->timeout_msec = (int64_t)((MAX(c->timer.deadline_nsec, now) - now + NSEC_PER_MSEC - 1) / NSEC_PER_MSEC);
+                ret->deadline_nsec = c->timer.deadline_nsec;
 }
 
 static void save_wait(const struct connection *c, struct state_writer *w) {
@@ -106,6 +104,7 @@ static void save_wait(const struct connection *c, struct state_writer *w) {
         state_put_bool(w, wait.more);
         state_put_i64(w, wait.max_events);
         state_put_i64(w, wait.timeout_msec);
+        state_put_u64(w, wait.deadline_nsec);
         state_put_u64(w, wait.last_reply_nsec);
 }
 
@@ -200,6 +199,7 @@ static int read_wait(struct state_reader *r, struct wait_state *ret) {
         ret->more = state_get_bool(r);
         ret->max_events = state_get_i64(r);
         ret->timeout_msec = state_get_i64(r);
+        ret->deadline_nsec = state_get_u64(r);
         ret->last_reply_nsec = state_get_u64(r);
         return r->failed ? -EBADMSG : 0;
 }
@@ -222,16 +222,25 @@ static void on_restore_timer(struct mux_timer *timer) {
         connection_doom(c);
 }
 
+/* What is left of it. */
+static int64_t timeout_of(const struct wait_state *wait) {
+        uint64_t now = monotonic_nsec();
+
+        if (wait->deadline_nsec == 0)
+                return wait->timeout_msec;
+        return (int64_t)((MAX(wait->deadline_nsec, now) - now + NSEC_PER_MSEC - 1) / NSEC_PER_MSEC);
+}
+
 /* The watches, and then what it has been at. */
 static int go_on(struct connection *c, const struct wait_state *wait, struct state_reader *r) {
         int result;
 
-        if (wait->waits && (wait->max_events < 1 || wait->max_events > EVENTS_MAX))
+        if (wait->waits && (wait->max_events < 1 || wait->max_events > EVENTS_MAX || timeout_of(wait) > INT32_MAX))
                 return -EBADMSG;
         c->was_waiting = wait->waits;
         c->more = wait->more;
         c->max_events = wait->max_events;
-        c->timeout_msec = wait->timeout_msec;
+        c->timeout_msec = timeout_of(wait);
         c->last_reply_nsec = wait->last_reply_nsec;
         result = mux_timer_set(c->server->mux, &c->timer, monotonic_nsec() + RESTORE_SEC * NSEC_PER_SEC, on_restore_timer);
         if (result < 0)
