@@ -189,10 +189,11 @@ static int serve(const struct options *options) {
 
 int main(int argc, char **argv) {
         struct options options;
-        int r;
+        int r, status;
 
         options_init(&options);
         r = options_read(&options, argc, argv);
+        options_print_complaints(&options);
         if (r == 0) {
                 if (options.help)
                         options_print_help();
@@ -203,6 +204,7 @@ int main(int argc, char **argv) {
                         r = serve(&options);
                 }
         }
+        status = r == 0 ? EXIT_SUCCESS : r == -EINVAL && !options.check_config ? 2 : EXIT_FAILURE;
         options_free(&options);
-        return r == 0 ? EXIT_SUCCESS : r == -EINVAL ? 2 : EXIT_FAILURE;
+        return status;
 }

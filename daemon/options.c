@@ -24,6 +24,7 @@ enum {
 struct origin {
         const char *file; /* NULL: the command line */
         unsigned line;
+        struct buffer *complaints;
 };
 
 void options_init(struct options *o) {
@@ -37,20 +38,26 @@ void options_free(struct options *o) {
                 free(o->listen[i]);
         free(o->mux);
         free(o->config);
+        buffer_free(&o->complaints);
         options_init(o);
 }
 
+static void put_line(struct buffer *complaints, const char *line) {
+        buffer_put(complaints, line, strlen(line));
+        buffer_put_literal(complaints, "\n");
+}
+
 static _printf_(2, 3) int complain(struct origin origin, const char *format, ...) {
+        char line[4096];
+        int n = origin.file ? snprintf(line, sizeof(line), "%s:%u: ", origin.file, origin.line) :
+                              snprintf(line, sizeof(line), "--");
         va_list arguments;
 
-        if (origin.file)
-                (void)fprintf(stderr, "kevd: %s:%u: ", origin.file, origin.line);
-        else
-                (void)fprintf(stderr, "kevd: --");
+        n = MIN(n, (int)sizeof(line) - 1);
         va_start(arguments, format);
-        (void)vfprintf(stderr, format, arguments);
+        (void)vsnprintf(line + n, sizeof(line) - (size_t)n, format, arguments);
         va_end(arguments);
-        (void)fputc('\n', stderr);
+        put_line(origin.complaints, line);
         return -EINVAL;
 }
 
@@ -76,16 +83,18 @@ static int set_mode(struct options *o, const char *value, struct origin origin) 
 }
 
 static int set_mux(struct options *o, const char *value, struct origin origin) {
+        char names[128]; /* few, and short */
+        size_t n = 0;
+
         for (unsigned i = 0; mux_backend_name_at(i); i++)
                 if (strcmp(mux_backend_name_at(i), value) == 0) {
                         free(o->mux);
                         o->mux = strdup(value);
                         return o->mux ? 0 : -ENOMEM;
                 }
-        (void)complain(origin, "mux: \"%s\" is not in this build, which has:", value);
         for (unsigned i = 0; mux_backend_name_at(i); i++)
-                (void)fprintf(stderr, "  %s\n", mux_backend_name_at(i));
-        return -EINVAL;
+                n += (size_t)snprintf(names + n, sizeof(names) - n, "%s%s", i ? ", " : "", mux_backend_name_at(i));
+        return complain(origin, "mux: \"%s\" is not in this build, which has %s", value, names);
 }
 
 static int set_file_mechanism(struct options *o, const char *value, struct origin origin) {
@@ -243,8 +252,11 @@ static int set_line(struct options *o, char *line, struct origin origin) {
 }
 
 /* Of a file as a whole, or a directory. */
-static int complain_of_file(const char *path, int error) {
-        (void)fprintf(stderr, "kevd: %s: %s\n", path, strerror(-error));
+static int complain_of_file(struct options *o, const char *path, int error) {
+        char line[4096 + 256];
+
+        (void)snprintf(line, sizeof(line), "%s: %s", path, strerror(-error));
+        put_line(&o->complaints, line);
         return error;
 }
 
@@ -256,10 +268,12 @@ static bool is_absent(const char *path) {
         return lstat(path, &st) < 0 && (errno == ENOENT || errno == ENOTDIR || errno == EACCES);
 }
 
+/* All lines are read, so that all that is wrong is told at once. */
 static int read_lines(struct options *o, FILE *file, const char *path) {
-        struct origin origin = { .file = path };
+        struct origin origin = { .file = path, .complaints = &o->complaints };
         char *line _cleanup_(freep) = NULL;
         size_t capacity = 0;
+        int result = 0;
         ssize_t n;
 
         while ((n = getline(&line, &capacity, file)) >= 0) {
@@ -267,10 +281,11 @@ static int read_lines(struct options *o, FILE *file, const char *path) {
 
                 origin.line++;
                 r = memchr(line, 0, (size_t)n) ? complain(origin, "a NUL byte in the line") : set_line(o, line, origin);
-                if (r < 0)
-                        return r == -EINVAL ? r : complain_of_file(path, r); /* what is invalid was said */
+                if (r < 0 && r != -EINVAL)
+                        return complain_of_file(o, path, r);
+                result = MIN(result, r);
         }
-        return feof(file) ? 0 : complain_of_file(path, -errno);
+        return feof(file) ? result : complain_of_file(o, path, -errno);
 }
 
 static int read_file(struct options *o, const char *path) {
@@ -278,7 +293,7 @@ static int read_file(struct options *o, const char *path) {
         int r;
 
         if (!file)
-                return complain_of_file(path, -errno);
+                return complain_of_file(o, path, -errno);
         r = read_lines(o, file, path);
         (void)fclose(file);
         return r;
@@ -287,6 +302,11 @@ static int read_file(struct options *o, const char *path) {
 /* One that need not exist. */
 static int read_file_if_any(struct options *o, const char *path) {
         return is_absent(path) ? 0 : read_file(o, path);
+}
+
+/* A file that can't be read, before what is wrong in one. */
+static int worse(int a, int b) {
+        return a == 0 || (a == -EINVAL && b < 0) ? b : a;
 }
 
 static int is_drop_in(const struct dirent *entry) {
@@ -304,11 +324,10 @@ static int read_drop_ins(struct options *o, const char *directory) {
                 return 0;
         n = scandir(directory, &entries, is_drop_in, alphasort);
         if (n < 0)
-                return complain_of_file(directory, -errno);
+                return complain_of_file(o, directory, -errno);
         for (int i = 0; i < n; i++) {
                 (void)snprintf(path, sizeof(path), "%s/%s", directory, entries[i]->d_name);
-                if (r == 0)
-                        r = read_file_if_any(o, path);
+                r = worse(r, read_file_if_any(o, path));
                 free(entries[i]);
         }
         free(entries);
@@ -329,10 +348,8 @@ static int read_default_files(struct options *o) {
         else
                 return 0;
         r = read_file_if_any(o, path);
-        if (r < 0)
-                return r;
         (void)snprintf(drop_ins, sizeof(drop_ins), "%s.d", path);
-        return read_drop_ins(o, drop_ins);
+        return worse(r, read_drop_ins(o, drop_ins));
 }
 
 static int read_configuration(struct options *o) {
@@ -414,10 +431,10 @@ static int set_option(struct options *o, int option, const char *value) {
                 return 0;
         default:
                 if (option >= OPTION_LIMIT)
-                        return set_limit(o, (enum resource)(option - OPTION_LIMIT), value, (struct origin){ 0 });
+                        return set_limit(o, (enum resource)(option - OPTION_LIMIT), value, (struct origin){ .complaints = &o->complaints });
                 if (option < 0 || (size_t)option >= ARRAY_SIZE(keys))
                         return -EINVAL; /* getopt has said why */
-                return keys[option].set(o, value, (struct origin){ 0 });
+                return keys[option].set(o, value, (struct origin){ .complaints = &o->complaints });
         }
 }
 
@@ -428,11 +445,14 @@ static int read_command_line(struct options *o, int argc, char **argv) {
         while (r == 0 && (option = getopt_long(argc, argv, "", long_options, NULL)) >= 0)
                 r = set_option(o, option == '?' ? -1 : option, optarg);
         if (r == 0 && optind < argc) {
-                (void)fprintf(stderr, "kevd: unexpected argument \"%s\"\n", argv[optind]);
+                char line[4096];
+
+                (void)snprintf(line, sizeof(line), "unexpected argument \"%s\"", argv[optind]);
+                put_line(&o->complaints, line);
                 r = -EINVAL;
         }
         if (r == -EINVAL)
-                (void)fprintf(stderr, "Try 'kevd --help'.\n");
+                put_line(&o->complaints, "Try 'kevd --help'.");
         return r;
 }
 
@@ -444,10 +464,12 @@ int options_read(struct options *o, int argc, char **argv) {
         options_init(&first);
         r = read_command_line(&first, argc, argv);
         if (r < 0 || first.help || first.version) {
+                first.check_config = false;
                 *o = first;
                 return r;
         }
         o->mode = first.mode;
+        o->check_config = first.check_config;
         o->config = take_pointer(&first.config);
         r = read_configuration(o);
         if (r == 0 && first.n_listen > 0) {
@@ -462,4 +484,14 @@ int options_read(struct options *o, int argc, char **argv) {
                 o->log_level = o->mode == MODE_PRIVATE ? LOG_WARNING : LOG_INFO;
         o->settings.keeps_feed = o->mode == MODE_SYSTEM;
         return r;
+}
+
+void options_print_complaints(const struct options *o) {
+        const char *line = o->complaints.data;
+
+        for (size_t i = 0; i < o->complaints.size; i++)
+                if (o->complaints.data[i] == '\n') {
+                        (void)fprintf(stderr, "kevd: %.*s\n", (int)(o->complaints.data + i - line), line);
+                        line = o->complaints.data + i + 1;
+                }
 }

@@ -7,6 +7,7 @@
  * earlier one.
  */
 
+#include "buffer.h"
 #include "server.h"
 
 struct options {
@@ -20,12 +21,14 @@ struct options {
         int log_level;
         char *config; /* NULL: the default ones */
         bool check_config, help, version;
+        struct buffer complaints; /* what is wrong, a line each, with file, line and key */
 };
 
 void options_init(struct options *options);
 void options_free(struct options *options);
 
-/* Reads the command line and the configuration. -EINVAL, or the error of a file:
- * what is wrong was said on standard error. */
+/* Reads the command line and the configuration. -EINVAL, or the error of a file: what is wrong is in `complaints`.
+ * May wait for the files, and for whoever knows the groups; one thread at a time, of any. */
 int options_read(struct options *options, int argc, char **argv);
+void options_print_complaints(const struct options *options);
 void options_print_help(void);
