@@ -8,10 +8,11 @@
 #include "live.h"
 #include "log.h"
 #include "peer.h"
+#include "violation.h"
 
 static void on_flush(struct mux_deferred *deferred);
 static void on_io(struct mux_io *io, unsigned events);
-static void protocol_error(struct connection *c, const char *what);
+static void protocol_error(struct connection *c, enum violation violation);
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
@@ -65,6 +66,8 @@ int connection_make(struct server *server, int fd, const struct asker *asker, st
                 r = -ENOMEM;
                 (void)close(fd);
         }
+        if (r == -EDQUOT)
+                violation_log(VIOLATION_TOO_MANY_CONNECTIONS, &c->asker);
         if (r < 0) {
                 account_unref(c->account);
                 peer_done(&c->asker);
@@ -109,7 +112,7 @@ static void drop_fds(struct connection *c, uint64_t message) {
 static void on_fds_timer(struct mux_timer *timer) {
         struct connection *c = container_of(timer, struct connection, fds_timer);
 
-        protocol_error(c, "descriptors lay there for too long");
+        protocol_error(c, VIOLATION_DESCRIPTORS_LEFT);
 }
 
 /* One of them may be the peer's own end of this connection, by which it would never end. */
@@ -162,9 +165,9 @@ static void peer_gone(struct connection *c) {
         mux_defer(c->server->mux, &c->flush);
 }
 
-static void protocol_error(struct connection *c, const char *what) {
+static void protocol_error(struct connection *c, enum violation violation) {
         c->server->protocol_errors++;
-        log_info("connection of pid %d, user %u, ended: %s", c->asker.pid, c->asker.uid, what);
+        violation_log(violation, &c->asker);
         connection_doom(c);
 }
 
@@ -417,7 +420,7 @@ static void handle_messages(struct connection *c) {
                         break;
                 call_charge(c, 1 + size / CALL_BYTES);
                 if (!call_dispatch(c, message, size))
-                        protocol_error(c, "not a Varlink call");
+                        protocol_error(c, VIOLATION_NOT_A_CALL);
                 c->messages_taken++;
                 done += size + 1;
                 drop_fds(c, c->messages_taken);
@@ -426,7 +429,7 @@ static void handle_messages(struct connection *c) {
         if (c->in.size == 0 && c->in.capacity > 4096)
                 buffer_free(&c->in);
         if (!has_message(c) && c->in.size >= MESSAGE_BYTES_MAX)
-                protocol_error(c, "a message of more than 64 KiB");
+                protocol_error(c, VIOLATION_TOO_LONG);
 }
 
 /* ---- the turn ---------------------------------------------------------------------------------------- */
@@ -443,11 +446,14 @@ static void read_more(struct connection *c) {
         if (r == -ECONNRESET) { /* it closed with replies unread */
                 c->end_of_input = true;
                 peer_gone(c);
-        } else if (r < 0)
-                protocol_error(c, r == -EMSGSIZE ? "too many descriptors" :
-                                  r == -EDQUOT   ? "more descriptors than the user's limit has room for" :
-                                                   strerror(-r));
-        else if (r == 0 && c->gone)
+        } else if (r == -EMSGSIZE)
+                protocol_error(c, VIOLATION_TOO_MANY_DESCRIPTORS);
+        else if (r == -EDQUOT)
+                protocol_error(c, VIOLATION_DESCRIPTORS_OVER_LIMIT);
+        else if (r < 0) {
+                log_info("connection of pid %d, user %u, ended: %s", c->asker.pid, c->asker.uid, strerror(-r));
+                connection_doom(c);
+        } else if (r == 0 && c->gone)
                 c->end_of_input = true; /* all that it sent was read */
 }
 
@@ -496,6 +502,8 @@ void connection_flush(struct connection *c) {
         if (!c->doomed && unwritten(c) == 0)
                 wait_flush(c);
         r = c->out.error ? c->out.error : write_out(c);
+        if (r == -EDQUOT)
+                violation_log(VIOLATION_UNREAD, &c->asker);
         if (r < 0 || c->doomed || is_finished(c)) {
                 connection_free(c);
                 return;

@@ -161,7 +161,7 @@ static void on_connect(struct mux_io *io, unsigned events _unused_) {
                         return;
                 }
                 r = server_serve(l->server, fd);
-                if (r < 0)
+                if (r < 0 && r != -EDQUOT) /* of which it has told */
                         log_info("a connection was turned away: %s", strerror(-r));
         }
 }

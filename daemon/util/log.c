@@ -2,9 +2,23 @@
 #include "log.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <time.h>
+
+#define JOURNAL_SOCKET "/run/systemd/journal/socket"
+
+enum {
+        LINE_BYTES = 1024,
+        LIMITS = 256, /* lines that have to share one share its room */
+};
 
 static int current_level = LOG_INFO;
 
@@ -32,19 +46,148 @@ const char *log_level_name(int level) {
         return level >= 0 && (size_t)level < ARRAY_SIZE(names) ? names[level] : NULL;
 }
 
-void log_write(int level, const char *format, ...) {
-        /* Asked once: the variable doesn't change under a running process. */
-        static int to_journal = -1;
-        char line[1024];
-        va_list arguments;
+/* ---- how much is written ------------------------------------------------------------------------- */
 
+struct limit {
+        time_t begin; /* CLOCK_MONOTONIC */
+        unsigned n;
+        uint64_t left_out;
+};
+
+static pthread_mutex_t limits_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct limit limits[LIMITS];
+
+static struct limit *limit_of(const struct log_subject *subject, const char *format) {
+        uint64_t h = (uintptr_t)format;
+
+        if (subject)
+                h ^= (uintptr_t)subject->message_id * 31 + (subject->has_peer ? subject->uid + UINT64_C(1) : 0);
+        h *= UINT64_C(0x9e3779b97f4a7c15);
+        return &limits[h >> 56];
+}
+
+/* False: it is to be left out. `ret_left_out`: how many were since the last one that was not. */
+static bool has_room(const struct log_subject *subject, const char *format, uint64_t *ret_left_out) {
+        struct limit *limit = limit_of(subject, format);
+        struct timespec now;
+        bool room;
+
+        (void)clock_gettime(CLOCK_MONOTONIC, &now);
+        (void)pthread_mutex_lock(&limits_lock);
+        if (limit->n == 0 || now.tv_sec - limit->begin >= LOG_PERIOD_SEC) {
+                limit->begin = now.tv_sec;
+                limit->n = 0;
+        }
+        room = limit->n < LOG_BURST;
+        if (room) {
+                limit->n++;
+                *ret_left_out = limit->left_out;
+                limit->left_out = 0;
+        } else
+                limit->left_out++;
+        (void)pthread_mutex_unlock(&limits_lock);
+        return room;
+}
+
+/* ---- where it goes ---------------------------------------------------------------------------------- */
+
+/* Whether standard error is what the service manager connected to the journal. */
+static bool is_journal(void) {
+        const char *stream = getenv("JOURNAL_STREAM");
+        unsigned long long device, inode;
+        struct stat st;
+
+        return stream && sscanf(stream, "%llu:%llu", &device, &inode) == 2 && fstat(STDERR_FILENO, &st) == 0 &&
+               st.st_dev == device && st.st_ino == inode;
+}
+
+/* Asked once: neither the variable nor standard error changes under a running process. */
+static bool goes_to_journal(void) {
+        static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+        static int to_journal = -1;
+        bool result;
+
+        (void)pthread_mutex_lock(&lock);
         if (to_journal < 0)
-                to_journal = getenv("JOURNAL_STREAM") != NULL;
+                to_journal = is_journal();
+        result = to_journal;
+        (void)pthread_mutex_unlock(&lock);
+        return result;
+}
+
+const char *log_target_name(void) {
+        return goes_to_journal() ? "journal" : "console";
+}
+
+/* A socket for each line: a descriptor that is kept would be another's in a process that has closed all of its
+ * parent's. */
+static int send_to_journal(const char *fields, size_t size) {
+        static const struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = JOURNAL_SOCKET };
+        int fd _cleanup_(closep) = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+        if (fd < 0)
+                return -errno;
+        return sendto(fd, fields, size, MSG_DONTWAIT | MSG_NOSIGNAL, (const struct sockaddr *)&address,
+                      sizeof(address)) < 0 ? -errno : 0;
+}
+
+static int write_to_journal(int level, const struct log_subject *subject, const char *line) {
+        char fields[LINE_BYTES + 512];
+        size_t n = (size_t)snprintf(fields, sizeof(fields), "SYSLOG_IDENTIFIER=kevd\nPRIORITY=%d\nMESSAGE=%s\n", level,
+                                    line);
+
+        if (subject && subject->message_id)
+                n += (size_t)snprintf(fields + n, sizeof(fields) - n, "MESSAGE_ID=%s\n", subject->message_id);
+        if (subject && subject->has_peer)
+                n += (size_t)snprintf(fields + n, sizeof(fields) - n, "KEVD_PEER_PID=%d\nKEVD_PEER_UID=%u\n",
+                                      (int)subject->pid, (unsigned)subject->uid);
+        return send_to_journal(fields, n);
+}
+
+/* Behind what the same journal reads as a stream, where it can't be reached otherwise. */
+static void write_line(int level, const struct log_subject *subject, const char *line) {
+        static uint64_t lost; /* for want of room */
+        uint64_t n;
+        int r;
+
+        if (!goes_to_journal()) {
+                (void)dprintf(STDERR_FILENO, "kevd: %s\n", line);
+                return;
+        }
+        r = write_to_journal(level, subject, line);
+        if (r == -EAGAIN || r == -ENOBUFS) {
+                (void)__atomic_add_fetch(&lost, 1, __ATOMIC_RELAXED);
+                return;
+        }
+        if (r < 0)
+                (void)dprintf(STDERR_FILENO, "<%d>%s\n", level, line);
+        n = __atomic_exchange_n(&lost, 0, __ATOMIC_RELAXED);
+        if (n > 0) {
+                char text[96];
+
+                (void)snprintf(text, sizeof(text), "%llu lines of the log were lost: the journal had no room",
+                               (unsigned long long)n);
+                (void)write_to_journal(LOG_WARNING, NULL, text);
+        }
+}
+
+void log_write(int level, const struct log_subject *subject, const char *format, ...) {
+        char line[LINE_BYTES];
+        uint64_t left_out;
+        va_list arguments;
+        size_t n;
+
+        if (!has_room(subject, format, &left_out))
+                return;
         va_start(arguments, format);
         (void)vsnprintf(line, sizeof(line), format, arguments);
         va_end(arguments);
-        if (to_journal)
-                (void)dprintf(STDERR_FILENO, "<%d>%s\n", level, line);
-        else
-                (void)dprintf(STDERR_FILENO, "kevd: %s\n", line);
+        n = strlen(line);
+        if (left_out > 0)
+                (void)snprintf(line + n, sizeof(line) - n, " (%llu more like it were left out)",
+                               (unsigned long long)left_out);
+        for (char *p = line; *p; p++)
+                if ((unsigned char)*p < ' ' || *p == 0x7f)
+                        *p = '?';
+        write_line(level, subject, line);
 }
