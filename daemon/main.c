@@ -19,8 +19,10 @@
 #include "handover.h"
 #include "log.h"
 #include "options.h"
+#include "reload.h"
 #include "server.h"
 #include "sockets.h"
+#include "watchdog.h"
 #include "workers.h"
 
 struct daemon {
@@ -30,6 +32,8 @@ struct daemon {
         struct sockets sockets;
         struct handover handover; /* from the last daemon */
         struct bus *bus;
+        struct reload reload;
+        struct watchdog watchdog;
         struct mux_io signals;
         int signal_fd;
         pid_t broker; /* 0: there is none */
@@ -41,9 +45,9 @@ static void on_signal(struct mux_io *io, unsigned events _unused_) {
         struct signalfd_siginfo info;
 
         while (read(d->signal_fd, &info, sizeof(info)) == sizeof(info)) {
-                if (info.ssi_signo == SIGHUP) /* there is nothing to be read again yet */
-                        continue;
-                if (d->server.mode != MODE_PRIVATE && handover_is_possible())
+                if (info.ssi_signo == SIGHUP)
+                        server_reload(&d->server, NULL);
+                else if (d->server.mode != MODE_PRIVATE && handover_is_possible())
                         server_settle(&d->server);
                 else
                         d->server.stop = true;
@@ -123,6 +127,7 @@ static int run(struct daemon *d, const struct options *options) {
                 return r;
         if (options->mode != MODE_PRIVATE) { /* whose environment is its client's */
                 (void)bus_open(&d->server, &d->bus);
+                watchdog_open(&d->watchdog, d->mux);
                 (void)sd_notify(false, "READY=1\nSTATUS=Serving");
         }
         log_info("%s: mode %s, mux %s", KEVD_VERSION, mode_name(options->mode), mux_backend_name(d->mux));
@@ -151,7 +156,7 @@ static void start_broker(struct daemon *d, const struct options *options) {
                 log_notice("neither fanotify nor files of other users: %s", strerror(-r));
 }
 
-static int serve(const struct options *options) {
+static int serve(const struct options *options, int argc, char **argv) {
         struct daemon d = { .signal_fd = -1, .signals = MUX_IO_INIT, .handover = HANDOVER_INIT };
         struct source_settings settings = options->settings;
         int r;
@@ -171,14 +176,18 @@ static int serve(const struct options *options) {
                 log_error("can't start: %s", strerror(-r));
                 return r;
         }
-        r = open_signals(&d);
+        r = reload_open(&d.reload, &d.server, options, argc, argv);
+        if (r == 0)
+                r = open_signals(&d);
         if (r == 0)
                 r = run(&d, options);
+        watchdog_close(&d.watchdog);
         d.bus = bus_close(d.bus);
         sockets_close(&d.sockets);
         server_close(&d.server);
         if (!workers_free(d.workers))
                 return r; /* a thread hangs in a file system, and will until the process ends */
+        reload_close(&d.reload);
         server_free(&d.server);
         broker_wait(d.broker);
         mux_remove(d.mux, &d.signals);
@@ -201,7 +210,7 @@ int main(int argc, char **argv) {
                         printf("kevd %s\n", KEVD_VERSION);
                 else if (!options.check_config) {
                         log_set_level(options.log_level);
-                        r = serve(&options);
+                        r = serve(&options, argc, argv);
                 }
         }
         status = r == 0 ? EXIT_SUCCESS : r == -EINVAL && !options.check_config ? 2 : EXIT_FAILURE;

@@ -37,6 +37,7 @@ struct queue_context {
         struct buffer path, from_path;
         uint64_t events_in, delivered, merged, rescans, refused;
         size_t n_watches;
+        void (*changed)(struct queue_context *context); /* n_watches is another; or NULL */
 };
 
 /* What is above a queue. */

@@ -21,6 +21,12 @@ void queue_context_free(struct queue_context *context) {
         buffer_free(&context->from_path);
 }
 
+static void count_watch(struct queue_context *context, bool more) {
+        context->n_watches += more ? 1 : (size_t)-1;
+        if (context->changed)
+                context->changed(context);
+}
+
 /* ---- prefixes ------------------------------------------------------------------------- */
 
 static struct prefix *prefix_get(struct queue_context *context, const char *text, size_t size) {
@@ -310,7 +316,7 @@ void watch_free(struct watch *watch) {
         prefix_put(queue->context, watch->prefix);
         hash_remove(&queue->watches, &watch->node);
         queue->n_of_filter[watch->filter]--;
-        queue->context->n_watches--;
+        count_watch(queue->context, false);
         account_return(queue->account, RESOURCE_WATCH_BYTES, watch->charged);
         return_watch(queue, watch->filter);
         free(watch);
@@ -395,7 +401,7 @@ static int make_watch(struct queue *queue, const struct watch_spec *spec, struct
         list_init(&watch->subscription.link);
         queue->version++;
         queue->n_of_filter[watch->filter]++;
-        queue->context->n_watches++;
+        count_watch(queue->context, true);
         *ret_watch = watch;
         return 0;
 }

@@ -43,6 +43,10 @@ static int take_socket(struct connection *c, int fd) {
         return r;
 }
 
+size_t connection_queue_bytes(const struct account *account) {
+        return account_limit(account, RESOURCE_QUEUE_BYTES) / 4;
+}
+
 int connection_make(struct server *server, int fd, const struct asker *asker, struct connection **ret_connection) {
         struct connection *c = calloc(1, sizeof(*c));
         int r;
@@ -58,6 +62,7 @@ int connection_make(struct server *server, int fd, const struct asker *asker, st
         c->asker = *asker;
         list_init(&c->link);
         list_init(&c->postponed);
+        list_init(&c->reload.link);
         mux_deferred_init(&c->flush, on_flush);
         c->account = account_get(&server->accounts, c->asker.uid);
         if (c->account)
@@ -76,10 +81,12 @@ int connection_make(struct server *server, int fd, const struct asker *asker, st
         }
         wait_init(c);
         queue_init(&c->queue, &server->queues, &connection_listener, c->account, &c->asker,
-                   account_limit(c->account, RESOURCE_QUEUE_BYTES) / 4);
+                   connection_queue_bytes(c->account));
         c->connected_usec = monotonic_nsec() / NSEC_PER_USEC;
         list_append(&server->connections, &c->link);
         server->n_connections++;
+        c->id = ++server->last_id;
+        server_figures_changed(server);
         *ret_connection = c;
         return 0;
 }
@@ -128,6 +135,7 @@ struct connection *connection_free(struct connection *c) {
         struct server *server = c->server;
 
         wait_cancel(c);
+        list_remove(&c->reload.link);
         (void)connection_on_settled(c);
         live_end(c);
         mux_deferred_cancel(&c->flush);
@@ -147,6 +155,7 @@ struct connection *connection_free(struct connection *c) {
         peer_done(&c->asker);
         list_remove(&c->link);
         server->n_connections--;
+        server_figures_changed(server);
         if (server->mode == MODE_PRIVATE)
                 server->stop = true;
         free(c);

@@ -31,6 +31,7 @@ enum call_state {
         CALL_BARRIER, /* Wait: the kernel's queues are being drained */
         CALL_WAIT,    /* Wait: for events */
         CALL_RESTORE, /* none: the watches that the last daemon has left are being made */
+        CALL_RELOAD,  /* Reload: the configuration is being read */
 };
 
 enum {
@@ -74,6 +75,7 @@ struct connection {
         struct account *account;
         struct queue queue;
         uint64_t connected_usec; /* CLOCK_MONOTONIC */
+        uint64_t id; /* among all that there ever were */
 
         struct buffer in;
         size_t scanned; /* of `in`: holds no end of a message */
@@ -105,11 +107,17 @@ struct connection {
         struct mux_barrier mux_barrier;
         struct barrier_of_source barriers[SOURCES_MAX];
         size_t n_barriers;
+        struct reload_waiter reload; /* CALL_RELOAD */
 
         struct live *live; /* live.c; NULL: it would end with the daemon */
         bool is_settled; /* the daemon is about to end: all that had happened by then is in the queue */
         bool was_waiting; /* CALL_RESTORE: and goes on with that */
 };
+
+/* A call is under way that no other daemon can go on with. */
+static inline bool connection_is_busy(const struct connection *c) {
+        return c->call == CALL_CHANGE || c->call == CALL_RESTORE || c->call == CALL_RELOAD;
+}
 
 /* Takes the socket over, also when it fails. */
 int connection_new(struct server *server, int fd, struct connection **ret_connection);
@@ -118,6 +126,8 @@ int connection_make(struct server *server, int fd, const struct asker *asker, st
 struct connection *connection_free(struct connection *connection);
 /* Does what is due; may free it. */
 void connection_flush(struct connection *connection);
+/* How much of a user's queue_bytes one connection may have. */
+size_t connection_queue_bytes(const struct account *account);
 /* It ends at the end of this turn. */
 void connection_doom(struct connection *connection);
 

@@ -570,6 +570,7 @@ void wait_interrupt(struct connection *c) {
 
 void call_abandon(struct connection *c) {
         wait_cancel(c);
+        list_remove(&c->reload.link);
         queue_close(&c->queue);
         buffer_free(&c->refused);
         c->n_starting = 0;

@@ -224,7 +224,7 @@ void live_touch(struct connection *c) {
 }
 
 static bool can_rest(const struct connection *c) {
-        return !c->gone && !c->end_of_input && !c->doomed && c->call != CALL_CHANGE && c->call != CALL_RESTORE &&
+        return !c->gone && !c->end_of_input && !c->doomed && !connection_is_busy(c) &&
                c->in.size == 0 && c->n_fds == 0 && c->out.size == c->written;
 }
 
@@ -318,7 +318,7 @@ static bool write_down(struct live_table *t, struct live *l) {
         uint64_t version = c->queue.version;
 
         live_touch(c);
-        if (c->call == CALL_CHANGE || c->call == CALL_RESTORE) /* it comes again */
+        if (connection_is_busy(c)) /* it comes again */
                 return true;
         if (sketch(l) < 0)
                 return true;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * org.kevd.manager: what the daemon does just now. The same figures go out on
- * D-Bus (bus/bus.c).
+ * org.kevd.manager: what the daemon does just now, and what an administrator has it do. The same is on D-Bus
+ * (bus/manager.c).
  */
 
 #include <string.h>
@@ -145,6 +145,7 @@ void manager_put_queues(struct server *s, struct buffer *b) {
                 if (b->data && b->data[b->size - 1] != '[')
                         buffer_put_literal(b, ",");
                 buffer_put_literal(b, "{");
+                put_number(b, "id", c->id);
                 put_number(b, "peerPid", (uint64_t)c->asker.pid);
                 put_number(b, "user", c->asker.uid);
                 put_number(b, "watches", c->queue.watches.n_nodes);
@@ -187,8 +188,48 @@ static void list_queues(struct connection *c, struct json_object *parameters) {
         answer(c, parameters, manager_put_queues);
 }
 
+static void disconnect(struct connection *c, struct json_object *parameters) {
+        static const struct field fields[] = { { "id", FIELD_INT, 0, true } };
+        int64_t id;
+
+        if (!may_ask(c) || !call_read(c, parameters, fields, ARRAY_SIZE(fields), &id))
+                return;
+        if (id < 0 || server_disconnect(c->server, (uint64_t)id) < 0) {
+                reply_error(c, "org.kevd.manager.NoSuchConnection", NULL, NULL);
+                return;
+        }
+        (void)reply_begin(c);
+        reply_end(c, false);
+}
+
+static void on_reloaded(struct reload_waiter *waiter, int error, const char *complaint) {
+        struct connection *c = container_of(waiter, struct connection, reload);
+
+        c->call = CALL_NONE;
+        mux_defer(c->server->mux, &c->flush); /* for the next call, also where this one has no reply */
+        if (error < 0)
+                reply_error(c, "org.kevd.manager.ConfigurationInvalid", "reason",
+                            utf8_is_valid(complaint, strlen(complaint)) ? complaint : strerror(-error));
+        else {
+                (void)reply_begin(c);
+                reply_end(c, false);
+        }
+        if (c->server->stopping)
+                connection_settle(c);
+}
+
+static void reload(struct connection *c, struct json_object *parameters) {
+        if (!may_ask(c) || !call_read(c, parameters, NULL, 0, NULL))
+                return;
+        c->call = CALL_RELOAD;
+        c->reload.done = on_reloaded;
+        server_reload(c->server, &c->reload);
+}
+
 const struct method methods_manager[] = {
         { "org.kevd.manager.GetStatus", get_status },
         { "org.kevd.manager.ListQueues", list_queues },
+        { "org.kevd.manager.Disconnect", disconnect },
+        { "org.kevd.manager.Reload", reload },
         { NULL, NULL },
 };

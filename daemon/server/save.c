@@ -121,7 +121,7 @@ static void save_connection(struct connection *c, struct state_writer *w) {
 
 /* One that is not settled has watches on their way, or a queue that may lack something: it ends. */
 static bool can_be_saved(const struct connection *c) {
-        return c->is_settled && !c->doomed && !c->out.error && c->call != CALL_CHANGE && c->call != CALL_RESTORE;
+        return c->is_settled && !c->doomed && !c->out.error && !connection_is_busy(c);
 }
 
 void server_save(struct server *s, struct state_writer *w) {

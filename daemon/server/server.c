@@ -41,6 +41,15 @@ static void on_user_gone(struct accounts *accounts, uid_t uid) {
         workers_release(s->workers, uid);
 }
 
+static void on_watches(struct queue_context *context) {
+        server_figures_changed(container_of(context, struct server, queues));
+}
+
+void server_figures_changed(struct server *s) {
+        if (s->on_figures)
+                mux_defer(s->mux, s->on_figures);
+}
+
 /* ---- turns ---------------------------------------------------------------------------- */
 
 bool server_has_room(struct server *s) {
@@ -97,6 +106,7 @@ int server_open(struct server *s, struct mux *mux, struct workers *workers, enum
                 return r;
         sources_open(&s->sources, mux, workers, &queue_sink, settings, broker_fd);
         queue_context_init(&s->queues, &s->sources);
+        s->queues.changed = on_watches;
         return 0;
 }
 
@@ -192,4 +202,35 @@ size_t server_let_observe(struct server *server, pid_t pid, uid_t uid) {
                 n++;
         }
         return n;
+}
+
+/* ---- what the administrator wants ----------------------------------------------------- */
+
+void server_reload(struct server *server, struct reload_waiter *waiter) {
+        server->reload->request(server->reload, waiter);
+}
+
+void server_configure(struct server *s, const struct limits *limits, const struct source_settings *settings) {
+        s->accounts.limits = *limits;
+        s->sources.context.settings.has_observers = settings->has_observers;
+        s->sources.context.settings.observers = settings->observers;
+        list_for_each(entry, &s->connections)
+                list_entry(entry, struct connection, link)->queue.bytes_max =
+                        connection_queue_bytes(list_entry(entry, struct connection, link)->account);
+        if (s->on_configured)
+                mux_defer(s->mux, s->on_configured);
+}
+
+int server_disconnect(struct server *s, uint64_t id) {
+        list_for_each(entry, &s->connections) {
+                struct connection *c = list_entry(entry, struct connection, link);
+
+                if (c->id != id)
+                        continue;
+                log_notice("connection %llu, of pid %d, user %u, is ended as an administrator asks",
+                           (unsigned long long)id, (int)c->asker.pid, (unsigned)c->asker.uid);
+                connection_doom(c);
+                return 0;
+        }
+        return -ENOENT;
 }

@@ -28,6 +28,18 @@ struct listener {
         int fd;
 };
 
+/* Who wants to know what has become of a server_reload(). It may go before that, by list_remove(). */
+struct reload_waiter {
+        struct list link;
+        /* On the loop; out of the list by then. `error`: 0, or a negative errno, with what was wrong. */
+        void (*done)(struct reload_waiter *waiter, int error, const char *complaint);
+};
+
+/* Who reads the configuration (reload.c). */
+struct reload_hook {
+        void (*request)(struct reload_hook *hook, struct reload_waiter *waiter);
+};
+
 struct server {
         struct mux *mux;
         struct workers *workers;
@@ -52,6 +64,11 @@ struct server {
         size_t n_unsettled; /* connections, meanwhile */
         struct mux_timer settle_timer;
         struct live_table *live; /* NULL: nothing outlives a crash */
+        struct reload_hook *reload;
+        uint64_t last_id; /* of a connection */
+        /* Deferred, if there is one, when connections or watches have become more or fewer, and when a configuration
+         * was put in force. */
+        struct mux_deferred *on_figures, *on_configured;
 };
 
 /* `broker_fd`: see struct source_context. */
@@ -68,6 +85,16 @@ int server_listen(struct server *server, int fd);
 int server_serve(struct server *server, int fd);
 /* The connections of this process may have watches of all users' processes from here on. How many these are. */
 size_t server_let_observe(struct server *server, pid_t pid, uid_t uid);
+
+/* Reads the configuration again, soon. The waiter may be NULL. */
+void server_reload(struct server *server, struct reload_waiter *waiter);
+/* Puts in force what can change under way: the limits, and who may observe processes. What is held already is kept,
+ * also where it is more than a limit now. */
+void server_configure(struct server *server, const struct limits *limits, const struct source_settings *settings);
+/* Ends the connection of that id (ListQueues). -ENOENT: there is none. */
+int server_disconnect(struct server *server, uint64_t id);
+/* A connection has come or gone. */
+void server_figures_changed(struct server *server);
 
 /* ---- how much is done in a turn --------------------------------------------------------- */
 

@@ -260,6 +260,13 @@ case("manager-status", call("org.kevd.manager.GetStatus"), reply(mode="user", co
 case("manager-queues", call("org.kevd.manager.ListQueues"), reply(queues=[{"watches": 0, "pendingEvents": 0}] * 2))
 case("manager-unknown-parameter", call("org.kevd.manager.GetStatus", {"color": 1}), invalid("color"))
 
+case("manager-disconnect-unknown", call("org.kevd.manager.Disconnect", {"id": 2**63 - 1}), error("org.kevd.manager.NoSuchConnection"))
+case("manager-disconnect-negative", call("org.kevd.manager.Disconnect", {"id": -1}), error("org.kevd.manager.NoSuchConnection"))
+case("manager-disconnect-missing", call("org.kevd.manager.Disconnect"), invalid("id"))
+case("manager-disconnect-string", call("org.kevd.manager.Disconnect", {"id": "1"}), invalid("id"))
+case("manager-reload", call("org.kevd.manager.Reload"), reply())
+case("manager-reload-unknown-parameter", call("org.kevd.manager.Reload", {"color": 1}), invalid("color"))
+
 # ---- Wait, Monitor --------------------------------------------------------------------------------------
 
 case("wait-at-once", call("Wait", {"timeoutMsec": 0}), reply(events=[]))

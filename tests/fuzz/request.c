@@ -545,6 +545,13 @@ static void begin_with_first(void) {
                 turn((int64_t)NSEC_PER_MSEC);
 }
 
+static void refuse_to_reload(struct reload_hook *hook, struct reload_waiter *waiter) {
+        (void)hook;
+        waiter->done(waiter, -EINVAL, "no");
+}
+
+static struct reload_hook reload = { .request = refuse_to_reload };
+
 static void begin(void) {
         static const struct source_settings settings = { .process_feed = PROCESS_FEED_PIDFD };
 
@@ -561,6 +568,8 @@ static void begin(void) {
         fuzz_assert(mux_open(NULL, &mux) == 0);
         fuzz_assert(workers_new(&workers) == 0);
         fuzz_assert(server_open(&server, mux, workers, MODE_USER, &settings, &limits, -EOPNOTSUPP) == 0);
+        server.reload = &reload;
+        server.last_id = INT64_MAX; /* no input can name a connection, to have it ended */
         leave_out_sources();
         account = account_get(&server.accounts, getuid());
         fuzz_assert(account);

@@ -440,6 +440,31 @@ func testListQueues(t *test) {
 	t.failf("not there: %+v", queues)
 }
 
+func testDisconnect(t *test) {
+	c, other := t.connect(), t.connect()
+
+	t.watch(c, orgkevdevents.Watch{Id: 1, Filter: "user", Name: text("end")})
+	queues, err := orgkevdmanager.ListQueues().Call(t.ctx, other)
+	t.must(err)
+	for _, q := range queues {
+		if q.Watches == 1 {
+			t.must(orgkevdmanager.Disconnect().Call(t.ctx, other, q.Id))
+		}
+	}
+	if _, err = orgkevdevents.Trigger().Call(t.ctx, c, "end", nil); err == nil {
+		t.failf("the connection is there still")
+	}
+	var none *orgkevdmanager.NoSuchConnection
+	err = orgkevdmanager.Disconnect().Call(t.ctx, other, 0)
+	if !errors.As(err, &none) {
+		t.failf("%v (%T)", err, err)
+	}
+}
+
+func testReload(t *test) {
+	t.must(orgkevdmanager.Reload().Call(t.ctx, t.connect()))
+}
+
 // ---- the program
 
 func (t *test) start() {
@@ -531,6 +556,8 @@ func main() {
 		{"errors:invalid_parameter", testInvalidParameter},
 		{"manager:get_status", testGetStatus},
 		{"manager:list_queues", testListQueues},
+		{"manager:disconnect", testDisconnect},
+		{"manager:reload", testReload},
 		{"stop", testStop},
 	}
 	base := &test{directory: os.Args[1]}

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "watchdog.h"
+
+#include <string.h>
+#include <systemd/sd-daemon.h>
+
+#include "log.h"
+#include "macro.h"
+
+static void feed(struct mux_timer *timer) {
+        struct watchdog *w = container_of(timer, struct watchdog, timer);
+        int r = mux_timer_set(w->mux, timer, monotonic_nsec() + w->pause_nsec, feed);
+
+        if (r < 0)
+                log_error("the watchdog can't be fed any more: %s", strerror(-r));
+        (void)sd_notify(false, "WATCHDOG=1");
+}
+
+void watchdog_open(struct watchdog *w, struct mux *mux) {
+        uint64_t usec;
+
+        *w = (struct watchdog){ .mux = mux };
+        if (sd_watchdog_enabled(false, &usec) <= 0)
+                return;
+        w->pause_nsec = usec * NSEC_PER_USEC / 2;
+        feed(&w->timer);
+}
+
+void watchdog_close(struct watchdog *w) {
+        if (w->mux)
+                mux_timer_clear(w->mux, &w->timer);
+}
