@@ -72,7 +72,7 @@ pid_t bus_start(void) {
         ck_assert_msg(poll(&p, 1, BUS_MSEC) == 1, "dbus-daemon does not say where it listens");
         (void)!read(fds[0], address, sizeof(address) - 1);
         (void)close(fds[0]);
-        address[strcspn(address, "\n")] = 0;
+        address[strcspn(address, ",\n")] = 0; /* without the guid, which is another after the next start */
         if (!address[0]) {
                 ck_assert_int_eq(waitpid(pid, &status, 0), pid);
                 if (WIFEXITED(status) && WEXITSTATUS(status) == 127)

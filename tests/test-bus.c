@@ -2,8 +2,9 @@
 
 /*
  * The daemon on D-Bus, seen through sd-bus on a bus that the test starts: the log's properties, the
- * manager's figures beside those that Varlink gives, and that the daemon does the same work when there
- * is no bus, when there is one that does not answer, and when the bus goes away.
+ * manager's figures beside those that Varlink gives, what changes something and who may, and that the daemon
+ * does the same work when there is no bus, when there is one that does not answer, and when the bus goes away
+ * and comes again.
  */
 
 #include <fcntl.h>
@@ -15,6 +16,7 @@
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -25,6 +27,7 @@
 #include "buses.h"
 #include "harness.h"
 #include "macro.h"
+#include "polkit.h"
 
 #define LOG_PATH "/org/freedesktop/LogControl1"
 #define LOG_INTERFACE "org.freedesktop.LogControl1"
@@ -234,24 +237,42 @@ START_TEST(test_log_level_works) {
         set_level(bus, "debug");
         make_log_line(daemon);
         ck_assert_int_eq(count_in_log("connection of pid"), 2);
-        ck_assert_int_eq(count_in_log("the log level is debug now"), 1);
+        ck_assert_int_eq(count_in_log("the log level is debug now, as user"), 1);
         sd_bus_flush_close_unref(bus);
         daemon_stop(daemon);
         bus_stop(bus_pid);
 }
 END_TEST
 
+/* The daemon's standard error is what the harness opens by this name. */
+static void set_journal_stream(bool is_its_own) {
+        char path[PATH_MAX], stream[64];
+        struct stat st;
+        int fd;
+
+        format(path, sizeof(path), "%s/kevd-1.log", harness_tempdir());
+        fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+        assert_system(fd >= 0 && fstat(fd, &st) == 0, path);
+        (void)close(fd);
+        format(stream, sizeof(stream), "%llu:%llu", (unsigned long long)st.st_dev,
+               (unsigned long long)st.st_ino + !is_its_own);
+        ck_assert_int_eq(setenv("JOURNAL_STREAM", stream, 1), 0);
+}
+
 START_TEST(test_log_target) {
         static const struct {
-                const char *stream, *target;
-        } cases[] = { { NULL, "console" }, { "8:1234", "journal" } };
+                const char *name, *target;
+        } cases[] = { { "none", "console" }, { "of another", "console" }, { "its own", "journal" } };
         pid_t bus_pid = bus_start();
         struct daemon *daemon;
         sd_bus *bus;
         char *error;
 
-        harness_label(cases[_i].target);
-        ck_assert_int_eq(cases[_i].stream ? setenv("JOURNAL_STREAM", cases[_i].stream, 1) : unsetenv("JOURNAL_STREAM"), 0);
+        harness_label(cases[_i].name);
+        if (_i == 0)
+                ck_assert_int_eq(unsetenv("JOURNAL_STREAM"), 0);
+        else
+                set_journal_stream(_i == 2);
         daemon = daemon_start(NULL);
         bus = bus_connect_to_daemon();
         expect_string(bus, LOG_PATH, LOG_INTERFACE, "LogTarget", cases[_i].target);
@@ -426,6 +447,419 @@ START_TEST(test_unknown) {
 }
 END_TEST
 
+/* ---- what changes something ------------------------------------------------------------------------------------ */
+
+/* A dbus-daemon turns away who is in no list of users. */
+enum { NOBODY = 65534 };
+
+#define NO_SUCH_CONNECTION "org.kevd.Error.NoSuchConnection"
+
+/* The id of the connection that has so many watches. */
+static uint64_t id_of(sd_bus *bus, int64_t n_watches) {
+        struct json_object *object = call_manager(bus, "ListQueues"), *queues = json_at(object, "/queues");
+        int64_t id = 0;
+
+        for (size_t i = 0; i < json_object_array_length(queues); i++)
+                if (number_at(json_object_array_get_idx(queues, i), "/watches") == n_watches)
+                        id = number_at(json_object_array_get_idx(queues, i), "/id");
+        json_object_put(object);
+        ck_assert_int_gt(id, 0);
+        return (uint64_t)id;
+}
+
+/* "" or the error's name, which lives until the next. */
+static const char *name_of(const sd_bus_error *error) {
+        static char name[128];
+
+        format(name, sizeof(name), "%s", error && error->name ? error->name : "");
+        return name;
+}
+
+static const char *disconnect(sd_bus *bus, uint64_t id) {
+        sd_bus_error error = SD_BUS_ERROR_NULL;
+        const char *name;
+
+        (void)sd_bus_call_method(bus, "org.kevd", MANAGER_PATH, MANAGER_INTERFACE, "Disconnect", &error, NULL, "t", id);
+        name = name_of(&error);
+        sd_bus_error_free(&error);
+        return name;
+}
+
+START_TEST(test_disconnect) {
+        pid_t bus_pid = bus_start();
+        struct daemon *daemon = daemon_start(NULL);
+        sd_bus *bus = bus_connect_to_daemon();
+        int fd = client_connect(daemon->socket), other = client_connect(daemon->socket);
+        uint64_t id;
+
+        watch_name(fd, "a");
+        trigger(other, "a"); /* for it to be in the middle of something */
+        id = id_of(bus, 1);
+        ck_assert_str_eq(disconnect(bus, 0), NO_SUCH_CONNECTION);
+        ck_assert_str_eq(disconnect(bus, UINT64_MAX), NO_SUCH_CONNECTION);
+        ck_assert_str_eq(disconnect(bus, id), "");
+        client_expect_close(fd, HARNESS_REPLY_MSEC);
+        ck_assert_str_eq(disconnect(bus, id), NO_SUCH_CONNECTION);
+        (void)close(fd);
+        /* Nobody else notices, and nobody gets the number again. */
+        watch_name(other, "b");
+        trigger(other, "b");
+        expect_event(other);
+        ck_assert_uint_ne(id_of(bus, 1), id);
+        fd = client_connect(daemon->socket);
+        watch_name(fd, "c");
+        (void)close(other);
+        ck_assert_uint_gt(id_of(bus, 1), id);
+        (void)close(fd);
+        sd_bus_flush_close_unref(bus);
+        daemon_stop(daemon);
+        bus_stop(bus_pid);
+}
+END_TEST
+
+static struct {
+        pid_t bus_pid, authority;
+        struct daemon *daemon;
+        sd_bus *root, *caller;
+        char configuration[PATH_MAX];
+        int victim; /* a connection */
+        uint64_t id; /* its */
+} t;
+
+static void authorized_start(void) {
+        char option[PATH_MAX + 16];
+        FILE *file;
+
+        t.bus_pid = 0;
+        if (geteuid() != 0)
+                harness_skip("takes root, who can become other users");
+        ck_assert_int_eq(chmod(harness_tempdir(), 0711), 0);
+        format(t.configuration, sizeof(t.configuration), "%s/kevd.conf", harness_tempdir());
+        file = fopen(t.configuration, "we");
+        assert_system(file && fclose(file) == 0, t.configuration);
+        format(option, sizeof(option), "--config=%s", t.configuration);
+        t.bus_pid = bus_start();
+        t.authority = authority_start();
+        t.daemon = daemon_start(option);
+        t.root = bus_connect_to_daemon();
+        t.caller = bus_connect_as(NOBODY);
+        t.victim = client_connect(t.daemon->socket);
+        watch_name(t.victim, "a");
+        t.id = id_of(t.root, 1);
+}
+
+static void authorized_stop(void) {
+        if (t.bus_pid == 0)
+                return;
+        (void)close(t.victim);
+        sd_bus_flush_close_unref(t.caller);
+        sd_bus_flush_close_unref(t.root);
+        daemon_stop(t.daemon);
+        authority_stop(t.authority);
+        bus_stop(t.bus_pid);
+}
+
+static bool victim_is_gone(void) {
+        struct json_object *object = call_manager(t.root, "ListQueues");
+        bool gone = json_object_array_length(json_at(object, "/queues")) == 0;
+
+        json_object_put(object);
+        return gone;
+}
+
+static bool was_reloaded(void) {
+        return count_in_log("the configuration was read again") > 0;
+}
+
+static bool level_is_set(void) {
+        _cleanup_(freep) char *level = get_string(t.root, LOG_PATH, LOG_INTERFACE, "LogLevel");
+
+        return strcmp(level, "debug") == 0;
+}
+
+static const struct {
+        const char *action;
+        bool (*has_effect)(void);
+} actions[] = {
+        { "org.kevd.disconnect", victim_is_gone },
+        { "org.kevd.reload", was_reloaded },
+        { "org.kevd.set-log-level", level_is_set },
+};
+
+static sd_bus_message *call_of(int action) {
+        sd_bus_message *call = NULL;
+        int r;
+
+        if (action == 2) {
+                r = sd_bus_message_new_method_call(t.caller, &call, "org.kevd", LOG_PATH,
+                                                   "org.freedesktop.DBus.Properties", "Set");
+                if (r >= 0)
+                        r = sd_bus_message_append(call, "ssv", LOG_INTERFACE, "LogLevel", "s", "debug");
+        } else {
+                r = sd_bus_message_new_method_call(t.caller, &call, "org.kevd", MANAGER_PATH, MANAGER_INTERFACE,
+                                                   action ? "Reload" : "Disconnect");
+                if (r >= 0 && action == 0)
+                        r = sd_bus_message_append(call, "t", t.id);
+        }
+        ck_assert_int_ge(r, 0);
+        return call;
+}
+
+/* What has come of an asynchronous call. */
+struct outcome {
+        bool came;
+        char error[128];
+};
+
+static int on_outcome(sd_bus_message *reply, void *userdata, sd_bus_error *ret_error _unused_) {
+        struct outcome *outcome = userdata;
+
+        outcome->came = true;
+        format(outcome->error, sizeof(outcome->error), "%s", name_of(sd_bus_message_get_error(reply)));
+        return 0;
+}
+
+static void begin_call(int action, struct outcome *outcome) {
+        sd_bus_message *call = call_of(action);
+
+        *outcome = (struct outcome){ 0 };
+        ck_assert_int_ge(sd_bus_call_async(t.caller, NULL, call, on_outcome, outcome, UINT64_C(1000) * HARNESS_REPLY_MSEC),
+                         0);
+        ck_assert_int_ge(sd_bus_flush(t.caller), 0);
+        sd_bus_message_unref(call);
+}
+
+static void end_call(const struct outcome *outcome, const char *error) {
+        while (!outcome->came) {
+                int r = sd_bus_process(t.caller, NULL);
+
+                ck_assert_int_ge(r, 0);
+                if (r == 0)
+                        ck_assert_int_ge(sd_bus_wait(t.caller, UINT64_C(1000) * HARNESS_REPLY_MSEC), 0);
+        }
+        ck_assert_str_eq(outcome->error, error);
+}
+
+static void answer(enum answer answer) {
+        __atomic_store_n(&authority->answer, answer, __ATOMIC_SEQ_CST);
+}
+
+/* By polkit's word, and not before it. */
+START_TEST(test_authorized) {
+        static const struct {
+                enum answer answer;
+                const char *name, *error;
+        } answers[] = {
+                { ANSWER_YES, "yes", "" },
+                { ANSWER_NO, "no", SD_BUS_ERROR_ACCESS_DENIED },
+                { ANSWER_CHALLENGE, "challenge", SD_BUS_ERROR_INTERACTIVE_AUTHORIZATION_REQUIRED },
+                { ANSWER_ODD, "not to be understood", SD_BUS_ERROR_ACCESS_DENIED },
+        };
+        int action = _i / (int)ARRAY_SIZE(answers), n = _i % (int)ARRAY_SIZE(answers);
+        struct outcome outcome;
+        char label[128];
+
+        format(label, sizeof(label), "%s, %s", actions[action].action, answers[n].name);
+        harness_label(label);
+        answer(ANSWER_LATE);
+        begin_call(action, &outcome);
+        ck_assert(wait_until(authority_was_asked, &(unsigned){ 1 }, HARNESS_REPLY_MSEC));
+        ck_assert_str_eq(authority->action, actions[action].action);
+        /* Nothing has happened, and nobody waits meanwhile. */
+        expect_service(t.daemon);
+        ck_assert(!actions[action].has_effect());
+        answer(answers[n].answer);
+        end_call(&outcome, answers[n].error);
+        ck_assert_int_eq(actions[action].has_effect(), answers[n].answer == ANSWER_YES);
+        expect_service(t.daemon);
+        ck_assert_uint_eq(authority->n_asked, 1);
+}
+END_TEST
+
+static bool caller_has_left(void *name) {
+        sd_bus_message *reply = NULL;
+        int owned = 0;
+
+        ck_assert_int_ge(sd_bus_call_method(t.root, "org.freedesktop.DBus", "/org/freedesktop/DBus",
+                                            "org.freedesktop.DBus", "NameHasOwner", NULL, &reply, "s", name), 0);
+        ck_assert_int_ge(sd_bus_message_read(reply, "b", &owned), 0);
+        sd_bus_message_unref(reply);
+        return !owned;
+}
+
+/* Who has asked and gone is given nothing. */
+START_TEST(test_caller_leaves) {
+        struct outcome outcome;
+        const char *unique;
+        char name[128];
+
+        harness_label(actions[_i].action);
+        ck_assert_int_ge(sd_bus_get_unique_name(t.caller, &unique), 0);
+        format(name, sizeof(name), "%s", unique);
+        answer(ANSWER_LATE);
+        begin_call(_i, &outcome);
+        ck_assert(wait_until(authority_was_asked, &(unsigned){ 1 }, HARNESS_REPLY_MSEC));
+        t.caller = sd_bus_close_unref(t.caller);
+        ck_assert(wait_until(caller_has_left, name, HARNESS_REPLY_MSEC));
+        answer(ANSWER_YES);
+        /* The answer to a second question comes behind that to the first. */
+        t.caller = bus_connect_as(NOBODY);
+        answer(ANSWER_NO);
+        begin_call(_i, &outcome);
+        end_call(&outcome, SD_BUS_ERROR_ACCESS_DENIED);
+        ck_assert_uint_eq(authority->n_asked, 2);
+        ck_assert(!actions[_i].has_effect());
+        expect_service(t.daemon);
+}
+END_TEST
+
+/* Root needs no polkit, and learns what is wrong. */
+START_TEST(test_reload) {
+        sd_bus_error error = SD_BUS_ERROR_NULL;
+        char expected[PATH_MAX + 64];
+        FILE *file;
+
+        ck_assert_int_ge(sd_bus_call_method(t.root, "org.kevd", MANAGER_PATH, MANAGER_INTERFACE, "Reload", &error, NULL,
+                                            ""), 0);
+        ck_assert(was_reloaded());
+        file = fopen(t.configuration, "we");
+        ck_assert_ptr_nonnull(file);
+        (void)fprintf(file, "# fine\nlog-level = loud\n");
+        ck_assert_int_eq(fclose(file), 0);
+        ck_assert_int_lt(sd_bus_call_method(t.root, "org.kevd", MANAGER_PATH, MANAGER_INTERFACE, "Reload", &error, NULL,
+                                            ""), 0);
+        ck_assert_str_eq(error.name, "org.kevd.Error.ConfigurationInvalid");
+        format(expected, sizeof(expected), "%s:2: log-level: \"loud\"", t.configuration);
+        ck_assert_msg(strncmp(error.message, expected, strlen(expected)) == 0, "%s", error.message);
+        sd_bus_error_free(&error);
+        ck_assert_uint_eq(authority->n_asked, 0);
+}
+END_TEST
+
+/* ---- signals, and what the objects say of themselves ------------------------------------------------------------ */
+
+struct told {
+        unsigned n;
+        uint64_t connections, watches;
+};
+
+static int on_changed(sd_bus_message *signal, void *userdata, sd_bus_error *ret_error _unused_) {
+        struct told *told = userdata;
+        const char *interface, *name;
+
+        ck_assert_int_ge(sd_bus_message_read(signal, "s", &interface), 0);
+        ck_assert_str_eq(interface, MANAGER_INTERFACE);
+        ck_assert_int_ge(sd_bus_message_enter_container(signal, 'a', "{sv}"), 0);
+        while (sd_bus_message_enter_container(signal, 'e', "sv") > 0) {
+                uint64_t value;
+
+                ck_assert_int_ge(sd_bus_message_read(signal, "sv", &name, "t", &value), 0);
+                ck_assert_int_ge(sd_bus_message_exit_container(signal), 0);
+                if (strcmp(name, "Connections") == 0)
+                        told->connections = value;
+                else {
+                        ck_assert_str_eq(name, "Watches");
+                        told->watches = value;
+                }
+        }
+        told->n++;
+        return 0;
+}
+
+/* Takes what the bus has, until both figures are told to be these. */
+static void expect_told(sd_bus *bus, const struct told *told, uint64_t connections, uint64_t watches) {
+        int64_t deadline = now_msec() + HARNESS_REPLY_MSEC;
+
+        while (told->n == 0 || told->connections != connections || told->watches != watches) {
+                int r = sd_bus_process(bus, NULL);
+
+                ck_assert_int_ge(r, 0);
+                ck_assert_msg(now_msec() < deadline, "%llu connections and %llu watches were told",
+                              (unsigned long long)told->connections, (unsigned long long)told->watches);
+                if (r == 0)
+                        ck_assert_int_ge(sd_bus_wait(bus, 100000), 0);
+        }
+}
+
+/* Of connections and watches, once a second at most; of events never. */
+START_TEST(test_signals) {
+        pid_t bus_pid = bus_start();
+        struct daemon *daemon = daemon_start(NULL);
+        sd_bus *bus = bus_connect_to_daemon();
+        struct told told = { 0 };
+        int64_t begin;
+        int fd, other;
+        unsigned n;
+
+        ck_assert_int_ge(sd_bus_match_signal(bus, NULL, "org.kevd", MANAGER_PATH, "org.freedesktop.DBus.Properties",
+                                             "PropertiesChanged", on_changed, &told), 0);
+        begin = now_msec();
+        fd = client_connect(daemon->socket);
+        expect_told(bus, &told, 1, 0);
+        other = client_connect(daemon->socket);
+        for (int i = 0; i < 300; i++) { /* what comes and goes in between is nobody's business */
+                watch_name(fd, "a");
+                json_object_put(client_call(fd, "org.kevd.events.Change", "{\"remove\":[1]}"));
+        }
+        watch_name(fd, "a");
+        expect_told(bus, &told, 2, 1);
+        ck_assert_int_le(told.n, (now_msec() - begin) / 1000 + 1);
+        n = told.n;
+        for (int i = 0; i < 100; i++) {
+                trigger(other, "a");
+                expect_event(fd);
+        }
+        (void)close(other);
+        expect_told(bus, &told, 1, 1);
+        ck_assert_uint_eq(told.n, n + 1);
+        (void)close(fd);
+        expect_told(bus, &told, 0, 0);
+        sd_bus_flush_close_unref(bus);
+        daemon_stop(daemon);
+        bus_stop(bus_pid);
+}
+END_TEST
+
+/* The text from `begin` up to the end of that element holds the other. */
+static void expect_in(const char *xml, const char *begin, const char *end, const char *text, bool expected) {
+        const char *from = strstr(xml, begin), *to = from ? strstr(from, end) : NULL;
+        _cleanup_(freep) char *part = to ? strndup(from, (size_t)(to - from)) : NULL;
+
+        ck_assert_msg(part, "%s is not in %s", begin, xml);
+        ck_assert_msg(!strstr(part, text) == !expected, "%s", part);
+}
+
+START_TEST(test_introspection) {
+        static const char *const figures[] = { "UptimeUsec", "EventsIn", "Delivered", "Merged", "ProtocolErrors" };
+        pid_t bus_pid = bus_start();
+        struct daemon *daemon = daemon_start(NULL);
+        sd_bus *bus = bus_connect_to_daemon();
+        sd_bus_message *reply = NULL;
+        const char *xml;
+        char begin[64];
+
+        ck_assert_int_ge(sd_bus_call_method(bus, "org.kevd", MANAGER_PATH, "org.freedesktop.DBus.Introspectable",
+                                            "Introspect", NULL, &reply, ""), 0);
+        ck_assert_int_ge(sd_bus_message_read(reply, "s", &xml), 0);
+        expect_in(xml, "<method name=\"GetStatus\">", "</method>", "<arg type=\"s\" name=\"status\" direction=\"out\"/>", true);
+        expect_in(xml, "<method name=\"ListQueues\">", "</method>", "<arg type=\"s\" name=\"queues\" direction=\"out\"/>", true);
+        expect_in(xml, "<method name=\"Disconnect\">", "</method>", "<arg type=\"t\" name=\"id\" direction=\"in\"/>", true);
+        ck_assert_ptr_nonnull(strstr(xml, "<method name=\"Reload\">"));
+        ck_assert_ptr_nonnull(strstr(xml, "<method name=\"ObserveProcesses\">"));
+        expect_in(xml, "<property name=\"Version\"", "</property>", "EmitsChangedSignal\" value=\"const\"", true);
+        for (size_t i = 0; i < ARRAY_SIZE(figures); i++) {
+                format(begin, sizeof(begin), "<property name=\"%s\"", figures[i]);
+                expect_in(xml, begin, "</property>", "EmitsChangedSignal\" value=\"false\"", true);
+        }
+        expect_in(xml, "<property name=\"Connections\"", "</property>", "EmitsChangedSignal", false);
+        expect_in(xml, "<property name=\"Watches\"", "</property>", "EmitsChangedSignal", false);
+        sd_bus_message_unref(reply);
+        sd_bus_flush_close_unref(bus);
+        daemon_stop(daemon);
+        bus_stop(bus_pid);
+}
+END_TEST
+
 /* ---- with and without --------------------------------------------------------------------------------------- */
 
 static const char *const no_bus[] = {
@@ -526,6 +960,63 @@ START_TEST(test_bus_goes) {
 }
 END_TEST
 
+/* The daemon takes its name again, and its clients notice nothing; also the second time. */
+START_TEST(test_bus_returns) {
+        pid_t bus_pid = bus_start();
+        struct daemon *daemon = daemon_start("--mux", _i ? "poll" : "epoll");
+        sd_bus *bus = bus_connect_to_daemon();
+        int fd = client_connect(daemon->socket), other = client_connect(daemon->socket);
+        char lost[] = "the bus is lost";
+
+        harness_label(_i ? "poll" : "epoll");
+        watch_name(fd, "n");
+        for (int i = 1; i <= 2; i++) {
+                trigger(other, "n");
+                sd_bus_flush_close_unref(bus);
+                bus_stop(bus_pid);
+                ck_assert_msg(wait_until(is_in_log, lost, HARNESS_REPLY_MSEC), "the daemon did not notice");
+                expect_event(fd);
+                trigger(other, "n");
+                bus_pid = bus_start();
+                bus = bus_connect_to_daemon();
+                json_object_put(call_manager(bus, "GetStatus"));
+                ck_assert_int_eq(get_figure(bus, "Watches"), 1);
+                ck_assert_int_eq(get_figure(bus, "ConnectionsAccepted"), 2);
+                set_level(bus, i == 1 ? "debug" : "info");
+                expect_event(fd);
+                ck_assert_int_eq(count_in_log("the bus is there again"), i);
+                ck_assert_int_eq(count_in_log(lost), i);
+        }
+        (void)close(fd);
+        (void)close(other);
+        sd_bus_flush_close_unref(bus);
+        daemon_stop(daemon);
+        bus_stop(bus_pid);
+}
+END_TEST
+
+/* There was none when the daemon began. */
+START_TEST(test_bus_comes) {
+        char address[PATH_MAX + 16], none[] = "no bus to be reached";
+        struct daemon *daemon;
+        pid_t bus_pid;
+        sd_bus *bus;
+
+        format(address, sizeof(address), "unix:path=%s/bus", harness_tempdir());
+        ck_assert_int_eq(setenv("DBUS_SESSION_BUS_ADDRESS", address, 1), 0);
+        daemon = daemon_start(NULL);
+        ck_assert(is_in_log(none));
+        expect_service(daemon);
+        bus_pid = bus_start();
+        bus = bus_connect_to_daemon();
+        json_object_put(call_manager(bus, "GetStatus"));
+        ck_assert_int_eq(count_in_log(none), 1);
+        sd_bus_flush_close_unref(bus);
+        daemon_stop(daemon);
+        bus_stop(bus_pid);
+}
+END_TEST
+
 /* A second one on the same bus has no name there, and does its work. */
 START_TEST(test_name_taken) {
         pid_t bus_pid = bus_start();
@@ -600,12 +1091,24 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_log_level);
         tcase_add_test(c, test_log_level_unknown);
         tcase_add_test(c, test_log_level_works);
-        tcase_add_loop_test(c, test_log_target, 0, 2);
+        tcase_add_loop_test(c, test_log_target, 0, 3);
 
         c = harness_case(suite, "figures");
         tcase_add_test(c, test_status);
         tcase_add_test(c, test_queues);
         tcase_add_test(c, test_unknown);
+
+        c = harness_case(suite, "control");
+        tcase_add_test(c, test_disconnect);
+        c = harness_case(suite, "authorized");
+        tcase_add_checked_fixture(c, authorized_start, authorized_stop);
+        tcase_add_loop_test(c, test_authorized, 0, 4 * (int)ARRAY_SIZE(actions));
+        tcase_add_loop_test(c, test_caller_leaves, 0, ARRAY_SIZE(actions));
+        tcase_add_test(c, test_reload);
+
+        c = harness_case(suite, "signals");
+        tcase_add_test(c, test_signals);
+        tcase_add_test(c, test_introspection);
 
         c = harness_case(suite, "coming_and_going");
         tcase_set_timeout(c, 60);
@@ -613,6 +1116,8 @@ int main(int argc, char *argv[]) {
         tcase_add_loop_test(c, test_second_address, 0, 2);
         tcase_add_test(c, test_silent_bus);
         tcase_add_loop_test(c, test_bus_goes, 0, 2);
+        tcase_add_loop_test(c, test_bus_returns, 0, 2);
+        tcase_add_test(c, test_bus_comes);
         tcase_add_test(c, test_name_taken);
         tcase_add_test(c, test_bus_hangs);
         tcase_add_test(c, test_bus_hangs_in_call);

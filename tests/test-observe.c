@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -21,83 +20,13 @@
 
 #include "buses.h"
 #include "macro.h"
+#include "polkit.h"
 #include "processes.h"
 
 /* A dbus-daemon turns away who is in no list of users. */
 enum { NOBODY = 65534 };
 
 #define NO_CONNECTION "org.kevd.Error.NoConnection"
-
-/* ---- in polkit's place ----------------------------------------------------------------------------------- */
-
-enum answer {
-        ANSWER_YES,
-        ANSWER_NO,
-        ANSWER_CHALLENGE,
-        ANSWER_NONE,
-        ANSWER_ODD,
-};
-
-/* What both sides read and write. */
-static struct authority {
-        enum answer answer;
-        bool is_there;
-        unsigned n_asked;
-        uint32_t flags;
-        char subject[128], action[128];
-} *authority;
-
-static int on_check(sd_bus_message *call, void *userdata _unused_, sd_bus_error *error _unused_) {
-        const char *kind, *member, *subject, *action;
-        int r = sd_bus_message_enter_container(call, 'r', "sa{sv}");
-
-        if (r < 0 || sd_bus_message_read(call, "s", &kind) < 0 || strcmp(kind, "system-bus-name") != 0 ||
-            sd_bus_message_read(call, "a{sv}", 1, &member, "s", &subject) < 0 || strcmp(member, "name") != 0 ||
-            sd_bus_message_exit_container(call) < 0 || sd_bus_message_read(call, "s", &action) < 0 ||
-            sd_bus_message_skip(call, "a{ss}") < 0 || sd_bus_message_read(call, "u", &authority->flags) < 0)
-                return -EINVAL;
-        (void)snprintf(authority->subject, sizeof(authority->subject), "%s", subject);
-        (void)snprintf(authority->action, sizeof(authority->action), "%s", action);
-        __atomic_add_fetch(&authority->n_asked, 1, __ATOMIC_SEQ_CST);
-        if (authority->answer == ANSWER_NONE)
-                return 1;
-        if (authority->answer == ANSWER_ODD)
-                return sd_bus_reply_method_return(call, "s", "yes");
-        return sd_bus_reply_method_return(call, "(bba{ss})", authority->answer == ANSWER_YES,
-                                          authority->answer == ANSWER_CHALLENGE, 0);
-}
-
-static const sd_bus_vtable authority_vtable[] = {
-        SD_BUS_VTABLE_START(0),
-        SD_BUS_METHOD("CheckAuthorization", "(sa{sv})sa{ss}us", "(bba{ss})", on_check, SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_VTABLE_END,
-};
-
-static void be_authority(void) {
-        sd_bus *bus = NULL;
-
-        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (sd_bus_open_user(&bus) < 0 ||
-            sd_bus_add_object_vtable(bus, NULL, "/org/freedesktop/PolicyKit1/Authority",
-                                     "org.freedesktop.PolicyKit1.Authority", authority_vtable, NULL) < 0 ||
-            sd_bus_request_name(bus, "org.freedesktop.PolicyKit1", 0) < 0)
-                _exit(1);
-        __atomic_store_n(&authority->is_there, true, __ATOMIC_SEQ_CST);
-        for (;;) {
-                int r = sd_bus_process(bus, NULL);
-
-                if (r < 0 || (r == 0 && sd_bus_wait(bus, UINT64_MAX) < 0))
-                        _exit(1);
-        }
-}
-
-static bool is_there(void *userdata _unused_) {
-        return __atomic_load_n(&authority->is_there, __ATOMIC_SEQ_CST);
-}
-
-static bool was_asked(void *n) {
-        return __atomic_load_n(&authority->n_asked, __ATOMIC_SEQ_CST) >= *(const unsigned *)n;
-}
 
 /* ---- a test's surroundings ------------------------------------------------------------------------------ */
 
@@ -114,14 +43,8 @@ static void start(void) {
         if (geteuid() != 0)
                 harness_skip("takes root, who can become other users");
         ck_assert_int_eq(chmod(harness_tempdir(), 0711), 0);
-        authority = mmap(NULL, sizeof(*authority), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-        ck_assert_ptr_ne(authority, MAP_FAILED);
         t.bus = bus_start();
-        t.authority = fork();
-        assert_system(t.authority >= 0, "fork");
-        if (t.authority == 0)
-                be_authority();
-        ck_assert(wait_until(is_there, NULL, HARNESS_REPLY_MSEC));
+        t.authority = authority_start();
         t.other = maker_start(0);
         t.daemon = start_following(NULL);
         sd_bus_flush_close_unref(bus_connect_to_daemon());
@@ -136,9 +59,8 @@ static void stop(void) {
         (void)close(t.fd);
         maker_stop(&t.other);
         daemon_stop(t.daemon);
-        bus_stop(t.authority);
+        authority_stop(t.authority);
         bus_stop(t.bus);
-        (void)munmap(authority, sizeof(*authority));
 }
 
 /* "" if it was granted, or the error's name. It lives until the next. */
@@ -240,13 +162,10 @@ START_TEST(test_refused) {
 END_TEST
 
 START_TEST(test_no_polkit) {
-        bus_stop(t.authority);
+        authority_stop(t.authority);
         ck_assert_str_eq(ask(false), SD_BUS_ERROR_ACCESS_DENIED);
         expect_sees(t.fd, false);
-        t.authority = fork();
-        assert_system(t.authority >= 0, "fork");
-        if (t.authority == 0)
-                be_authority();
+        t.authority = authority_start();
 }
 END_TEST
 
@@ -296,7 +215,7 @@ START_TEST(test_unanswered) {
                 if (r == 0)
                         ck_assert_int_gt(sd_bus_wait(t.caller, HARNESS_REPLY_MSEC * UINT64_C(1000)), 0);
         }
-        ck_assert(wait_until(was_asked, &(unsigned){ room }, HARNESS_REPLY_MSEC));
+        ck_assert(wait_until(authority_was_asked, &(unsigned){ room }, HARNESS_REPLY_MSEC));
         ck_assert_uint_eq(authority->n_asked, room);
         sd_bus_flush_close_unref(t.caller);
         t.caller = bus_connect_as(NOBODY);

@@ -7,7 +7,7 @@
 set -euo pipefail
 export LC_ALL=C
 
-: "${KEVD:?the path of the daemon}"
+: "${KEVD:?the path of the daemon}" "${KEV:?the path of the command}"
 source=$1
 build=$2
 number=0
@@ -64,6 +64,7 @@ bus_start() {
                 <allow user="*"/>
                 <deny own="*"/>
                 <deny send_type="method_call"/>
+                <allow send_type="signal"/>
                 <allow send_destination="org.freedesktop.DBus"/>
                 <allow send_requested_reply="true" send_type="method_return"/>
                 <allow send_requested_reply="true" send_type="error"/>
@@ -121,14 +122,39 @@ denied() {
         fi
 }
 
-# refused USER REASON METHOD: by the daemon's manager itself. busctl would tell only what kind of error it is.
+# refused USER REASON PATH METHOD ARGUMENT...: by the daemon itself. busctl would tell only what kind of error it is.
 refused() {
-        local answer
+        local answer user=$1 reason=$2
+        shift 2
 
-        if answer=$(DBUS_SYSTEM_BUS_ADDRESS=unix:path=$directory/bus as "$1" dbus-send --system --print-reply \
-                --dest=org.kevd /org/kevd/Manager "org.kevd.Manager.$3" 2>&1) || [[ $answer != *"$2"* ]]; then
+        if answer=$(DBUS_SYSTEM_BUS_ADDRESS=unix:path=$directory/bus as "$user" dbus-send --system --print-reply \
+                --dest=org.kevd "$@" 2>&1) || [[ $answer != *"$reason"* ]]; then
                 printf '%s: %s\n' "$*" "$answer"
         fi
+}
+
+# Two users listen, and somebody connects: how many are connected is root's to know.
+signals_told_to_root_alone() {
+        local rule="type='signal',interface='org.freedesktop.DBus.Properties',member='PropertiesChanged'"
+        local deadline=$((SECONDS + 20)) user listeners=()
+
+        for user in 0 65534; do
+                as "$user" stdbuf -oL dbus-monitor --address "unix:path=$directory/bus" "$rule" >"$directory/told.$user" \
+                        2>"$directory/told.$user.errors" &
+                listeners+=($!)
+                # It has its name, and asks for the signals next, long before the second of these.
+                until grep -q NameAcquired "$directory/told.$user" || [ "$SECONDS" -ge "$deadline" ]; do
+                        sleep 0.01
+                done
+        done
+        until [ "$(grep -c Connections "$directory/told.0")" -ge 2 ] || [ "$SECONDS" -ge "$deadline" ]; do
+                "$KEV" status --address "$directory/socket" >"$directory/status" || cat "$directory/status"
+                sleep 0.1
+        done
+        grep -q Connections "$directory/told.0" || { echo "root was not told"; cat "$directory"/told.0*; }
+        ! grep PropertiesChanged "$directory/told.65534" || echo "user 65534 was told"
+        kill "${listeners[@]}"
+        wait "${listeners[@]}" 2>/dev/null || true
 }
 
 has_name() {
@@ -150,12 +176,19 @@ ask_for_all() {
                 "${i%:*}" "${i#*:}" get-property "${manager[@]}" org.kevd.Manager Watches
                 "${i%:*}" "${i#*:}" call "${manager[@]}" "$properties" GetAll s org.kevd.Manager
                 "${i%:*}" "${i#*:}" get-property "${log[@]}" org.freedesktop.LogControl1 LogLevel
-                "${i%:*}" "${i#*:}" set-property "${log[@]}" org.freedesktop.LogControl1 LogLevel s info
         done
+        # What changes something is root's, and for others polkit is asked, which the daemon does not find on this bus.
+        answered 0 set-property "${log[@]}" org.freedesktop.LogControl1 LogLevel s debug
+        answered 0 call "${manager[@]}" org.kevd.Manager Reload
+        refused 65534 "polkit can't be asked" "${manager[1]}" org.kevd.Manager.ObserveProcesses
+        refused 65534 "polkit can't be asked" "${manager[1]}" org.kevd.Manager.Reload
+        refused 65534 "polkit can't be asked" "${manager[1]}" org.kevd.Manager.Disconnect uint64:1
+        refused 65534 "polkit can't be asked" "${log[1]}" "$properties.Set" string:org.freedesktop.LogControl1 \
+                string:LogLevel variant:string:info
+        denied 65534 call "${log[@]}" "$properties" GetAll s org.freedesktop.LogControl1
         answered 65534 call "${manager[@]}" org.freedesktop.DBus.Introspectable Introspect
         answered 65534 call "${manager[@]}" org.freedesktop.DBus.Peer Ping
-        # It comes to the daemon, which finds no polkit on this bus.
-        refused 65534 "polkit can't be asked" ObserveProcesses
+        signals_told_to_root_alone
 }
 
 # Who may ask what, with the daemon on that bus: what its socket answers to root alone, the bus does, too.
@@ -193,6 +226,80 @@ makes_directory() {
         systemd-tmpfiles --create --root="$directory" - <"$source/kevd.tmpfiles"
         [ "$(stat -c %a:%u:%g "$directory/run/kevd")" = 755:0:0 ]
 }
+
+# installed NAME DIRECTORY...: a file of that name goes to where those who need it look below the prefix or, with
+# systemd's own prefix, where systemd.pc says.
+installed() {
+        local name=$1 found
+        shift
+
+        found=$(meson introspect --installed "$(dirname -- "$build")" |
+                python3 -c 'import json, sys
+for source, target in json.load(sys.stdin).items():
+    print(source, target)' | awk -v name="/$name" 'substr($2, length($2) - length(name) + 1) == name')
+        [ -n "$found" ] || { echo "$name is not installed"; return 1; }
+        while read -r source_file target; do
+                [ -s "$source_file" ] || echo "$source_file is not there"
+                [[ " $* " == *" $(basename -- "$(dirname -- "$target")") "* ]] || echo "$name goes to $target"
+        done <<<"$found"
+}
+
+files_are_installed() {
+        installed org.kevd.conf system.d
+        installed org.kevd.policy actions
+        installed org.kevd.service services system-services
+        installed kevd.service system user
+        installed kevd.socket system user
+        installed kevd.catalog catalog
+        installed kevd.conf sysusers.d tmpfiles.d
+}
+
+# The daemon asks for each action that there is, and for no other.
+actions_are_those_asked_for() {
+        diff <(python3 -c 'import sys, xml.etree.ElementTree as tree
+for action in tree.parse(sys.argv[1]).iter("action"):
+    assert all(action.findtext(f"defaults/allow_{who}").startswith("auth_admin") for who in ("any", "inactive", "active"))
+    print(action.get("id"))' "$source/org.kevd.policy" | sort) \
+                <(grep -ho '"org\.kevd\.[a-z-]*", [a-z_]*, error)' "$source/../daemon/bus/"*.c | cut -d'"' -f2 | sort)
+}
+
+# Each id that the daemon writes is explained, in the catalog as in the manual page, and none else.
+catalog_has_all() {
+        local ids id
+
+        ids=$(grep -rhoE '"[0-9a-f]{32}"' "$source/../daemon" | tr -d '"' | sort)
+        [ -n "$ids" ] || { echo "no ids"; return; }
+        diff <(echo "$ids") <(sed -n 's/^-- //p' "$source/kevd.catalog" | sort)
+        diff <(echo "$ids") <(grep -oE '[0-9a-f]{32}' "$source/../man/kevd.8" | sort -u)
+        mkdir -p -- "$directory/usr/lib/systemd/catalog"
+        cp -- "$source/kevd.catalog" "$directory/usr/lib/systemd/catalog"
+        journalctl --root="$directory" --update-catalog
+        for id in $ids; do
+                journalctl --root="$directory" --dump-catalog "$id" >"$directory/entry"
+                grep -q '^Subject: ..' "$directory/entry" || echo "$id has no subject"
+                grep -q '^Defined-By: kevd$' "$directory/entry" || echo "$id is not kevd's"
+        done
+}
+
+# What the units say of reloading and the watchdog the daemon does; the manager reads it so.
+units_reload() {
+        local unit
+
+        for unit in "$build/kevd.service" "$build/user/kevd.service"; do
+                # shellcheck disable=SC2016 # it is the unit's
+                grep -qxF 'ExecReload=kill -HUP $MAINPID' "$unit" || echo "$unit: no ExecReload="
+                grep -qE '^WatchdogSec=[1-9]' "$unit" || echo "$unit: no WatchdogSec="
+        done
+}
+
+result "systemd:files:installed" files_are_installed
+result "systemd:files:actions" actions_are_those_asked_for
+result "systemd:files:reload" units_reload
+if command -v journalctl >/dev/null; then
+        result "systemd:files:catalog" catalog_has_all
+else
+        skip "systemd:files:catalog" "there is no journalctl"
+fi
 
 if command -v systemd-analyze >/dev/null; then
         unit_copies . "$directory/system"

@@ -6,11 +6,8 @@
 #include <string.h>
 #include <systemd/sd-bus.h>
 
-#include "buffer.h"
-#include "config.h"
 #include "log.h"
-#include "observe.h"
-#include "server.h"
+#include "objects.h"
 
 /*
  * sd-bus in a loop that isn't sd-event (sd_bus_get_fd(3)): before each wait its
@@ -22,180 +19,16 @@
  * sd_bus_call(), no sd_bus_flush(), which waits for a bus that never answers, or
  * that could not be connected to, without end; and no member without
  * SD_BUS_VTABLE_UNPRIVILEGED, for which sd-bus asks the bus who its caller is,
- * and waits. Who may call what is the bus's policy (systemd/org.kevd.conf), and for one method polkit's.
+ * and waits. Who may call what is the bus's policy (systemd/org.kevd.conf), and authorize.c's.
+ *
+ * A bus that is lost, or was not there, is tried again: after pauses that grow, for some minutes, and after that when
+ * the configuration is read again.
  */
-struct bus {
-        struct server *server;
-        sd_bus *bus;
-        struct mux_io io;
-        struct mux_timer timer;
-        struct mux_deferred prepare;
-        struct observe observe;
+enum {
+        PAUSE_MSEC_MIN = 250,
+        PAUSE_MSEC_MAX = 60 * 1000,
+        ATTEMPTS_MAX = 16, /* some nine minutes */
 };
-
-/* ---- org.freedesktop.LogControl1 ------------------------------------------------------------- */
-
-static int get_log_level(sd_bus *bus _unused_, const char *path _unused_, const char *interface _unused_,
-                         const char *property _unused_, sd_bus_message *reply, void *userdata _unused_,
-                         sd_bus_error *error _unused_) {
-        return sd_bus_message_append(reply, "s", log_level_name(log_level()));
-}
-
-static int set_log_level(sd_bus *bus _unused_, const char *path _unused_, const char *interface _unused_,
-                         const char *property _unused_, sd_bus_message *value, void *userdata _unused_,
-                         sd_bus_error *error) {
-        const char *name;
-        int level, r = sd_bus_message_read(value, "s", &name);
-
-        if (r < 0)
-                return r;
-        level = log_level_from_name(name);
-        if (level < 0)
-                return sd_bus_error_setf(error, SD_BUS_ERROR_INVALID_ARGS, "\"%s\" is not a log level", name);
-        log_set_level(level);
-        log_notice("the log level is %s now", name);
-        return 0;
-}
-
-static int get_log_target(sd_bus *bus _unused_, const char *path _unused_, const char *interface _unused_,
-                          const char *property _unused_, sd_bus_message *reply, void *userdata _unused_,
-                          sd_bus_error *error _unused_) {
-        return sd_bus_message_append(reply, "s", getenv("JOURNAL_STREAM") ? "journal" : "console");
-}
-
-static int set_log_target(sd_bus *bus _unused_, const char *path _unused_, const char *interface _unused_,
-                          const char *property _unused_, sd_bus_message *value _unused_, void *userdata _unused_,
-                          sd_bus_error *error) {
-        return sd_bus_error_set(error, SD_BUS_ERROR_NOT_SUPPORTED, "the log goes to standard error, whatever that is");
-}
-
-static int get_identifier(sd_bus *bus _unused_, const char *path _unused_, const char *interface _unused_,
-                          const char *property _unused_, sd_bus_message *reply, void *userdata _unused_,
-                          sd_bus_error *error _unused_) {
-        return sd_bus_message_append(reply, "s", "kevd");
-}
-
-static const sd_bus_vtable log_control_vtable[] = {
-        SD_BUS_VTABLE_START(0),
-        SD_BUS_WRITABLE_PROPERTY("LogLevel", "s", get_log_level, set_log_level, 0, SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_WRITABLE_PROPERTY("LogTarget", "s", get_log_target, set_log_target, 0, SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_PROPERTY("SyslogIdentifier", "s", get_identifier, 0, SD_BUS_VTABLE_PROPERTY_CONST),
-        SD_BUS_VTABLE_END,
-};
-
-/* ---- org.kevd.Manager ----------------------------------------------------------------------------- */
-
-static struct server *server_of(void *userdata) {
-        struct bus *b = userdata;
-
-        return b->server;
-}
-
-/* The same text as the reply of the Varlink method, as one JSON object. */
-static int reply_json(sd_bus_message *call, struct server *server, void (*put)(struct server *, struct buffer *)) {
-        struct buffer b _cleanup_(buffer_free) = BUFFER_INIT;
-
-        buffer_put_literal(&b, "{");
-        put(server, &b);
-        buffer_put(&b, "}", 2);
-        return b.error ? b.error : sd_bus_reply_method_return(call, "s", b.data);
-}
-
-static int get_status(sd_bus_message *call, void *userdata, sd_bus_error *error _unused_) {
-        return reply_json(call, server_of(userdata), manager_put_status);
-}
-
-static int list_queues(sd_bus_message *call, void *userdata, sd_bus_error *error _unused_) {
-        return reply_json(call, server_of(userdata), manager_put_queues);
-}
-
-static int get_version(sd_bus *bus _unused_, const char *path _unused_, const char *interface _unused_,
-                       const char *property _unused_, sd_bus_message *reply, void *userdata _unused_,
-                       sd_bus_error *error _unused_) {
-        return sd_bus_message_append(reply, "s", KEVD_VERSION);
-}
-
-static int get_mode(sd_bus *bus _unused_, const char *path _unused_, const char *interface _unused_,
-                    const char *property _unused_, sd_bus_message *reply, void *userdata,
-                    sd_bus_error *error _unused_) {
-        const struct server *server = server_of(userdata);
-
-        return sd_bus_message_append(reply, "s", mode_name(server->mode));
-}
-
-static int get_mux(sd_bus *bus _unused_, const char *path _unused_, const char *interface _unused_,
-                   const char *property _unused_, sd_bus_message *reply, void *userdata,
-                   sd_bus_error *error _unused_) {
-        const struct server *server = server_of(userdata);
-
-        return sd_bus_message_append(reply, "s", mux_backend_name(server->mux));
-}
-
-/* The figures that change all the time are read, not signalled. */
-static int get_figure(sd_bus *bus _unused_, const char *path _unused_, const char *interface _unused_,
-                      const char *property, sd_bus_message *reply, void *userdata, sd_bus_error *error _unused_) {
-        const struct server *s = server_of(userdata);
-        const struct {
-                const char *name;
-                uint64_t value;
-        } figures[] = {
-                { "UptimeUsec", monotonic_nsec() / NSEC_PER_USEC - s->start_usec },
-                { "Connections", s->n_connections },
-                { "Watches", s->queues.n_watches },
-                { "EventsIn", s->queues.events_in },
-                { "Delivered", s->queues.delivered },
-                { "Merged", s->queues.merged },
-                { "Rescans", s->queues.rescans },
-                { "KernelOverflows", s->sources.context.kernel_overflows },
-                { "Refused", s->queues.refused },
-                { "ProtocolErrors", s->protocol_errors },
-                { "ConnectionsAccepted", s->accepted },
-                { "ConnectionsRefused", s->turned_away },
-        };
-
-        for (size_t i = 0; i < ARRAY_SIZE(figures); i++)
-                if (strcmp(figures[i].name, property) == 0)
-                        return sd_bus_message_append(reply, "t", figures[i].value);
-        return -ENOENT;
-}
-
-#define FIGURE(name) SD_BUS_PROPERTY(name, "t", get_figure, 0, 0)
-
-static const sd_bus_vtable manager_vtable[] = {
-        SD_BUS_VTABLE_START(0),
-        SD_BUS_METHOD_WITH_ARGS("GetStatus", SD_BUS_NO_ARGS, SD_BUS_RESULT("s", status), get_status,
-                                SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("ListQueues", SD_BUS_NO_ARGS, SD_BUS_RESULT("s", queues), list_queues,
-                                SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS_OFFSET("ObserveProcesses", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, observe_processes,
-                                       offsetof(struct bus, observe), SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_PROPERTY("Version", "s", get_version, 0, SD_BUS_VTABLE_PROPERTY_CONST),
-        SD_BUS_PROPERTY("Mode", "s", get_mode, 0, SD_BUS_VTABLE_PROPERTY_CONST),
-        SD_BUS_PROPERTY("Mux", "s", get_mux, 0, SD_BUS_VTABLE_PROPERTY_CONST),
-        FIGURE("UptimeUsec"),
-        FIGURE("Connections"),
-        FIGURE("Watches"),
-        FIGURE("EventsIn"),
-        FIGURE("Delivered"),
-        FIGURE("Merged"),
-        FIGURE("Rescans"),
-        FIGURE("KernelOverflows"),
-        FIGURE("Refused"),
-        FIGURE("ProtocolErrors"),
-        FIGURE("ConnectionsAccepted"),
-        FIGURE("ConnectionsRefused"),
-        SD_BUS_VTABLE_END,
-};
-
-/* ---- in the mux ---------------------------------------------------------------------------------- */
-
-static void give_up(struct bus *b, int error) {
-        log_warning("the bus is lost: %s; the daemon goes on without it", strerror(error));
-        mux_timer_clear(b->server->mux, &b->timer);
-        mux_remove(b->server->mux, &b->io);
-        observe_close(&b->observe);
-        b->bus = sd_bus_close_unref(b->bus);
-}
 
 static void on_timer(struct mux_timer *timer) {
         struct bus *b = container_of(timer, struct bus, timer);
@@ -239,6 +72,50 @@ static int arm(struct bus *b) {
         return mux_timer_set(b->server->mux, &b->timer, deadline_usec * NSEC_PER_USEC, on_timer);
 }
 
+/* ---- coming and going ----------------------------------------------------------------------------------------- */
+
+static void attempt(struct bus *b);
+
+static void on_again(struct mux_timer *timer) {
+        attempt(container_of(timer, struct bus, again));
+}
+
+static uint64_t pause_nsec(unsigned attempts) {
+        return MIN((uint64_t)PAUSE_MSEC_MIN << MIN(attempts, 16u), (uint64_t)PAUSE_MSEC_MAX) * NSEC_PER_MSEC;
+}
+
+static void withdraw(struct bus *b) {
+        mux_timer_clear(b->server->mux, &b->timer);
+        mux_remove(b->server->mux, &b->io);
+        manager_withdraw(b);
+        authorizer_close(&b->authorizer);
+        b->bus = sd_bus_close_unref(b->bus);
+        b->is_up = false;
+}
+
+static void lose(struct bus *b, int error) {
+        if (b->is_up)
+                log_warning("the bus is lost: %s; the daemon goes on without it", strerror(error));
+        else
+                log_at(b->attempts == 0 ? LOG_INFO : LOG_DEBUG, "no bus to be reached: %s", strerror(error));
+        withdraw(b);
+        if (b->attempts == ATTEMPTS_MAX) {
+                log_info("no bus is looked for any more, until the configuration is read again");
+                return;
+        }
+        (void)mux_timer_set(b->server->mux, &b->again, monotonic_nsec() + pause_nsec(b->attempts++), on_again);
+}
+
+/* The bus has answered. */
+static void come_up(struct bus *b) {
+        if (b->attempts > 0)
+                log_notice("the bus is there again");
+        b->is_up = true;
+        b->attempts = 0;
+        b->told_connections = b->server->n_connections;
+        b->told_watches = b->server->queues.n_watches;
+}
+
 static void on_prepare(struct mux_deferred *deferred) {
         struct bus *b = container_of(deferred, struct bus, prepare);
         int r;
@@ -248,26 +125,30 @@ static void on_prepare(struct mux_deferred *deferred) {
         do
                 r = sd_bus_process(b->bus, NULL);
         while (r > 0);
+        if (r == 0 && !b->is_up && sd_bus_is_ready(b->bus) > 0)
+                come_up(b);
         if (r == 0)
                 r = arm(b);
         if (r < 0)
-                give_up(b, -r);
+                lose(b, -r);
 }
 
 static int on_name(sd_bus_message *reply, void *userdata _unused_, sd_bus_error *ret_error _unused_) {
         const sd_bus_error *error = sd_bus_message_get_error(reply);
 
-        if (error)
+        if (error && sd_bus_is_open(sd_bus_message_get_bus(reply)) > 0) /* else it is the bus that is lost */
                 log_notice("the name org.kevd is not to be had on the bus: %s", error->message);
         return 0;
 }
 
-static int publish(struct bus *b) {
-        int r = sd_bus_add_object_vtable(b->bus, NULL, "/org/freedesktop/LogControl1", "org.freedesktop.LogControl1",
-                                         log_control_vtable, NULL);
+/* None of this waits: what is sent is queued until the bus has answered. */
+static int connect_to_bus(struct bus *b) {
+        int r = b->server->mode == MODE_SYSTEM ? sd_bus_open_system(&b->bus) : sd_bus_open_user(&b->bus);
 
         if (r >= 0)
-                r = sd_bus_add_object_vtable(b->bus, NULL, "/org/kevd/Manager", "org.kevd.Manager", manager_vtable, b);
+                r = log_control_publish(b);
+        if (r >= 0)
+                r = manager_publish(b);
         if (r >= 0)
                 r = sd_bus_request_name_async(b->bus, NULL, "org.kevd", 0, on_name, NULL);
         if (r >= 0)
@@ -275,26 +156,39 @@ static int publish(struct bus *b) {
         return r;
 }
 
+static void attempt(struct bus *b) {
+        int r = connect_to_bus(b);
+
+        if (r < 0)
+                lose(b, -r);
+        else
+                mux_defer(b->server->mux, &b->prepare);
+}
+
+static void on_configured(struct mux_deferred *deferred) {
+        struct bus *b = container_of(deferred, struct bus, configured);
+
+        if (b->bus)
+                return;
+        b->attempts = 0;
+        mux_timer_clear(b->server->mux, &b->again);
+        attempt(b);
+}
+
 int bus_open(struct server *server, struct bus **ret_bus) {
         struct bus *b = calloc(1, sizeof(*b));
-        int r;
 
-        *ret_bus = NULL;
         if (!b)
                 return -ENOMEM;
         b->server = server;
         b->io = MUX_IO_INIT;
-        observe_init(&b->observe, server);
+        list_init(&b->reloads);
+        authorizer_init(&b->authorizer);
         mux_deferred_init(&b->prepare, on_prepare);
-        r = server->mode == MODE_SYSTEM ? sd_bus_open_system(&b->bus) : sd_bus_open_user(&b->bus);
-        if (r >= 0)
-                r = publish(b);
-        if (r < 0) {
-                log_info("no bus to be reached: %s", strerror(-r));
-                bus_close(b);
-                return 0;
-        }
-        mux_defer(server->mux, &b->prepare);
+        mux_deferred_init(&b->figures, NULL);
+        mux_deferred_init(&b->configured, on_configured);
+        server->on_configured = &b->configured;
+        attempt(b);
         *ret_bus = b;
         return 0;
 }
@@ -302,11 +196,11 @@ int bus_open(struct server *server, struct bus **ret_bus) {
 struct bus *bus_close(struct bus *b) {
         if (!b)
                 return NULL;
+        b->server->on_configured = NULL;
+        mux_deferred_cancel(&b->configured);
         mux_deferred_cancel(&b->prepare);
-        mux_timer_clear(b->server->mux, &b->timer);
-        mux_remove(b->server->mux, &b->io);
-        observe_close(&b->observe);
-        sd_bus_close_unref(b->bus);
+        mux_timer_clear(b->server->mux, &b->again);
+        withdraw(b);
         free(b);
         return NULL;
 }

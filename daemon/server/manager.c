@@ -2,7 +2,7 @@
 
 /*
  * org.kevd.manager: what the daemon does just now, and what an administrator has it do. The same is on D-Bus
- * (bus/manager.c).
+ * (bus/manager_object.c).
  */
 
 #include <string.h>

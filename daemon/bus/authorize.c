@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "observe.h"
+#include "authorize.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -7,9 +7,7 @@
 #include <string.h>
 
 #include "log.h"
-#include "server.h"
-
-#define ACTION "org.kevd.observe-processes"
+#include "macro.h"
 
 enum {
         REQUESTS_MAX = 64,
@@ -21,7 +19,9 @@ enum {
 
 struct request {
         struct list link;
-        struct observe *observe;
+        struct authorizer *authorizer;
+        const char *action;
+        authorized_fn *granted;
         sd_bus_message *call;
         sd_bus_slot *question; /* to the bus, then to polkit */
         sd_bus_slot *gone;     /* the caller has left the bus */
@@ -31,7 +31,7 @@ struct request {
 
 static struct request *free_request(struct request *r) {
         list_remove(&r->link);
-        r->observe->n_requests--;
+        r->authorizer->n_requests--;
         sd_bus_slot_unref(r->question);
         sd_bus_slot_unref(r->gone);
         sd_bus_message_unref(r->call);
@@ -39,15 +39,14 @@ static struct request *free_request(struct request *r) {
         return NULL;
 }
 
-void observe_init(struct observe *observe, struct server *server) {
-        observe->server = server;
-        list_init(&observe->requests);
-        observe->n_requests = 0;
+void authorizer_init(struct authorizer *authorizer) {
+        list_init(&authorizer->requests);
+        authorizer->n_requests = 0;
 }
 
-void observe_close(struct observe *observe) {
-        while (!list_empty(&observe->requests))
-                free_request(list_entry(observe->requests.next, struct request, link));
+void authorizer_close(struct authorizer *authorizer) {
+        while (!list_empty(&authorizer->requests))
+                free_request(list_entry(authorizer->requests.next, struct request, link));
 }
 
 static void fail(struct request *r, const char *name, const char *message) {
@@ -61,14 +60,7 @@ static void fail_errno(struct request *r, int error) {
 }
 
 static void grant(struct request *r) {
-        size_t n = server_let_observe(r->observe->server, (pid_t)r->pid, r->uid);
-
-        if (n == 0) {
-                fail(r, "org.kevd.Error.NoConnection", "the calling process has no connection to kevd");
-                return;
-        }
-        log_info("process %u of user %u may see the processes of all users", (unsigned)r->pid, (unsigned)r->uid);
-        (void)sd_bus_reply_method_return(r->call, NULL);
+        r->granted(r->authorizer, r->call, r->uid, (pid_t)r->pid);
         free_request(r);
 }
 
@@ -78,6 +70,7 @@ static int on_authorization(sd_bus_message *reply, void *userdata, sd_bus_error 
         const sd_bus_error *error = sd_bus_message_get_error(reply);
         struct request *r = userdata;
         int authorized = 0, challenge = 0;
+        char denial[128];
 
         if (error) {
                 log_notice("polkit can't be asked: %s", error->message ? error->message : error->name);
@@ -89,8 +82,10 @@ static int on_authorization(sd_bus_message *reply, void *userdata, sd_bus_error 
                 grant(r);
         else if (challenge)
                 fail(r, SD_BUS_ERROR_INTERACTIVE_AUTHORIZATION_REQUIRED, "it takes an authentication");
-        else
-                fail(r, SD_BUS_ERROR_ACCESS_DENIED, "polkit doesn't permit " ACTION);
+        else {
+                (void)snprintf(denial, sizeof(denial), "polkit doesn't permit %s", r->action);
+                fail(r, SD_BUS_ERROR_ACCESS_DENIED, denial);
+        }
         return 0;
 }
 
@@ -103,7 +98,7 @@ static void ask_polkit(struct request *r) {
 
         if (n >= 0)
                 n = sd_bus_message_append(message, "(sa{sv})sa{ss}us", "system-bus-name", 1, "name", "s",
-                                          sd_bus_message_get_sender(r->call), ACTION, 0, interactive ? 1u : 0u, "");
+                                          sd_bus_message_get_sender(r->call), r->action, 0, interactive ? 1u : 0u, "");
         r->question = sd_bus_slot_unref(r->question);
         if (n >= 0)
                 n = sd_bus_call_async(sd_bus_message_get_bus(r->call), &r->question, message, on_authorization, r,
@@ -115,10 +110,10 @@ static void ask_polkit(struct request *r) {
 
 /* ---- who calls -------------------------------------------------------------------------------------- */
 
-static size_t count_of_user(const struct observe *observe, uid_t uid) {
+static size_t count_of_user(const struct authorizer *authorizer, uid_t uid) {
         size_t n = 0;
 
-        list_for_each(entry, &observe->requests)
+        list_for_each(entry, &authorizer->requests)
                 n += list_entry(entry, struct request, link)->uid == uid;
         return n;
 }
@@ -156,12 +151,12 @@ static int on_credentials(sd_bus_message *reply, void *userdata, sd_bus_error *r
                 fail(r, SD_BUS_ERROR_ACCESS_DENIED, "the bus doesn't say who calls");
                 return 0;
         }
-        if (count_of_user(r->observe, uid) >= REQUESTS_OF_USER_MAX) {
+        if (count_of_user(r->authorizer, uid) >= REQUESTS_OF_USER_MAX) {
                 fail(r, SD_BUS_ERROR_LIMITS_EXCEEDED, "the user has asked already, and waits for an answer");
                 return 0;
         }
         r->uid = uid;
-        if (uid == 0)
+        if (uid == 0 || uid == geteuid())
                 grant(r);
         else
                 ask_polkit(r);
@@ -181,25 +176,27 @@ static int on_owner_changed(sd_bus_message *message, void *userdata, sd_bus_erro
         return 0;
 }
 
-int observe_processes(sd_bus_message *call, void *userdata, sd_bus_error *error) {
-        struct observe *observe = userdata;
+int authorize(struct authorizer *authorizer, sd_bus_message *call, const char *action, authorized_fn *granted,
+              sd_bus_error *error) {
         sd_bus *bus = sd_bus_message_get_bus(call);
         const char *sender = sd_bus_message_get_sender(call);
         struct request *r;
         char match[256];
         int n;
 
-        if (observe->n_requests >= REQUESTS_MAX)
+        if (authorizer->n_requests >= REQUESTS_MAX)
                 return sd_bus_error_set(error, SD_BUS_ERROR_LIMITS_EXCEEDED, "too many others wait for an answer");
         r = sender ? calloc(1, sizeof(*r)) : NULL;
         if (!r)
                 return -ENOMEM;
-        r->observe = observe;
+        r->authorizer = authorizer;
+        r->action = action;
+        r->granted = granted;
         r->call = sd_bus_message_ref(call);
         r->uid = UID_UNKNOWN;
         list_init(&r->link);
-        list_append(&observe->requests, &r->link);
-        observe->n_requests++;
+        list_append(&authorizer->requests, &r->link);
+        authorizer->n_requests++;
         (void)snprintf(match, sizeof(match),
                        "type='signal',sender='org.freedesktop.DBus',path='/org/freedesktop/DBus',"
                        "interface='org.freedesktop.DBus',member='NameOwnerChanged',arg0='%s'", sender);
