@@ -29,6 +29,7 @@ static int on_check(sd_bus_message *call, void *userdata _unused_, sd_bus_error 
         __atomic_add_fetch(&authority->n_asked, 1, __ATOMIC_SEQ_CST);
         while ((answer = __atomic_load_n(&authority->answer, __ATOMIC_SEQ_CST)) == ANSWER_LATE)
                 (void)poll(NULL, 0, 1);
+        __atomic_add_fetch(&authority->n_answered, 1, __ATOMIC_SEQ_CST);
         if (answer == ANSWER_NONE)
                 return 1;
         if (answer == ANSWER_ODD)
@@ -84,4 +85,8 @@ void authority_stop(pid_t pid) {
 
 bool authority_was_asked(void *n) {
         return __atomic_load_n(&authority->n_asked, __ATOMIC_SEQ_CST) >= *(const unsigned *)n;
+}
+
+bool authority_has_answered(void *n) {
+        return __atomic_load_n(&authority->n_answered, __ATOMIC_SEQ_CST) >= *(const unsigned *)n;
 }

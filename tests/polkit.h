@@ -22,7 +22,7 @@ enum answer {
 extern struct authority {
         enum answer answer;
         bool is_there;
-        unsigned n_asked;
+        unsigned n_asked, n_answered;
         uint32_t flags;
         char subject[128], action[128];
 } *authority;
@@ -33,3 +33,5 @@ void authority_stop(pid_t pid);
 
 /* For wait_until(): whether so many questions have come, of which there are `unsigned *n`. */
 bool authority_was_asked(void *n);
+/* The same, of those that it has made up its mind about. */
+bool authority_has_answered(void *n);

@@ -709,6 +709,7 @@ START_TEST(test_caller_leaves) {
         t.caller = sd_bus_close_unref(t.caller);
         ck_assert(wait_until(caller_has_left, name, HARNESS_REPLY_MSEC));
         answer(ANSWER_YES);
+        ck_assert(wait_until(authority_has_answered, &(unsigned){ 1 }, HARNESS_REPLY_MSEC));
         /* The answer to a second question comes behind that to the first. */
         t.caller = bus_connect_as(NOBODY);
         answer(ANSWER_NO);
