@@ -74,7 +74,7 @@ static void set_level(struct authorizer *authorizer _unused_, sd_bus_message *ca
         if (sd_bus_message_rewind(call, true) < 0 || read_call(call, &name) <= 0)
                 return;
         log_set_level(log_level_from_name(name));
-        log_notice("the log level is %s now, as user %u asks", name, (unsigned)uid);
+        log_notice("the log level is %s now, as user %u asks", log_level_name(log_level()), (unsigned)uid);
         (void)sd_bus_reply_method_return(call, NULL);
 }
 
