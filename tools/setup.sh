@@ -35,6 +35,15 @@ systemd                       command  systemd-analyze
 varlink-go                    command  varlink-go-interface-generator
 xfsprogs                      command  mkfs.xfs
 '
+# For tests/machine: Debian's own keys, or debootstrap doesn't trust what it gets.
+machine_packages='
+debian-archive-keyring  file     /usr/share/keyrings/debian-archive-keyring.gpg
+debootstrap             command  debootstrap
+mount                   command  mount
+procps                  command  pgrep
+systemd-container       command  systemd-nspawn
+util-linux              command  nsenter
+'
 # libFuzzer's headers come with its library.
 fuzz_packages='
 clang               command  clang
