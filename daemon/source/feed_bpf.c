@@ -136,15 +136,32 @@ static void free_feed(struct feed *f) {
         free(f);
 }
 
+/* Where libbpf looks for them. */
+static bool has_kprobes(void) {
+        static const char *const paths[] = {
+                "/sys/bus/event_source/devices/kprobe/type",
+                "/sys/kernel/tracing/kprobe_events",
+                "/sys/kernel/debug/tracing/kprobe_events",
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(paths); i++)
+                if (access(paths[i], F_OK) == 0)
+                        return true;
+        return false;
+}
+
 /* Without kprobes nobody tells when user ids change: then another feed is better, if there may be another. */
+static int refuse_without_kprobes(char *why, size_t why_size) {
+        (void)snprintf(why, why_size, "BPF: this kernel has no kprobes, and can't tell when user ids change");
+        return -EOPNOTSUPP;
+}
+
 static int attach(struct feed *f, const struct feed_settings *settings, char *why, size_t why_size) {
         struct bpf_link *creds = bpf_program__attach(f->program->progs.on_creds);
 
         f->program->links.on_creds = creds;
-        if (!creds && !settings->is_only) {
-                (void)snprintf(why, why_size, "BPF: this kernel has no kprobes, and can't tell when user ids change");
-                return -EOPNOTSUPP;
-        }
+        if (!creds && !settings->is_only)
+                return refuse_without_kprobes(why, why_size);
         if (!creds)
                 f->shared->notes_missing = KEV_NOTE_UID;
         bpf_program__set_autoattach(f->program->progs.on_creds, false);
@@ -154,6 +171,9 @@ static int attach(struct feed *f, const struct feed_settings *settings, char *wh
 static int load(struct feed *f, const struct feed_settings *settings, char *why, size_t why_size) {
         int r;
 
+        /* Loading the program takes longer than all else that the daemon does before it serves. */
+        if (!settings->is_only && !has_kprobes())
+                return refuse_without_kprobes(why, why_size);
         (void)libbpf_set_print(print_nothing);
         f->program = processes_bpf__open();
         if (!f->program)
