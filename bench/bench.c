@@ -175,7 +175,7 @@ int bench_main(const struct bench_program *program, int argc, char **argv) {
 
 /* In the child. Nothing of the user's configuration or session is to have a part in it. */
 static _Noreturn void become_daemon(const struct bench *b, pid_t parent) {
-        char mechanism_option[48], listen_option[300];
+        char mechanism_option[48], listen_option[300], no_bus[300];
         char *log_path = bench_path(b, "kevd.log");
         int null = open("/dev/null", O_RDWR | O_CLOEXEC);
         int log = open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
@@ -183,13 +183,15 @@ static _Noreturn void become_daemon(const struct bench *b, pid_t parent) {
         (void)snprintf(listen_option, sizeof(listen_option), "--listen=%s", b->address + strlen("unix:"));
         (void)snprintf(mechanism_option, sizeof(mechanism_option), "--file-mechanism=%s",
                        bench_is_on_fanotify() ? "fanotify" : "inotify");
+        (void)snprintf(no_bus, sizeof(no_bus), "unix:path=%s/no-bus", b->directory);
         if (null < 0 || log < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(log, STDOUT_FILENO) < 0 ||
-            dup2(log, STDERR_FILENO) < 0 || clearenv() != 0 || prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+            dup2(log, STDERR_FILENO) < 0 || clearenv() != 0 || setenv("DBUS_SYSTEM_BUS_ADDRESS", no_bus, 1) < 0 ||
+            prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || (b->system && chmod(b->directory, 0755) < 0))
                 _exit(126);
         if (getppid() != parent)
                 _exit(126);
-        (void)execl(b->kevd, b->kevd, "--mode=user", "--log-level=warning", listen_option, mechanism_option,
-                    (char *)NULL);
+        (void)execl(b->kevd, b->kevd, b->system ? "--mode=system" : "--mode=user", "--config=/dev/null",
+                    "--log-level=warning", listen_option, mechanism_option, (char *)NULL);
         dprintf(STDERR_FILENO, "%s: %s\n", b->kevd, strerror(errno));
         _exit(127);
 }

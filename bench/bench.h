@@ -25,6 +25,7 @@ struct bench {
         const char *kevd;    /* the daemon's path */
         char directory[256]; /* temporary; empty at the start */
         char address[280];   /* of the daemon's socket, for kev_open() */
+        bool system;         /* the daemon is the whole system's, which takes root, and everybody may connect */
         pid_t daemon;        /* 0: none runs */
 };
 

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* What a daemon has, together with the processes that it has started. No assertions here: benchmarks use it, too. */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct holdings {
+        size_t processes, threads, descriptors;
+        size_t watches;       /* of inotify */
+        size_t marks;         /* of fanotify */
+        size_t polled;        /* descriptors in epoll sets */
+        uint64_t rss_bytes;   /* resident memory, now */
+        uint64_t heap_bytes;  /* of it, what is not a file's */
+};
+
+/* All of it; of a process that is just ending, a part. */
+struct holdings holdings_read(pid_t daemon);
+/* How many descriptors the daemon alone has, without looking at each. */
+size_t holdings_descriptors(pid_t daemon);
+
+/* No more than before, memory aside. */
+bool holdings_are_back(const struct holdings *now, const struct holdings *before);
+/* Waits until it is so. How long that took, or a negative figure if it did not come to be in time; what there was last. */
+int holdings_wait_back(pid_t daemon, const struct holdings *before, int timeout_msec, struct holdings *ret_last);
+/* What there is more than before, in words; "nothing". The text lives until the next call. */
+const char *holdings_difference(const struct holdings *now, const struct holdings *before);

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "silent.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "macro.h"
+
+/* More than FUSE_MIN_READ_BUFFER: a request with what it writes. */
+enum { REQUEST_BYTES = 256 * 1024 };
+
+static int answer_init(int fuse, char *request) {
+        struct {
+                struct fuse_out_header header;
+                struct fuse_init_out init;
+        } answer = { 0 };
+        struct fuse_in_header header;
+        ssize_t n = read(fuse, request, REQUEST_BYTES);
+
+        if (n < (ssize_t)sizeof(header))
+                return n < 0 ? -errno : -EPROTO;
+        memcpy(&header, request, sizeof(header));
+        if (header.opcode != FUSE_INIT)
+                return -EPROTO;
+        answer.header = (struct fuse_out_header){ .len = sizeof(answer), .unique = header.unique };
+        answer.init.major = FUSE_KERNEL_VERSION;
+        answer.init.minor = FUSE_KERNEL_MINOR_VERSION;
+        answer.init.max_write = 4096;
+        return write(fuse, &answer, sizeof(answer)) == (ssize_t)sizeof(answer) ? 0 : -errno;
+}
+
+static int begin(const char *path, char *request, int *ret_fuse) {
+        int fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+        char options[128];
+
+        if (fuse < 0)
+                return -errno;
+        (void)snprintf(options, sizeof(options), "fd=%d,rootmode=40755,user_id=0,group_id=0,allow_other", fuse);
+        if (mount("silent", path, "fuse.silent", MS_NOSUID | MS_NODEV, options) < 0)
+                return -errno;
+        *ret_fuse = fuse;
+        return answer_init(fuse, request);
+}
+
+/* Takes requests, so that nobody who waits can be interrupted but by his end. */
+static _Noreturn void serve(const char *path, int told, pid_t parent) {
+        static char request[REQUEST_BYTES];
+        int fuse = -1, r = prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 ? -errno : begin(path, request, &fuse);
+
+        if (getppid() != parent || write(told, &r, sizeof(r)) != sizeof(r) || r < 0)
+                _exit(1);
+        while (read(fuse, request, sizeof(request)) > 0 || errno == EINTR)
+                ;
+        _exit(0);
+}
+
+pid_t silent_mount(const char *path) {
+        pid_t parent = getpid(), server;
+        int told[2], r = -EIO;
+
+        if (pipe2(told, O_CLOEXEC) < 0)
+                return -errno;
+        server = fork();
+        if (server < 0)
+                r = -errno;
+        if (server == 0)
+                serve(path, told[1], parent);
+        (void)close(told[1]);
+        if (server > 0 && read(told[0], &r, sizeof(r)) != sizeof(r))
+                r = -EIO;
+        (void)close(told[0]);
+        if (server > 0 && r < 0)
+                (void)waitpid(server, NULL, 0);
+        return r < 0 ? r : server;
+}
+
+void silent_end(pid_t server, const char *path) {
+        (void)kill(server, SIGKILL);
+        (void)waitpid(server, NULL, 0);
+        (void)umount2(path, MNT_DETACH);
+}

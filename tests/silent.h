@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * A file system that never answers, for everybody: whoever looks for a name in it waits until it ends. fuse(4), without
+ * a library. No assertions here: benchmarks use it, too.
+ */
+
+#include <sys/types.h>
+
+/* Mounts it on the directory, and serves it: INIT is answered, and nothing else. What goes with the mount namespace need
+ * not be unmounted. Returns the server's pid, a child, or a negative errno: it takes root, and /dev/fuse. */
+pid_t silent_mount(const char *path);
+/* Ends the server: who waits gets an error. */
+void silent_end(pid_t server, const char *path);
