@@ -55,6 +55,8 @@ struct account *account_get(struct accounts *accounts, uid_t uid) {
         account->accounts = accounts;
         account->refs = 1;
         account->uid = uid;
+        list_init(&account->postponed);
+        list_init(&account->in_turn);
         return account;
 }
 
@@ -66,6 +68,7 @@ struct account *account_ref(struct account *account) {
 struct account *account_unref(struct account *account) {
         if (account && --account->refs == 0) {
                 hash_remove(&account->accounts->table, &account->node);
+                list_remove(&account->in_turn);
                 if (account->accounts->gone)
                         account->accounts->gone(account->accounts, account->uid);
                 free(account);

@@ -10,6 +10,7 @@
 #include <sys/types.h>
 
 #include "hash.h"
+#include "list.h"
 
 enum resource {
         RESOURCE_CONNECTIONS,
@@ -41,6 +42,11 @@ struct account {
         uid_t uid;
         size_t used[RESOURCE_COUNT];
         uint64_t paced_nsec; /* CLOCK_MONOTONIC: when all requests so far would have come at the pace of the limit */
+        /* How much of a turn its calls take: server.c's. */
+        uint64_t turn; /* the last in which some were run */
+        size_t calls_cost;
+        struct list postponed; /* connections with calls for which a turn had no room */
+        struct list in_turn;   /* among the users that have such; or alone */
 };
 
 struct accounts {

@@ -21,11 +21,19 @@ void queue_init(struct queue *queue, struct queue_context *context, const struct
         list_init(&queue->levels);
 }
 
+bool queue_close_some(struct queue *queue, size_t n) {
+        struct hash *watches = &queue->watches;
+
+        for (; n > 0 && watches->n_nodes > 0; n--) {
+                while (!watches->buckets[queue->closed % watches->n_buckets])
+                        queue->closed++;
+                watch_free(container_of(watches->buckets[queue->closed % watches->n_buckets], struct watch, node));
+        }
+        return watches->n_nodes == 0;
+}
+
 void queue_close(struct queue *queue) {
-        while (queue->watches.n_nodes > 0)
-                for (size_t i = 0; i < queue->watches.n_buckets; i++)
-                        while (queue->watches.n_buckets > i && queue->watches.buckets[i])
-                                watch_free(container_of(queue->watches.buckets[i], struct watch, node));
+        (void)queue_close_some(queue, SIZE_MAX);
         hash_free(&queue->watches);
 }
 

@@ -58,6 +58,7 @@ struct queue {
         struct account *account;
         const struct asker *asker;
         struct hash watches; /* by id */
+        size_t closed;       /* buckets of it that have been emptied, as it is closed */
         struct list pending; /* struct entry, to be taken in this order */
         struct list levels;  /* struct watch, of those with the flag `level` that have told what held */
         size_t n_entries;    /* the held ones too */
@@ -120,6 +121,8 @@ void queue_init(struct queue *queue, struct queue_context *context, const struct
                 struct account *account, const struct asker *asker, size_t bytes_max);
 /* Ends all watches. */
 void queue_close(struct queue *queue);
+/* A part of that: so many watches at most. Whether none is left. */
+bool queue_close_some(struct queue *queue, size_t n);
 
 /* ---- watches --------------------------------------------------------------------- */
 

@@ -10,6 +10,8 @@
 #include "peer.h"
 #include "violation.h"
 
+enum { WATCHES_AT_ONCE = 64 }; /* ended between two looks at the time */
+
 static void on_flush(struct mux_deferred *deferred);
 static void on_io(struct mux_io *io, unsigned events);
 static void protocol_error(struct connection *c, enum violation violation);
@@ -142,6 +144,8 @@ struct connection *connection_free(struct connection *c) {
         mux_timer_clear(server->mux, &c->pace);
         mux_timer_clear(server->mux, &c->fds_timer);
         list_remove(&c->postponed);
+        if (list_empty(&c->account->postponed))
+                list_remove(&c->account->in_turn);
         mux_remove(server->mux, &c->io);
         queue_close(&c->queue);
         drop_fds(c, UINT64_MAX);
@@ -391,7 +395,7 @@ static int read_in(struct connection *c) {
 
 void call_charge(struct connection *c, size_t cost) {
         c->cost += cost;
-        server_charge_call(c->server, cost);
+        server_charge_call(c->server, c->account, cost);
 }
 
 static bool has_message(const struct connection *c) {
@@ -413,6 +417,19 @@ static bool is_in_time(struct connection *c, size_t cost) {
         return when == 0;
 }
 
+/* What it has cost is known then, too. */
+static void run_call(struct connection *c, const char *message, size_t size) {
+        size_t before = c->cost + 1 + size / CALL_BYTES, cost;
+        uint64_t start = monotonic_nsec();
+
+        call_charge(c, 1 + size / CALL_BYTES);
+        if (!call_dispatch(c, message, size))
+                protocol_error(c, VIOLATION_NOT_A_CALL);
+        cost = (size_t)((monotonic_nsec() - start) / CALL_NSEC);
+        if (before + cost > c->cost)
+                call_charge(c, before + cost - c->cost);
+}
+
 static void handle_messages(struct connection *c) {
         size_t done = 0;
 
@@ -422,14 +439,12 @@ static void handle_messages(struct connection *c) {
 
                 if (c->call == CALL_BARRIER || c->call == CALL_WAIT)
                         wait_interrupt(c);
-                if (c->call != CALL_NONE || c->cost >= CALLS_A_TURN || !server_has_room(c->server))
+                if (c->call != CALL_NONE || c->cost >= CALLS_A_TURN || !server_has_room(c->server, c->account))
                         break;
                 size = strlen(message);
                 if (!is_in_time(c, 1 + size / CALL_BYTES))
                         break;
-                call_charge(c, 1 + size / CALL_BYTES);
-                if (!call_dispatch(c, message, size))
-                        protocol_error(c, VIOLATION_NOT_A_CALL);
+                run_call(c, message, size);
                 c->messages_taken++;
                 done += size + 1;
                 drop_fds(c, c->messages_taken);
@@ -496,13 +511,37 @@ static void go_on_later(struct connection *c) {
                 mux_defer(c->server->mux, &c->flush);
 }
 
+/* Of very many watches this is long work: so many as the turn has room for. False: some are left. */
+static bool close_watches(struct connection *c) {
+        bool done = c->queue.watches.n_nodes == 0;
+
+        call_abandon(c);
+        while (!done && server_has_room(c->server, c->account)) {
+                uint64_t start = monotonic_nsec();
+
+                done = queue_close_some(&c->queue, WATCHES_AT_ONCE);
+                server_charge_call(c->server, c->account, 1 + (size_t)((monotonic_nsec() - start) / CALL_NSEC));
+        }
+        if (!done)
+                server_postpone(c->server, c);
+        return done;
+}
+
+static void end(struct connection *c) {
+        c->doomed = true;
+        mux_remove(c->server->mux, &c->io);
+        if (close_watches(c))
+                connection_free(c);
+}
+
 void connection_flush(struct connection *c) {
         int r;
 
         live_touch(c);
         c->cost = 0;
         if (c->gone && !c->doomed) {
-                call_abandon(c);
+                if (!close_watches(c))
+                        return;
                 if (wants_input(c))
                         read_more(c);
         }
@@ -511,14 +550,11 @@ void connection_flush(struct connection *c) {
         if (!c->doomed && unwritten(c) == 0)
                 wait_flush(c);
         r = c->out.error ? c->out.error : write_out(c);
-        if (r == -EDQUOT)
+        if (r == -EDQUOT && !c->doomed)
                 violation_log(VIOLATION_UNREAD, &c->asker);
-        if (r < 0 || c->doomed || is_finished(c)) {
-                connection_free(c);
-                return;
-        }
-        if (!c->gone && mux_modify(c->server->mux, &c->io, wanted_events(c)) < 0) {
-                connection_free(c);
+        if (r < 0 || c->doomed || is_finished(c) ||
+            (!c->gone && mux_modify(c->server->mux, &c->io, wanted_events(c)) < 0)) {
+                end(c);
                 return;
         }
         time_fds(c);

@@ -90,7 +90,7 @@ struct connection {
         size_t written;  /* of `out` */
         size_t charged;  /* for `out` */
         struct mux_deferred flush;
-        struct list postponed; /* in the server's; or alone */
+        struct list postponed; /* in its user's; or alone */
         struct mux_timer pace; /* set: the user sends too many calls, and the next is run when it is up */
 
         enum call_state call;
@@ -166,7 +166,7 @@ bool call_dispatch(struct connection *connection, const char *message, size_t si
 
 /* ---- Wait (events.c) ---------------------------------------------------------------------- */
 
-/* The peer is gone: ends its watches, and the call that is under way without a reply. */
+/* Ends the call that is under way, without a reply. */
 void call_abandon(struct connection *connection);
 
 void wait_init(struct connection *connection);

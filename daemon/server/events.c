@@ -169,13 +169,15 @@ static void change_done(struct connection *c) {
 static void on_added(struct queue *queue, int64_t id, const struct refusal *refusal) {
         struct connection *c = container_of(queue, struct connection, queue);
 
+        if (c->call != CALL_CHANGE && c->call != CALL_RESTORE) /* it was abandoned */
+                return;
         if (refusal)
                 put_refusal(c, id, refusal);
         if (--c->n_starting > 0)
                 return;
         if (c->call == CALL_CHANGE)
                 change_done(c);
-        else if (c->call == CALL_RESTORE)
+        else
                 connection_on_restored(c);
 }
 
@@ -571,7 +573,6 @@ void wait_interrupt(struct connection *c) {
 void call_abandon(struct connection *c) {
         wait_cancel(c);
         list_remove(&c->reload.link);
-        queue_close(&c->queue);
         buffer_free(&c->refused);
         c->n_starting = 0;
         c->call = CALL_NONE;

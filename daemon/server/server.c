@@ -12,6 +12,7 @@
 
 enum {
         ACCEPTS_A_TURN = 64,
+        ACCEPTS_NSEC = 1000 * 1000, /* about so long at most: it takes a look at each peer */
         ACCEPT_AGAIN_MSEC = 100, /* after the daemon ran out of descriptors */
 };
 
@@ -52,21 +53,52 @@ void server_figures_changed(struct server *s) {
 
 /* ---- turns ---------------------------------------------------------------------------- */
 
-bool server_has_room(struct server *s) {
+static bool turn_has_room(struct server *s) {
         if (s->turn != mux_turn(s->mux))
                 s->calls_cost = 0;
         s->turn = mux_turn(s->mux);
         return s->calls_cost < CALLS_A_TURN_OF_ALL;
 }
 
-void server_charge_call(struct server *s, size_t cost) {
+bool server_has_room(struct server *s, struct account *account) {
+        if (account->turn != mux_turn(s->mux))
+                account->calls_cost = 0;
+        account->turn = mux_turn(s->mux);
+        return turn_has_room(s) && account->calls_cost < CALLS_A_TURN_OF_USER;
+}
+
+void server_charge_call(struct server *s, struct account *account, size_t cost) {
         s->calls_cost += cost;
+        account->calls_cost += cost;
 }
 
 void server_postpone(struct server *s, struct connection *c) {
         if (list_empty(&c->postponed))
-                list_append(&s->postponed, &c->postponed);
+                list_append(&c->account->postponed, &c->postponed);
+        if (list_empty(&c->account->in_turn))
+                list_append(&s->postponed, &c->account->in_turn);
         mux_defer(s->mux, &s->next_turn);
+}
+
+/* Puts what is left of a list back: who had no turn goes before who had one. */
+static void put_back(struct list *postponed, struct list *left) {
+        list_splice(left, postponed);
+        list_splice(postponed, left);
+}
+
+static void run_postponed(struct server *s, struct account *account) {
+        struct list now;
+        struct list *entry;
+
+        (void)account_ref(account); /* its last connection may end */
+        list_init(&now);
+        list_splice(&now, &account->postponed);
+        while (server_has_room(s, account) && (entry = list_pop(&now)))
+                connection_flush(list_entry(entry, struct connection, postponed));
+        put_back(&account->postponed, &now);
+        if (!list_empty(&account->postponed) && list_empty(&account->in_turn))
+                list_append(&s->postponed, &account->in_turn);
+        account_unref(account);
 }
 
 /* It was deferred in the turn before, and so comes before what this turn has brought. */
@@ -77,10 +109,9 @@ static void on_next_turn(struct mux_deferred *deferred) {
 
         list_init(&now);
         list_splice(&now, &s->postponed);
-        while (server_has_room(s) && (entry = list_pop(&now)))
-                connection_flush(list_entry(entry, struct connection, postponed));
-        list_splice(&now, &s->postponed); /* who had no turn goes before who had one */
-        list_splice(&s->postponed, &now);
+        while (turn_has_room(s) && (entry = list_pop(&now)))
+                run_postponed(s, list_entry(entry, struct account, in_turn));
+        put_back(&s->postponed, &now);
         if (!list_empty(&s->postponed))
                 mux_defer(s->mux, &s->next_turn);
 }
@@ -161,8 +192,9 @@ static void pause_accepting(struct server *s, int error) {
 
 static void on_connect(struct mux_io *io, unsigned events _unused_) {
         struct listener *l = container_of(io, struct listener, io);
+        uint64_t end = monotonic_nsec() + ACCEPTS_NSEC;
 
-        for (int i = 0; i < ACCEPTS_A_TURN; i++) {
+        for (int i = 0; i < ACCEPTS_A_TURN && monotonic_nsec() < end; i++) {
                 int fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK), r;
 
                 if (fd < 0) {

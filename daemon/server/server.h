@@ -57,7 +57,7 @@ struct server {
         struct mux_timer accept_again;
         uint64_t turn;         /* the last in which calls were run */
         size_t calls_cost;     /* of those in that turn */
-        struct list postponed; /* connections with calls for which a turn had no room */
+        struct list postponed; /* users with calls for which a turn had no room */
         struct mux_deferred next_turn;
         bool stop; /* the loop is to end */
         bool stopping; /* soon: no call is run any more */
@@ -98,19 +98,22 @@ void server_figures_changed(struct server *server);
 
 /* ---- how much is done in a turn --------------------------------------------------------- */
 
-/* A call costs 1, and more if it is long or reaches many: about 10 us each. */
+/* A call costs 1, and more if it is long, reaches many or has taken long: about 10 us each. Users take turns, and each
+ * one's connections do, so that who has many gets no more than who has one. */
 enum {
         CALLS_A_TURN = 64,          /* of one connection */
+        CALLS_A_TURN_OF_USER = 128,
         CALLS_A_TURN_OF_ALL = 512,
+        CALL_NSEC = 10000,          /* so long costs 1 */
         CALL_BYTES = 1024,          /* so many bytes of a call cost 1 */
         CALL_REACHES = 32,          /* so many watches that it reaches */
         CALL_LOOKS = 4,             /* so many watches that are looked at */
 };
 
-/* Whether the turn has room for a further call, whatever that will cost. */
-bool server_has_room(struct server *server);
-void server_charge_call(struct server *server, size_t cost);
-/* The connection is flushed in the next turn that has room, behind those that were postponed before it. */
+/* Whether the turn has room for a further call of the user's, whatever that will cost. */
+bool server_has_room(struct server *server, struct account *account);
+void server_charge_call(struct server *server, struct account *account, size_t cost);
+/* The connection is flushed in the next turn that has room, behind those of its user that were postponed before it. */
 void server_postpone(struct server *server, struct connection *connection);
 
 /* ---- for the next daemon (save.c) --------------------------------------------------------- */
