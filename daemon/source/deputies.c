@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "barrier.h"
 #include "channel.h"
@@ -20,10 +21,12 @@
 
 enum {
         DEPUTIES_MAX = 256,
-        DEPUTIES_OF_USER_MAX = 8,
+        DEPUTIES_OF_USER_MAX = 8, /* and as many that are leaving */
         RESTARTS_MAX = 5, /* something ends it over and over */
         ROOM_MSEC = 5,
-        UNSENT_MAX = 16 * 1024 * 1024, /* bytes of orders to a deputy that takes none */
+        ROOM_AT_ONCE = 256,
+        BEHIND_MAX = 12 * 1024 * 1024, /* bytes of orders that wait for a deputy, with which no more watches are made */
+        UNSENT_MAX = 64 * 1024 * 1024, /* and with which it is given up: the end of each watch is an order, too */
 };
 
 #define IDLE_NSEC (2 * NSEC_PER_SEC)
@@ -32,6 +35,7 @@ struct deputies {
         struct source source;
         struct mux *mux;
         struct list list;
+        struct list leaving; /* deputies that have been told to end */
         struct hash wards;
         uint64_t last_id;
         struct barriers barriers;
@@ -54,6 +58,7 @@ struct deputy {
         bool is_there;
         bool has_ended; /* there is no process, nor one to come */
         bool is_lost;   /* the same, and its wards are to be seen to */
+        bool is_leaving;
         int error; /* why, if it said so; positive errno */
         unsigned n_restarts;
         struct list wards;
@@ -178,6 +183,11 @@ static void on_attached(struct ward *w, const struct word *word, const char *mes
 
 static void on_room_timer(struct mux_timer *timer);
 
+static void set_room_timer(struct deputies *all) {
+        if (all->room_timer.heap_index == 0)
+                (void)mux_timer_set(all->mux, &all->room_timer, monotonic_nsec() + ROOM_MSEC * NSEC_PER_MSEC, on_room_timer);
+}
+
 /* Its list goes on as there is room. */
 static void acknowledge(struct ward *w) {
         struct deputies *all = w->deputy->all;
@@ -185,9 +195,7 @@ static void acknowledge(struct ward *w) {
         if (!all->source.context->sink->has_room(w->subscription)) {
                 if (list_empty(&w->waiting))
                         list_append(&all->waiting, &w->waiting);
-                if (all->room_timer.heap_index == 0)
-                        (void)mux_timer_set(all->mux, &all->room_timer, monotonic_nsec() + ROOM_MSEC * NSEC_PER_MSEC,
-                                            on_room_timer);
+                set_room_timer(all);
                 return;
         }
         list_remove(&w->waiting);
@@ -198,8 +206,12 @@ static void acknowledge(struct ward *w) {
 static void on_room_timer(struct mux_timer *timer) {
         struct deputies *all = container_of(timer, struct deputies, room_timer);
 
-        list_for_each(entry, &all->waiting)
-                acknowledge(list_entry(entry, struct ward, waiting));
+        struct list *entry;
+
+        for (int i = 0; i < ROOM_AT_ONCE && (entry = list_pop(&all->waiting)); i++)
+                acknowledge(list_entry(entry, struct ward, waiting)); /* or puts it last */
+        if (!list_empty(&all->waiting))
+                set_room_timer(all);
 }
 
 static void on_report(struct ward *w, const struct word *word, const char *paths) {
@@ -277,6 +289,43 @@ static void on_message(struct channel *channel, const void *data, size_t size, i
 
 /* ---- deputies ---------------------------------------------------------------------------------------------- */
 
+static void free_deputy(struct deputy *d) {
+        helper_close(&d->helper);
+        channel_close(&d->channel);
+        list_remove(&d->link);
+        free(d->groups);
+        free(d);
+}
+
+/* It is not needed any more. A thread of it that a file system keeps waiting can't be ended (FUSE: once the server has
+ * the request, not even by SIGKILL), and the process stays with it, of which a user could make any number: so it counts
+ * as the user's until its end of the socket is closed. */
+static void dismiss(struct deputy *d) {
+        if (!d->is_there || shutdown(d->channel.io.fd, SHUT_WR) < 0) {
+                free_deputy(d);
+                return;
+        }
+        d->is_leaving = true;
+        list_remove(&d->link);
+        list_append(&d->all->leaving, &d->link);
+}
+
+static size_t count_of(const struct list *deputies, uid_t uid) {
+        size_t n = 0;
+
+        list_for_each(entry, deputies)
+                n += list_entry(entry, struct deputy, link)->uid == uid;
+        return n;
+}
+
+static size_t count(const struct list *deputies) {
+        size_t n = 0;
+
+        list_for_each(entry, deputies)
+                n++;
+        return n;
+}
+
 static void lose(struct deputy *d) {
         channel_close(&d->channel);
         d->is_there = false;
@@ -289,6 +338,10 @@ static void lose(struct deputy *d) {
 static void on_end(struct channel *channel) {
         struct deputy *d = container_of(channel, struct deputy, channel);
 
+        if (d->is_leaving) {
+                free_deputy(d);
+                return;
+        }
         log_info("what watches files for user %u has ended", d->uid);
         lose(d);
 }
@@ -348,14 +401,6 @@ static bool is_same(const struct deputy *d, const struct asker *asker) {
                (d->n_groups == 0 || memcmp(d->groups, asker->groups, d->n_groups * sizeof(*d->groups)) == 0);
 }
 
-static void free_deputy(struct deputy *d) {
-        helper_close(&d->helper);
-        channel_close(&d->channel);
-        list_remove(&d->link);
-        free(d->groups);
-        free(d);
-}
-
 static struct deputy *find_deputy(const struct deputies *all, const struct asker *asker) {
         list_for_each(entry, &all->list)
                 if (is_same(list_entry(entry, struct deputy, link), asker))
@@ -370,7 +415,7 @@ static bool end_idle(struct deputies *all, const uid_t *uid) {
 
                 if (!list_empty(&d->wards) || (uid && d->uid != *uid))
                         continue;
-                free_deputy(d);
+                dismiss(d);
                 return true;
         }
         return false;
@@ -378,7 +423,7 @@ static bool end_idle(struct deputies *all, const uid_t *uid) {
 
 static int get_deputy(struct deputies *all, const struct asker *asker, struct deputy **ret) {
         struct deputy *d = find_deputy(all, asker);
-        size_t n = 0, n_of_user = 0;
+        size_t n = count(&all->list), n_of_user = count_of(&all->list, asker->uid);
         int r;
 
         if (d) {
@@ -388,11 +433,8 @@ static int get_deputy(struct deputies *all, const struct asker *asker, struct de
                 d->n_restarts = 0;
                 return start(d);
         }
-        list_for_each(entry, &all->list) {
-                n++;
-                n_of_user += list_entry(entry, struct deputy, link)->uid == asker->uid;
-        }
-        if (asker->n_groups > HELPER_GROUPS_MAX ||
+        if (asker->n_groups > HELPER_GROUPS_MAX || count_of(&all->leaving, asker->uid) >= DEPUTIES_OF_USER_MAX ||
+            count(&all->leaving) >= DEPUTIES_MAX ||
             (n_of_user >= DEPUTIES_OF_USER_MAX && !end_idle(all, &asker->uid)) ||
             (n >= DEPUTIES_MAX && n_of_user < DEPUTIES_OF_USER_MAX && !end_idle(all, NULL)))
                 return -EDQUOT;
@@ -421,13 +463,6 @@ static int get_deputy(struct deputies *all, const struct asker *asker, struct de
         return 0;
 }
 
-static struct ward *find_in_state(const struct deputy *d, enum ward_state state) {
-        list_for_each(entry, &d->wards)
-                if (list_entry(entry, struct ward, link)->state == state)
-                        return list_entry(entry, struct ward, link);
-        return NULL;
-}
-
 /* Detaches it, and what else depends on it. */
 static void refuse_ward(struct ward *w, int error) {
         struct refusal refusal;
@@ -438,30 +473,52 @@ static void refuse_ward(struct ward *w, int error) {
         w->deputy->all->source.context->sink->attached(w->subscription, &refusal);
 }
 
+typedef void ward_fn(struct ward *w);
+
+/* For each in this state. What is done may end it, and others. */
+static void for_wards(struct deputy *d, enum ward_state state, ward_fn *fn) {
+        struct list all;
+        struct list *entry;
+
+        list_init(&all);
+        list_splice(&all, &d->wards);
+        while ((entry = list_pop(&all))) {
+                struct ward *w = list_entry(entry, struct ward, link);
+
+                list_append(&d->wards, &w->link);
+                if (w->state == state)
+                        fn(w);
+        }
+}
+
+static void refuse_start(struct ward *w) {
+        refuse_ward(w, w->deputy->error ? w->deputy->error : EAGAIN);
+}
+
+/* It is ordered from the next deputy. */
+static void begin_return(struct ward *w) {
+        w->order.flags &= ~(uint32_t)(ORDER_LIST | ORDER_SECOND_CHOICE);
+        if (w->path) {
+                w->state = WARD_RETURNING;
+                tell_self(w, KEV_NOTE_DEGRADED, 0);
+        } else
+                end_ward(w);
+}
+
 /* It has ended: those that were in force are ordered from another, and those under way refused. */
 static void replace(struct deputy *d) {
-        bool again = d->error == 0 && d->n_restarts++ < RESTARTS_MAX;
-        struct ward *w;
+        bool again = d->error == 0 && d->n_restarts++ < RESTARTS_MAX, returning = false;
 
         d->is_lost = false;
         helper_close(&d->helper);
-        while ((w = find_in_state(d, WARD_STARTING)))
-                refuse_ward(w, d->error ? d->error : EAGAIN);
-        list_for_each(entry, &d->wards) {
-                w = list_entry(entry, struct ward, link);
-                if (w->state == WARD_ENDED)
-                        continue;
-                w->order.flags &= ~(uint32_t)(ORDER_LIST | ORDER_SECOND_CHOICE);
-                if (again && w->path) {
-                        w->state = WARD_RETURNING;
-                        tell_self(w, KEV_NOTE_DEGRADED, 0);
-                } else
-                        end_ward(w);
-        }
-        if (!find_in_state(d, WARD_RETURNING) || start(d) == 0)
-                return;
-        while ((w = find_in_state(d, WARD_RETURNING)))
-                end_ward(w);
+        for_wards(d, WARD_STARTING, refuse_start);
+        for_wards(d, WARD_IN_FORCE, again ? begin_return : end_ward);
+        if (!again)
+                for_wards(d, WARD_RETURNING, end_ward);
+        list_for_each(entry, &d->wards)
+                returning |= list_entry(entry, struct ward, link)->state == WARD_RETURNING;
+        if (returning && start(d) < 0)
+                for_wards(d, WARD_RETURNING, end_ward);
 }
 
 static void on_idle_timer(struct mux_timer *timer);
@@ -481,8 +538,10 @@ static void on_tidy(struct mux_deferred *deferred) {
                         d->idle_nsec = 0;
                 else if (d->idle_nsec == 0)
                         d->idle_nsec = now;
-                if (d->idle_nsec && (d->has_ended || d->idle_nsec + IDLE_NSEC <= now))
+                if (d->idle_nsec && d->has_ended)
                         free_deputy(d);
+                else if (d->idle_nsec && d->idle_nsec + IDLE_NSEC <= now)
+                        dismiss(d);
                 else if (d->idle_nsec)
                         next = MIN(next, d->idle_nsec + IDLE_NSEC);
         }
@@ -525,6 +584,8 @@ static int deputies_attach(struct source *source, struct subscription *subscript
         r = get_deputy(all, subject->asker, &d);
         if (r < 0)
                 return refuse(refusal, -r, "path: what watches files for you can't be started: %s", strerror(-r));
+        if (d->is_there && d->channel.unsent_bytes > BEHIND_MAX)
+                return refuse(refusal, EDQUOT, "path: what watches files for you has too much to do");
         w = calloc(1, sizeof(*w));
         if (!w)
                 return refuse(refusal, ENOMEM, "no memory");
@@ -625,6 +686,7 @@ static int deputies_open(struct source_context *context, struct source **ret_sou
                 return -ENOMEM;
         all->mux = context->mux;
         list_init(&all->list);
+        list_init(&all->leaving);
         list_init(&all->waiting);
         barriers_init(&all->barriers, all->mux, is_past);
         mux_deferred_init(&all->tidy, on_tidy);
@@ -637,6 +699,8 @@ static void deputies_close(struct source *source) {
 
         while (!list_empty(&all->list))
                 free_deputy(list_entry(all->list.next, struct deputy, link));
+        while (!list_empty(&all->leaving))
+                free_deputy(list_entry(all->leaving.next, struct deputy, link));
         hash_free(&all->wards);
         barriers_close(&all->barriers);
         mux_timer_clear(all->mux, &all->room_timer);
