@@ -22,7 +22,7 @@
 #include "silent.h"
 #include "witness.h"
 
-enum { HOSTILE_USER = 64200, WITNESS_USER_ID = 64201, BACK_MSEC = 30000 };
+enum { HOSTILE_USER = 64200, WITNESS_USER_ID = 64201, BACK_MSEC = 180000 };
 
 static long n_clients = 1000, n_seconds = 5, only = 0;
 

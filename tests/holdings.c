@@ -104,16 +104,50 @@ static size_t add_children(pid_t pid, pid_t *family, size_t n) {
         return n;
 }
 
-struct holdings holdings_read(pid_t daemon) {
-        struct holdings h = { 0 };
-        pid_t family[FAMILY_MAX] = { daemon };
+/* Of the daemon and all below it. */
+static size_t find_family(pid_t daemon, pid_t *family) {
         size_t n = 1;
 
-        for (size_t i = 0; i < n; i++) {
+        family[0] = daemon;
+        for (size_t i = 0; i < n; i++)
                 n = add_children(family[i], family, n);
+        return n;
+}
+
+struct holdings holdings_read(pid_t daemon) {
+        struct holdings h = { 0 };
+        pid_t family[FAMILY_MAX];
+        size_t n = find_family(daemon, family);
+
+        for (size_t i = 0; i < n; i++)
                 add_process(family[i], &h);
-        }
         return h;
+}
+
+static void list_descriptors(pid_t pid, FILE *file) {
+        struct dirent *entry;
+        char path[64];
+        DIR *directory;
+
+        (void)snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+        directory = opendir(path);
+        while (directory && (entry = readdir(directory))) {
+                char link[256];
+                ssize_t n = readlinkat(dirfd(directory), entry->d_name, link, sizeof(link));
+
+                if (n > 0)
+                        (void)fprintf(file, "%d: %s %.*s\n", (int)pid, entry->d_name, (int)n, link);
+        }
+        if (directory)
+                (void)closedir(directory);
+}
+
+void holdings_list(pid_t daemon, FILE *file) {
+        pid_t family[FAMILY_MAX];
+        size_t n = find_family(daemon, family);
+
+        for (size_t i = 0; i < n; i++)
+                list_descriptors(family[i], file);
 }
 
 size_t holdings_descriptors(pid_t daemon) {

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/types.h>
 
 struct holdings {
@@ -21,6 +22,9 @@ struct holdings {
 struct holdings holdings_read(pid_t daemon);
 /* How many descriptors the daemon alone has, without looking at each. */
 size_t holdings_descriptors(pid_t daemon);
+
+/* Writes down what descriptors these are, a line each. */
+void holdings_list(pid_t daemon, FILE *file);
 
 /* No more than before, memory aside. */
 bool holdings_are_back(const struct holdings *now, const struct holdings *before);

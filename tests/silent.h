@@ -11,5 +11,7 @@
 /* Mounts it on the directory, and serves it: INIT is answered, and nothing else. What goes with the mount namespace need
  * not be unmounted. Returns the server's pid, a child, or a negative errno: it takes root, and /dev/fuse. */
 pid_t silent_mount(const char *path);
+/* How many names have been looked up so far. */
+unsigned silent_lookups(void);
 /* Ends the server: who waits gets an error. */
 void silent_end(pid_t server, const char *path);

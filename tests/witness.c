@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,7 +42,8 @@ struct op {
 struct witness_page {
         atomic_bool is_ready, stops;
         atomic_uint n_begun[WITNESS_KINDS];
-        uint64_t n_told, odd, last_seq;
+        atomic_ullong n_told;
+        uint64_t odd, last_seq;
         uint64_t stopped_nsec;
         char error[128];
         struct op ops[WITNESS_KINDS][OPS_MAX];
@@ -285,6 +287,10 @@ int witness_start(struct witness *witness, const char *address, const char *dire
                 (void)nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
         }
         return 0;
+}
+
+uint64_t witness_n_told(const struct witness *witness) {
+        return atomic_load(&witness->page->n_told);
 }
 
 struct witness_result witness_end(struct witness *witness) {

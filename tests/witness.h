@@ -7,7 +7,6 @@
  * came before, so that what is late makes the rest late as well, and is seen to. No assertions here: benchmarks use it, too.
  */
 
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -27,6 +26,7 @@ struct witness_page;
 struct witness {
         pid_t pid;
         struct witness_page *page;
+        uint64_t goal; /* the caller's own */
 };
 
 struct witness_result {
@@ -39,6 +39,8 @@ struct witness_result {
 /* `directory`: its own to write to. On return its watches are in force; it goes on for WITNESS_SECONDS_MAX at most.
  * 0, or -EIO with the reason in the result of witness_end(), which is due all the same. */
 int witness_start(struct witness *witness, const char *address, const char *directory, uid_t uid);
+/* How much it has been told so far. */
+uint64_t witness_n_told(const struct witness *witness);
 /* Nothing more happens; waits until all is told, or nothing was for ten seconds. */
 struct witness_result witness_end(struct witness *witness);
 /* Between witness_end() and this: from when to when (CLOCK_MONOTONIC) it took to be told what happened between the two,
