@@ -1419,7 +1419,7 @@ START_TEST(test_quota_watches) {
         ck_assert_int_gt(number_at(reply, "/parameters/watches"), limit / 2);
         json_object_put(reply);
         do {
-                reply = call(other, "Change", "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":1000}]}");
+                reply = call(other, "Change", "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":1000000}]}");
                 made = (int64_t)json_object_array_length(json_at(reply, "/parameters/refused"));
                 json_object_put(reply);
         } while (made > 0);

@@ -481,14 +481,24 @@ static void read_more(struct connection *c) {
                 c->end_of_input = true; /* all that it sent was read */
 }
 
+/* Of a thousand connections this is long work, too. */
+static void read_for_a_turn(struct connection *c) {
+        uint64_t start = monotonic_nsec();
+
+        read_more(c);
+        server_charge_call(c->server, c->account, (size_t)((monotonic_nsec() - start) / CALL_NSEC));
+}
+
 static void on_io(struct mux_io *io, unsigned events) {
         struct connection *c = container_of(io, struct connection, io);
 
         live_touch(c);
         if (events & (MUX_ERR | MUX_HUP))
                 peer_gone(c);
-        else if (events & MUX_IN && wants_input(c))
-                read_more(c);
+        else if (events & MUX_IN && wants_input(c) && server_has_room(c->server, c->account))
+                read_for_a_turn(c);
+        else if (!(events & MUX_OUT))
+                return; /* it is ready still in the next turn */
         mux_defer(c->server->mux, &c->flush);
 }
 
