@@ -8,6 +8,7 @@
  * that was given back to the allocator and not to the system is told from a leak by the second time, which needs no more.
  */
 
+#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <sched.h>
@@ -24,12 +25,13 @@
 
 enum { HOSTILE_USER = 64200, WITNESS_USER_ID = 64201, BACK_MSEC = 180000 };
 
-static long n_clients = 1000, n_seconds = 5, only = 0;
+static long n_clients = 1000, n_seconds = 5, only = 0, ahead = 0;
 
 static const struct bench_option options[] = {
         { "clients", &n_clients, 1, "hostile ones" },
         { "seconds", &n_seconds, 1, "without, and twice with each kind" },
         { "only", &only, 0, "one kind, by its number; 0: all" },
+        { "ahead", &ahead, 0, "1: the daemon and who behaves run ahead of all else (SCHED_RR)" },
 };
 
 struct span {
@@ -43,6 +45,33 @@ struct run {
         struct span without, with[2];
         struct usage start, end;
 };
+
+/* All threads of the process, but none that it makes later. */
+static void run_ahead(pid_t pid) {
+        const struct sched_param priority = { .sched_priority = 1 };
+        char path[64];
+        struct dirent *entry;
+        DIR *threads;
+
+        (void)snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+        threads = opendir(path);
+        bench_check_system(threads, path);
+        while ((entry = readdir(threads)))
+                if (entry->d_name[0] != '.')
+                        (void)sched_setscheduler((pid_t)strtol(entry->d_name, NULL, 10), SCHED_RR | SCHED_RESET_ON_FORK,
+                                                 &priority);
+        (void)closedir(threads);
+}
+
+/* The daemon with the helpers that it has so far, which are not the hostile ones', and the witness. */
+static void run_all_ahead(pid_t daemon, pid_t witness) {
+        pid_t family[HOLDINGS_FAMILY_MAX];
+        size_t n = holdings_family(daemon, family);
+
+        for (size_t i = 0; i < n; i++)
+                run_ahead(family[i]);
+        run_ahead(witness);
+}
 
 static double mib(uint64_t bytes) {
         return (double)bytes / 1048576;
@@ -146,6 +175,8 @@ static void run_kind(struct bench *b, unsigned number, const char *silent) {
         daemon_start(b);
         if (witness_start(&witness, b->address, own, WITNESS_USER_ID) < 0)
                 bench_fail("the witness: %s", witness_end(&witness).error);
+        if (ahead)
+                run_all_ahead(b->daemon, witness.pid);
         sleep_msec(500);
         run.start = usage_read(b->daemon);
         run.without = watch_for(b, &run.descriptors);

@@ -12,8 +12,6 @@
 
 #include "macro.h"
 
-enum { FAMILY_MAX = 4096 };
-
 static bool starts_with(const char *line, const char *start) {
         return strncmp(line, start, strlen(start)) == 0;
 }
@@ -94,7 +92,7 @@ static size_t add_children(pid_t pid, pid_t *family, size_t n) {
 
                 (void)snprintf(path, sizeof(path), "task/%.16s/children", entry->d_name);
                 file = entry->d_name[0] == '.' ? NULL : open_of(pid, path);
-                while (file && n < FAMILY_MAX && fscanf(file, "%d", &child) == 1)
+                while (file && n < HOLDINGS_FAMILY_MAX && fscanf(file, "%d", &child) == 1)
                         family[n++] = child;
                 if (file)
                         (void)fclose(file);
@@ -104,8 +102,7 @@ static size_t add_children(pid_t pid, pid_t *family, size_t n) {
         return n;
 }
 
-/* Of the daemon and all below it. */
-static size_t find_family(pid_t daemon, pid_t *family) {
+size_t holdings_family(pid_t daemon, pid_t family[HOLDINGS_FAMILY_MAX]) {
         size_t n = 1;
 
         family[0] = daemon;
@@ -116,8 +113,8 @@ static size_t find_family(pid_t daemon, pid_t *family) {
 
 struct holdings holdings_read(pid_t daemon) {
         struct holdings h = { 0 };
-        pid_t family[FAMILY_MAX];
-        size_t n = find_family(daemon, family);
+        pid_t family[HOLDINGS_FAMILY_MAX];
+        size_t n = holdings_family(daemon, family);
 
         for (size_t i = 0; i < n; i++)
                 add_process(family[i], &h);
@@ -143,8 +140,8 @@ static void list_descriptors(pid_t pid, FILE *file) {
 }
 
 void holdings_list(pid_t daemon, FILE *file) {
-        pid_t family[FAMILY_MAX];
-        size_t n = find_family(daemon, family);
+        pid_t family[HOLDINGS_FAMILY_MAX];
+        size_t n = holdings_family(daemon, family);
 
         for (size_t i = 0; i < n; i++)
                 list_descriptors(family[i], file);

@@ -18,6 +18,10 @@ struct holdings {
         uint64_t heap_bytes;  /* of it, what is not a file's */
 };
 
+enum { HOLDINGS_FAMILY_MAX = 4096 };
+
+/* The daemon, and all below it. Returns how many these are. */
+size_t holdings_family(pid_t daemon, pid_t family[HOLDINGS_FAMILY_MAX]);
 /* All of it; of a process that is just ending, a part. */
 struct holdings holdings_read(pid_t daemon);
 /* How many descriptors the daemon alone has, without looking at each. */
