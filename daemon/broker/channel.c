@@ -10,7 +10,7 @@
 #include "macro.h"
 #include "packet.h"
 
-enum { MESSAGES_A_TURN = 64, PARTS_MAX = 4 };
+enum { MESSAGES_A_TURN = 64, UNSENT_A_TURN = 1024, PARTS_MAX = 4 };
 
 struct unsent {
         struct list link;
@@ -39,13 +39,16 @@ static bool is_end(ssize_t n) {
         return n < 0 && (errno == EPIPE || errno == ECONNRESET || errno == ENOTCONN);
 }
 
+/* An end that is closed takes any number: the rest waits for the next turn. */
 static void send_unsent(struct channel *c) {
-        while (!list_empty(&c->unsent)) {
+        for (int i = 0; !list_empty(&c->unsent); i++) {
                 struct unsent *u = list_entry(c->unsent.next, struct unsent, link);
                 struct iovec part = { .iov_base = u->data, .iov_len = u->size };
+                ssize_t n;
 
-                ssize_t n = packet_send(c->io.fd, &part, 1, u->fd, MSG_DONTWAIT);
-
+                if (i == UNSENT_A_TURN)
+                        return;
+                n = packet_send(c->io.fd, &part, 1, u->fd, MSG_DONTWAIT);
                 if (n < 0 && !is_end(n)) /* no memory, say: tried again */
                         return;
                 free_unsent(c, u);
