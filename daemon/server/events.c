@@ -159,7 +159,7 @@ static void change_done(struct connection *c) {
                 c->call = CALL_NONE;
         }
         if (c->refused.error)
-                connection_doom(c);
+                c->out.error = c->refused.error; /* the reply is not whole, and ends the connection unsent */
         buffer_free(&c->refused);
         mux_defer(c->server->mux, &c->flush);
         if (c->server->stopping && c->call == CALL_NONE)
