@@ -5,6 +5,8 @@
  * The few helpers that every part uses. Nothing here allocates or logs.
  */
 
+#include <errno.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -26,6 +28,11 @@
 #define NSEC_PER_MSEC UINT64_C(1000000)
 #define NSEC_PER_USEC UINT64_C(1000)
 #define USEC_PER_SEC UINT64_C(1000000)
+
+/* Whether a negative errno value is about what has run out, or was in the way, just now, and says nothing for later. */
+static inline bool is_shortage(int r) {
+        return r == -ENOMEM || r == -ENOBUFS || r == -EMFILE || r == -ENFILE || r == -EAGAIN || r == -EINTR;
+}
 
 static inline void freep(void *p) {
         free(*(void **)p);

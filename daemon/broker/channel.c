@@ -19,10 +19,6 @@ struct unsent {
         char data[];
 };
 
-static bool is_for_later(ssize_t n) {
-        return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR);
-}
-
 /* ---- sending -------------------------------------------------------------------------------------- */
 
 static void free_unsent(struct channel *c, struct unsent *u) {
@@ -94,7 +90,7 @@ int channel_send(struct channel *c, const struct iovec *parts, size_t n_parts, i
 
                 if (n >= 0 || is_end(n))
                         return 0;
-                if (!is_for_later(n))
+                if (!packet_is_for_later(n))
                         return -errno;
         }
         return keep(c, parts, n_parts, size, fd);
@@ -107,7 +103,7 @@ static bool take_message(struct channel *c) {
         int fd;
         ssize_t n = packet_receive(c->io.fd, c->space, CHANNEL_BYTES_MAX, &fd, MSG_DONTWAIT);
 
-        if (is_for_later(n))
+        if (packet_is_for_later(n))
                 return false;
         if (n <= 0) {
                 (void)safe_close(fd);

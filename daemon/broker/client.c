@@ -42,12 +42,6 @@ static void free_asked(struct asked *asked) {
         free(asked);
 }
 
-/* ---- messages ----------------------------------------------------------------------------------- */
-
-static bool is_for_later(ssize_t n) {
-        return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR);
-}
-
 /* ---- helpers ------------------------------------------------------------------------------------ */
 
 /* All questions are answered with an error. */
@@ -111,7 +105,7 @@ static bool take_message(struct helper *h) {
         int fd;
         ssize_t n = packet_receive(h->io.fd, h->space, ANSWER_BYTES_MAX, &fd, MSG_DONTWAIT);
 
-        if (is_for_later(n))
+        if (packet_is_for_later(n))
                 return false;
         if (n < (ssize_t)sizeof(*answer) || (size_t)n != sizeof(*answer) + answer->size) {
                 (void)safe_close(fd);
@@ -168,7 +162,7 @@ static int send_request(struct broker *b, const struct helper_request *request, 
 
         if (packet_send(b->io.fd, &part, 1, fd, MSG_DONTWAIT) >= 0)
                 return 0;
-        return is_for_later(-1) ? -EAGAIN : -EOPNOTSUPP; /* there will be none */
+        return packet_is_for_later(-1) ? -EAGAIN : -EOPNOTSUPP; /* there will be none */
 }
 
 static void send_requests(struct broker *b) {
@@ -327,7 +321,7 @@ static void on_broker(struct mux_io *io, unsigned events) {
         if (events & MUX_OUT)
                 send_requests(b);
         n = packet_receive(io->fd, &error, sizeof(error), &fd, MSG_DONTWAIT);
-        if (is_for_later(n))
+        if (packet_is_for_later(n))
                 return;
         if (n != sizeof(error) || list_empty(&b->waiting)) {
                 (void)safe_close(fd);

@@ -24,6 +24,7 @@
 #include "buffer.h"
 #include "file_system.h"
 #include "macro.h"
+#include "packet.h"
 
 enum {
         LEVELS_MAX = 4096, /* of directories beyond what the kernel tells in one go */
@@ -52,6 +53,7 @@ static void begin_answer(struct helper *h) {
 
 static void send_answer(struct helper *h, int error, bool more) {
         struct answer *answer = (void *)h->answer.data;
+        struct iovec part;
 
         if (h->answer.error || h->answer.size > ANSWER_BYTES_MAX) {
                 error = h->answer.error ? -ENOMEM : -ENAMETOOLONG;
@@ -65,7 +67,8 @@ static void send_answer(struct helper *h, int error, bool more) {
                 .more = more,
                 .size = (uint32_t)(h->answer.size - sizeof(struct answer)),
         };
-        if (send(h->socket, h->answer.data, h->answer.size, MSG_NOSIGNAL) < 0)
+        part = (struct iovec){ h->answer.data, h->answer.size };
+        if (packet_send(h->socket, &part, 1, -1, 0) < 0)
                 _exit(0); /* the daemon has gone */
         begin_answer(h);
 }
@@ -299,14 +302,19 @@ static bool take_question(struct helper *h, bool wait) {
                 .msg_iov = parts, .msg_iovlen = 2,
                 .msg_control = control.bytes, .msg_controllen = sizeof(control.bytes),
         };
-        ssize_t n = recvmsg(h->socket, &message, MSG_CMSG_CLOEXEC | (wait ? 0 : MSG_DONTWAIT));
-        size_t size = (size_t)n - sizeof(h->question);
+        int flags = MSG_CMSG_CLOEXEC | (wait ? 0 : MSG_DONTWAIT);
         struct cmsghdr *c;
+        size_t size;
+        ssize_t n;
 
-        if (n < 0 && !wait && (errno == EAGAIN || errno == EWOULDBLOCK))
+        do
+                n = recvmsg(h->socket, &message, flags);
+        while (packet_again(n, flags));
+        if (packet_is_for_later(n))
                 return false;
         if (n <= 0)
                 _exit(0);
+        size = (size_t)n - sizeof(h->question);
         h->passed_fd = -1;
         c = CMSG_FIRSTHDR(&message);
         if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))
