@@ -379,12 +379,14 @@ static int connector_open(const struct feed_settings *settings, struct mailbox *
         r = feed_writer_init(&f->writer, mailbox, shared);
         if (r == 0)
                 r = open_descriptors(f, settings->buffer_bytes);
-        if (r < 0)
-                (void)snprintf(why, why_size, "the process connector: %s", strerror(-r));
-        else if (!feed_try(hears_of, f)) {
-                r = -EOPNOTSUPP;
+        if (r == 0)
+                r = feed_try(hears_of, f);
+        if (r == -EOPNOTSUPP && f->writer.failed) /* it had no memory to hear with */
+                r = -ENOMEM;
+        if (r == -EOPNOTSUPP)
                 (void)snprintf(why, why_size, "the process connector is silent (it speaks in the first pid namespace only)");
-        }
+        else if (r < 0)
+                (void)snprintf(why, why_size, "the process connector: %s", strerror(-r));
         if (r == 0) {
                 f->measure_nsec = 1;
                 r = start(f);

@@ -200,12 +200,15 @@ static int bpf_open(const struct feed_settings *settings, struct mailbox *mailbo
         r = feed_writer_init(&f->writer, mailbox, shared);
         if (r == 0)
                 r = load(f, settings, why, why_size);
+        if (r == 0) {
+                r = feed_try(hears_of, f);
+                if (r == -EOPNOTSUPP && f->writer.failed) /* it had no memory to hear with */
+                        r = -ENOMEM;
+                if (r == -EOPNOTSUPP)
+                        (void)snprintf(why, why_size, "BPF: the program says nothing (of this pid namespace)");
+        }
         if (r < 0 && !why[0])
                 (void)snprintf(why, why_size, "BPF: %s", strerror(-r));
-        else if (r == 0 && !feed_try(hears_of, f)) {
-                r = -EOPNOTSUPP;
-                (void)snprintf(why, why_size, "BPF: the program says nothing (of this pid namespace)");
-        }
         if (r == 0) {
                 f->writer.feed = f;
                 f->writer.fd = ring_buffer__epoll_fd(f->ring);

@@ -23,19 +23,19 @@ int feed_writer_init(struct feed_writer *w, struct mailbox *mailbox, struct feed
         return w->wake_fd < 0 ? -errno : 0;
 }
 
-bool feed_try(bool (*hears_of)(struct feed *feed, pid_t child), struct feed *feed) {
+int feed_try(bool (*hears_of)(struct feed *feed, pid_t child), struct feed *feed) {
         pid_t child = fork();
         siginfo_t end;
-        bool heard;
+        int r;
 
         if (child == 0)
                 _exit(0);
         if (child < 0)
-                return false;
-        heard = hears_of(feed, child);
+                return -errno;
+        r = hears_of(feed, child) ? 0 : -EOPNOTSUPP;
         while (waitid(P_PID, (id_t)child, &end, WEXITED) < 0 && errno == EINTR)
                 ;
-        return heard;
+        return r;
 }
 
 /* ---- records --------------------------------------------------------------------------------------------- */

@@ -131,6 +131,7 @@ static int open_feed(struct processes *s) {
                         continue;
                 s->feed_class = feeds[i].class;
                 r = s->feed_class->open(&feed_settings, &s->mailbox, &s->shared, &s->feed, why, sizeof(why));
+                s->had_shortage |= is_shortage(r);
                 if (r < 0 && size < sizeof(s->source.reason))
                         size += (size_t)snprintf(s->source.reason + size, sizeof(s->source.reason) - size, "%s%s",
                                                  size > 0 ? "; " : "", why[0] ? why : strerror(-r));
@@ -141,8 +142,11 @@ static int open_feed(struct processes *s) {
 void processes_start_feed(struct processes *s) {
         int r;
 
+        if (s->state == FEED_FAILED && s->had_shortage)
+                s->state = FEED_CLOSED;
         if (s->state != FEED_CLOSED)
                 return;
+        s->had_shortage = false;
         s->source.reason[0] = 0;
         s->shared.notes_missing = 0;
         r = open_mailboxes(s);
@@ -156,6 +160,7 @@ void processes_start_feed(struct processes *s) {
         }
         if (r < 0) {
                 s->state = FEED_FAILED;
+                s->had_shortage |= is_shortage(r);
                 if (!s->source.reason[0])
                         (void)snprintf(s->source.reason, sizeof(s->source.reason), "%s",
                                        r == -EOPNOTSUPP ? "this build has no such feed" : strerror(-r));

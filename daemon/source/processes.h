@@ -139,6 +139,7 @@ struct processes {
         const struct feed_class *feed_class;
         struct feed *feed;
         enum feed_state state;
+        bool had_shortage; /* FEED_FAILED: the next who needs it tries again */
         struct mailbox mailbox;
         struct feed_shared shared;
         uint64_t serial, passed; /* of marks: asked for, and told */

@@ -168,18 +168,19 @@ static void on_test_record(void *userdata, const struct signal_record *record) {
 
 /* The daemon is sent a signal that it ignores. (A child would have copies of all that clients have passed.) It is in the
  * ring by the time that kill() returns. */
-static bool test(struct signal_feed *f) {
+static int test(struct signal_feed *f) {
         int pidfd _cleanup_(closep) = pidfd_open(getpid(), 0);
+        int r = pidfd < 0 ? -errno : bpf_follow(f, getpid(), pidfd_identity(pidfd, getpid()));
         bool heard = false;
 
         f->fn = on_test_record;
         f->userdata = &heard;
-        if (pidfd >= 0 && bpf_follow(f, getpid(), pidfd_identity(pidfd, getpid())) == 0) {
+        if (r == 0) {
                 (void)kill(getpid(), SIGWINCH);
                 (void)bpf_read(f);
         }
         bpf_leave(f, getpid());
-        return heard;
+        return r < 0 || heard ? r : -EOPNOTSUPP;
 }
 
 static int load(struct signal_feed *f, size_t buffer_bytes) {
@@ -216,12 +217,13 @@ static int bpf_open(size_t buffer_bytes, signal_feed_fn *fn, void *userdata, str
         if (!f)
                 return -ENOMEM;
         r = load(f, buffer_bytes);
-        if (r < 0)
-                (void)snprintf(why, why_size, "BPF: %s", strerror(-r));
-        else if (!test(f)) {
-                (void)snprintf(why, why_size, "BPF: the program says nothing (of this pid namespace)");
-                r = -EOPNOTSUPP;
+        if (r == 0) {
+                r = test(f);
+                if (r == -EOPNOTSUPP)
+                        (void)snprintf(why, why_size, "BPF: the program says nothing (of this pid namespace)");
         }
+        if (r < 0 && !why[0])
+                (void)snprintf(why, why_size, "BPF: %s", strerror(-r));
         if (r < 0) {
                 bpf_close(f);
                 return r;

@@ -176,6 +176,7 @@ static int open_feed(struct signals *s) {
         char *why = s->source.reason;
         int r = -EOPNOTSUPP;
 
+        why[0] = 0;
         if (feed_class)
                 r = feed_class->open(settings->process_buffer, on_record, s, &s->feed, why, sizeof(s->source.reason));
         else
@@ -196,12 +197,17 @@ static void on_idle(struct mux_timer *timer) {
                 close_feed(s);
 }
 
+static void close_when_idle(struct signals *s) {
+        if (s->feed && s->targets.n_nodes == 0) /* without memory it stays open */
+                (void)mux_timer_set(s->mux, &s->idle_timer, monotonic_nsec() + IDLE_MSEC * NSEC_PER_MSEC, on_idle);
+}
+
 static int check_feed(struct signals *s, struct refusal *refusal) {
         int r = 0;
 
         if (!s->feed)
                 r = monotonic_nsec() < s->again_nsec ? -EOPNOTSUPP : open_feed(s);
-        if (r < 0 && monotonic_nsec() >= s->again_nsec)
+        if (r < 0 && !is_shortage(r) && monotonic_nsec() >= s->again_nsec)
                 s->again_nsec = monotonic_nsec() + FAILED_SEC * NSEC_PER_SEC;
         return r < 0 ? refuse(refusal, EOPNOTSUPP, "filter: no signals are told here: %s",
                               s->source.reason[0] ? s->source.reason : strerror(-r)) : 0;
@@ -278,11 +284,10 @@ static int signals_attach(struct source *source, struct subscription *subscripti
         if (r < 0)
                 return r;
         w = watch_new(subscription, subject);
-        if (!w)
-                return refuse(refusal, ENOMEM, "no memory");
-        r = find_or_make(s, subject, &t, refusal);
+        r = w ? find_or_make(s, subject, &t, refusal) : refuse(refusal, ENOMEM, "no memory");
         if (r < 0) {
                 free(w);
+                close_when_idle(s);
                 return r;
         }
         w->target = t;
@@ -309,8 +314,7 @@ static void signals_detach(struct source *source, struct subscription *subscript
         if (w->target && list_empty(&w->target->watches))
                 target_free(w->target);
         free(w);
-        if (s->targets.n_nodes == 0) /* without memory it stays open */
-                (void)mux_timer_set(s->mux, &s->idle_timer, monotonic_nsec() + IDLE_MSEC * NSEC_PER_MSEC, on_idle);
+        close_when_idle(s);
 }
 
 /* A signal is in the ring before the call that sends it returns. */
