@@ -68,9 +68,9 @@ static void prefix_put(struct queue_context *context, struct prefix *p) {
 
 /* The watched path, and what is below it. */
 static struct event_path join(struct buffer *b, const struct prefix *prefix, struct event_path below) {
+        buffer_reset(b); /* no event has another's error */
         if (!below.bytes)
                 return (struct event_path){ 0 };
-        buffer_reset(b);
         if (prefix)
                 buffer_put(b, prefix->text, prefix->size);
         if (below.size > 0) {
