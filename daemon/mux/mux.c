@@ -78,8 +78,11 @@ int mux_open(const char *backend_name, struct mux **ret_mux) {
         mux = calloc(1, sizeof(*mux));
         if (!mux)
                 return -ENOMEM;
-        r = backend->open(&mux->state);
+        r = heap_reserve(&mux->timers);
+        if (r == 0)
+                r = backend->open(&mux->state);
         if (r < 0) {
+                heap_free(&mux->timers);
                 free(mux);
                 return r;
         }

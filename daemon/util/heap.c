@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { CAPACITY_MIN = 16 };
+enum { CAPACITY_MIN = 128, SPARE_MIN = 64 };
 
 static void place(struct heap *heap, size_t i, struct heap_entry entry) {
         heap->entries[i] = entry;
@@ -46,6 +46,12 @@ static int resize(struct heap *heap, size_t capacity) {
         return 0;
 }
 
+int heap_reserve(struct heap *heap) {
+        if (heap->size + 1 + SPARE_MIN < heap->capacity)
+                return 0;
+        return resize(heap, heap->capacity > 0 ? heap->capacity * 2 : CAPACITY_MIN);
+}
+
 int heap_set(struct heap *heap, uint32_t *index, uint64_t key) {
         struct heap_entry entry = { key, index };
 
@@ -53,8 +59,7 @@ int heap_set(struct heap *heap, uint32_t *index, uint64_t key) {
                 replace(heap, *index, entry);
                 return 0;
         }
-        if (heap->size + 1 >= heap->capacity &&
-            resize(heap, heap->capacity > 0 ? heap->capacity * 2 : CAPACITY_MIN) < 0)
+        if (heap_reserve(heap) < 0 && heap->size + 1 >= heap->capacity)
                 return -ENOMEM;
         heap->size++;
         place_up(heap, heap->size, entry);

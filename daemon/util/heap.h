@@ -23,6 +23,9 @@ struct heap {
 
 #define HEAP_INIT ((struct heap){ 0 })
 
+/* Sees to room for the next few dozen, which heap_set() does as well: there is no memory for a long while before it
+ * fails. -ENOMEM: they have the room that there is. */
+int heap_reserve(struct heap *heap);
 /* Puts it in, or gives it another key. -ENOMEM, and nothing has changed: never for one that is in, nor for the next
  * one after another has gone. */
 int heap_set(struct heap *heap, uint32_t *index, uint64_t key);
