@@ -12,6 +12,7 @@
 enum {
         READY_MAX = 256,
         TIMERS_A_TURN = 256,
+        NO_MEMORY_NSEC = 1000000, /* then the kernel is asked again */
 };
 
 struct mux {
@@ -274,6 +275,10 @@ int mux_wait(struct mux *mux, int64_t timeout_nsec) {
 
         mux->turn++;
         n = mux->backend->wait(mux->state, mux->ready, READY_MAX, time_to_wait(mux, timeout_nsec));
+        if (n == -ENOMEM) { /* poll(2), select(2): nothing was asked, so a barrier is not passed either */
+                (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){ .tv_nsec = NO_MEMORY_NSEC }, NULL);
+                return 0;
+        }
         if (n < 0)
                 return n;
         for (int i = 0; i < n; i++)
