@@ -138,8 +138,10 @@ static void read_kernel(struct inotify *s) {
                 struct chunk *chunk = take_chunk(s);
                 ssize_t n;
 
-                if (!chunk)
-                        return; /* later; the kernel's queue holds what it can */
+                if (!chunk) { /* the kernel's queue holds what it can, but answers wait for what is in it */
+                        mux_defer(s->mux, &s->go_on);
+                        return;
+                }
                 n = read(s->fd, chunk->data, sizeof(chunk->data));
                 if (n <= 0) {
                         give_chunk(s, chunk);
