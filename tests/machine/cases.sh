@@ -162,7 +162,7 @@ log_level() {
         [ "$(systemctl service-log-level kevd.service)" = debug ]
         kev status --address system >"$directory/status"
         has "$directory/status" "log level    debug"
-        refused "Access denied" as_user systemctl service-log-level kevd.service info
+        refused "it takes an authentication" as_user systemctl service-log-level kevd.service info
         kev watch --address system /var/tmp >"$directory/watching" 2>&1 &
         watching=$!
         until_true grep -q "watching" "$directory/watching"
