@@ -64,7 +64,7 @@ struct deputy {
         struct list wards;
         uint64_t idle_nsec; /* since when it has none; 0: it has */
         uint64_t n_barriers, n_past;
-        uint64_t registrations, overflows;
+        uint64_t registrations, overflows, repaired;
 };
 
 enum ward_state {
@@ -247,10 +247,15 @@ static void answer(struct ward *w, const struct word *word, const char *paths) {
 /* ---- words ------------------------------------------------------------------------------------------------ */
 
 static void on_counts(struct deputy *d, const struct word *word) {
+        struct source *source = &d->all->source;
+
         d->error = word->error;
         d->registrations = word->count;
-        d->all->source.context->kernel_overflows += word->serial - d->overflows;
+        source->kernel_overflows += word->serial - d->overflows;
+        source->context->kernel_overflows += word->serial - d->overflows;
+        source->losses_repaired += word->notes - d->repaired;
         d->overflows = word->serial;
+        d->repaired = word->notes;
 }
 
 static void on_message(struct channel *channel, const void *data, size_t size, int fd) {
@@ -330,7 +335,8 @@ static void lose(struct deputy *d) {
         channel_close(&d->channel);
         d->is_there = false;
         d->has_ended = d->is_lost = true;
-        d->registrations = d->overflows = 0;
+        d->all->source.losses_repaired += d->overflows - d->repaired; /* its watches are made anew, and told so */
+        d->registrations = d->overflows = d->repaired = 0;
         d->n_past = d->n_barriers;
         mux_defer(d->all->mux, &d->all->tidy);
 }

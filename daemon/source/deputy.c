@@ -45,7 +45,7 @@ static struct deputy {
         struct mux_deferred run_orders;
         size_t n_behind;
         bool is_answered, answer; /* to the question under way */
-        uint64_t registrations, overflows; /* as they were told last */
+        uint64_t registrations, overflows, repaired; /* as they were told last */
 } deputy;
 
 static struct ward *find_ward(uint64_t id) {
@@ -307,13 +307,14 @@ static void tell_behind(void) {
 static void tell_counts(void) {
         struct word word = {
                 .kind = WORD_COUNTS, .count = source_inotify.registrations(deputy.source),
-                .serial = deputy.context.kernel_overflows,
+                .serial = deputy.source->kernel_overflows, .notes = deputy.source->losses_repaired,
         };
 
-        if (word.count == deputy.registrations && word.serial == deputy.overflows)
+        if (word.count == deputy.registrations && word.serial == deputy.overflows && word.notes == deputy.repaired)
                 return;
         deputy.registrations = word.count;
         deputy.overflows = word.serial;
+        deputy.repaired = word.notes;
         (void)say(&word, (struct event_path){ 0 }, (struct event_path){ 0 });
 }
 

@@ -50,7 +50,8 @@ enum word_kind {
         WORD_PAST,
         WORD_DESCENDS,     /* is anything below the directory that follows of interest? */
         WORD_ALIKE,        /* was what is of interest below the second so below the first? */
-        WORD_COUNTS,       /* `count` registrations, `serial` queues that overflowed so far; with an error: its end */
+        WORD_COUNTS,       /* `count` registrations, `serial` losses so far, `notes` of them repaired; with an error: its
+                            * end */
 };
 
 struct word {

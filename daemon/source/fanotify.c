@@ -58,8 +58,10 @@ static void on_tidy(struct mux_deferred *deferred) {
                 s->compares_mounts = false;
                 mounts_compare(&s->mounts);
         }
-        list_for_each(entry, &s->groups)
+        list_for_each(entry, &s->groups) {
+                group_check_repair(list_entry(entry, struct group, link));
                 group_release(list_entry(entry, struct group, link));
+        }
         peers_tidy(s);
         barriers_check(&s->barriers);
 }

@@ -110,6 +110,8 @@ struct group {
         bool drained;
         uint64_t read_nsec; /* CLOCK_MONOTONIC, when something was read last */
         bool in_doubt; /* the kernel has dropped events */
+        struct losses losses;
+        uint64_t repair_serial; /* the last inquiry of the look that is under way */
 
         struct hash moves;       /* of directories, read and not handled: by the object's handle */
         struct list moves_order; /* the same, first to last */
@@ -263,6 +265,8 @@ void group_release(struct group *g);
 void group_free(struct group *g);
 /* Reads all that the kernel has, from now on. 0, or it can't be had any more. */
 int group_begin_reading(struct group *g);
+/* Counts the losses that were repaired; for whenever inquiries may have ended. */
+void group_check_repair(struct group *g);
 /* Reads all that the kernel has. */
 void group_read(struct group *g);
 /* Reads, and handles as much as fits into a turn. */

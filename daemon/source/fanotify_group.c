@@ -381,7 +381,7 @@ static void handle_some(struct group *g) {
                         }
                         e.number = 0;
                         if (m->mask & FAN_Q_OVERFLOW) {
-                                g->s->source.context->kernel_overflows++;
+                                source_on_loss(&g->s->source, &g->losses);
                                 group_doubt(g, "the kernel has dropped events");
                         } else if (!fanotify_parse(m, &e))
                                 group_doubt(g, "an event is not understood");
@@ -421,6 +421,14 @@ void group_await(struct group *g, struct due *due) {
         mux_defer(g->s->mux, &g->go_on);
 }
 
+/* Inquiries are in the list in their order. */
+void group_check_repair(struct group *g) {
+        if (g->losses.under_repair > 0 &&
+            (list_empty(&g->s->inquiries) ||
+             list_entry(g->s->inquiries.next, struct inquiry, link)->serial > g->repair_serial))
+                source_on_repaired(&g->s->source, &g->losses);
+}
+
 static void gather(struct group *g);
 
 void group_run(struct group *g) {
@@ -432,9 +440,12 @@ void group_run(struct group *g) {
                         g->in_doubt = false;
                         list_for_each(entry, &g->views)
                                 fan_tree_rescan_all(list_entry(entry, struct view, link));
+                        losses_begin_repair(&g->losses);
+                        g->repair_serial = g->s->serial;
                 }
                 names_settle(g);
         }
+        group_check_repair(g);
         who_forget(g);
         list_for_each(entry, &g->views)
                 places_shrink(list_entry(entry, struct view, link));
@@ -644,6 +655,7 @@ void group_free(struct group *g) {
                 view_free(list_entry(g->views.next, struct view, link));
         names_forget_all(g);
         who_forget(g);
+        source_forget_losses(&g->s->source, &g->losses);
         helper_close(&g->surveyor);
         mux_deferred_cancel(&g->go_on);
         mux_timer_clear(g->s->mux, &g->gather_timer);

@@ -93,7 +93,7 @@ static bool handle(struct inotify *s, const struct inotify_event *event, uint64_
                 /* Their second halves are lost, and what is found from here on is younger than they. */
                 while (!list_empty(&s->moves))
                         move_out(s, list_entry(s->moves.next, struct move, link));
-                s->source.context->kernel_overflows++;
+                source_on_loss(&s->source, &s->losses);
                 s->in_doubt = true;
                 return true;
         }
@@ -179,6 +179,18 @@ bool inotify_has_handled(const struct inotify *s, uint64_t position) {
 
 static void on_move_timer(struct mux_timer *timer);
 
+/* Whether the questions up to that one are answered. Lists go on as fast as they are taken, and a file that is new
+ * to us has lost nothing. */
+static bool is_answered(const struct inotify *s, uint64_t serial) {
+        list_for_each(entry, &s->lookups) {
+                const struct lookup *lookup = list_entry(entry, struct lookup, link);
+
+                if (lookup->serial <= serial && lookup->kind != LOOKUP_VNODE && lookup->kind != LOOKUP_LIST)
+                        return false;
+        }
+        return true;
+}
+
 /* What everything that was handled leads to. */
 static void after_handling(struct inotify *s) {
         if (list_empty(&s->chunks) && s->drained) {
@@ -195,7 +207,11 @@ static void after_handling(struct inotify *s) {
                 tree_recheck_all(s);
                 vnode_recheck_all(s);
                 wait_look_all(s);
+                losses_begin_repair(&s->losses);
+                s->repair_serial = s->serial;
         }
+        if (s->losses.under_repair > 0 && is_answered(s, s->repair_serial))
+                source_on_repaired(&s->source, &s->losses);
         barriers_check(&s->barriers);
 }
 

@@ -98,6 +98,8 @@ struct inotify {
         struct chunk *spare;
         bool drained; /* the last read() left nothing */
         bool in_doubt; /* events were dropped: everything is to be looked at again */
+        struct losses losses;
+        uint64_t repair_serial; /* the last question of the look that is under way */
 
         struct hash marks;
         struct hash_node *dead_marks; /* to be freed */

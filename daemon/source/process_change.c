@@ -391,7 +391,7 @@ static void on_lost(struct processes *s, const struct record *r) {
         if (s->lost_nsec == 0)
                 s->lost_nsec = s->last_nsec;
         if (r->is_certain) {
-                s->source.context->kernel_overflows++;
+                source_on_loss(&s->source, &s->losses);
                 log_info("some of what processes did was lost: /proc is read");
         }
         rescan_start(s);

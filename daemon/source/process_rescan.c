@@ -292,6 +292,7 @@ void rescan_start(struct processes *s) {
         }
         s->n_rescans++;
         s->rescan = r;
+        losses_begin_repair(&s->losses);
 }
 
 uint64_t rescan_for_profiles(struct processes *s) {
@@ -324,6 +325,7 @@ void rescan_on_mark(struct processes *s) {
         else {
                 compare(s, r);
                 find_descendants(s, r);
+                source_on_repaired(&s->source, &s->losses);
         }
         free_rescan(r);
         s->last_rescan = s->n_rescans;

@@ -168,6 +168,7 @@ struct processes {
         struct mailbox rescan_mailbox;
         struct rescan *rescan; /* under way */
         bool rescan_again;
+        struct losses losses;
         uint64_t n_rescans, last_rescan; /* begun, and the last that is done */
         uint64_t last_nsec; /* of the last record */
         uint64_t lost_nsec; /* that of the last one before a loss that no rescan has seen to; or 0 */

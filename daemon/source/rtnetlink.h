@@ -74,6 +74,7 @@ struct network {
         bool dump_interrupted;
         uint32_t sequence;
         uint64_t generation; /* of the last dump */
+        struct losses losses;
         struct mux_timer quiet;
         uint64_t lost_since;
         struct hash devices;   /* by index */

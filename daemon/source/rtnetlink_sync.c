@@ -38,6 +38,7 @@ static int send_dump(struct network *net, uint16_t type) {
 static int start_dump(struct network *net) {
         mux_timer_clear(net->all->mux, &net->quiet);
         mux_remove(net->all->mux, &net->events_io); /* not read until the dump is whole */
+        losses_begin_repair(&net->losses);
         net->dump_interrupted = false;
         net->generation++;
         net->sync = SYNC_LINKS;
@@ -102,6 +103,7 @@ static void finish_dump(struct network *net) {
                 network_resynchronise(net);
                 return;
         }
+        source_on_repaired(&net->all->source, &net->losses);
         network_start_watches(net);
         release_barriers(net);
 }
@@ -147,7 +149,8 @@ static void on_events(struct mux_io *io, unsigned events _unused_) {
                 const struct nlmsghdr *header = (const void *)net->all->buffer;
 
                 if (n < 0) {
-                        net->all->source.context->kernel_overflows += n == -ENOBUFS;
+                        if (n == -ENOBUFS)
+                                source_on_loss(&net->all->source, &net->losses);
                         network_resynchronise(net);
                         continue;
                 }
@@ -225,6 +228,7 @@ static int open_socket(struct mnl_socket **ret, int fd, unsigned groups, size_t 
 
 void network_end(struct network *net) {
         release_barriers(net);
+        source_forget_losses(&net->all->source, &net->losses);
         mux_timer_clear(net->all->mux, &net->quiet);
         mux_remove(net->all->mux, &net->events_io);
         mux_remove(net->all->mux, &net->dump_io);

@@ -57,6 +57,23 @@ void report_done(struct report *report) {
         report->event_key = NULL;
 }
 
+void source_on_loss(struct source *source, struct losses *losses) {
+        losses->open++;
+        source->kernel_overflows++;
+        source->context->kernel_overflows++;
+}
+
+void source_on_repaired(struct source *source, struct losses *losses) {
+        source->losses_repaired += losses->under_repair;
+        losses->open -= losses->under_repair;
+        losses->under_repair = 0;
+}
+
+void source_forget_losses(struct source *source, struct losses *losses) {
+        losses_begin_repair(losses);
+        source_on_repaired(source, losses);
+}
+
 static bool needs_broker(const struct source_class *class) {
         return class == &source_fanotify || class == &source_deputies;
 }

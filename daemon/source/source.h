@@ -227,6 +227,8 @@ struct source {
         const struct source_class *class;
         struct source_context *context;
         uint64_t n_subscriptions;
+        uint64_t n_events; /* that were made of its reports: the sink's to count */
+        uint64_t kernel_overflows, losses_repaired;
         char reason[160]; /* why another mechanism served a watch, the last time; or empty */
 };
 
@@ -289,6 +291,22 @@ void source_sketch(struct subscription *subscription, struct state_writer *w);
 int sources_restore(struct sources *sources, struct subscription *subscription, struct subject *subject,
                     struct state_reader *r, bool *ret_anew, struct refusal *refusal);
 void sources_restored(struct sources *sources);
+
+/* Losses of one of the kernel's queues, which its owner has one of, zeroed at first. A loss is repaired when all that
+ * it may have been about was looked at again, after it was announced, or nobody is left who watches it. */
+struct losses {
+        uint64_t open;         /* not repaired */
+        uint64_t under_repair; /* of these, what the look that is under way covers */
+};
+
+void source_on_loss(struct source *source, struct losses *losses);
+static inline void losses_begin_repair(struct losses *losses) {
+        losses->under_repair = losses->open;
+}
+/* The look that was begun last has ended. */
+void source_on_repaired(struct source *source, struct losses *losses);
+/* The queue's end. */
+void source_forget_losses(struct source *source, struct losses *losses);
 
 static inline void source_report(struct source *source, struct subscription *subscription, struct report *report) {
         source->context->sink->report(subscription, report);
