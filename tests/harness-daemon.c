@@ -351,6 +351,34 @@ void daemon_expect_watches(const struct daemon *daemon, size_t n) {
                       daemon_fdinfo_inotify_watches(daemon->pid), n);
 }
 
+struct losses {
+        int fd;
+        int64_t n, n_repaired;
+};
+
+static bool are_repaired(void *userdata) {
+        struct losses *losses = userdata;
+        struct json_object *reply = client_call(losses->fd, "org.kevd.manager.GetStatistics", NULL),
+                           *sources = json_at(reply, "/parameters/sources");
+
+        losses->n = losses->n_repaired = 0;
+        for (size_t i = 0; i < json_object_array_length(sources); i++) {
+                losses->n += number_at(json_object_array_get_idx(sources, i), "/kernelOverflows");
+                losses->n_repaired += number_at(json_object_array_get_idx(sources, i), "/lossesRepaired");
+        }
+        json_object_put(reply);
+        return losses->n == losses->n_repaired;
+}
+
+int64_t daemon_expect_repaired(const struct daemon *daemon) {
+        struct losses losses = { .fd = client_connect(daemon->socket) };
+
+        ck_assert_msg(wait_until(are_repaired, &losses, HARNESS_REPLY_MSEC), "of %lld losses %lld were repaired",
+                      (long long)losses.n, (long long)losses.n_repaired);
+        (void)close(losses.fd);
+        return losses.n;
+}
+
 /* Whether the mount that holds the path is in the list of mounts: that of a chroot's root need not be. */
 static bool is_listed(const char *path) {
         _cleanup_(freep) char *line = NULL;

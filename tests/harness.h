@@ -98,6 +98,9 @@ size_t daemon_fdinfo_inotify_watches(pid_t pid);
 /* A process that the daemon's broker has started, by its name. 0: there is none. */
 pid_t daemon_find_helper(pid_t daemon, const char *name);
 
+/* Waits until what was lost, as the kernel has announced so far, was looked at again. Returns how many losses. */
+int64_t daemon_expect_repaired(const struct daemon *daemon);
+
 /* Waits until so many are left: what is not needed any more is let go of in its own time. */
 void daemon_expect_watches(const struct daemon *daemon, size_t n);
 

@@ -282,6 +282,7 @@ START_TEST(test_overflow) {
         }
         make_tree(at("%s/a1", root), 2, 2);
         follower_check(f, "later");
+        ck_assert_int_gt(daemon_expect_repaired(limited), 0);
         follower_free(f);
         daemon_stop(limited);
 }

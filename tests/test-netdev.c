@@ -580,6 +580,7 @@ START_TEST(test_flaps_lost) {
         ck_assert_msg(json_object_get_int64(json_at(status, "/parameters/counters/kernelOverflows")) > 0,
                       "there was no loss: the test is to be made larger");
         json_object_put(status);
+        ck_assert_int_gt(daemon_expect_repaired(daemon), 0);
         (void)close(fd);
         (void)close(other);
         daemon_stop(daemon);
@@ -660,6 +661,7 @@ START_TEST(test_loss) {
         json_object_put(status);
         ck_assert_msg(!difference[0], "%s (%lld overflows)", difference, (long long)overflows);
         ck_assert_msg(overflows > 0, "there was no loss: the test is to be made larger");
+        ck_assert_int_eq(daemon_expect_repaired(daemon), overflows);
 
         /* And it goes on from there. */
         ip("link set old4 mtu 888");

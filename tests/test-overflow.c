@@ -193,6 +193,7 @@ static void check_alive(void) {
 static size_t check_all(struct follower *f, const char *root, const char *what) {
         check_alive();
         follower_check(f, what);
+        ck_assert_int_eq(daemon_expect_repaired(kevd), (int64_t)count_overflows());
         return check_watched(f, root, what);
 }
 

@@ -113,6 +113,7 @@ START_TEST(test_storm) {
                 ck_assert_int_eq(tally.n_lost, 0);
                 ck_assert_int_eq(tally.n_without_status, 0);
         }
+        (void)daemon_expect_repaired(daemon);
         (void)close(fd);
         daemon_stop(daemon);
 }

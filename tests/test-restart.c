@@ -44,9 +44,26 @@ static void teardown(void) {
         manager_free(manager);
 }
 
+/* How many events it has taken over, or made for what may be missing. Each has become of something. */
+static int64_t count_restored(void) {
+        int fd = client_connect(manager_socket(manager));
+        struct json_object *reply = client_call(fd, "org.kevd.manager.GetStatistics", NULL),
+                           *events = json_at(reply, "/parameters/events");
+        int64_t n = number_at(events, "/restored");
+
+        ck_assert_msg(n + number_at(events, "/eventsIn") + number_at(events, "/summaries") ==
+                              number_at(events, "/delivered") + number_at(events, "/merged") +
+                                      number_at(events, "/discarded") + number_at(events, "/pending"),
+                      "%s", json_object_to_json_string(events));
+        json_object_put(reply);
+        (void)close(fd);
+        return n;
+}
+
 static void restart(void) {
         manager_stop(manager);
         manager_start(manager);
+        (void)count_restored();
 }
 
 /* ---- what a client does ------------------------------------------------------------------- */
@@ -117,6 +134,7 @@ START_TEST(test_events_that_nobody_took) {
         trigger("bell", 2);
         trigger("bell", 3);
         restart();
+        ck_assert_int_eq(count_restored(), 2);
         expect_data("trigger", 2, 2);
         expect_data("trigger", 3, 3);
         trigger("bell", 4);

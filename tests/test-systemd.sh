@@ -173,6 +173,7 @@ ask_for_all() {
         for i in answered:0 denied:65534; do
                 "${i%:*}" "${i#*:}" call "${manager[@]}" org.kevd.Manager GetStatus
                 "${i%:*}" "${i#*:}" call "${manager[@]}" org.kevd.Manager ListQueues
+                "${i%:*}" "${i#*:}" call "${manager[@]}" org.kevd.Manager GetStatistics
                 "${i%:*}" "${i#*:}" get-property "${manager[@]}" org.kevd.Manager Watches
                 "${i%:*}" "${i#*:}" call "${manager[@]}" "$properties" GetAll s org.kevd.Manager
                 "${i%:*}" "${i#*:}" get-property "${log[@]}" org.freedesktop.LogControl1 LogLevel

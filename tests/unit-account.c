@@ -118,6 +118,8 @@ static void step(struct random *r, struct holder *h, uid_t uid) {
         case 1:
                 if (!h->account)
                         break;
+                for (size_t i = 0; h->refs == 1 && i < RESOURCE_COUNT; i++)
+                        account_return(h->account, (enum resource)i, h->used[i]);
                 account_unref(h->account);
                 if (--h->refs == 0) {
                         ck_assert_uint_eq(last_gone, uid);
@@ -165,6 +167,38 @@ START_TEST(pace) {
 }
 END_TEST
 
+/* Of those who have left, the last ones of whom something was counted. */
+START_TEST(departed_are_remembered) {
+        struct account *a;
+
+        for (uid_t uid = 0; uid < 2 * ACCOUNTS_REMEMBERED; uid++) {
+                a = account_get(&accounts, uid);
+                a->figures[FIGURE_DELIVERED] = uid;
+                account_unref(a);
+                ck_assert_uint_eq(last_gone, uid);
+        }
+        ck_assert_uint_eq(accounts.table.n_nodes, ACCOUNTS_REMEMBERED);
+        a = account_get(&accounts, ACCOUNTS_REMEMBERED - 1); /* the last one that was forgotten */
+        ck_assert_uint_eq(a->figures[FIGURE_DELIVERED], 0);
+        account_unref(a);
+        ck_assert_uint_eq(accounts.n_departed, ACCOUNTS_REMEMBERED);
+        a = account_get(&accounts, ACCOUNTS_REMEMBERED);
+        ck_assert_uint_eq(a->figures[FIGURE_DELIVERED], ACCOUNTS_REMEMBERED);
+        ck_assert_uint_eq(accounts.n_departed, ACCOUNTS_REMEMBERED - 1);
+        account_unref(a); /* has left last, now */
+        for (uid_t uid = 2 * ACCOUNTS_REMEMBERED; uid < 3 * ACCOUNTS_REMEMBERED - 1; uid++) {
+                a = account_get(&accounts, uid);
+                ck_assert_int_eq(account_charge(a, RESOURCE_WATCHES, SIZE_MAX), -EDQUOT);
+                ck_assert_uint_eq(a->met[RESOURCE_WATCHES], 1);
+                account_unref(a);
+        }
+        a = account_get(&accounts, ACCOUNTS_REMEMBERED);
+        ck_assert_uint_eq(a->figures[FIGURE_DELIVERED], ACCOUNTS_REMEMBERED);
+        account_unref(a);
+        accounts_free(&accounts);
+}
+END_TEST
+
 START_TEST(random_operations) {
         static struct holder holders[USERS];
         struct random r = { 11 };
@@ -178,12 +212,12 @@ START_TEST(random_operations) {
                         ck_assert_uint_eq(h->account->used[j], h->used[j]);
                 for (size_t j = 0; j < USERS; j++)
                         n_held += holders[j].account != NULL;
-                ck_assert_uint_eq(accounts.table.n_nodes, n_held);
+                ck_assert_uint_eq(accounts.table.n_nodes - accounts.n_departed, n_held);
         }
         for (size_t i = 0; i < USERS; i++)
                 for (; holders[i].refs > 0; holders[i].refs--)
                         account_unref(holders[i].account);
-        ck_assert_uint_eq(accounts.table.n_nodes, 0);
+        ck_assert_uint_eq(accounts.table.n_nodes, accounts.n_departed);
         accounts_free(&accounts);
 }
 END_TEST
@@ -196,6 +230,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, limit_is_the_last_that_fits);
         tcase_add_test(c, amounts_do_not_wrap);
         tcase_add_test(c, pace);
+        tcase_add_test(c, departed_are_remembered);
         tcase_add_test(c, random_operations);
         return harness_main(argc, argv);
 }

@@ -77,6 +77,16 @@ static void setup(void) {
         last_seq = now_usec = 0;
 }
 
+/* Every event has become of something. */
+static void check_sum(void) {
+        const uint64_t *f = context.figures;
+
+        ck_assert_uint_eq(f[FIGURE_EVENTS_IN] + f[FIGURE_SUMMARIES] + f[FIGURE_RESTORED],
+                          f[FIGURE_DELIVERED] + f[FIGURE_MERGED] + f[FIGURE_DISCARDED] + queue.n_entries);
+        ck_assert_uint_eq(account->n_entries, queue.n_entries);
+        ck_assert_mem_eq(account->figures, f, sizeof(context.figures));
+}
+
 static void teardown(void) {
         queue_close(&queue);
         ck_assert_uint_eq(account->used[RESOURCE_WATCHES], 0);
@@ -84,6 +94,8 @@ static void teardown(void) {
         ck_assert_uint_eq(account->used[RESOURCE_QUEUE_BYTES], 0);
         ck_assert_uint_eq(queue.bytes, 0);
         ck_assert_uint_eq(queue.n_entries, 0);
+        ck_assert_uint_eq(account->n_entries, 0);
+        check_sum();
         ck_assert_uint_eq(context.n_watches, 0);
         ck_assert_uint_eq(context.prefixes.n_nodes, 0);
         queue_context_free(&context);
@@ -1100,7 +1112,7 @@ START_TEST(merged_paths_add_up) {
                 event_unref(event);
         }
         ck_assert_uint_eq(sum, pushed);
-        ck_assert_uint_eq(context.rescans, 0);
+        ck_assert_uint_eq(context.figures[FIGURE_RESCANS], 0);
 }
 END_TEST
 
@@ -1855,7 +1867,7 @@ START_TEST(replica_is_equal) {
         for (uint64_t round = 0; round < all; round += all / n) /* of all sizes, however few */
                 model_round(watch, (uint64_t)_i * 1000000 + round, variants[_i].operations, variants[_i].take_meanwhile,
                             8 + round / 20);
-        ck_assert_uint_gt(context.rescans, n / 3);
+        ck_assert_uint_gt(context.figures[FIGURE_RESCANS], n / 3);
         ck_assert_uint_gt(queue.merged, n * 10 / 3);
         buffer_free(&trace);
 }

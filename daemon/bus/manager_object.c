@@ -49,6 +49,10 @@ static int list_queues(sd_bus_message *call, void *userdata, sd_bus_error *error
         return reply_json(call, server_of(userdata), manager_put_queues);
 }
 
+static int get_statistics(sd_bus_message *call, void *userdata, sd_bus_error *error _unused_) {
+        return reply_json(call, server_of(userdata), manager_put_statistics);
+}
+
 static int get_version(sd_bus *bus _unused_, const char *path _unused_, const char *interface _unused_,
                        const char *property _unused_, sd_bus_message *reply, void *userdata _unused_,
                        sd_bus_error *error _unused_) {
@@ -81,12 +85,12 @@ static int get_figure(sd_bus *bus _unused_, const char *path _unused_, const cha
                 { "UptimeUsec", monotonic_nsec() / NSEC_PER_USEC - s->start_usec },
                 { "Connections", s->n_connections },
                 { "Watches", s->queues.n_watches },
-                { "EventsIn", s->queues.events_in },
-                { "Delivered", s->queues.delivered },
-                { "Merged", s->queues.merged },
-                { "Rescans", s->queues.rescans },
+                { "EventsIn", s->queues.figures[FIGURE_EVENTS_IN] },
+                { "Delivered", s->queues.figures[FIGURE_DELIVERED] },
+                { "Merged", s->queues.figures[FIGURE_MERGED] },
+                { "Rescans", s->queues.figures[FIGURE_RESCANS] },
                 { "KernelOverflows", s->sources.context.kernel_overflows },
-                { "Refused", s->queues.refused },
+                { "Refused", s->queues.figures[FIGURE_REFUSED] },
                 { "ProtocolErrors", s->protocol_errors },
                 { "ConnectionsAccepted", s->accepted },
                 { "ConnectionsRefused", s->turned_away },
@@ -231,6 +235,8 @@ static const sd_bus_vtable manager_vtable[] = {
         SD_BUS_METHOD_WITH_ARGS("GetStatus", SD_BUS_NO_ARGS, SD_BUS_RESULT("s", status), get_status,
                                 SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("ListQueues", SD_BUS_NO_ARGS, SD_BUS_RESULT("s", queues), list_queues,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("GetStatistics", SD_BUS_NO_ARGS, SD_BUS_RESULT("s", statistics), get_statistics,
                                 SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("Disconnect", SD_BUS_ARGS("t", id), SD_BUS_NO_RESULT, on_disconnect,
                                 SD_BUS_VTABLE_UNPRIVILEGED),

@@ -33,9 +33,23 @@ const char *resource_name(enum resource resource) {
 void accounts_init(struct accounts *accounts, const struct limits *limits,
                    void (*gone)(struct accounts *accounts, uid_t uid)) {
         *accounts = (struct accounts){ .limits = *limits, .gone = gone };
+        list_init(&accounts->departed);
+}
+
+static void forget(struct account *account) {
+        hash_remove(&account->accounts->table, &account->node);
+        free(account);
+}
+
+static void forget_departed(struct accounts *accounts, size_t keep) {
+        while (accounts->n_departed > keep) {
+                accounts->n_departed--;
+                forget(list_entry(list_pop(&accounts->departed), struct account, departed));
+        }
 }
 
 void accounts_free(struct accounts *accounts) {
+        forget_departed(accounts, 0);
         hash_free(&accounts->table);
 }
 
@@ -44,8 +58,13 @@ struct account *account_get(struct accounts *accounts, uid_t uid) {
 
         for (struct hash_node *n = hash_first(&accounts->table, hash_u64(uid)); n; n = hash_next(n)) {
                 account = container_of(n, struct account, node);
-                if (account->uid == uid)
-                        return account_ref(account);
+                if (account->uid != uid)
+                        continue;
+                if (account->refs == 0) {
+                        list_remove(&account->departed);
+                        accounts->n_departed--;
+                }
+                return account_ref(account);
         }
         account = calloc(1, sizeof(*account));
         if (!account || hash_add(&accounts->table, &account->node, hash_u64(uid)) < 0) {
@@ -53,6 +72,7 @@ struct account *account_get(struct accounts *accounts, uid_t uid) {
                 return NULL;
         }
         account->accounts = accounts;
+        list_init(&account->departed);
         account->refs = 1;
         account->uid = uid;
         list_init(&account->postponed);
@@ -65,14 +85,34 @@ struct account *account_ref(struct account *account) {
         return account;
 }
 
-struct account *account_unref(struct account *account) {
-        if (account && --account->refs == 0) {
-                hash_remove(&account->accounts->table, &account->node);
-                list_remove(&account->in_turn);
-                if (account->accounts->gone)
-                        account->accounts->gone(account->accounts, account->uid);
-                free(account);
+static bool has_counted(const struct account *account) {
+        uint64_t sum = 0;
+
+        for (size_t i = 0; i < FIGURE_COUNT; i++)
+                sum |= account->figures[i];
+        for (size_t i = 0; i < RESOURCE_COUNT; i++)
+                sum |= account->met[i];
+        return sum != 0;
+}
+
+static void depart(struct account *account) {
+        struct accounts *accounts = account->accounts;
+
+        list_remove(&account->in_turn);
+        if (accounts->gone)
+                accounts->gone(accounts, account->uid);
+        if (!has_counted(account)) {
+                forget(account);
+                return;
         }
+        list_append(&accounts->departed, &account->departed);
+        accounts->n_departed++;
+        forget_departed(accounts, ACCOUNTS_REMEMBERED);
+}
+
+struct account *account_unref(struct account *account) {
+        if (account && --account->refs == 0)
+                depart(account);
         return NULL;
 }
 
@@ -87,8 +127,10 @@ size_t account_room(const struct account *account, enum resource resource) {
 }
 
 int account_charge(struct account *account, enum resource resource, size_t amount) {
-        if (account->used[resource] > account_limit(account, resource) || amount > account_room(account, resource))
+        if (account->used[resource] > account_limit(account, resource) || amount > account_room(account, resource)) {
+                account->met[resource]++;
                 return -EDQUOT;
+        }
         account->used[resource] += amount;
         return 0;
 }

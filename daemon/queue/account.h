@@ -24,6 +24,20 @@ enum resource {
         RESOURCE_COUNT,
 };
 
+/* What is counted of events, for all and for each user. It adds up, always:
+ * EVENTS_IN + SUMMARIES + RESTORED = DELIVERED + MERGED + DISCARDED + those that are in queues. */
+enum figure {
+        FIGURE_EVENTS_IN, /* made of what sources reported */
+        FIGURE_SUMMARIES, /* made at a queue's bound, to stand for others: rescan, lost */
+        FIGURE_RESTORED,  /* of the last daemon's, or made to say what may be missing since */
+        FIGURE_DELIVERED, /* put into a reply */
+        FIGURE_MERGED,    /* joined to another */
+        FIGURE_DISCARDED, /* gone with their watch, or never queued */
+        FIGURE_RESCANS,   /* of those that were made */
+        FIGURE_REFUSED,   /* watches */
+        FIGURE_COUNT,
+};
+
 /* "watch-bytes", as in a configuration file. */
 const char *resource_name(enum resource resource);
 
@@ -35,12 +49,20 @@ struct limits {
 
 extern const struct limits limits_default;
 
+enum { ACCOUNTS_REMEMBERED = 256 };
+
+/* Of a user who has nothing here any more what was counted is kept, as long as no more than
+ * ACCOUNTS_REMEMBERED others have left since. */
 struct account {
         struct hash_node node;
         struct accounts *accounts;
+        struct list departed; /* in the list of those without a reference */
         unsigned refs;
         uid_t uid;
         size_t used[RESOURCE_COUNT];
+        size_t n_entries; /* events in queues */
+        uint64_t figures[FIGURE_COUNT];
+        uint64_t met[RESOURCE_COUNT]; /* how often there was no room for more */
         uint64_t paced_nsec; /* CLOCK_MONOTONIC: when all requests so far would have come at the pace of the limit */
         /* How much of a turn its calls take: server.c's. */
         uint64_t turn; /* the last in which some were run */
@@ -51,6 +73,8 @@ struct account {
 
 struct accounts {
         struct hash table;
+        struct list departed; /* struct account, the longest gone first */
+        size_t n_departed;
         struct limits limits;
         void (*gone)(struct accounts *accounts, uid_t uid); /* the user's last reference went */
 };
@@ -64,7 +88,7 @@ struct account *account_get(struct accounts *accounts, uid_t uid);
 struct account *account_ref(struct account *account);
 struct account *account_unref(struct account *account);
 
-/* -EDQUOT: it would be more than the limit. */
+/* -EDQUOT: it would be more than the limit, which is counted. */
 int account_charge(struct account *account, enum resource resource, size_t amount);
 /* How much can be charged yet. */
 size_t account_room(const struct account *account, enum resource resource);

@@ -65,9 +65,9 @@ bool merge_is_single(enum kev_filter filter) {
         return filter != KEV_FILTER_TREE && filter != KEV_FILTER_PROC && filter != KEV_FILTER_SIGNAL;
 }
 
-static void count_merged(struct queue *queue, uint64_t n) {
-        queue->merged += n;
-        queue->context->merged += n;
+static void count_merged(struct queue *queue) {
+        queue->merged++;
+        queue_count(queue, FIGURE_MERGED);
 }
 
 /* ---- single objects ------------------------------------------------------------------------ */
@@ -79,7 +79,7 @@ static bool merge_into(struct entry *entry, const struct event *event) {
         if (event_merge(entry->event, event, &merged) < 0)
                 return false;
         entry_replace(entry, merged);
-        count_merged(entry->watch->queue, 1);
+        count_merged(entry->watch->queue);
         return true;
 }
 
@@ -119,7 +119,7 @@ static bool merge_paths(struct entry *entry, const struct event *event) {
         if (event_merge(&first, event, &merged) < 0)
                 return false;
         entry_replace(entry, merged);
-        count_merged(entry->watch->queue, 1);
+        count_merged(entry->watch->queue);
         return true;
 }
 
@@ -275,7 +275,8 @@ static bool fold_at(struct watch *watch, const struct fold *fold, uint64_t count
         if (!entry)
                 return false;
         entry->is_folded = hash_add(watch->folded, &entry->node, hash_bytes(fold->path, fold->size, 0)) == 0;
-        watch->queue->context->rescans++;
+        queue_count(watch->queue, FIGURE_SUMMARIES);
+        queue_count(watch->queue, FIGURE_RESCANS);
         return entry->is_folded;
 }
 
@@ -370,7 +371,7 @@ static bool fold_all(struct watch *watch, const struct degree *degree) {
                         continue;
                 }
                 find_cover(watch, path, cover_size(watch, e))->more += e->count + entry->more;
-                count_merged(watch->queue, 1);
+                count_merged(watch->queue);
                 entry_free(entry);
         }
         return true;
@@ -388,7 +389,7 @@ bool merge_into_folded(struct watch *watch, const struct event *event) {
         entry = find_cover(watch, event->path.bytes, size);
         if (entry && (!event->from_path.bytes || is_within(watch, entry->event->path, event->from_path))) {
                 entry->more += event->count;
-                count_merged(watch->queue, 1);
+                count_merged(watch->queue);
                 return true;
         }
         if (!moves_directory)
@@ -396,7 +397,7 @@ bool merge_into_folded(struct watch *watch, const struct event *event) {
         fold = (struct fold){ event->path.bytes, size, 0, 0, event->realtime_usec };
         if (!fold_at(watch, &fold, event->count))
                 return false;
-        count_merged(watch->queue, 1);
+        count_merged(watch->queue);
         return true;
 }
 
@@ -493,7 +494,7 @@ static bool count_as_lost(struct queue *queue, struct watch *watch, const struct
                 return false;
         if (watch->lost) {
                 watch->lost->more += event->count;
-                count_merged(queue, 1);
+                count_merged(queue);
                 return true;
         }
         if (event_new(&template, &lost) < 0)
@@ -502,7 +503,8 @@ static bool count_as_lost(struct queue *queue, struct watch *watch, const struct
         if (!entry)
                 return false;
         watch->lost = entry;
-        count_merged(queue, 1);
+        queue_count(queue, FIGURE_SUMMARIES);
+        count_merged(queue);
         return true;
 }
 

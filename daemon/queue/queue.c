@@ -63,6 +63,7 @@ struct entry *queue_append(struct queue *queue, struct watch *watch, struct even
         account_charge_anyway(queue->account, RESOURCE_QUEUE_BYTES, entry->charge);
         queue->bytes += entry->charge;
         queue->n_entries++;
+        queue->account->n_entries++;
         if (is_held(watch))
                 return entry;
         list_append(&queue->pending, &entry->in_queue);
@@ -83,6 +84,7 @@ void entry_free(struct entry *entry) {
         account_return(queue->account, RESOURCE_QUEUE_BYTES, entry->charge);
         queue->bytes -= entry->charge;
         queue->n_entries--;
+        queue->account->n_entries--;
         event_unref(entry->event);
         free(entry);
 }
@@ -117,26 +119,33 @@ static bool has_room(const struct queue *queue, const struct event *event) {
         return queue->bytes + charge <= queue->bytes_max && queue->account->used[RESOURCE_QUEUE_BYTES] + charge <= limit;
 }
 
+static void discard(struct queue *queue, struct event *event) {
+        queue_count(queue, FIGURE_DISCARDED);
+        event_unref(event);
+}
+
 void queue_push(struct queue *queue, struct watch *watch, struct event *event) {
         settle_touch(watch->settle);
         /* A state is told as it is when it may be told. */
         if (watch->disabled && filter_is_of_descriptor(watch->filter)) {
-                event_unref(event);
+                discard(queue, event);
                 return;
         }
         /* A watch that is delivered once has one event, which takes up what follows
          * as far as one event can say it. */
-        bool once = watch->flags & KEV_FLAG_ONESHOT && !list_empty(&watch->entries);
+        bool once = watch->flags & KEV_FLAG_ONESHOT && !list_empty(&watch->entries), full;
 
         if (once && !merge_is_single(watch->filter)) {
-                event_unref(event);
+                discard(queue, event);
                 return;
         }
         if (watch->folded && watch->folded->n_nodes > 0 && merge_into_folded(watch, event)) {
                 event_unref(event);
                 return;
         }
-        if ((once || !has_room(queue, event)) && merge_event(queue, watch, event))
+        full = !has_room(queue, event);
+        queue->account->met[RESOURCE_QUEUE_BYTES] += full;
+        if ((once || full) && merge_event(queue, watch, event))
                 return;
         if (queue_append(queue, watch, event))
                 merge_put_folded_last(watch, event);
@@ -148,6 +157,7 @@ void queue_push(struct queue *queue, struct watch *watch, struct event *event) {
  * end, from which everybody knows what to do. */
 void queue_lose(struct queue *queue, struct watch *watch) {
         log_warning("no memory for an event of the watch %lld", (long long)watch->id);
+        queue_count(queue, FIGURE_DISCARDED);
         queue->listener->lost(queue);
 }
 
@@ -228,7 +238,7 @@ int queue_take(struct queue *queue, struct buffer *b) {
         }
         queue->seq++;
         queue->delivered++;
-        queue->context->delivered++;
+        queue_count(queue, FIGURE_DELIVERED);
         entry_free(entry);
         if (!list_empty(&watch->in_levels)) { /* those that had no room in the reply come first, the next time */
                 list_remove(&watch->in_levels);

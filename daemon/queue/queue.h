@@ -35,7 +35,7 @@ struct queue_context {
         struct sources *sources;
         struct hash prefixes;
         struct buffer path, from_path;
-        uint64_t events_in, delivered, merged, rescans, refused;
+        uint64_t figures[FIGURE_COUNT];
         size_t n_watches;
         void (*changed)(struct queue_context *context); /* n_watches is another; or NULL */
 };
@@ -154,6 +154,11 @@ static inline bool queue_has_events(const struct queue *queue) {
         return !list_empty(&queue->pending);
 }
 
+/* When the event that is taken next happened; there must be one. */
+static inline uint64_t queue_first_usec(const struct queue *queue) {
+        return list_entry(queue->pending.next, struct entry, in_queue)->event->realtime_usec;
+}
+
 /* Somebody is about to wait: watches with the flag `level` that have told what held are asked whether it still does,
  * and what they had told and nobody took is forgotten. Returns how many they were. */
 size_t queue_look_again(struct queue *queue);
@@ -169,6 +174,11 @@ int watch_make(struct queue *queue, const struct watch_spec *spec, struct watch 
 void watch_fill_subject(const struct watch *watch, const struct watch_spec *spec, int fd, struct subject *ret);
 /* Of one that was restored: it is in force, or can't be. */
 void watch_restored(struct watch *watch, const struct refusal *refusal);
+
+static inline void queue_count(struct queue *queue, enum figure figure) {
+        queue->context->figures[figure]++;
+        queue->account->figures[figure]++;
+}
 
 struct watch *queue_find(struct queue *queue, int64_t id);
 void watch_free(struct watch *watch);

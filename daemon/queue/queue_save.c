@@ -126,6 +126,9 @@ static void tell_gap(struct watch *watch, const struct refusal *refusal, int64_t
                 template.notes |= KEV_NOTE_LISTED;
         if (!template.notes && !refusal)
                 return;
+        queue_count(watch->queue, FIGURE_RESTORED);
+        if (template.notes & KEV_NOTE_RESCAN)
+                queue_count(watch->queue, FIGURE_RESCANS);
         if (event_new(&template, &event) < 0)
                 queue_lose(watch->queue, watch);
         else
@@ -254,6 +257,7 @@ static int restore_entry(struct queue *queue, struct state_reader *r) {
         entry = queue_append(queue, watch, event);
         if (!entry)
                 return -ENOMEM;
+        queue_count(queue, FIGURE_RESTORED);
         entry->more = more;
         if (watch->filter == KEV_FILTER_PROC && event->notes == KEV_NOTE_LOST)
                 watch->lost = entry;

@@ -158,8 +158,10 @@ static bool brings_into_sight(const struct watch *watch, const struct report *re
 }
 
 static void tell(struct watch *watch, struct report *report, uint64_t notes) {
-        watch->queue->context->events_in++;
-        watch->queue->context->rescans += (notes & KEV_NOTE_RESCAN) != 0;
+        queue_count(watch->queue, FIGURE_EVENTS_IN);
+        if (notes & KEV_NOTE_RESCAN)
+                queue_count(watch->queue, FIGURE_RESCANS);
+        watch->subscription.source->n_events++;
         if (!report->event || report->event_key != watch->prefix || report->event->notes != notes ||
             report->event->flags != flags_of(watch, report) || report->event->filter != watch->filter ||
             !has_process_for(report->event, watch, report)) {
@@ -212,7 +214,7 @@ static void on_attached(struct subscription *subscription, const struct refusal 
                 refusal = NULL;
         }
         if (refusal) {
-                queue->context->refused++;
+                queue_count(queue, FIGURE_REFUSED);
                 watch_free(watch);
         }
         queue->listener->added(queue, id, refusal);
@@ -290,8 +292,10 @@ static void return_watch(struct queue *queue, enum kev_filter filter) {
 }
 
 static void forget_entries(struct watch *watch) {
-        list_for_each(entry, &watch->entries)
+        list_for_each(entry, &watch->entries) {
+                queue_count(watch->queue, FIGURE_DISCARDED);
                 entry_free(list_entry(entry, struct entry, in_watch));
+        }
 }
 
 void watch_look(struct watch *watch) {
@@ -530,7 +534,7 @@ int queue_add(struct queue *queue, const struct watch_spec *spec, int fd, struct
         int r = add(queue, spec, fd, refusal);
 
         if (r < 0)
-                queue->context->refused++;
+                queue_count(queue, FIGURE_REFUSED);
         return r;
 }
 

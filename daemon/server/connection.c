@@ -255,6 +255,15 @@ static int send_out(struct connection *c) {
         return 0;
 }
 
+/* All is written, or written off. The clock may have been set meanwhile. */
+static void measure_latency(struct connection *c) {
+        uint64_t now = c->n_told > 0 && !c->gone ? realtime_nsec() / NSEC_PER_USEC : 0;
+
+        if (now > 0)
+                histogram_add(&c->server->latency, now - MIN(now, c->oldest_usec), c->n_told);
+        c->n_told = 0;
+}
+
 static int write_out(struct connection *c) {
         int r = send_out(c);
 
@@ -262,6 +271,7 @@ static int write_out(struct connection *c) {
                 return r;
         if (unwritten(c) > 0)
                 return charge_output(c);
+        measure_latency(c);
         c->written = 0;
         buffer_reset(&c->out);
         if (c->out.capacity > 4096) /* an idle connection holds little */
@@ -412,6 +422,8 @@ static void on_pace(struct mux_timer *timer) {
 static bool is_in_time(struct connection *c, size_t cost) {
         uint64_t when = account_pace(c->account, cost, monotonic_nsec());
 
+        if (when > 0 && c->pace.heap_index == 0)
+                c->account->met[RESOURCE_REQUESTS]++;
         if (when > 0 && mux_timer_set(c->server->mux, &c->pace, when, on_pace) < 0)
                 connection_doom(c);
         return when == 0;
@@ -472,9 +484,10 @@ static void read_more(struct connection *c) {
                 peer_gone(c);
         } else if (r == -EMSGSIZE)
                 protocol_error(c, VIOLATION_TOO_MANY_DESCRIPTORS);
-        else if (r == -EDQUOT)
+        else if (r == -EDQUOT) {
+                c->account->met[RESOURCE_DESCRIPTORS]++;
                 protocol_error(c, VIOLATION_DESCRIPTORS_OVER_LIMIT);
-        else if (r < 0) {
+        } else if (r < 0) {
                 log_info("connection of pid %d, user %u, ended: %s", c->asker.pid, c->asker.uid, strerror(-r));
                 connection_doom(c);
         } else if (r == 0 && c->gone)

@@ -89,6 +89,8 @@ struct connection {
         struct buffer out;
         size_t written;  /* of `out` */
         size_t charged;  /* for `out` */
+        size_t n_told;        /* replies with events in `out` */
+        uint64_t oldest_usec; /* CLOCK_REALTIME: when the first of these events happened */
         struct mux_deferred flush;
         struct list postponed; /* in its user's; or alone */
         struct mux_timer pace; /* set: the user sends too many calls, and the next is run when it is up */

@@ -333,6 +333,7 @@ static void make_change(struct connection *c, const struct change *change) {
 }
 
 static void reply_too_many_watches(struct connection *c, size_t limit) {
+        c->account->met[RESOURCE_WATCHES]++;
         if (c->oneway)
                 return;
         buffer_put_literal(&c->out, "{\"error\":\"org.kevd.events.TooManyWatches\",\"parameters\":{");
@@ -523,7 +524,9 @@ static void wait(struct connection *c, struct json_object *parameters) {
 /* As many events as go into one reply. */
 static void put_events(struct connection *c, struct buffer *b) {
         size_t start = b->size;
+        uint64_t oldest_usec = c->n_told > 0 ? c->oldest_usec : UINT64_MAX;
 
+        c->n_told += queue_has_events(&c->queue);
         (void)buffer_reserve(b, MIN(MIN(c->queue.n_entries, (size_t)c->max_events) * EVENT_BYTES, (size_t)EVENTS_BYTES_MAX));
         buffer_put_literal(b, "\"events\":[");
         for (int64_t n = 0; n < c->max_events && queue_has_events(&c->queue); n++) {
@@ -531,11 +534,13 @@ static void put_events(struct connection *c, struct buffer *b) {
                         break;
                 if (n > 0)
                         buffer_put_literal(b, ",");
+                oldest_usec = MIN(oldest_usec, queue_first_usec(&c->queue));
                 if (queue_take(&c->queue, b) < 0) {
                         connection_doom(c);
                         return;
                 }
         }
+        c->oldest_usec = oldest_usec;
         buffer_put_literal(b, "]");
 }
 

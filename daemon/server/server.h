@@ -7,6 +7,7 @@
 
 #include "account.h"
 #include "closer.h"
+#include "histogram.h"
 #include "queue.h"
 
 struct connection;
@@ -52,6 +53,7 @@ struct server {
         struct list connections;
         size_t n_connections;
         uint64_t accepted, turned_away, protocol_errors;
+        struct histogram latency; /* of replies with events: how old the oldest was when all was written */
         struct listener listeners[LISTENERS_MAX];
         size_t n_listeners;
         struct mux_timer accept_again;
@@ -135,3 +137,4 @@ struct buffer;
 /* Append the reply's parameters as JSON, without the outer braces. */
 void manager_put_status(struct server *server, struct buffer *b);
 void manager_put_queues(struct server *server, struct buffer *b);
+void manager_put_statistics(struct server *server, struct buffer *b);

@@ -258,6 +258,8 @@ case("trigger-itself", b"\0".join(json.dumps(m).encode() for m in (
      reply(events=[{"id": 7, "seq": 1, "filter": "user", "notes": ["trigger"], "data": 2**63 - 1, "count": 1}]))
 case("manager-status", call("org.kevd.manager.GetStatus"), reply(mode="user", connections=2, watches=0))
 case("manager-queues", call("org.kevd.manager.ListQueues"), reply(queues=[{"watches": 0, "pendingEvents": 0}] * 2))
+case("manager-statistics", call("org.kevd.manager.GetStatistics"),
+     reply(connections=2, watches=0, events={"eventsIn": 0, "pending": 0}, latency={"count": 0}))
 case("manager-unknown-parameter", call("org.kevd.manager.GetStatus", {"color": 1}), invalid("color"))
 
 case("manager-disconnect-unknown", call("org.kevd.manager.Disconnect", {"id": 2**63 - 1}), error("org.kevd.manager.NoSuchConnection"))

@@ -224,6 +224,7 @@ static const struct {
         { "org.kevd.events.Trigger", "reached", false },
         { "org.kevd.manager.GetStatus", "sources", false },
         { "org.kevd.manager.ListQueues", "queues", false },
+        { "org.kevd.manager.GetStatistics", "latency", false },
 };
 
 static void expect_parameters(const struct expected *e, struct json_object *parameters, bool continues) {
