@@ -163,8 +163,10 @@ static const struct command commands[] = {
                 .description =
                         "Prints the daemon's version and mode, the kernel interfaces it uses and why none\n"
                         "better, what it has counted, and who is connected. For root and the user that the\n"
-                        "daemon runs as.",
-                .options = OPTIONS_ANY,
+                        "daemon runs as.\n"
+                        "\n"
+                        "  kev status --metrics >kevd.prom.new && mv kevd.prom.new kevd.prom",
+                .options = OPTIONS_ANY | OPTION_METRICS,
                 .run = status_run,
         },
 };

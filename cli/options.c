@@ -59,6 +59,7 @@ static const struct {
         { OPTION_FD_FLAG, "oneshot", NULL, "the first event of each watch is its last" },
         { OPTION_FD_FLAG, "exclusive", NULL, "of all who say this of a descriptor one is told, in turn" },
         { OPTION_JSON, "json", NULL, "print JSON, one object a line" },
+        { OPTION_METRICS, "metrics", NULL, "print figures for monitoring, in the OpenMetrics format" },
         { OPTION_COUNT, "count", "N", "end after N events" },
         { OPTION_TIMEOUT, "timeout", "SECONDS", "end after that time, with exit status 124" },
         { OPTION_ADDRESS, "address", "ADDR", "system, user, private, unix:PATH or an absolute path" },
@@ -266,6 +267,7 @@ static int option_read(struct options *o, const struct command *command, size_t 
         o->given |= table[i].option;
         switch (table[i].option) {
         case OPTION_JSON:
+        case OPTION_METRICS:
         case OPTION_QUIET:
         case OPTION_HELP:
         case OPTION_VERSION:

@@ -50,6 +50,7 @@ enum option_bit {
         OPTION_FD_FLAG = 1 << 27,
         OPTION_LOWAT = 1 << 28,
         OPTION_SIGNAL = 1 << 29,
+        OPTION_METRICS = 1 << 30,
 };
 
 #define OPTIONS_ANY (OPTION_JSON | OPTION_ADDRESS | OPTION_QUIET | OPTION_HELP)

@@ -2,7 +2,8 @@
 
 /*
  * kev status: what the daemon does just now, from org.kevd.manager. The replies
- * are the daemon's JSON; members that it doesn't have read as 0 or "-".
+ * are the daemon's JSON; members that it doesn't have read as 0 or "-". Its figures
+ * in the format of monitoring are in metrics.c.
  */
 
 #include <errno.h>
@@ -17,6 +18,7 @@
 #include <unistd.h>
 
 #include "commands.h"
+#include "metrics.h"
 #include "report.h"
 #include "text.h"
 
@@ -227,7 +229,9 @@ static void put_queues(struct text *out, struct json_object *queues) {
 static int print_status(const struct options *options, struct json_object *status, const char *address) {
         struct text out = { 0 };
 
-        if (options->given & OPTION_JSON) {
+        if (options->given & OPTION_METRICS)
+                metrics_put(&out, status);
+        else if (options->given & OPTION_JSON) {
                 text_puts(&out, json_object_to_json_string_ext(status, JSON_C_TO_STRING_PLAIN |
                                                                                JSON_C_TO_STRING_NOSLASHESCAPE));
                 text_puts(&out, "\n");
@@ -253,12 +257,14 @@ int status_run(const struct command *command, const struct options *options) {
 
         if (options->n_arguments > 0)
                 return usage_error(command, "'%s' is not asked for", options->arguments[0]);
+        if (options->given & OPTION_JSON && options->given & OPTION_METRICS)
+                return usage_error(command, "--json and --metrics are two formats");
         r = kev_open(options->address, &kev);
         if (r < 0) {
                 report(NULL, kev_error_message(NULL), NULL);
                 return STATUS_FAILED;
         }
-        status = get_status(kev);
+        status = options->given & OPTION_METRICS ? call(kev, "org.kevd.manager.GetStatistics") : get_status(kev);
         r = status ? print_status(options, status, kev_address(kev)) : STATUS_FAILED;
         (void)json_object_put(status);
         kev_close(kev);

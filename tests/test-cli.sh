@@ -1551,6 +1551,17 @@ assert len(status["queues"]) == status["connections"] >= 1, status
 PYTHON
 }
 
+# What is in it is test-statistics.c's.
+status_metrics() {
+        kev status --metrics
+        expect_status 0
+        expect err ''
+        [ "$(tail -n 1 out)" = '# EOF' ] || die "the last line is $(tail -n 1 out)"
+        grep -q '^kevd_build_info{version="[^"]*",mode="user",mux="[a-z]*"} 1$' out || die "no build: $(head out)"
+        wrong status --metrics --json
+        wrong timer --metrics 1s
+}
+
 # ---- the daemon ---------------------------------------------------------------------------------------------------
 
 listens() {
@@ -1876,6 +1887,7 @@ result monitor:refused monitor_refused
 result monitor:several monitor_several
 result status:text status_text
 result status:json status_json
+result status:metrics status_metrics
 result daemon:goes daemon_goes
 result daemon:private private
 result daemon:configuration daemon_configuration

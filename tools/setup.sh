@@ -31,6 +31,7 @@ golang-github-varlink-go-dev  file     /usr/share/gocode/src/github.com/varlink/
 iproute2                      command  ip
 libbpf-dev                    module   libbpf
 python3                       command  python3
+python3-prometheus-client     file     /usr/lib/python3/dist-packages/prometheus_client
 systemd                       command  systemd-analyze
 varlink-go                    command  varlink-go-interface-generator
 xfsprogs                      command  mkfs.xfs
