@@ -137,9 +137,14 @@ static int drop_now(const char *name) {
         return notify_at_once(text, -1);
 }
 
+static int wait_for_all(void) {
+        return sd_notify_barrier(false, BARRIER_USEC);
+}
+
 const struct store handover_store = {
         .keep = keep_now,
         .drop = drop_now,
+        .wait = wait_for_all,
 };
 
 /* ---- giving all ------------------------------------------------------------------- */

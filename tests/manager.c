@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/kcmp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -10,6 +11,7 @@
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -50,7 +52,19 @@ static void drop(struct manager *m, struct stored *stored) {
         *stored = m->store[--m->n_stored];
 }
 
+/* As systemd does: what is there already stays under the name that it has. */
+static bool is_stored(const struct manager *m, int fd) {
+        for (size_t i = 0; i < m->n_stored; i++)
+                if (syscall(SYS_kcmp, getpid(), getpid(), KCMP_FILE, (long)fd, (long)m->store[i].fd) == 0)
+                        return true;
+        return false;
+}
+
 static void store(struct manager *m, const char *name, int fd) {
+        if (is_stored(m, fd)) {
+                (void)close(fd);
+                return;
+        }
         ck_assert_int_lt((int)m->n_stored, STORE_MAX);
         (void)snprintf(m->store[m->n_stored].name, sizeof(m->store[0].name), "%s", name);
         m->store[m->n_stored++].fd = fd;

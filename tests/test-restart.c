@@ -1098,6 +1098,32 @@ START_TEST(test_kill_of_many) {
 }
 END_TEST
 
+/* What is in the store for a crash does not keep it from taking the rest. */
+START_TEST(test_restart_of_many) {
+        int clients[MANY];
+
+        for (int i = 0; i < MANY; i++) {
+                clients[i] = client = i == 0 ? client : client_connect(manager_socket(manager));
+                watch_it(at("{\"id\":1,\"filter\":\"user\",\"name\":\"n%d\"}", i));
+        }
+        wait_kept(MANY);
+        manager_stop(manager);
+        ck_assert(!manager_has_stored(manager, "kevd-live"));
+        for (int i = 0; i < MANY; i++)
+                ck_assert_msg(!manager_has_stored(manager, at("c%x", (unsigned)i)), "connection %d", i);
+        manager_start(manager);
+        for (int i = 0; i < MANY; i++)
+                trigger(at("n%d", i), i);
+        for (int i = 0; i < MANY; i++) {
+                client = clients[i];
+                expect_data("trigger", i, 1);
+                if (i > 0)
+                        (void)close(client);
+        }
+        client = clients[0];
+}
+END_TEST
+
 static void add_trees(TCase *c) {
         tcase_add_test(c, test_tree_of_new_ones);
         tcase_add_test(c, test_tree_with_globs);
@@ -1179,5 +1205,6 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_kill_without_watches);
         tcase_add_test(c, test_kill_of_all_filters);
         tcase_add_test(c, test_kill_of_many);
+        tcase_add_test(c, test_restart_of_many);
         return harness_main(argc, argv);
 }

@@ -147,18 +147,6 @@ void live_open(struct server *s, const struct store *store) {
         s->live = t;
 }
 
-void live_close(struct server *s) {
-        struct live_table *t = s->live;
-
-        if (!t)
-                return;
-        list_for_each(entry, &s->connections)
-                live_end(list_entry(entry, struct connection, link));
-        mux_timer_clear(s->mux, &t->timer);
-        free_table(t);
-        s->live = NULL;
-}
-
 /* ---- connections -------------------------------------------------------------------- */
 
 static struct live *begin(struct connection *c) {
@@ -345,6 +333,29 @@ static void on_timer(struct mux_timer *timer) {
         t->next_nsec = end_nsec + (end_nsec - begin_nsec) * SKETCH_SHARE;
         if (!list_empty(&t->dirty) || t->n_left > 0)
                 set_timer(t->server);
+}
+
+/* What a store has already it would not take under another name, under which the next daemon looks for it. */
+static void empty_store(struct live_table *t) {
+        bool waited = true;
+
+        while (waited && !drop_left(t))
+                waited = t->store->wait() >= 0;
+        while (waited && t->has_table && t->store->drop(TABLE_NAME) == -EAGAIN)
+                waited = t->store->wait() >= 0;
+}
+
+void live_close(struct server *s) {
+        struct live_table *t = s->live;
+
+        if (!t)
+                return;
+        list_for_each(entry, &s->connections)
+                live_end(list_entry(entry, struct connection, link));
+        mux_timer_clear(s->mux, &t->timer);
+        empty_store(t);
+        free_table(t);
+        s->live = NULL;
 }
 
 /* ---- the next daemon -------------------------------------------------------------- */

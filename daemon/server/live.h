@@ -18,10 +18,13 @@
 struct connection;
 struct server;
 
-/* Keeps descriptors for the next daemon, under names. Neither waits; -EAGAIN: not now. */
+/* Keeps descriptors for the next daemon, under names. */
 struct store {
+        /* Neither waits; -EAGAIN: not now. */
         int (*keep)(int fd, const char *name);
         int (*drop)(const char *name);
+        /* Until all that it was told up to now is done, for some seconds at most: not while the loop runs. */
+        int (*wait)(void);
 };
 
 struct live;       /* of a connection */
@@ -29,7 +32,7 @@ struct live_table; /* of all */
 
 /* NULL for the store: there is none, and nothing is kept. Without memory nothing is, either, which is logged. */
 void live_open(struct server *server, const struct store *store);
-/* Nothing of it is left in the store. */
+/* Nothing of it is left in the store, for which it may wait. */
 void live_close(struct server *server);
 
 /* Something is about to be done for it. */
