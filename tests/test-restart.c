@@ -6,6 +6,7 @@
  */
 
 #include <fcntl.h>
+#include <linux/sched.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -14,6 +15,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -378,6 +380,29 @@ START_TEST(test_process_goes_on) {
         watch_it(at("{\"id\":1,\"filter\":\"proc\",\"pid\":%d}", (int)pid));
         restart();
         restart();
+        expect_silence();
+        (void)kill(pid, SIGKILL);
+        ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+        json_object_put(expect("exit"));
+}
+END_TEST
+
+/* Its pidfd had no room: it is followed anew, and goes on. */
+START_TEST(test_process_not_kept) {
+        char link[64], target[64];
+        pid_t pid = start_process();
+        ssize_t n;
+        int fd;
+
+        watch_it(at("{\"id\":1,\"filter\":\"proc\",\"pid\":%d}", (int)pid));
+        manager_stop(manager);
+        fd = manager_take_copy(manager, "_1");
+        (void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+        n = readlink(link, target, sizeof(target));
+        ck_assert_msg(n > 0 && memmem(target, (size_t)n, "pidfd", 5), "_1 is no pidfd");
+        (void)close(fd);
+        manager_drop(manager, "_1");
+        manager_start(manager);
         expect_silence();
         (void)kill(pid, SIGKILL);
         ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
@@ -1124,6 +1149,62 @@ START_TEST(test_restart_of_many) {
 }
 END_TEST
 
+/* Until what is written down of the first client is another size. */
+static void wait_written_down(off_t size) {
+        int64_t deadline = now_msec() + HARNESS_REPLY_MSEC;
+        int fd = manager_take_copy(manager, "w0");
+        struct stat st;
+
+        do {
+                ck_assert_msg(now_msec() < deadline, "it is not written down");
+                (void)poll(NULL, 0, 10);
+                ck_assert_int_eq(fstat(fd, &st), 0);
+        } while (st.st_size == size);
+        (void)close(fd);
+}
+
+static off_t written_down(void) {
+        int fd = manager_take_copy(manager, "w0");
+        struct stat st;
+
+        ck_assert_int_eq(fstat(fd, &st), 0);
+        (void)close(fd);
+        return st.st_size;
+}
+
+/* A process that has ended, and another one that has its number since: that one nobody watches. */
+START_TEST(test_kill_and_another_process) {
+        pid_t pid = start_process(), other;
+        struct clone_args args = { .exit_signal = SIGCHLD, .set_tid = (uintptr_t)&pid, .set_tid_size = 1 };
+        struct json_object *event;
+        off_t size;
+
+        watch_it(at("{\"id\":1,\"filter\":\"proc\",\"pid\":%d,\"notes\":[\"exit\",\"reap\"]}", (int)pid));
+        wait_kept(1);
+        size = written_down();
+        (void)kill(pid, SIGKILL);
+        ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+        json_object_put(expect("exit"));
+        json_object_put(expect("reap"));
+        other = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+        if (other == 0) {
+                (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+                for (;;)
+                        (void)pause();
+        }
+        if (other < 0)
+                harness_skip("a process's number can't be chosen here, or somebody else has it");
+        watch_it(USER_WATCH);
+        wait_written_down(size);
+        kill_and_start(1);
+        while ((event = due_event(client))) /* the ended one may be told again */
+                json_object_put(event);
+        (void)kill(other, SIGKILL);
+        ck_assert_int_eq(waitpid(other, NULL, 0), other);
+        expect_silence();
+}
+END_TEST
+
 static void add_trees(TCase *c) {
         tcase_add_test(c, test_tree_of_new_ones);
         tcase_add_test(c, test_tree_with_globs);
@@ -1160,6 +1241,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_moment);
         tcase_add_test(c, test_process);
         tcase_add_test(c, test_process_goes_on);
+        tcase_add_test(c, test_process_not_kept);
         tcase_add_test(c, test_file);
         tcase_add_test(c, test_signals);
         tcase_add_test(c, test_descriptor);
@@ -1206,5 +1288,6 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_kill_of_all_filters);
         tcase_add_test(c, test_kill_of_many);
         tcase_add_test(c, test_restart_of_many);
+        tcase_add_test(c, test_kill_and_another_process);
         return harness_main(argc, argv);
 }

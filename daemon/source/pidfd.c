@@ -300,7 +300,10 @@ static void pidfd_detach(struct source *source, struct subscription *subscriptio
 /* ---- for the next daemon ------------------------------------------------------------------- */
 
 static void pidfd_describe(const struct subscription *subscription, struct subject *subject) {
-        subject->pid = ((const struct process *)subscription->object)->pid;
+        const struct process *p = subscription->object;
+
+        subject->pid = p->pid;
+        subject->identity = p->identity; /* once it is reaped its number may be another's */
 }
 
 /* Of one that was reaped everything was told: it has no pidfd. */

@@ -298,7 +298,7 @@ static void save(struct subscription *subscription, bool goes_on, struct state_w
                 saved = source->class->save(source, subscription, w);
         state_end(w, begin);
         state_put_bool(w, saved);
-        state_put_u64(w, saved ? 0 : identity_of(about.pid));
+        state_put_u64(w, about.identity ? about.identity : identity_of(about.pid));
 }
 
 void source_save(struct subscription *subscription, struct state_writer *w) {

@@ -51,6 +51,7 @@ struct subject {
         const char *name; /* or NULL */
         int fd;           /* a passed descriptor, or -1 */
         int64_t pid;      /* or ABSENT */
+        uint64_t identity; /* as describe() knows it: which process of that number, as of pidfd_identity(); or 0 */
         int64_t data;     /* or ABSENT */
         uint32_t flags;
         const struct process_match *match; /* proc: by what they are like; or NULL */
@@ -208,7 +209,7 @@ struct source_class {
 
         /* The rest is for the next daemon (server/save.h), and may be NULL. */
 
-        /* Fills in what the subscription is about, beside what is above it too: name, pid, data. Borrowed. */
+        /* Fills in what the subscription is about, beside what is above it too: name, pid and identity, data. Borrowed. */
         void (*describe)(const struct subscription *subscription, struct subject *subject);
         /* What the source itself has. Nothing of what it may have changed by this is used again. */
         void (*save_source)(struct source *source, struct state_writer *w);
