@@ -5,6 +5,7 @@
  * manager is the test's own (manager.h); each daemon is a process, as ever.
  */
 
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
 #include <poll.h>
@@ -12,6 +13,7 @@
 #include <stdio.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -689,6 +691,33 @@ START_TEST(test_tree_replaced) {
 }
 END_TEST
 
+/* Another file system of the same kind, which may have the numbers of the old one. */
+START_TEST(test_tree_mounted_anew) {
+        const char *mount_point = make_root("m"), *root = at("%s/t", mount_point);
+        struct json_object *event;
+        bool told = false;
+
+        if (mount("tmpfs", mount_point, "tmpfs", 0, NULL) < 0 && errno == EPERM)
+                harness_skip("nothing can be mounted here");
+        make_dir(root);
+        watch_root(root, ",\"notes\":[\"create\",\"gone\",\"back\"]");
+        manager_stop(manager);
+        assert_system(umount2(mount_point, 0) == 0, "umount");
+        assert_system(mount("tmpfs", mount_point, "tmpfs", 0, NULL) == 0, "mount");
+        make_dir(root);
+        manager_start(manager);
+        while (!told) {
+                event = next_event(client);
+                told = event_has_note(event, "rescan");
+                ck_assert_msg(told || event_has_note(event, "gone"), "%s", json_object_to_json_string(event));
+                json_object_put(event);
+        }
+        make_file(at("%s/a", root));
+        expect_path("create", at("%s/a", root));
+        assert_system(umount2(mount_point, MNT_DETACH) == 0, "umount");
+}
+END_TEST
+
 /* Many directories, most of them never looked at. */
 START_TEST(test_tree_of_many) {
         const char *root = make_root("t");
@@ -1213,6 +1242,7 @@ static void add_trees(TCase *c) {
         tcase_add_test(c, test_tree_in_doubt);
         tcase_add_test(c, test_tree_gone_and_back);
         tcase_add_test(c, test_tree_replaced);
+        tcase_add_test(c, test_tree_mounted_anew);
 }
 
 int main(int argc, char *argv[]) {
