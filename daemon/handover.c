@@ -189,9 +189,10 @@ int handover_give(const struct state_writer *w) {
         }
         if (r == 0)
                 r = give_fd(state, STATE_NAME); /* last: without it the others are of no use */
-        /* The messages of a process that has ended may be taken for nobody's. */
-        if (r == 0)
-                r = sd_notify_barrier(false, BARRIER_USEC);
+        /* The messages of a process that has ended may be taken for nobody's. Without an answer they are still there:
+         * to end in good order now would shut down what the next daemon will be given. */
+        if (r == 0 && sd_notify_barrier(false, BARRIER_USEC) < 0)
+                log_warning("the service manager does not say whether it has what is left to the next daemon");
         return MIN(r, 0);
 }
 

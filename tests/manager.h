@@ -23,6 +23,8 @@ pid_t manager_pid(const struct manager *manager);
 void manager_start(struct manager *manager);
 /* SIGTERM; on return it has ended well. */
 void manager_stop(struct manager *manager);
+/* The same, but hears nothing of what it says before it has ended. */
+void manager_stop_unheard(struct manager *manager);
 void manager_kill(struct manager *manager);
 
 /* Hears what it says until so many are in the store. */

@@ -266,6 +266,18 @@ START_TEST(test_many_clients) {
 }
 END_TEST
 
+/* A service manager that has no time until the daemon has given up waiting for it. */
+START_TEST(test_busy_manager) {
+        watch_it(USER_WATCH);
+        trigger("bell", 1);
+        manager_stop_unheard(manager);
+        manager_start(manager);
+        expect_data("trigger", 1, 1);
+        trigger("bell", 2);
+        expect_data("trigger", 2, 2);
+}
+END_TEST
+
 /* Who connects while there is no daemon waits for the next. */
 START_TEST(test_connecting_meanwhile) {
         int other;
@@ -1260,6 +1272,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_half_a_message_with_a_descriptor);
         tcase_add_test(c, test_unread_replies);
         tcase_add_test(c, test_many_clients);
+        tcase_add_test(c, test_busy_manager);
         tcase_add_test(c, test_connecting_meanwhile);
         tcase_add_test(c, test_client_goes_meanwhile);
 
