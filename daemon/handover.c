@@ -24,52 +24,22 @@ enum { STATE_VERSION = 1 };
 #define STATE_NAME "kevd-state"
 #define SEALS (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
 
+#define CARRIER_NAME "kevd-descriptors"
+
 enum {
-        NAME_MAX_BYTES = 16,
-        FDS_MAX = 32 * 1024,
+        NAME_MAX_BYTES = 32,
+        FDS_MAX = 64 * 1024,
+        FDS_OF_MESSAGE = 253, /* SCM_MAX_FD */
         BARRIER_USEC = 5 * 1000 * 1000,
 };
 
-/* Short: all names together are one variable of the next daemon's environment, which execve(2) bounds to 128 KiB. */
-static void name_of(size_t i, char ret[NAME_MAX_BYTES]) {
-        static const char digits[] = "0123456789abcdefghijklmnopqrstuvwxyz";
-        char reversed[NAME_MAX_BYTES];
-        size_t n = 0;
-
-        do {
-                reversed[n++] = digits[i % 36];
-                i /= 36;
-        } while (i > 0);
-        *ret++ = '_';
-        while (n > 0)
-                *ret++ = reversed[--n];
-        *ret = 0;
-}
-
-/* False: it is no such name. */
-static bool index_of(const char *name, size_t *ret) {
-        char expected[NAME_MAX_BYTES];
-        char *end;
-
-        if (name[0] != '_' || strlen(name) >= NAME_MAX_BYTES)
-                return false;
-        *ret = strtoul(name + 1, &end, 36);
-        name_of(*ret, expected);
-        return *end == 0 && *ret < FDS_MAX && strcmp(name, expected) == 0;
-}
-
 /* ---- giving ------------------------------------------------------------------- */
 
-/* What the service manager keeps at most; 0: it has no store. systemd says so itself from 254 on; before it, the unit
- * does (systemd.exec(5), $FDSTORE). */
-static size_t store_size(void) {
+/* systemd says what it keeps at most itself from 254 on; before it, the unit does (systemd.exec(5), $FDSTORE). */
+bool handover_is_possible(void) {
         const char *size = getenv("FDSTORE");
 
-        return size ? MIN(strtoul(size, NULL, 10), (unsigned long)FDS_MAX) : 0;
-}
-
-bool handover_is_possible(void) {
-        return store_size() > 0;
+        return size && strtoul(size, NULL, 10) > 0;
 }
 
 static int give_fd(int fd, const char *name) {
@@ -173,22 +143,56 @@ static int make_state(const struct buffer *bytes) {
         return r < 0 ? r : take_fd(&fd);
 }
 
+union fds_control {
+        struct cmsghdr align;
+        char space[CMSG_SPACE(FDS_OF_MESSAGE * sizeof(int))];
+};
+
+/* Some of them, from this number on. */
+static int carry(int carrier, const int *fds, size_t n, uint64_t number) {
+        union fds_control control = { 0 };
+        struct iovec part = { &number, sizeof(number) };
+        struct msghdr message = {
+                .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = CMSG_SPACE(n * sizeof(int)),
+        };
+
+        control.align = (struct cmsghdr){
+                .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(n * sizeof(int)),
+        };
+        memcpy(CMSG_DATA(&control.align), fds, n * sizeof(int));
+        return sendmsg(carrier, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+/* All of them in one socket's queue, of which the other end is for the store. What has no room in it is missing. */
+static int make_carrier(const struct state_writer *w) {
+        int ends[2], r = 0;
+
+        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
+                return -errno;
+        for (size_t i = 0, n; r == 0 && i < w->n_fds; i += n) {
+                n = MIN(w->n_fds - i, (size_t)FDS_OF_MESSAGE);
+                r = carry(ends[0], w->fds + i, n, i);
+        }
+        if (r < 0)
+                log_warning("not all descriptors can be left to the next daemon: %s", strerror(-r));
+        (void)close(ends[0]);
+        return ends[1];
+}
+
 int handover_give(const struct state_writer *w) {
-        int state _cleanup_(closep) = -1, r = w->bytes.error;
+        int state _cleanup_(closep) = -1, carrier _cleanup_(closep) = -1, r = w->bytes.error;
 
         if (r < 0)
                 return r;
         state = make_state(&w->bytes);
         if (state < 0)
                 return state;
-        for (size_t i = 0; r == 0 && i < MIN(w->n_fds, store_size() - 1); i++) {
-                char name[NAME_MAX_BYTES];
-
-                name_of(i, name);
-                r = give_fd(w->fds[i], name);
-        }
+        carrier = make_carrier(w);
+        if (carrier < 0)
+                return carrier;
+        r = give_fd(carrier, CARRIER_NAME);
         if (r == 0)
-                r = give_fd(state, STATE_NAME); /* last: without it the others are of no use */
+                r = give_fd(state, STATE_NAME);
         /* The messages of a process that has ended may be taken for nobody's. Without an answer they are still there:
          * to end in good order now would shut down what the next daemon will be given. */
         if (r == 0 && sd_notify_barrier(false, BARRIER_USEC) < 0)
@@ -231,6 +235,30 @@ static void keep(struct state_fds *all, size_t i, int fd) {
         all->fds[i] = fd;
 }
 
+/* One message. False: there is none. */
+static bool unload_some(struct handover *h, int carrier) {
+        union fds_control control;
+        uint64_t number = FDS_MAX;
+        struct iovec part = { &number, sizeof(number) };
+        struct msghdr message = {
+                .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control),
+        };
+
+        if (recvmsg(carrier, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) <= 0)
+                return false;
+        for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c))
+                for (size_t i = 0; c->cmsg_type == SCM_RIGHTS && CMSG_LEN((i + 1) * sizeof(int)) <= c->cmsg_len; i++) {
+                        int fd;
+
+                        memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
+                        if (number + i < FDS_MAX)
+                                keep(&h->fds, number + i, fd);
+                        else
+                                (void)close(fd);
+                }
+        return true;
+}
+
 static void keep_live(struct handover *h, enum live_kind kind, size_t i, int fd) {
         if (kind == LIVE_TABLE) {
                 (void)safe_close(h->live_table);
@@ -246,9 +274,11 @@ bool handover_take(struct handover *h, int fd, const char *name) {
         if (strcmp(name, STATE_NAME) == 0) {
                 map_state(h, fd);
                 (void)close(fd);
-        } else if (index_of(name, &i))
-                keep(&h->fds, i, fd);
-        else if ((kind = live_kind_of(name, &i)) != LIVE_NONE)
+        } else if (strcmp(name, CARRIER_NAME) == 0) {
+                while (unload_some(h, fd))
+                        ;
+                (void)close(fd);
+        } else if ((kind = live_kind_of(name, &i)) != LIVE_NONE)
                 keep_live(h, kind, i, fd);
         else
                 return false;
@@ -262,14 +292,10 @@ static void empty_store(const struct handover *h) {
         char name[NAME_MAX_BYTES];
 
         remove_fd(STATE_NAME);
+        remove_fd(CARRIER_NAME);
         live_name(LIVE_TABLE, 0, name);
         remove_fd(name);
         (void)sd_notify_barrier(false, BARRIER_USEC);
-        for (size_t i = 0; i < h->fds.n; i++)
-                if (h->fds.fds[i] >= 0) {
-                        name_of(i, name);
-                        remove_fd(name);
-                }
         for (enum live_kind kind = LIVE_SOCKET; kind < LIVE_KINDS; kind++)
                 for (size_t i = 0; i < live[kind]->n; i++)
                         if (live[kind]->fds[i] >= 0) {

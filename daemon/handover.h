@@ -3,9 +3,10 @@
 
 /*
  * From one daemon to the next, by the service manager's store of descriptors (sd_pid_notify_with_fds(3), FDSTORE=1;
- * systemd.service(5), FileDescriptorStoreMax=): the state, in a sealed memfd, is "kevd-state" there; each descriptor
- * that it speaks of has a name of its own. What the store has no room for is missing, and the state's reader sees
- * that.
+ * systemd.service(5), FileDescriptorStoreMax=): "kevd-state" is the state, in a sealed memfd, and "kevd-descriptors" a
+ * socket in whose queue all the descriptors lie that it speaks of. So the service manager has two of them whatever
+ * there is: systemd compares each that it is given with all that it has, and looks at it (fstat(2)), which with a
+ * client's could wait for ever. What is missing the state's reader sees.
  *
  * All of it is for the loop's thread, and blocks: before the loop, and after it.
  */

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "connection.h"
 #include "log.h"
@@ -21,11 +22,13 @@ enum { LIVE_VERSION = 1 };
 #define LIVE_MAGIC UINT64_C(0x6b657664206c6976)
 
 enum {
-        SLOTS = 8192,
+        SLOTS = 1024, /* systemd compares each descriptor that it is given with all that it has */
+        WATCHES_MAX = 4096, /* of a connection: to write down more would hold the loop up */
         SKETCH_MSEC = 100, /* after a change, so that many are written down at once */
         SKETCH_SHARE = 20, /* and no more than one part in so many of the time */
-        MESSAGES_A_TURN = 256, /* to the store */
 };
+
+#define TURN_NSEC (1000 * UINT64_C(1000)) /* of the thread's own time, about: then the rest waits */
 
 enum slot_state {
         SLOT_FREE,
@@ -223,6 +226,8 @@ void live_rest(struct connection *c) {
 
         if (!t || !can_rest(c))
                 return;
+        if (c->queue.watches.n_nodes > WATCHES_MAX)
+                return;
         if (!l)
                 l = c->queue.watches.n_nodes > 0 ? begin(c) : NULL;
         if (!l) /* who watches nothing connects again without having missed anything */
@@ -317,22 +322,32 @@ static bool write_down(struct live_table *t, struct live *l) {
         return true;
 }
 
+/* Of this thread: what others do meanwhile is not its work. */
+static uint64_t thread_nsec(void) {
+        struct timespec t;
+
+        (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+        return (uint64_t)t.tv_sec * NSEC_PER_SEC + (uint64_t)t.tv_nsec;
+}
+
 static void on_timer(struct mux_timer *timer) {
         struct live_table *t = container_of(timer, struct live_table, timer);
-        uint64_t begin_nsec = monotonic_nsec(), end_nsec;
+        uint64_t begin_nsec = thread_nsec(), spent_nsec = 0;
         bool goes_on = keep_table(t) && drop_left(t);
 
-        for (int n = 0; goes_on && n < MESSAGES_A_TURN && !list_empty(&t->dirty); n++) {
+        while (goes_on && spent_nsec < TURN_NSEC && !list_empty(&t->dirty)) {
                 struct live *l = list_entry(t->dirty.next, struct live, dirty);
 
                 goes_on = write_down(t, l);
                 if (goes_on)
                         list_remove(&l->dirty);
+                spent_nsec = thread_nsec() - begin_nsec;
         }
-        end_nsec = monotonic_nsec();
-        t->next_nsec = end_nsec + (end_nsec - begin_nsec) * SKETCH_SHARE;
-        if (!list_empty(&t->dirty) || t->n_left > 0)
+        t->next_nsec = monotonic_nsec() + spent_nsec * SKETCH_SHARE;
+        if (!goes_on || t->n_left > 0)
                 set_timer(t->server);
+        else if (!list_empty(&t->dirty))
+                (void)mux_timer_set(t->server->mux, &t->timer, t->next_nsec, on_timer);
 }
 
 /* What a store has already it would not take under another name, under which the next daemon looks for it. */
