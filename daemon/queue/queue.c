@@ -226,6 +226,7 @@ int queue_take(struct queue *queue, struct buffer *b) {
         struct entry *entry = list_entry(queue->pending.next, struct entry, in_queue);
         struct watch *watch = entry->watch;
         size_t start = b->size;
+        bool is_last = entry->event->flags & KEV_FLAG_EOF;
         int r = 0;
 
         if (entry->more > 0)
@@ -239,6 +240,10 @@ int queue_take(struct queue *queue, struct buffer *b) {
         queue->seq++;
         queue->delivered++;
         queue_count(queue, FIGURE_DELIVERED);
+        if (is_last && (watch->filter == KEV_FILTER_PROC || watch->filter == KEV_FILTER_SIGNAL)) {
+                watch->is_over = true;
+                queue->version++;
+        }
         entry_free(entry);
         if (!list_empty(&watch->in_levels)) { /* those that had no room in the reply come first, the next time */
                 list_remove(&watch->in_levels);

@@ -28,8 +28,9 @@ static void save_watch(struct watch *watch, bool goes_on, struct state_writer *w
         state_put_u64(w, watch->subscription.notes);
         state_put_bytes(w, watch->prefix ? watch->prefix->text : NULL, watch->prefix ? watch->prefix->size + 1 : 0);
         state_put_string(w, watch->options);
+        settle_save(watch->settle, w);
         if (goes_on)
-                source_sketch(&watch->subscription, w);
+                source_sketch(watch->is_over ? NULL : &watch->subscription, w);
         else
                 source_save(&watch->subscription, w);
 }
@@ -136,9 +137,9 @@ static void tell_gap(struct watch *watch, const struct refusal *refusal, int64_t
 }
 
 void watch_restored(struct watch *watch, const struct refusal *refusal) {
-        if (refusal || watch->is_anew)
+        if (refusal || watch->is_anew || watch->subscription.anew)
                 tell_gap(watch, refusal, ABSENT);
-        watch->is_restored = watch->is_anew = false;
+        watch->is_restored = watch->is_anew = watch->subscription.anew = false;
 }
 
 /* ---- reading -------------------------------------------------------------------------- */
@@ -207,7 +208,11 @@ static int make_one(struct queue *queue, struct state_reader *r, struct restorin
         result = read_spec(&ret->rest, &ret->spec);
         if (result == 0 && queue_find(queue, ret->spec.id))
                 result = -EBADMSG;
-        return result < 0 ? result : watch_make(queue, &ret->spec, &ret->watch, &refusal);
+        if (result == 0)
+                result = watch_make(queue, &ret->spec, &ret->watch, &refusal);
+        if (result == 0)
+                settle_load(ret->watch->settle, &ret->rest);
+        return result;
 }
 
 /* 1: under way. */

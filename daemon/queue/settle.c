@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "queue.h"
+#include "state.h"
 
 struct settle {
         struct watch *watch;
@@ -88,4 +89,25 @@ void settle_touch(struct settle *settle) {
         if (settle->released_nsec != 0 && now - settle->released_nsec < settle->quiet_nsec)
                 settle->first_nsec = settle->released_nsec;
         wait_until_due(settle);
+}
+
+void settle_save(const struct settle *settle, struct state_writer *w) {
+        state_put_u64(w, settle ? settle->first_nsec : 0);
+        state_put_u64(w, settle ? settle->last_nsec : 0);
+        state_put_u64(w, settle ? settle->released_nsec : 0);
+}
+
+void settle_load(struct settle *settle, struct state_reader *r) {
+        uint64_t first = state_get_u64(r), last, released;
+        uint64_t now = monotonic_nsec();
+
+        last = state_get_u64(r);
+        released = state_get_u64(r);
+        if (!settle || r->failed || first > last || last > now || released > now)
+                return;
+        settle->first_nsec = first;
+        settle->last_nsec = last;
+        settle->released_nsec = released;
+        if (first != 0)
+                wait_until_due(settle);
 }

@@ -19,6 +19,13 @@ enum { SETTLE_LATENCY_FACTOR = 10 };
 int settle_new(struct watch *watch, const struct tree_options *options, struct settle **ret_settle);
 struct settle *settle_free(struct settle *settle);
 
+struct state_reader;
+struct state_writer;
+
+/* For the next daemon: since when events are kept back. NULL is allowed. */
+void settle_save(const struct settle *settle, struct state_writer *w);
+void settle_load(struct settle *settle, struct state_reader *r);
+
 /* NULL is allowed in both: an event has come; and whether events are being kept back. */
 void settle_touch(struct settle *settle);
 bool settle_is_holding(const struct settle *settle);

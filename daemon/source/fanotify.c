@@ -80,6 +80,7 @@ static int fanotify_open(struct source_context *context, struct source **ret_sou
         s->pid = getpid();
         list_init(&s->groups);
         list_init(&s->inherited);
+        list_init(&s->restoring);
         list_init(&s->peers);
         list_init(&s->holding);
         list_init(&s->waiting);

@@ -77,6 +77,8 @@ struct inherited {
         size_t n_restoring;  /* watches */
 };
 
+enum { RESTORE_MSEC = 1000 }; /* so long such a queue waits for its watches */
+
 enum { NOTED_MAX = 256 };
 
 /* Something happened to what has a handle with this hash. */
@@ -177,6 +179,8 @@ struct fanotify {
         struct broker *broker;
         struct list groups;
         struct list inherited;
+        struct list restoring; /* watches whose directory is not known again yet */
+        struct mux_timer restore_timer;
         struct list peers; /* stand-ins, by credentials: fanotify_access.c */
         struct list holding; /* watches whose events wait for a verdict */
         struct mounts mounts;

@@ -121,6 +121,7 @@ static void pass_on(struct fan_watch *w, int error) {
         };
         struct refusal refusal;
 
+        subscription->anew |= fan_watch_end_restoring(w);
         (void)snprintf(w->s->source.reason, sizeof(w->s->source.reason), "%s on %s, so inotify serves %.80s",
                        strerror(error), w->kind_of_fs[0] ? w->kind_of_fs : "that file system", path ? path : "it");
         log_debug("fanotify: %s", w->s->source.reason);
@@ -200,6 +201,7 @@ static void enter(struct fan_watch *w, struct view *v, struct dir *dir) {
         w->returning = false;
         w->tries = 0;
         answered(w);
+        watch->subscription->anew |= w->inherited && w->group->inherited != w->inherited; /* its queue is another one */
         (void)fan_watch_end_restoring(w);
         w->wants_who = watch->subscription->notes & KEV_NOTE_WHO;
         v->n_who += w->wants_who;
@@ -468,6 +470,7 @@ struct fan_watch *fan_watch_new(struct fanotify *s, struct subscription *subscri
         list_init(&w->attaching);
         list_init(&w->held);
         list_init(&w->holding);
+        list_init(&w->restoring);
         if (subject->fd >= 0) {
                 w->fd = fcntl(subject->fd, F_DUPFD_CLOEXEC, 3);
                 if (w->fd < 0)

@@ -125,6 +125,7 @@ static void inherited_free(struct inherited *inherited) {
 }
 
 void inherited_free_all(struct fanotify *s) {
+        mux_timer_clear(s->mux, &s->restore_timer);
         list_for_each(entry, &s->inherited)
                 inherited_free(list_entry(entry, struct inherited, link));
 }
@@ -167,13 +168,31 @@ int fanotify_restore(struct source *source, struct subscription *subscription, c
         w->inherited = inherited;
         w->was = was;
         inherited->n_restoring++;
+        list_append(&s->restoring, &w->restoring);
         fan_watch_ask(w);
         return 1;
+}
+
+/* A path that leads through a file system which does not answer holds up nobody else: what has happened before that
+ * watch has its directory is missing there. */
+static void on_restore_timer(struct mux_timer *timer) {
+        struct fanotify *s = container_of(timer, struct fanotify, restore_timer);
+
+        list_for_each(entry, &s->restoring) {
+                struct fan_watch *w = list_entry(entry, struct fan_watch, restoring);
+
+                w->watch.subscription->anew = true;
+                (void)fan_watch_end_restoring(w);
+        }
 }
 
 /* What nobody watches any more. */
 void fanotify_restored(struct source *source) {
         struct fanotify *s = container_of(source, struct fanotify, source);
+
+        if (!list_empty(&s->restoring))
+                (void)mux_timer_set(s->mux, &s->restore_timer, monotonic_nsec() + RESTORE_MSEC * NSEC_PER_MSEC,
+                                    on_restore_timer);
 
         list_for_each(entry, &s->inherited) {
                 struct inherited *inherited = list_entry(entry, struct inherited, link);
@@ -199,6 +218,7 @@ bool fan_watch_end_restoring(struct fan_watch *w) {
 
         if (!inherited)
                 return false;
+        list_remove(&w->restoring);
         if (--inherited->n_restoring > 0)
                 return true;
         list_for_each(entry, &w->s->groups) {

@@ -16,6 +16,7 @@ struct fan_watch {
         bool returning;      /* `back` is to be told */
         struct inherited *inherited; /* while it is being restored: what it was in force on, */
         struct handle was;           /* and its directory */
+        struct list restoring;       /* among all that are */
         bool again;          /* it is to be asked once more */
         bool to_be_checked;  /* once the mounts are read */
         unsigned tries;

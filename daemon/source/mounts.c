@@ -265,10 +265,12 @@ void mounts_load(struct mounts *m, struct state_reader *r) {
         forget_all(m);
         m->reading = 2; /* not the first one: from here on what is new is told */
         for (size_t i = 0; i < n; i++) {
-                struct mount mount = { .id = state_get_u64(r), .parent = state_get_u64(r), .device = state_get_u64(r) };
-                struct mount *known;
+                struct mount mount = { 0 }, *known;
                 const char *path;
 
+                mount.id = state_get_u64(r);
+                mount.parent = state_get_u64(r);
+                mount.device = state_get_u64(r);
                 mount.is_kernels_own = state_get_bool(r);
                 path = state_get_string(r);
                 known = path ? malloc(sizeof(mount) + strlen(path) + 1) : NULL;

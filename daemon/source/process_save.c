@@ -119,8 +119,10 @@ void processes_describe(const struct subscription *subscription, struct subject 
         list_for_each(entry, &watch->interests) {
                 const struct interest *i = list_entry(entry, const struct interest, of_watch);
 
-                if (!i->is_child)
-                        subject->pid = i->process->pid;
+                if (i->is_child)
+                        continue;
+                subject->pid = i->process->pid;
+                subject->identity = i->process->pidfd >= 0 ? pidfd_identity(i->process->pidfd, i->process->pid) : 0;
         }
 }
 

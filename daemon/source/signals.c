@@ -332,6 +332,7 @@ static void signals_describe(const struct subscription *subscription, struct sub
         const struct signal_watch *w = subscription->object;
 
         subject->pid = w->target ? w->target->pid : ABSENT;
+        subject->identity = w->target ? pidfd_identity(w->target->pidfd, w->target->pid) : 0;
         subject->data = w->number ? w->number : ABSENT;
 }
 

@@ -282,7 +282,7 @@ static uint64_t identity_of(int64_t pid) {
 }
 
 static void save(struct subscription *subscription, bool goes_on, struct state_writer *w) {
-        struct source *source = subscription->source;
+        struct source *source = subscription ? subscription->source : NULL;
         struct subject about = { .pid = ABSENT, .data = ABSENT };
         bool saved = false;
         size_t begin;
@@ -331,7 +331,7 @@ int sources_restore(struct sources *sources, struct subscription *subscription, 
         if (!class)
                 return 0;
         source = saved ? find_source(sources, class) : NULL;
-        if (source && source->class->restore && source->class->filters & 1u << subject->filter) {
+        if (source && source->class->restore && is_allowed(sources, source->class, subject)) {
                 subscription->source = source;
                 subscription->notes = subject->notes;
                 result = source->class->restore(source, subscription, subject, &section, refusal);

@@ -73,6 +73,7 @@ struct subscription {
         bool selective;         /* tree: sink->descends() may say no */
         bool is_part;           /* of a watch that crosses mounts: crossing.c */
         bool held;              /* its events are kept back, or let go: it is disabled */
+        bool anew;              /* it was to go on where the last daemon was, and something may be missing all the same */
 };
 
 /* Why something was refused. */
@@ -285,7 +286,7 @@ void sources_save(struct sources *sources, struct state_writer *w);
 void sources_load(struct sources *sources, struct state_reader *r);
 /* What is needed of the subscription, which may be attached to nothing. */
 void source_save(struct subscription *subscription, struct state_writer *w);
-/* The same while it goes on: what it takes to attach it anew. */
+/* The same while it goes on: what it takes to attach it anew. NULL: it is not to be. */
 void source_sketch(struct subscription *subscription, struct state_writer *w);
 /* As sources_attach(); *ret_anew: what happened since may be missing. `subject`: without what describe() knows. 0 with
  * no source: it was attached to nothing. */
