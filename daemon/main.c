@@ -13,7 +13,6 @@
 #include <systemd/sd-daemon.h>
 
 #include "broker.h"
-#include "deputy.h"
 #include "bus.h"
 #include "config.h"
 #include "handover.h"
@@ -144,15 +143,13 @@ static int run(struct daemon *d, const struct options *options) {
 
 /* What fanotify takes, and acting for other users, is a system daemon's, and of whoever asks for fanotify. */
 static void start_broker(struct daemon *d, const struct options *options) {
-        enum file_mechanism m = options->settings.file_mechanism;
-        int r = -EOPNOTSUPP;
+        bool files = options->settings.acts_for_others;
+        int r = broker_start(&source_helpers, files, &d->broker_fd, &d->broker);
 
-        if (m == FILE_MECHANISM_FANOTIFY || options->mode == MODE_SYSTEM)
-                r = broker_start(deputy_run, &d->broker_fd, &d->broker);
         if (r == 0)
                 return;
         d->broker_fd = r;
-        if (r != -EOPNOTSUPP)
+        if (files)
                 log_notice("neither fanotify nor files of other users: %s", strerror(-r));
 }
 

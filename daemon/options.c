@@ -483,6 +483,7 @@ int options_read(struct options *o, int argc, char **argv) {
         if (o->log_level < 0) /* a private daemon shares its client's terminal */
                 o->log_level = o->mode == MODE_PRIVATE ? LOG_WARNING : LOG_INFO;
         o->settings.keeps_feed = o->mode == MODE_SYSTEM;
+        o->settings.acts_for_others = o->mode == MODE_SYSTEM || o->settings.file_mechanism == FILE_MECHANISM_FANOTIFY;
         return r;
 }
 

@@ -2,14 +2,15 @@
 
 /*
  * The broker takes requests of one fixed size from the daemon, and starts a helper
- * for each: a surveyor for a file system, a stand-in or a deputy for a peer, and one
- * that ends at once for a network namespace. It opens nothing
+ * for each: a surveyor for a file system, a stand-in or a deputy for a peer, one
+ * that keeps what a feed reads, and one that ends at once for a network's socket. It opens nothing
  * itself, so nothing can make it wait. What it may be asked for is all here:
  *
  *   a fanotify group with a mark on the file system of a mount (CAP_SYS_ADMIN)
  *   a process that may look up handles and read directories (CAP_DAC_READ_SEARCH)
  *   a process of a given user and groups, without capabilities (CAP_SETUID, CAP_SETGID)
- *   a netlink socket in a given network namespace (CAP_SYS_ADMIN)
+ *   a netlink socket with a large buffer (CAP_NET_ADMIN), perhaps in a given network namespace (CAP_SYS_ADMIN)
+ *   what feeds of processes and signals read (CAP_BPF and CAP_PERFMON, or CAP_NET_ADMIN)
  */
 
 #include "broker.h"
@@ -42,7 +43,7 @@
 
 enum { END_SEC = 1, BROKER_FD = 3 };
 
-static deputy_fn *run_deputy;
+static const struct helper_programs *programs;
 
 static const uid_t NOBODYS_UID = 0xffff0000; /* beyond all that is given to users, containers and services */
 
@@ -81,9 +82,22 @@ static int keep_capabilities(uint64_t kept) {
         return 0;
 }
 
-static uint64_t brokers_capabilities(void) {
+static uint64_t capabilities_for_files(void) {
         return capability(CAP_SYS_ADMIN) | capability(CAP_DAC_READ_SEARCH) | capability(CAP_SETUID) |
                capability(CAP_SETGID);
+}
+
+static uint64_t capabilities_for_programs(void) {
+        return capability(CAP_BPF) | capability(CAP_PERFMON);
+}
+
+static uint64_t capabilities_for_feeds(void) {
+        return capability(CAP_NET_ADMIN) | capabilities_for_programs();
+}
+
+/* Directories are still read here where inotify serves them, namespaces of peers and what they have passed looked at. */
+static uint64_t capabilities_of_daemon(void) {
+        return capability(CAP_DAC_READ_SEARCH) | capability(CAP_SYS_PTRACE) | capability(CAP_SYS_NICE);
 }
 
 /* ---- the helpers' beginnings ---------------------------------------------------------------- */
@@ -153,21 +167,67 @@ static _Noreturn void begin_for_peer(int socket, const struct helper_request *re
         if (r < 0)
                 _exit(0);
         if (request->kind == HELPER_DEPUTY)
-                run_deputy(socket);
+                programs->deputy(socket);
         else
                 stand_in_run(socket);
         _exit(EXIT_FAILURE);
 }
 
 /* A socket stays in the namespace that it was made in. */
-static _Noreturn void begin_network(int socket_fd, int namespace_fd) {
-        int fd = -1, r = setns(namespace_fd, CLONE_NEWNET) < 0 ? -errno : 0;
+static _Noreturn void begin_network(int socket_fd, const struct helper_request *request, int namespace_fd) {
+        int fd = -1, size = (int)request->buffer_bytes;
+        int r = namespace_fd >= 0 && setns(namespace_fd, CLONE_NEWNET) < 0 ? -errno : 0;
 
         if (r == 0) {
                 fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
                 r = fd < 0 ? -errno : 0;
         }
+        if (r == 0 && size > 0) /* as much as may be */
+                (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size));
         say_hello(socket_fd, r, fd);
+        _exit(0);
+}
+
+/* Says what it has opened, a descriptor a message. */
+static void say_opened(int socket, struct opening *opening, const int *fds) {
+        struct iovec part = { opening, sizeof(*opening) };
+
+        if (opening->error < 0)
+                (void)packet_send(socket, &part, 1, -1, 0);
+        for (uint32_t i = 0; opening->error == 0 && i < opening->n_fds; i++)
+                (void)packet_send(socket, &part, 1, fds[i], 0);
+}
+
+/* False: to be left as it is, for the next daemon. */
+static bool has_to_be_closed(int socket) {
+        char nothing;
+        ssize_t n;
+
+        do
+                n = recv(socket, &nothing, sizeof(nothing), 0);
+        while (n < 0 && errno == EINTR);
+        return n <= 0;
+}
+
+/* Keeps what it has opened, or what has `passed`, until the daemon's end of the socket is closed. */
+static _Noreturn void begin_opener(int socket, const struct helper_request *request, int passed) {
+        const struct opener *opener = request->kind == HELPER_PROCESSES ? &programs->processes :
+                                      request->kind == HELPER_SIGNALS   ? &programs->signals :
+                                                                          &programs->connector;
+        uint64_t kept = request->kind == HELPER_CONNECTOR ? capability(CAP_NET_ADMIN) : 0;
+        struct opening opening = { .n_fds = passed >= 0 };
+        int fds[OPENING_FDS_MAX] = { passed, -1, -1, -1 };
+
+        (void)prctl(PR_SET_NAME, "kevd-opener", 0, 0, 0);
+        opening.error = keep_capabilities(kept ? kept : capabilities_for_programs());
+        if (opening.error == 0 && passed < 0)
+                opening.error = opener->open ? opener->open(request->buffer_bytes, request->is_only, fds, &opening) :
+                                               -EOPNOTSUPP;
+        if (opening.error == 0)
+                opening.error = keep_capabilities(kept);
+        say_opened(socket, &opening, fds);
+        if (opening.error == 0 && has_to_be_closed(socket) && opener->close)
+                opener->close(fds[0]);
         _exit(0);
 }
 
@@ -178,8 +238,8 @@ static bool is_whole(const struct helper_request *request, ssize_t size) {
                 return false;
         if (request->kind == HELPER_SURVEYOR)
                 return request->mount_point[0] == '/' && memchr(request->mount_point, 0, HELPER_PATH_MAX);
-        if (request->kind == HELPER_NETWORK)
-                return true;
+        if (request->kind >= HELPER_NETWORK && request->kind <= HELPER_CONNECTOR)
+                return request->buffer_bytes <= INT32_MAX;
         return (request->kind == HELPER_STAND_IN || request->kind == HELPER_DEPUTY) &&
                request->n_groups <= HELPER_GROUPS_MAX;
 }
@@ -206,8 +266,10 @@ static void start_helper(int fd, const struct helper_request *request, int passe
                 if (request->kind == HELPER_SURVEYOR)
                         begin_surveyor(pair[1], request);
                 if (request->kind == HELPER_NETWORK)
-                        begin_network(pair[1], passed);
-                begin_for_peer(pair[1], request);
+                        begin_network(pair[1], request, passed);
+                if (request->kind == HELPER_STAND_IN || request->kind == HELPER_DEPUTY)
+                        begin_for_peer(pair[1], request);
+                begin_opener(pair[1], request, passed);
         }
         if (pid < 0)
                 r = -errno;
@@ -256,36 +318,44 @@ static void keep_only(int socket) {
                 _exit(EXIT_FAILURE);
 }
 
-int broker_start(deputy_fn *deputy, int *ret_fd, pid_t *ret_pid) {
-        uint64_t had;
-        int pair[2], r = get_capabilities(&had);
+static int start(const struct helper_programs *of_daemon, uint64_t kept, int *ret_fd, pid_t *ret_pid) {
+        int pair[2];
         pid_t pid;
 
-        if (r < 0)
-                return r;
-        if (~had & brokers_capabilities())
-                return -EPERM;
         if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
                 return -errno;
         pid = fork();
         if (pid == 0) {
-                run_deputy = deputy;
+                programs = of_daemon;
                 keep_only(pair[1]);
-                if (keep_capabilities(brokers_capabilities()) < 0)
+                if (keep_capabilities(kept) < 0)
                         _exit(EXIT_FAILURE);
                 run(BROKER_FD);
         }
-        /* Directories are still read here where inotify serves them. */
-        r = pid < 0 ? -errno :
-                      keep_capabilities(had & ~(brokers_capabilities() & ~capability(CAP_DAC_READ_SEARCH)));
         (void)close(pair[1]);
-        if (r < 0) {
+        if (pid < 0) {
                 (void)close(pair[0]);
-                return r;
+                return -EAGAIN;
         }
         *ret_fd = pair[0];
         *ret_pid = pid;
         return 0;
+}
+
+int broker_start(const struct helper_programs *of_daemon, bool files, int *ret_fd, pid_t *ret_pid) {
+        uint64_t had, wanted = capabilities_for_feeds() | (files ? capabilities_for_files() : 0);
+        int r = get_capabilities(&had), s;
+
+        if (r < 0)
+                return r;
+        if (files && (~had & capabilities_for_files()))
+                r = -EPERM;
+        else
+                r = had & wanted ? start(of_daemon, wanted, ret_fd, ret_pid) : -EOPNOTSUPP;
+        s = keep_capabilities(capabilities_of_daemon());
+        if (r == 0 && s < 0)
+                *ret_fd = safe_close(*ret_fd);
+        return r < 0 ? r : s;
 }
 
 void broker_wait(pid_t pid) {

@@ -6,17 +6,24 @@
  * anybody, that keeps the capabilities which the daemon then gives up.
  */
 
+#include <stdbool.h>
 #include <sys/types.h>
 
-/* What a deputy does; doesn't return. */
-typedef void deputy_fn(int socket);
+#include "opener.h"
+
+/* What some helpers do is above the broker. */
+struct helper_programs {
+        void (*deputy)(int socket); /* doesn't return */
+        struct opener processes, signals, connector;
+};
 
 /*
- * Starts it, and takes from this process the capabilities that it alone needs. The
- * socket is the caller's; the broker ends when it is closed. -EPERM: this process
- * hasn't the capabilities. To be called before there are threads.
+ * Starts it, and takes from this process all capabilities but those that it is known to need, also where this fails.
+ * The socket is the caller's; the broker ends when it is closed. `files`: it has to be able to start surveyors,
+ * stand-ins and deputies. -EPERM: this process hasn't the capabilities for that; -EOPNOTSUPP: nor any other that a
+ * helper needs. To be called before there are threads.
  */
-int broker_start(deputy_fn *deputy, int *ret_fd, pid_t *ret_pid);
+int broker_start(const struct helper_programs *programs, bool files, int *ret_fd, pid_t *ret_pid);
 /* Waits for its end, once its socket is closed: with that of its helpers, a second at most. 0 is passed over. */
 void broker_wait(pid_t pid);
 

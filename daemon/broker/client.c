@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -342,6 +343,22 @@ static void on_broker(struct mux_io *io, unsigned events) {
                 return;
         }
         h->state = HELPER_STARTING;
+}
+
+bool helper_wait(struct helper *h, uint64_t deadline) {
+        struct broker *b = h->broker;
+
+        while (h->state == HELPER_ASKED_FOR) {
+                struct pollfd p = { .fd = b->io.fd, .events = POLLIN | (list_empty(&b->unsent) ? 0 : POLLOUT) };
+                uint64_t now = monotonic_nsec();
+                int n = now < deadline ? poll(&p, 1, (int)((deadline - now) / NSEC_PER_MSEC) + 1) : 0;
+
+                if (n == 0 || (n < 0 && errno != EINTR))
+                        return false;
+                if (n > 0)
+                        on_broker(&b->io, MUX_IN | (p.revents & POLLOUT ? MUX_OUT : 0));
+        }
+        return h->state == HELPER_STARTING;
 }
 
 int broker_open(struct mux *mux, int fd, struct broker **ret_broker) {

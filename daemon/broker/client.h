@@ -47,9 +47,11 @@ int helper_start(struct broker *broker, struct helper *helper, const struct help
 /* The same with a descriptor, which is borrowed for the call. */
 int helper_start_with(struct broker *broker, struct helper *helper, const struct helper_request *request, int fd,
                       helper_fn *fn);
+/* Until the broker has sent its socket: for what can't go on without. False: it has not, or there will be none. */
+bool helper_wait(struct helper *helper, uint64_t deadline_nsec);
 /* Questions that are open are forgotten. */
 void helper_close(struct helper *helper);
-/* Of one that is ready and is not for questions: its socket, the caller's from here on. It is closed by that. */
+/* Of one that is there and is not for questions: its socket, the caller's from here on. It is closed by that. */
 int helper_take_socket(struct helper *helper);
 
 /* A part of an answer, or the whole; `bytes` live until the return. With a helper that has ended the error is EIO. */

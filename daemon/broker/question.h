@@ -10,6 +10,7 @@
  *   a surveyor     has marked one file system, and answers about its handles
  *   a stand-in     has one peer's user and groups, and nothing more
  *   a deputy       the same, and watches files for the peer (deputy.h)
+ *   an opener      has opened what a feed reads, and keeps it (opener.h)
  *
  * A surveyor and a stand-in answer in the order of the questions. All of them end
  * when the daemon's end of their socket is closed.
@@ -43,7 +44,10 @@ enum {
         HELPER_SURVEYOR = 1,
         HELPER_STAND_IN,
         HELPER_DEPUTY,
-        HELPER_NETWORK, /* the network namespace is beside the request; it ends with its first message */
+        HELPER_NETWORK, /* the network namespace is beside the request, or it is the broker's; ends with its first message */
+        HELPER_PROCESSES, /* these three: opener.h */
+        HELPER_SIGNALS,
+        HELPER_CONNECTOR,
         HELPER_GROUPS_MAX = 1024,
         HELPER_PATH_MAX = 4096,
 };
@@ -51,7 +55,7 @@ enum {
 /* Each is answered by an int, 0 or a negative errno, and with 0 by the new
  * helper's socket beside it. The helper's own first message is an answer to
  * nothing: whether it could begin, and beside it a surveyor's fanotify group, or a
- * network namespace's socket. */
+ * network namespace's socket. Those of feeds' helpers: opener.h. */
 struct helper_request {
         uint32_t kind;
         /* A surveyor: the mount that leads to its file system. */
@@ -59,6 +63,9 @@ struct helper_request {
         uint64_t mask; /* fanotify_mark(2) */
         uint32_t limited_queue; /* not 0: its queue is no longer than fs.fanotify.max_queued_events */
         char mount_point[HELPER_PATH_MAX];
+        /* A network's socket, and what feeds read: of the kernel's queue; 0: as it is. */
+        uint64_t buffer_bytes;
+        uint32_t is_only; /* not 0: a feed is to do with less than all */
         /* A stand-in, or a deputy. */
         uint32_t uid, gid, n_groups;
         uint32_t groups[HELPER_GROUPS_MAX];

@@ -26,12 +26,14 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include "connector.h"
 #include "feed_writer.h"
 #include "mux.h"
+#include "question.h"
 #include "state.h"
 
 enum {
@@ -50,8 +52,8 @@ enum {
 struct feed {
         struct feed_shared *shared;
         struct feed_writer writer;
-        int fd;
-        int stat_fd; /* /proc/stat */
+        struct opened opened; /* the socket; without a helper where there is no broker */
+        int stat_fd;          /* /proc/stat */
 
         /* The thread's own. */
         uint64_t numbers[CPUS_MAX]; /* of the last message, by CPU */
@@ -192,7 +194,7 @@ static void on_message(struct feed *f, const char *message, size_t size) {
 static bool drain(struct feed *f) {
         f->drained = false;
         for (;;) {
-                int n = recvmmsg(f->fd, f->headers, BATCH, MSG_DONTWAIT, NULL);
+                int n = recvmmsg(f->opened.fds[0], f->headers, BATCH, MSG_DONTWAIT, NULL);
 
                 if (n < 0 && errno == ENOBUFS) {
                         tell_lost(f, true);
@@ -307,40 +309,93 @@ static int open_socket(size_t buffer_bytes) {
         return r;
 }
 
-/* In another namespace than the first everything seems to work, and nothing ever comes. */
-static bool hears_of(struct feed *f, pid_t child) {
-        uint64_t deadline = monotonic_nsec() + TEST_MSEC * NSEC_PER_MSEC;
-        size_t seen = 0;
+static void *end_at_once(void *argument) {
+        pid_t *tid = argument;
 
+        *tid = (pid_t)syscall(SYS_gettid);
+        return NULL;
+}
+
+static bool tells_of_end(int fd, pid_t tid) {
+        char message[MESSAGE_BYTES] __attribute__((aligned(8)));
+        struct proc_event e;
+        uint32_t number;
+        ssize_t n;
+
+        while ((n = recv(fd, message, sizeof(message), 0)) >= 0 || errno == ENOBUFS || errno == EINTR)
+                if (n > 0 && connector_parse(message, (size_t)n, &number, &e) &&
+                    (unsigned)e.what == PROC_EVENT_EXIT && e.event_data.exit.process_pid == tid)
+                        return true;
+        return false;
+}
+
+/* Of a thread that is made for it. In another namespace than the first everything seems to work, and nothing ever
+ * comes. */
+static bool hears(int fd) {
+        uint64_t deadline = monotonic_nsec() + TEST_MSEC * NSEC_PER_MSEC;
+        pthread_t thread;
+        pid_t tid = 0;
+
+        if (pthread_create(&thread, NULL, end_at_once, &tid) != 0)
+                return false;
+        (void)pthread_join(thread, NULL);
         for (;;) {
-                struct pollfd p = { .fd = f->fd, .events = POLLIN };
+                struct pollfd p = { .fd = fd, .events = POLLIN };
                 uint64_t now = monotonic_nsec();
 
-                drain(f);
-                for (; f->writer.chunk && seen < f->writer.chunk->n; seen++)
-                        if (f->writer.chunk->records[seen].kind == RECORD_EXIT && f->writer.chunk->records[seen].pid == child)
-                                return true;
+                if (tells_of_end(fd, tid))
+                        return true;
                 if (now >= deadline || poll(&p, 1, (int)((deadline - now) / NSEC_PER_MSEC) + 1) <= 0)
                         return false;
         }
 }
 
+void connector_ignore(int fd) {
+        (void)say(fd, PROC_CN_MCAST_IGNORE); /* or the kernel goes on making messages */
+}
+
+int connector_listen(size_t buffer_bytes, bool is_only _unused_, int ret_fds[OPENING_FDS_MAX], struct opening *opening) {
+        int fd = open_socket(buffer_bytes);
+
+        if (fd < 0) {
+                (void)snprintf(opening->why, sizeof(opening->why), "the process connector: %s", strerror(-fd));
+                return fd;
+        }
+        if (!hears(fd)) {
+                (void)snprintf(opening->why, sizeof(opening->why),
+                               "the process connector is silent (it speaks in the first pid namespace only)");
+                connector_ignore(fd);
+                (void)close(fd);
+                return -EOPNOTSUPP;
+        }
+        ret_fds[0] = fd;
+        opening->n_fds = 1;
+        return 0;
+}
+
 static void free_feed(struct feed *f) {
         feed_writer_close(&f->writer);
-        if (f->fd >= 0)
-                (void)say(f->fd, PROC_CN_MCAST_IGNORE); /* or the kernel goes on making messages */
-        (void)safe_close(f->fd);
+        if (f->opened.fds[0] >= 0 && f->opened.socket < 0)
+                connector_ignore(f->opened.fds[0]);
+        opened_close(&f->opened);
         (void)safe_close(f->stat_fd);
         free(f);
 }
 
-static int open_descriptors(struct feed *f, size_t buffer_bytes) {
+static int open_descriptors(struct feed *f, const struct feed_settings *settings, char *why, size_t why_size) {
+        struct opening opening = { 0 };
+        int r;
+
         f->stat_fd = open("/proc/stat", O_RDONLY | O_CLOEXEC);
         if (f->stat_fd < 0)
                 return -errno;
         f->base = read_counter(f); /* about: the first look that finds no fork since the one before knows */
-        f->fd = open_socket(buffer_bytes);
-        return f->fd < 0 ? f->fd : 0;
+        if (settings->opener)
+                return opener_ask(settings->opener, HELPER_CONNECTOR, -1, settings->buffer_bytes, settings->is_only,
+                                  &f->opened, why, why_size);
+        r = connector_listen(settings->buffer_bytes, settings->is_only, f->opened.fds, &opening);
+        (void)snprintf(why, why_size, "%s", opening.why);
+        return r;
 }
 
 /* NULL: no memory. */
@@ -350,7 +405,8 @@ static struct feed *new_feed(struct feed_shared *shared) {
         if (!f)
                 return NULL;
         f->shared = shared;
-        f->fd = f->stat_fd = -1;
+        f->opened = OPENED_NONE;
+        f->stat_fd = -1;
         for (size_t i = 0; i < CPUS_MAX; i++)
                 f->numbers[i] = NUMBER_UNKNOWN;
         for (size_t i = 0; i < BATCH; i++) {
@@ -363,7 +419,7 @@ static struct feed *new_feed(struct feed_shared *shared) {
 static int start(struct feed *f) {
         f->writer.timeout_msec = f->measure_nsec ? MEASURE_MSEC : -1;
         f->writer.feed = f;
-        f->writer.fd = f->fd;
+        f->writer.fd = f->opened.fds[0];
         f->writer.drain = drain;
         f->writer.tell_losses = tell_losses;
         return feed_writer_start(&f->writer);
@@ -378,14 +434,8 @@ static int connector_open(const struct feed_settings *settings, struct mailbox *
                 return -ENOMEM;
         r = feed_writer_init(&f->writer, mailbox, shared);
         if (r == 0)
-                r = open_descriptors(f, settings->buffer_bytes);
-        if (r == 0)
-                r = feed_try(hears_of, f);
-        if (r == -EOPNOTSUPP && f->writer.failed) /* it had no memory to hear with */
-                r = -ENOMEM;
-        if (r == -EOPNOTSUPP)
-                (void)snprintf(why, why_size, "the process connector is silent (it speaks in the first pid namespace only)");
-        else if (r < 0)
+                r = open_descriptors(f, settings, why, why_size);
+        if (r < 0 && !why[0])
                 (void)snprintf(why, why_size, "the process connector: %s", strerror(-r));
         if (r == 0) {
                 f->measure_nsec = 1;
@@ -409,7 +459,8 @@ static bool connector_save(struct feed *f, struct state_writer *w) {
         feed_writer_stop(&f->writer);
         if (f->lost_nsec || f->overflowed || f->writer.failed) /* how much is missing is still being found out */
                 return false;
-        state_put_fd(w, f->fd);
+        opened_leave(&f->opened);
+        state_put_fd(w, f->opened.fds[0]);
         state_put_u64(w, f->n_forks);
         state_put_u64(w, f->base);
         state_put_u64(w, f->n_forks_lost);
@@ -418,8 +469,18 @@ static bool connector_save(struct feed *f, struct state_writer *w) {
         return true;
 }
 
-static int connector_resume(struct mailbox *mailbox, struct feed_shared *shared, struct state_reader *r,
-                            struct feed **ret_feed) {
+/* A helper of this daemon's is to leave the connector. */
+static void give_to_helper(struct feed *f, struct broker *opener, int fd) {
+        char why[sizeof(((struct opening *)NULL)->why)];
+
+        if (fd >= 0 && opener_ask(opener, HELPER_CONNECTOR, fd, 0, false, &f->opened, why, sizeof(why)) == 0)
+                (void)close(fd);
+        else
+                f->opened.fds[0] = fd;
+}
+
+static int connector_resume(struct broker *opener, struct mailbox *mailbox, struct feed_shared *shared,
+                            struct state_reader *r, struct feed **ret_feed) {
         struct feed *f = new_feed(shared);
         const void *numbers;
         size_t size;
@@ -427,7 +488,7 @@ static int connector_resume(struct mailbox *mailbox, struct feed_shared *shared,
 
         if (!f)
                 return -ENOMEM;
-        f->fd = state_get_fd(r);
+        give_to_helper(f, opener, state_get_fd(r));
         f->n_forks = state_get_u64(r);
         f->base = state_get_u64(r);
         f->n_forks_lost = state_get_u64(r);
@@ -439,7 +500,7 @@ static int connector_resume(struct mailbox *mailbox, struct feed_shared *shared,
                 r->failed = true;
         f->stat_fd = open("/proc/stat", O_RDONLY | O_CLOEXEC);
         result = feed_writer_init(&f->writer, mailbox, shared);
-        if (result == 0 && (r->failed || f->fd < 0 || f->stat_fd < 0))
+        if (result == 0 && (r->failed || f->opened.fds[0] < 0 || f->stat_fd < 0))
                 result = -EBADMSG;
         if (result == 0)
                 result = start(f);

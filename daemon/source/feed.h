@@ -15,6 +15,7 @@
 #include <sys/types.h>
 
 #include "mailbox.h"
+#include "opener.h"
 #include "process_info.h"
 
 enum record_kind {
@@ -61,6 +62,7 @@ struct chunk {
 struct feed_settings {
         size_t buffer_bytes; /* of the kernel's queue; 0: as the feed likes it */
         bool is_only;        /* no other feed is asked where this one is not to be had */
+        struct broker *opener; /* NULL: there is none */
 };
 
 /* What the loop and the feed's thread share beside messages. */
@@ -100,11 +102,15 @@ struct feed_class {
          * down what it takes to go on with the rest. False: it can't be gone on with. May be NULL. */
         bool (*save)(struct feed *feed, struct state_writer *w);
         /* As open(), with what save() has written. -EBADMSG. */
-        int (*resume)(struct mailbox *mailbox, struct feed_shared *shared, struct state_reader *r, struct feed **ret_feed);
+        int (*resume)(struct broker *opener, struct mailbox *mailbox, struct feed_shared *shared, struct state_reader *r,
+                      struct feed **ret_feed);
 };
 
 extern const struct feed_class feed_bpf; /* in builds with HAVE_BPF */
 extern const struct feed_class feed_connector;
+
+/* In the broker's helper. */
+open_fn feed_bpf_load; /* in builds with HAVE_BPF */
 
 static inline void chunk_free(struct chunk *chunk, struct feed_shared *shared) {
         atomic_fetch_sub(&shared->n_chunks, 1);

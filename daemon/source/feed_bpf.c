@@ -16,7 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <kev.h>
@@ -24,6 +24,7 @@
 #include "bpf/processes.h"
 #include "feed_writer.h"
 #include "mux.h"
+#include "question.h"
 /* Generated; the program is in it as one string. */
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Woverlength-strings"
@@ -32,11 +33,15 @@
 
 enum { RING_BYTES = 8 * 1024 * 1024, TEST_MSEC = 1000 };
 
+/* What the helper hands over. */
+enum { FD_RECORDS, FD_BSS, FD_TAGS, FD_LIST };
+
 struct feed {
         struct feed_shared *shared;
         struct feed_writer writer;
-        struct processes_bpf *program;
+        struct opened opened; /* the program is the helper's */
         struct ring_buffer *ring;
+        struct processes_bpf__bss *bss;
 
         /* The thread's own. */
         struct bpf_losses losses; /* told of */
@@ -81,7 +86,7 @@ static uint64_t read_loss(const unsigned long long *counter) {
 
 static void tell_losses(struct feed *f) {
         struct bpf_losses now = {
-                read_loss(&f->program->bss->losses.forks), read_loss(&f->program->bss->losses.others),
+                read_loss(&f->bss->losses.forks), read_loss(&f->bss->losses.others),
         };
         struct record *r;
 
@@ -105,87 +110,29 @@ static int print_nothing(enum libbpf_print_level level _unused_, const char *for
         return 0;
 }
 
-/* The kernel wants a power of two. */
-static uint32_t ring_size(size_t wanted) {
-        uint32_t size = (uint32_t)sysconf(_SC_PAGESIZE);
-
-        while (size < (wanted ? wanted : RING_BYTES) && size < UINT32_C(1) << 30)
-                size *= 2;
-        return size;
-}
-
-static bool hears_of(struct feed *f, pid_t child) {
-        uint64_t deadline = monotonic_nsec() + TEST_MSEC * NSEC_PER_MSEC;
-
-        for (size_t seen = 0;;) {
-                const struct chunk *chunk = f->writer.chunk;
-                uint64_t now = monotonic_nsec();
-
-                for (; chunk && seen < chunk->n; seen++)
-                        if (chunk->records[seen].kind == RECORD_EXIT && chunk->records[seen].pid == child)
-                                return true;
-                if (now >= deadline || ring_buffer__poll(f->ring, (int)((deadline - now) / NSEC_PER_MSEC) + 1) < 0)
-                        return false;
-        }
-}
-
 static void free_feed(struct feed *f) {
         feed_writer_close(&f->writer);
         ring_buffer__free(f->ring);
-        processes_bpf__destroy(f->program);
+        if (f->bss)
+                (void)munmap(f->bss, sizeof(*f->bss));
+        opened_close(&f->opened);
         free(f);
 }
 
-/* Where libbpf looks for them. */
-static bool has_kprobes(void) {
-        static const char *const paths[] = {
-                "/sys/bus/event_source/devices/kprobe/type",
-                "/sys/kernel/tracing/kprobe_events",
-                "/sys/kernel/debug/tracing/kprobe_events",
-        };
+static int open_program(struct feed *f, const struct feed_settings *settings, char *why, size_t why_size) {
+        void *bss;
+        int r = opener_ask(settings->opener, HELPER_PROCESSES, -1, settings->buffer_bytes, settings->is_only, &f->opened,
+                           why, why_size);
 
-        for (size_t i = 0; i < ARRAY_SIZE(paths); i++)
-                if (access(paths[i], F_OK) == 0)
-                        return true;
-        return false;
-}
-
-/* Without kprobes nobody tells when user ids change: then another feed is better, if there may be another. */
-static int refuse_without_kprobes(char *why, size_t why_size) {
-        (void)snprintf(why, why_size, "BPF: this kernel has no kprobes, and can't tell when user ids change");
-        return -EOPNOTSUPP;
-}
-
-static int attach(struct feed *f, const struct feed_settings *settings, char *why, size_t why_size) {
-        struct bpf_link *creds = bpf_program__attach(f->program->progs.on_creds);
-
-        f->program->links.on_creds = creds;
-        if (!creds && !settings->is_only)
-                return refuse_without_kprobes(why, why_size);
-        if (!creds)
-                f->shared->notes_missing = KEV_NOTE_UID;
-        bpf_program__set_autoattach(f->program->progs.on_creds, false);
-        return processes_bpf__attach(f->program);
-}
-
-static int load(struct feed *f, const struct feed_settings *settings, char *why, size_t why_size) {
-        int r;
-
-        /* Loading the program takes longer than all else that the daemon does before it serves. */
-        if (!settings->is_only && !has_kprobes())
-                return refuse_without_kprobes(why, why_size);
-        (void)libbpf_set_print(print_nothing);
-        f->program = processes_bpf__open();
-        if (!f->program)
-                return -errno;
-        r = bpf_map__set_max_entries(f->program->maps.records, ring_size(settings->buffer_bytes));
-        if (r == 0)
-                r = processes_bpf__load(f->program);
-        if (r == 0)
-                r = attach(f, settings, why, why_size);
         if (r < 0)
                 return r;
-        f->ring = ring_buffer__new(bpf_map__fd(f->program->maps.records), on_sample, f, NULL);
+        if (f->opened.lacks_ids)
+                f->shared->notes_missing = KEV_NOTE_UID;
+        bss = mmap(NULL, sizeof(*f->bss), PROT_READ, MAP_SHARED, f->opened.fds[FD_BSS], 0);
+        if (bss == MAP_FAILED)
+                return -errno;
+        f->bss = bss;
+        f->ring = ring_buffer__new(f->opened.fds[FD_RECORDS], on_sample, f, NULL);
         return f->ring ? 0 : -errno;
 }
 
@@ -197,18 +144,14 @@ static int bpf_open(const struct feed_settings *settings, struct mailbox *mailbo
         if (!f)
                 return -ENOMEM;
         f->shared = shared;
+        f->opened = OPENED_NONE;
+        (void)libbpf_set_print(print_nothing);
         r = feed_writer_init(&f->writer, mailbox, shared);
         if (r == 0)
-                r = load(f, settings, why, why_size);
-        if (r == 0) {
-                r = feed_try(hears_of, f);
-                if (r == -EOPNOTSUPP && f->writer.failed) /* it had no memory to hear with */
-                        r = -ENOMEM;
-                if (r == -EOPNOTSUPP)
-                        (void)snprintf(why, why_size, "BPF: the program says nothing (of this pid namespace)");
-        }
+                r = open_program(f, settings, why, why_size);
         if (r < 0 && !why[0])
-                (void)snprintf(why, why_size, "BPF: %s", strerror(-r));
+                (void)snprintf(why, why_size, "BPF: %s",
+                               settings->opener ? strerror(-r) : "this daemon hasn't CAP_BPF and CAP_PERFMON");
         if (r == 0) {
                 f->writer.feed = f;
                 f->writer.fd = ring_buffer__epoll_fd(f->ring);
@@ -226,7 +169,7 @@ static int bpf_open(const struct feed_settings *settings, struct mailbox *mailbo
 
 static void bpf_tag(struct feed *f, int pidfd, uint64_t id, uint64_t oldest) {
         struct bpf_tags tags = { 0 };
-        int map = bpf_map__fd(f->program->maps.tags);
+        int map = f->opened.fds[FD_TAGS];
 
         (void)bpf_map_lookup_elem(map, &pidfd, &tags);
         for (size_t i = 0; i < BPF_TAGS; i++)
@@ -260,7 +203,7 @@ static int bpf_list_tagged(struct feed *f, struct tagged **ret, size_t *ret_n) {
         struct bpf_tagged some[64];
         struct tagged *list = NULL;
         size_t n = 0, capacity = 0;
-        int fd = bpf_iter_create(bpf_link__fd(f->program->links.list_tagged)), r = fd < 0 ? fd : 0;
+        int fd = bpf_iter_create(f->opened.fds[FD_LIST]), r = fd < 0 ? fd : 0;
         ssize_t size;
 
         /* Whole ones: each is written at once (bpf_seq_write()). */
@@ -291,3 +234,86 @@ const struct feed_class feed_bpf = {
         .tag = bpf_tag,
         .list_tagged = bpf_list_tagged,
 };
+
+/* ---- in the helper ------------------------------------------------------------------------------------------------ */
+
+/* The kernel wants a power of two. */
+static uint32_t ring_size(size_t wanted) {
+        uint32_t size = (uint32_t)sysconf(_SC_PAGESIZE);
+
+        while (size < (wanted ? wanted : RING_BYTES) && size < UINT32_C(1) << 30)
+                size *= 2;
+        return size;
+}
+
+/* A child that has ended, once it was told of. */
+static int on_test_sample(void *context, void *data, size_t size) {
+        const struct bpf_record *b = data;
+        pid_t *child = context;
+
+        if (size >= sizeof(*b) && b->kind == BPF_RECORD_EXIT && b->pid == *child)
+                *child = 0;
+        return 0;
+}
+
+static bool hears(struct processes_bpf *program) {
+        uint64_t deadline = monotonic_nsec() + TEST_MSEC * NSEC_PER_MSEC, now;
+        pid_t child = -1;
+        struct ring_buffer *ring = ring_buffer__new(bpf_map__fd(program->maps.records), on_test_sample, &child, NULL);
+
+        if (!ring)
+                return false;
+        child = fork();
+        if (child == 0)
+                _exit(0);
+        while (child > 0 && (now = monotonic_nsec()) < deadline &&
+               ring_buffer__poll(ring, (int)((deadline - now) / NSEC_PER_MSEC) + 1) >= 0)
+                ;
+        ring_buffer__free(ring);
+        return child == 0;
+}
+
+/* Without kprobes nobody tells when user ids change: then another feed is better, if there may be another. */
+static int attach(struct processes_bpf *program, bool is_only, struct opening *opening) {
+        struct bpf_link *creds = bpf_program__attach(program->progs.on_creds);
+
+        program->links.on_creds = creds;
+        if (!creds && !is_only) {
+                (void)snprintf(opening->why, sizeof(opening->why),
+                               "BPF: this kernel has no kprobes, and can't tell when user ids change");
+                return -EOPNOTSUPP;
+        }
+        opening->lacks_ids = !creds;
+        bpf_program__set_autoattach(program->progs.on_creds, false);
+        return processes_bpf__attach(program);
+}
+
+/* It lasts as long as the helper. */
+int feed_bpf_load(size_t buffer_bytes, bool is_only, int ret_fds[OPENING_FDS_MAX], struct opening *opening) {
+        struct processes_bpf *program;
+        int r;
+
+        (void)libbpf_set_print(print_nothing);
+        program = processes_bpf__open();
+        if (!program)
+                return -errno;
+        r = bpf_map__set_max_entries(program->maps.records, ring_size(buffer_bytes));
+        if (r == 0)
+                r = processes_bpf__load(program);
+        if (r == 0)
+                r = attach(program, is_only, opening);
+        if (r == 0 && !hears(program)) {
+                r = -EOPNOTSUPP;
+                (void)snprintf(opening->why, sizeof(opening->why), "BPF: the program says nothing (of this pid namespace)");
+        }
+        if (r < 0) {
+                processes_bpf__destroy(program);
+                return r;
+        }
+        ret_fds[FD_RECORDS] = bpf_map__fd(program->maps.records);
+        ret_fds[FD_BSS] = bpf_map__fd(program->maps.bss);
+        ret_fds[FD_TAGS] = bpf_map__fd(program->maps.tags);
+        ret_fds[FD_LIST] = bpf_link__fd(program->links.list_tagged);
+        opening->n_fds = FD_LIST + 1;
+        return 0;
+}

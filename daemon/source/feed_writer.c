@@ -9,7 +9,6 @@
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "mux.h"
@@ -21,21 +20,6 @@ int feed_writer_init(struct feed_writer *w, struct mailbox *mailbox, struct feed
         list_init(&w->done);
         w->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         return w->wake_fd < 0 ? -errno : 0;
-}
-
-int feed_try(bool (*hears_of)(struct feed *feed, pid_t child), struct feed *feed) {
-        pid_t child = fork();
-        siginfo_t end;
-        int r;
-
-        if (child == 0)
-                _exit(0);
-        if (child < 0)
-                return -errno;
-        r = hears_of(feed, child) ? 0 : -EOPNOTSUPP;
-        while (waitid(P_PID, (id_t)child, &end, WEXITED) < 0 && errno == EINTR)
-                ;
-        return r;
 }
 
 /* ---- records --------------------------------------------------------------------------------------------- */

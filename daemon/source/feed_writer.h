@@ -51,10 +51,6 @@ void feed_writer_close(struct feed_writer *w);
 /* feed.h: mark(). */
 void feed_writer_mark(struct feed_writer *w, uint64_t serial);
 
-/* Makes a child that ends at once, and asks whether its end is heard of: 0, or -EOPNOTSUPP; or another negative errno,
- * if that could not be found out. */
-int feed_try(bool (*hears_of)(struct feed *feed, pid_t child), struct feed *feed);
-
 /* NULL: no memory. */
 struct record *feed_writer_put(struct feed_writer *w, enum record_kind kind, pid_t pid);
 /* The loop has more to do than it should: the kernel is not asked for more. */

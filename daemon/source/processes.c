@@ -120,6 +120,7 @@ static int open_feed(struct processes *s) {
         const struct source_settings *settings = &s->source.context->settings;
         struct feed_settings feed_settings = {
                 .buffer_bytes = settings->process_buffer, .is_only = settings->process_feed != PROCESS_FEED_AUTO,
+                .opener = s->source.context->opener,
         };
         size_t size = 0;
         int r = -EOPNOTSUPP;
@@ -177,7 +178,7 @@ int processes_resume_feed(struct processes *s, const struct feed_class *class, s
         if (result < 0)
                 return result;
         s->feed_class = class;
-        result = class->resume(&s->mailbox, &s->shared, r, &s->feed);
+        result = class->resume(s->source.context->opener, &s->mailbox, &s->shared, r, &s->feed);
         if (result < 0) {
                 chunk_free_spare(&s->shared);
                 mailbox_close(&s->mailbox);

@@ -46,9 +46,9 @@ static void on_helper(struct helper *helper, int error, int fd);
 
 /* Asks for the next socket. */
 static int ask_for_socket(struct network *net) {
-        static const struct helper_request request = { .kind = HELPER_NETWORK };
+        static const struct helper_request request = { .kind = HELPER_NETWORK, .buffer_bytes = RTNETLINK_RECEIVE_BUFFER };
 
-        return helper_start_with(net->all->source.context->broker, &net->helper, &request, net->namespace_fd, on_helper);
+        return helper_start_with(net->all->source.context->opener, &net->helper, &request, net->namespace_fd, on_helper);
 }
 
 static void on_helper(struct helper *helper, int error, int fd) {
@@ -90,7 +90,7 @@ static int start_network(struct network *net, int namespace_fd) {
         int events, dump;
 
         net->namespace_fd = namespace_fd;
-        if (namespace_fd >= 0)
+        if (namespace_fd >= 0 || net->all->source.context->opener)
                 return ask_for_socket(net);
         events = network_socket();
         dump = events < 0 ? -1 : network_socket();

@@ -38,7 +38,7 @@
 #include "hash.h"
 #include "source.h"
 
-enum { RTNETLINK_BUFFER = 64 * 1024 };
+enum { RTNETLINK_BUFFER = 64 * 1024, RTNETLINK_RECEIVE_BUFFER = 8 * 1024 * 1024 };
 
 struct rtnetlink {
         struct source source;

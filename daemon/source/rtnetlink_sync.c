@@ -9,7 +9,6 @@
 #include "rtnetlink.h"
 
 enum {
-        RECEIVE_BUFFER = 8 * 1024 * 1024,
         QUIET_MSEC = 50,      /* without a message, after a loss */
         QUIET_MAX_MSEC = 500, /* or this at the latest */
         BARRIER_MAX_MSEC = 1000,
@@ -209,8 +208,8 @@ static int take_socket(struct mnl_socket **ret, int fd) {
 }
 
 /* The same. */
-static int open_socket(struct mnl_socket **ret, int fd, unsigned groups, size_t buffer) {
-        int size = (int)(buffer ? buffer / 2 : RECEIVE_BUFFER); /* the kernel doubles it: socket(7) */
+static int open_socket(struct network *net, struct mnl_socket **ret, int fd, unsigned groups, size_t buffer) {
+        int size = (int)(buffer ? buffer / 2 : RTNETLINK_RECEIVE_BUFFER); /* the kernel doubles it: socket(7) */
         int r = take_socket(ret, fd);
 
         if (r < 0)
@@ -220,8 +219,8 @@ static int open_socket(struct mnl_socket **ret, int fd, unsigned groups, size_t 
                 (void)mnl_socket_close(take_pointer(ret));
                 return r;
         }
-        /* Past net.core.rmem_max only with CAP_NET_ADMIN; as much as may be without. */
-        if (buffer || setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size)) < 0)
+        /* No more than net.core.rmem_max; the broker's helper has seen to more. */
+        if (buffer || !net->all->source.context->opener)
                 (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
         return 0;
 }
@@ -243,7 +242,7 @@ void network_end(struct network *net) {
 }
 
 int network_begin(struct network *net, int events_fd, int dump_fd) {
-        int r = open_socket(&net->events, events_fd,
+        int r = open_socket(net, &net->events, events_fd,
                             RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR | RTMGRP_IPV4_ROUTE |
                                     RTMGRP_IPV6_ROUTE | 1u << (RTNLGRP_NEXTHOP - 1),
                             net->all->source.context->settings.netdev_buffer);
@@ -252,7 +251,7 @@ int network_begin(struct network *net, int events_fd, int dump_fd) {
                 (void)close(dump_fd);
                 return r;
         }
-        r = open_socket(&net->dump, dump_fd, 0, 0);
+        r = open_socket(net, &net->dump, dump_fd, 0, 0);
         if (r == 0)
                 r = mux_add(net->all->mux, &net->dump_io, mnl_socket_get_fd(net->dump), MUX_IN, on_dump);
         return r == 0 ? start_dump(net) : r;

@@ -7,6 +7,7 @@
 
 #include <stddef.h>
 
+#include "opener.h"
 #include "process_info.h"
 
 struct signal_record {
@@ -26,8 +27,8 @@ struct signal_feed;
 
 struct signal_feed_class {
         /* Tries it, on the daemon itself. `buffer_bytes`: of the kernel's queue; 0: as the feed likes it. Negative errno,
-         * and why. */
-        int (*open)(size_t buffer_bytes, signal_feed_fn *fn, void *userdata, struct signal_feed **ret, char *why,
+         * and why. `opener` may be NULL. */
+        int (*open)(struct broker *opener, size_t buffer_bytes, signal_feed_fn *fn, void *userdata, struct signal_feed **ret, char *why,
                     size_t why_size);
         void (*close)(struct signal_feed *feed);
         /* Readable: there are records. */
@@ -40,3 +41,6 @@ struct signal_feed_class {
 };
 
 extern const struct signal_feed_class signal_feed_bpf; /* in builds with HAVE_BPF */
+
+/* In the broker's helper. */
+open_fn signal_feed_bpf_load; /* in builds with HAVE_BPF */

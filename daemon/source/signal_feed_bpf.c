@@ -14,12 +14,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/pidfd.h>
 #include <unistd.h>
 
 #include "bpf/signals.h"
 #include "hash.h"
 #include "macro.h"
+#include "question.h"
 #include "signal_feed.h"
 /* Generated; the program is in it as one string. */
 #pragma GCC diagnostic push
@@ -29,9 +31,13 @@
 
 enum { RING_BYTES = 1024 * 1024, RECORDS_A_TURN = 1024 };
 
+/* What the helper hands over. */
+enum { FD_RECORDS, FD_BSS, FD_TARGETS };
+
 struct signal_feed {
-        struct signals_bpf *program;
+        struct opened opened; /* the program is the helper's */
         struct ring_buffer *ring;
+        struct signals_bpf__bss *bss;
         signal_feed_fn *fn;
         void *userdata;
         struct hash followed;      /* by pid */
@@ -63,7 +69,7 @@ static int on_sample(void *context, void *data, size_t size) {
 }
 
 static int map_of(const struct signal_feed *f) {
-        return bpf_map__fd(f->program->maps.targets);
+        return f->opened.fds[FD_TARGETS];
 }
 
 static void tell_lost_of(struct signal_feed *f, struct followed *followed) {
@@ -83,7 +89,7 @@ static void tell_lost_of(struct signal_feed *f, struct followed *followed) {
 }
 
 static void tell_lost(struct signal_feed *f) {
-        unsigned long long n = __atomic_load_n(&f->program->bss->n_lost, __ATOMIC_RELAXED);
+        unsigned long long n = __atomic_load_n(&f->bss->n_lost, __ATOMIC_RELAXED);
 
         if (n == f->n_lost)
                 return;
@@ -151,15 +157,6 @@ static int print_nothing(enum libbpf_print_level level _unused_, const char *for
         return 0;
 }
 
-/* The kernel wants a power of two. */
-static uint32_t ring_size(size_t wanted) {
-        uint32_t size = (uint32_t)sysconf(_SC_PAGESIZE);
-
-        while (size < (wanted ? wanted : RING_BYTES) && size < UINT32_C(1) << 30)
-                size *= 2;
-        return size;
-}
-
 static void on_test_record(void *userdata, const struct signal_record *record) {
         bool *heard = userdata;
 
@@ -183,21 +180,18 @@ static int test(struct signal_feed *f) {
         return r < 0 || heard ? r : -EOPNOTSUPP;
 }
 
-static int load(struct signal_feed *f, size_t buffer_bytes) {
-        int r;
+static int open_program(struct signal_feed *f, struct broker *opener, size_t buffer_bytes, char *why, size_t why_size) {
+        void *bss;
+        int r = opener_ask(opener, HELPER_SIGNALS, -1, buffer_bytes, false, &f->opened, why, why_size);
 
-        (void)libbpf_set_print(print_nothing);
-        f->program = signals_bpf__open();
-        if (!f->program)
-                return -errno;
-        r = bpf_map__set_max_entries(f->program->maps.records, ring_size(buffer_bytes));
-        if (r == 0)
-                r = signals_bpf__load(f->program);
-        if (r == 0)
-                r = signals_bpf__attach(f->program);
         if (r < 0)
                 return r;
-        f->ring = ring_buffer__new(bpf_map__fd(f->program->maps.records), on_sample, f, NULL);
+        (void)libbpf_set_print(print_nothing);
+        bss = mmap(NULL, sizeof(*f->bss), PROT_READ, MAP_SHARED, f->opened.fds[FD_BSS], 0);
+        if (bss == MAP_FAILED)
+                return -errno;
+        f->bss = bss;
+        f->ring = ring_buffer__new(f->opened.fds[FD_RECORDS], on_sample, f, NULL);
         return f->ring ? 0 : -errno;
 }
 
@@ -205,22 +199,26 @@ static void bpf_close(struct signal_feed *f) {
         hash_for_each(node, &f->followed)
                 forget(f, container_of(node, struct followed, node));
         ring_buffer__free(f->ring);
-        signals_bpf__destroy(f->program);
+        if (f->bss)
+                (void)munmap(f->bss, sizeof(*f->bss));
+        opened_close(&f->opened);
         free(f);
 }
 
-static int bpf_open(size_t buffer_bytes, signal_feed_fn *fn, void *userdata, struct signal_feed **ret, char *why,
-                     size_t why_size) {
+static int bpf_open(struct broker *opener, size_t buffer_bytes, signal_feed_fn *fn, void *userdata,
+                    struct signal_feed **ret, char *why, size_t why_size) {
         struct signal_feed *f = calloc(1, sizeof(*f));
         int r;
 
         if (!f)
                 return -ENOMEM;
-        r = load(f, buffer_bytes);
-        if (r == 0) {
-                r = test(f);
-                if (r == -EOPNOTSUPP)
-                        (void)snprintf(why, why_size, "BPF: the program says nothing (of this pid namespace)");
+        f->opened = OPENED_NONE;
+        r = open_program(f, opener, buffer_bytes, why, why_size);
+        if (r < 0)
+                (void)snprintf(why, why_size, "BPF: %s",
+                               opener ? strerror(-r) : "this daemon hasn't CAP_BPF and CAP_PERFMON");
+        else if ((r = test(f)) == -EOPNOTSUPP) {
+                (void)snprintf(why, why_size, "BPF: the program says nothing (of this pid namespace)");
         }
         if (r < 0 && !why[0])
                 (void)snprintf(why, why_size, "BPF: %s", strerror(-r));
@@ -242,3 +240,39 @@ const struct signal_feed_class signal_feed_bpf = {
         .follow = bpf_follow,
         .leave = bpf_leave,
 };
+
+/* ---- in the helper ------------------------------------------------------------------------------------------------ */
+
+/* The kernel wants a power of two. */
+static uint32_t ring_size(size_t wanted) {
+        uint32_t size = (uint32_t)sysconf(_SC_PAGESIZE);
+
+        while (size < (wanted ? wanted : RING_BYTES) && size < UINT32_C(1) << 30)
+                size *= 2;
+        return size;
+}
+
+/* It lasts as long as the helper. */
+int signal_feed_bpf_load(size_t buffer_bytes, bool is_only _unused_, int ret_fds[OPENING_FDS_MAX], struct opening *opening) {
+        struct signals_bpf *program;
+        int r;
+
+        (void)libbpf_set_print(print_nothing);
+        program = signals_bpf__open();
+        if (!program)
+                return -errno;
+        r = bpf_map__set_max_entries(program->maps.records, ring_size(buffer_bytes));
+        if (r == 0)
+                r = signals_bpf__load(program);
+        if (r == 0)
+                r = signals_bpf__attach(program);
+        if (r < 0) {
+                signals_bpf__destroy(program);
+                return r;
+        }
+        ret_fds[FD_RECORDS] = bpf_map__fd(program->maps.records);
+        ret_fds[FD_BSS] = bpf_map__fd(program->maps.bss);
+        ret_fds[FD_TARGETS] = bpf_map__fd(program->maps.targets);
+        opening->n_fds = FD_TARGETS + 1;
+        return 0;
+}

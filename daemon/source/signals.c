@@ -178,7 +178,7 @@ static int open_feed(struct signals *s) {
 
         why[0] = 0;
         if (feed_class)
-                r = feed_class->open(settings->process_buffer, on_record, s, &s->feed, why, sizeof(s->source.reason));
+                r = feed_class->open(s->source.context->opener, settings->process_buffer, on_record, s, &s->feed, why, sizeof(s->source.reason));
         else
                 (void)snprintf(why, sizeof(s->source.reason), "this build has no BPF");
         if (r < 0)

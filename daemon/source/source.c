@@ -7,9 +7,15 @@
 #include <string.h>
 #include <sys/pidfd.h>
 
+#include "broker.h"
 #include "client.h"
+#include "config.h"
+#include "connector.h"
+#include "deputy.h"
+#include "feed.h"
 #include "log.h"
 #include "process_info.h"
+#include "signal_feed.h"
 #include "state.h"
 
 static const struct source_class *const classes[] = {
@@ -18,6 +24,15 @@ static const struct source_class *const classes[] = {
 };
 
 _Static_assert(ARRAY_SIZE(classes) <= SOURCES_MAX, "struct sources has room for all");
+
+const struct helper_programs source_helpers = {
+        .deputy = deputy_run,
+#ifdef HAVE_BPF
+        .processes = { .open = feed_bpf_load },
+        .signals = { .open = signal_feed_bpf_load },
+#endif
+        .connector = { .open = connector_listen, .close = connector_ignore },
+};
 
 int refuse(struct refusal *refusal, int error, const char *format, ...) {
         va_list arguments;
@@ -88,7 +103,11 @@ void sources_open(struct sources *sources, struct mux *mux, struct workers *work
                 .n = ARRAY_SIZE(classes),
         };
         if (broker_fd >= 0)
-                sources->context.broker_error = broker_open(mux, broker_fd, &sources->context.broker);
+                sources->context.broker_error = broker_open(mux, broker_fd, &sources->context.opener);
+        if (settings->acts_for_others)
+                sources->context.broker = sources->context.opener;
+        else if (sources->context.broker_error == 0)
+                sources->context.broker_error = -EOPNOTSUPP;
         for (size_t i = 0; i < ARRAY_SIZE(classes); i++) {
                 int r = classes[i]->open(&sources->context, &sources->list[i]);
 
@@ -110,7 +129,8 @@ void sources_close(struct sources *sources) {
                 if (sources->list[i])
                         sources->list[i]->class->close(sources->list[i]);
         sources->n = 0;
-        sources->context.broker = broker_close(sources->context.broker);
+        sources->context.broker = NULL;
+        sources->context.opener = broker_close(sources->context.opener);
 }
 
 static int attach_to(struct source *source, struct subscription *subscription, const struct subject *subject,

@@ -150,6 +150,7 @@ struct source_settings {
         bool has_observers;    /* there is a group whose members may see all processes: */
         gid_t observers;
         bool restores;      /* the last daemon has left something: sources_restored() will be called */
+        bool acts_for_others;  /* has its broker mark file systems, enter namespaces and act for users */
         bool limited_queue; /* fanotify's is no longer than fs.fanotify.max_queued_events */
 };
 
@@ -161,8 +162,9 @@ struct source_context {
         const struct sink *upper; /* what is above all of them */
         uid_t uid; /* the daemon's own */
         struct source_settings settings;
-        struct broker *broker; /* NULL: there is none, for a reason: */
+        struct broker *broker; /* for files and namespaces; NULL: there is none, for a reason: */
         int broker_error;      /* a negative errno */
+        struct broker *opener; /* the same, for what feeds read and sockets of the daemon's own namespace; or NULL */
         bool revokes; /* what may not be read any more is not told either: it is somebody else's */
         uint64_t kernel_overflows;
 };
@@ -180,6 +182,9 @@ struct source_barrier {
 
 /* Whether all processes are the asker's to see. */
 bool asker_sees_all_processes(const struct source_context *context, const struct asker *asker);
+
+/* What the broker is to start for sources: broker.h. */
+extern const struct helper_programs source_helpers;
 
 struct source_class {
         const char *name;
