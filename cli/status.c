@@ -119,6 +119,8 @@ static void put_head(struct text *out, struct json_object *status, const char *a
         put_string(out, status, "mux");
         text_puts(out, "\n  log level    ");
         put_string(out, status, "logLevel");
+        text_puts(out, "\n  sandbox      ");
+        put_string(out, status, "sandbox");
         text_printf(out, "\n  holds        %" PRId64 " connection%s, %" PRId64 " watch%s, %" PRId64 " bytes queued\n",
                     connections, plural(connections), watches, watches == 1 ? "" : "es",
                     integer(status, "queueBytes"));

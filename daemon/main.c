@@ -19,6 +19,7 @@
 #include "log.h"
 #include "options.h"
 #include "reload.h"
+#include "sandbox.h"
 #include "server.h"
 #include "sockets.h"
 #include "watchdog.h"
@@ -113,9 +114,18 @@ static void hand_over(struct daemon *d) {
         log_warning("the clients can't be left to the next daemon: %s", strerror(-r));
 }
 
-static int run(struct daemon *d, const struct options *options) {
-        int r = sockets_open(&d->sockets, options, &d->server);
+static void enter_sandbox(void) {
+        int r = sandbox_enter(SANDBOX_DAEMON);
 
+        if (r < 0)
+                log_notice("system calls are not filtered: %s", strerror(-r));
+}
+
+static int run(struct daemon *d, const struct options *options) {
+        int r;
+
+        enter_sandbox(); /* before there is anybody to be read */
+        r = sockets_open(&d->sockets, options, &d->server);
         if (r == 0) {
                 restore(d);
                 if (options->mode != MODE_PRIVATE)
@@ -129,7 +139,8 @@ static int run(struct daemon *d, const struct options *options) {
                 watchdog_open(&d->watchdog, d->mux);
                 (void)sd_notify(false, "READY=1\nSTATUS=Serving");
         }
-        log_info("%s: mode %s, mux %s", KEVD_VERSION, mode_name(options->mode), mux_backend_name(d->mux));
+        log_info("%s: mode %s, mux %s, sandbox %s", KEVD_VERSION, mode_name(options->mode), mux_backend_name(d->mux),
+                 sandbox_state());
         while (r == 0 && !d->server.stop)
                 r = mux_wait(d->mux, -1);
         if (r < 0)

@@ -17,6 +17,7 @@ pkg-config      command  pkg-config
 libsystemd-dev  module   libsystemd
 libjson-c-dev   module   json-c
 libmnl-dev      module   libmnl
+libseccomp-dev  module   libseccomp
 '
 # systemd is for systemd-analyze and busctl; no manager is started.
 test_packages='

@@ -36,6 +36,7 @@
 #include "macro.h"
 #include "packet.h"
 #include "question.h"
+#include "sandbox.h"
 
 #ifndef FAN_REPORT_TARGET_FID
 #define FAN_REPORT_TARGET_FID 0x00001000 /* Linux 5.17 */
@@ -140,6 +141,7 @@ static _Noreturn void begin_surveyor(int socket, const struct helper_request *re
         group = safe_close(group);
         if (r < 0)
                 _exit(0);
+        (void)sandbox_enter(SANDBOX_SURVEYOR); /* the daemon has said if there is none */
         surveyor_run(socket);
 }
 
@@ -166,6 +168,7 @@ static _Noreturn void begin_for_peer(int socket, const struct helper_request *re
         say_hello(socket, r, -1);
         if (r < 0)
                 _exit(0);
+        (void)sandbox_enter(request->kind == HELPER_DEPUTY ? SANDBOX_DEPUTY : SANDBOX_STAND_IN);
         if (request->kind == HELPER_DEPUTY)
                 programs->deputy(socket);
         else
@@ -226,6 +229,7 @@ static _Noreturn void begin_opener(int socket, const struct helper_request *requ
         if (opening.error == 0)
                 opening.error = keep_capabilities(kept);
         say_opened(socket, &opening, fds);
+        (void)sandbox_enter(SANDBOX_OPENER);
         if (opening.error == 0 && has_to_be_closed(socket) && opener->close)
                 opener->close(fds[0]);
         _exit(0);
@@ -294,6 +298,7 @@ static _Noreturn void run(int fd) {
         (void)signal(SIGALRM, SIG_DFL);
         (void)sigemptyset(&none);
         (void)sigprocmask(SIG_SETMASK, &none, NULL);
+        (void)sandbox_enter(SANDBOX_BROKER);
         while ((n = packet_receive(fd, &request, sizeof(request), &passed, 0)) > 0) {
                 if (is_whole(&request, n))
                         start_helper(fd, &request, passed);

@@ -10,6 +10,7 @@
 #include "config.h"
 #include "connection.h"
 #include "log.h"
+#include "sandbox.h"
 
 /* Members of the object at hand, comma and all. */
 static void put_key(struct buffer *b, const char *name) {
@@ -133,6 +134,7 @@ void manager_put_status(struct server *s, struct buffer *b) {
         put_number(b, "uptimeUsec", monotonic_nsec() / NSEC_PER_USEC - s->start_usec);
         put_string(b, "mux", mux_backend_name(s->mux));
         put_string(b, "logLevel", log_level_name(log_level()));
+        put_string(b, "sandbox", sandbox_state());
         put_number(b, "connections", s->n_connections);
         put_number(b, "watches", s->queues.n_watches);
         put_number(b, "queueBytes", queue_bytes);

@@ -388,13 +388,13 @@ func testGetStatus(t *test) {
 	t.makeFile(root + "/a")
 	_, err := orgkevdevents.Wait().Call(t.ctx, c, nil, integer(0))
 	t.must(err)
-	version, pid, mode, uptime, mux, level, connections, watches, bytes, sources, counters, limits, users, err :=
+	version, pid, mode, uptime, mux, level, sandbox, connections, watches, bytes, sources, counters, limits, users, err :=
 		orgkevdmanager.GetStatus().Call(t.ctx, c)
 	t.must(err)
 	if limits.Watches < 1 || len(users) != 1 || users[0].Connections < 1 {
 		t.failf("limits %+v, users %+v", limits, users)
 	}
-	if version == "" || mux == "" || level == "" || uptime <= 0 || bytes != 0 {
+	if version == "" || mux == "" || level == "" || sandbox == "" || uptime <= 0 || bytes != 0 {
 		t.failf("version %q, mux %q, log level %q, up %d, %d bytes", version, mux, level, uptime, bytes)
 	}
 	t.equal("pid", pid, int64(t.kevd.Process.Pid))
