@@ -50,6 +50,42 @@ verify() {
         XDG_RUNTIME_DIR=$directory systemd-analyze verify --man=no "$@" "$to/kevd.socket" "$to/kevd.service"
 }
 
+# exposure UNIT TENTHS: what systemd makes of it, of 100. More than that many is too much.
+exposure() {
+        local output
+
+        output=$(systemd-analyze security --offline=true --no-pager --threshold="$2" "$1" 2>&1) ||
+                grep -E '^[^ ]*[✗→]' <<<"$output"
+}
+
+# The calls of the groups and the single ones that are named, one a line.
+calls_of() {
+        local name
+
+        for name in "$@"; do
+                case $name in
+                @*) # shellcheck disable=SC2046
+                        calls_of $(systemd-analyze syscall-filter "$name" | sed -n 's/^ \+\([@a-z_0-9-]\+\)$/\1/p') ;;
+                *) printf '%s\n' "$name" ;;
+                esac
+        done
+}
+
+# calls_that_are_missing UNIT: of those that the daemon's own lists have, since the unit's filter is in force as well.
+calls_that_are_missing() {
+        local line allowed='' lists=$source/../daemon/broker/sandbox.c
+
+        while read -r line; do
+                # shellcheck disable=SC2086
+                case $line in
+                "~"*) allowed=$(comm -23 <(printf '%s\n' "$allowed" | sort -u) <(calls_of ${line#\~} | sort -u)) ;;
+                *) allowed=$(printf '%s\n' "$allowed"; calls_of $line) ;;
+                esac
+        done < <(sed -n 's/^SystemCallFilter=//p' "$1")
+        comm -13 <(printf '%s\n' "$allowed" | sort -u) \
+                <(grep -oE '\b(ANY|IS|WITHOUT|MASKED)\([a-z_0-9]+' "$lists" | sed 's/.*(//' | sort -u)
+}
+
 # bus_start POLICY: a bus on which nobody may do anything but what the file says. Its pid: `bus`.
 bus_start() {
         local policy=$1 address=''
@@ -307,9 +343,15 @@ if command -v systemd-analyze >/dev/null; then
         unit_copies user "$directory/user"
         result "systemd:units:system" verify "$directory/system"
         result "systemd:units:user" verify "$directory/user" --user
+        result "systemd:security:system" exposure "$directory/system/kevd.service" 50
+        result "systemd:security:user" exposure "$directory/user/kevd.service" 66
+        result "systemd:security:calls" calls_that_are_missing "$directory/system/kevd.service"
 else
         skip "systemd:units:system" "there is no systemd-analyze"
         skip "systemd:units:user" "there is no systemd-analyze"
+        skip "systemd:security:system" "there is no systemd-analyze"
+        skip "systemd:security:user" "there is no systemd-analyze"
+        skip "systemd:security:calls" "there is no systemd-analyze"
 fi
 
 if [ "$(id -u)" -ne 0 ]; then
