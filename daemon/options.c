@@ -12,6 +12,7 @@
 
 #include "config.h"
 #include "log.h"
+#include "sandbox.h"
 
 enum {
         BUFFER_BYTES_MIN = 4096,
@@ -176,9 +177,24 @@ static int set_netdev_buffer(struct options *o, const char *value, struct origin
         return set_buffer("netdev-buffer", value, origin, &o->settings.netdev_buffer);
 }
 
+/* What the machine's other services say of groups takes code that a sandbox does not let in (nsswitch.conf(5)). */
+static bool find_group(const char *name, gid_t *ret_gid) {
+        FILE *file = fopen("/etc/group", "re");
+        const struct group *group = NULL;
+
+        while (file && (group = fgetgrent(file)) && strcmp(group->gr_name, name) != 0)
+                ;
+        if (!group && !sandbox_is_in_force())
+                group = getgrnam(name);
+        if (group)
+                *ret_gid = group->gr_gid;
+        if (file)
+                (void)fclose(file);
+        return group != NULL;
+}
+
 /* By its name, or number. */
 static int set_process_observers(struct options *o, const char *value, struct origin origin) {
-        const struct group *group;
         char *end;
         unsigned long long n;
 
@@ -186,10 +202,9 @@ static int set_process_observers(struct options *o, const char *value, struct or
         n = strtoull(value, &end, 10);
         if (value[0] >= '0' && value[0] <= '9' && *end == 0 && !errno && n < UINT32_MAX)
                 o->settings.observers = (gid_t)n;
-        else if ((group = getgrnam(value)))
-                o->settings.observers = group->gr_gid;
-        else
-                return complain(origin, "process-observers: there is no group \"%s\"", value);
+        else if (!find_group(value, &o->settings.observers))
+                return complain(origin, "process-observers: there is no group \"%s\"%s", value,
+                                sandbox_is_in_force() ? " in /etc/group; one of another service takes a restart" : "");
         o->settings.has_observers = true;
         return 0;
 }

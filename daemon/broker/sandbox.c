@@ -221,6 +221,10 @@ int sandbox_enter(enum sandbox sandbox) {
         return r;
 }
 
+bool sandbox_is_in_force(void) {
+        return strcmp(state, "seccomp") == 0;
+}
+
 const char *sandbox_state(void) {
         return state;
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
+#include <stdbool.h>
+
 /*
  * What each process may ask of the kernel: seccomp(2). All else ends it at once, and is said in the kernel's log.
  */
@@ -21,3 +23,4 @@ enum sandbox {
 int sandbox_enter(enum sandbox sandbox);
 /* Of this process: "seccomp", or "none" and why. */
 const char *sandbox_state(void);
+bool sandbox_is_in_force(void);
