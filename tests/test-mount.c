@@ -5,6 +5,7 @@
  * own: what is to be seen in a place is what is told of, and `rescan`, or `gone` and `back`, say when it changes.
  */
 
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -92,6 +93,39 @@ START_TEST(test_within) {
         }
         daemon_expect_watches(kevd, on_inotify(4));
         follower_free(f);
+}
+END_TEST
+
+struct returning {
+        struct follower *follower;
+        const char *path;
+};
+
+static bool is_back(void *userdata) {
+        struct returning *r = userdata;
+
+        return see(r->follower, r->path).notes & KEV_NOTE_BACK;
+}
+
+/* Unmounted and mounted between two looks of the daemon, which finds the same mount in the same place. */
+START_TEST(test_again) {
+        struct returning r = { .path = make_root("w") };
+
+        mount_tmpfs(r.path);
+        r.follower = follow(r.path);
+        for (int i = 0; i < 5; i++) {
+                const char *file = at("%s/file%d", r.path, i);
+
+                assert_system(kill(kevd->pid, SIGSTOP) == 0, "kill");
+                unmount(r.path);
+                mount_tmpfs(r.path);
+                assert_system(kill(kevd->pid, SIGCONT) == 0, "kill");
+                ck_assert_msg(wait_until(is_back, &r, HARNESS_REPLY_MSEC), "not back, %d", i);
+                make_file(file);
+                ck_assert_msg(see(r.follower, file).notes & KEV_NOTE_CREATE, "a file, %d", i);
+        }
+        follower_free(r.follower);
+        unmount(r.path);
 }
 END_TEST
 
@@ -208,6 +242,7 @@ int main(int argc, char *argv[]) {
 
         tcase_add_checked_fixture(c, start, stop);
         tcase_set_timeout(c, 60);
+        tcase_add_test(c, test_again);
         tcase_add_test(c, test_within);
         tcase_add_loop_test(c, test_over, 0, 2);
         tcase_add_test(c, test_there_before);

@@ -267,6 +267,9 @@ int group_get(struct fanotify *s, const struct subject_place *place, const char 
 void group_release(struct group *g);
 /* The group, its views and all in them, as the source ends. */
 void group_free(struct group *g);
+/* A file system that was unmounted has taken its mark along, and what is mounted now may have its number (proc(5),
+ * /proc/PID/fdinfo). True, too, if that can't be told. */
+bool group_has_mark(int fd);
 /* Reads all that the kernel has, from now on. 0, or it can't be had any more. */
 int group_begin_reading(struct group *g);
 /* Counts the losses that were repaired; for whenever inquiries may have ended. */

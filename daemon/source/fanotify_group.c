@@ -601,6 +601,18 @@ static void on_surveyor(struct helper *helper, int error, int fd) {
         fanotify_on_group(g, error != 0 ? error : EIO);
 }
 
+bool group_has_mark(int fd) {
+        char path[64], text[4096];
+        int info _cleanup_(closep) = -1;
+        ssize_t n;
+
+        (void)snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+        info = open(path, O_RDONLY | O_CLOEXEC);
+        n = info < 0 ? -1 : read(info, text, sizeof(text) - 1);
+        text[MAX(n, 0)] = 0;
+        return n < 0 || strstr(text, "\nfanotify sdev:"); /* where it can't be told it is as before */
+}
+
 int group_begin_reading(struct group *g) {
         if (g->inherited && g->inherited->n_restoring > 0)
                 return 0;

@@ -91,8 +91,9 @@ static void on_mounts_done(struct mounts *mounts) {
         list_for_each(entry, &s->groups) {
                 struct group *g = list_entry(entry, struct group, link);
 
-                /* With the last mount that was there before its mark is gone, even if the same is mounted again. */
-                g->unmounted |= g->ready && !mounts_has_lasting(mounts, g->device);
+                /* With the last mount that was there before its mark is gone, even if the same is mounted again, and has
+                 * the same number. */
+                g->unmounted |= g->ready && (!mounts_has_lasting(mounts, g->device) || !group_has_mark(g->fd));
                 list_for_each(entry_of_view, &g->views) {
                         struct view *v = list_entry(entry_of_view, struct view, link);
 

@@ -8,11 +8,8 @@
  */
 
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "fanotify_watch.h"
 #include "state.h"
@@ -71,20 +68,6 @@ bool fanotify_save(struct source *source _unused_, struct subscription *subscrip
 
 /* ---- reading ------------------------------------------------------------------------------------------ */
 
-/* A file system that was unmounted has taken its mark along, and what is mounted now may have its number (proc(5),
- * /proc/PID/fdinfo). */
-static bool has_mark(int fd) {
-        char path[64], text[4096];
-        int info _cleanup_(closep) = -1;
-        ssize_t n;
-
-        (void)snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
-        info = open(path, O_RDONLY | O_CLOEXEC);
-        n = info < 0 ? -1 : read(info, text, sizeof(text) - 1);
-        text[MAX(n, 0)] = 0;
-        return n < 0 || strstr(text, "\nfanotify sdev:"); /* where it can't be told it is as before */
-}
-
 void fanotify_load_source(struct source *source, struct state_reader *r) {
         struct fanotify *s = container_of(source, struct fanotify, source);
         size_t n;
@@ -96,7 +79,7 @@ void fanotify_load_source(struct source *source, struct state_reader *r) {
                 uint64_t device = state_get_u64(r);
                 int fd = state_get_fd(r);
 
-                if (!inherited || fd < 0 || !has_mark(fd)) {
+                if (!inherited || fd < 0 || !group_has_mark(fd)) {
                         free(inherited);
                         (void)safe_close(fd);
                         continue;
