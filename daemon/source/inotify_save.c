@@ -9,9 +9,14 @@
  */
 
 #include <errno.h>
+#include <limits.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/inotify.h>
+#include <unistd.h>
 
 #include "inotify_tree.h"
+#include "log.h"
 #include "state.h"
 
 /* ---- writing ------------------------------------------------------------------------------------------ */
@@ -110,7 +115,7 @@ static bool get_dir(struct inotify *s, struct state_reader *r, struct dir *dir, 
         uint64_t mount = state_get_u64(r);
         bool degraded = state_get_bool(r);
 
-        if (r->failed || (wd >= 0 && !mark) || dir->mark)
+        if (r->failed || (wd >= 0 && !mark) || dir->mark || !list_empty(&dir->degraded)) /* twice the same */
                 return false;
         dir->mount = (uint32_t)mount;
         if (mark)
@@ -154,12 +159,24 @@ static bool get_vnodes(struct inotify *s, struct state_reader *r) {
         return !r->failed && wd == -1;
 }
 
+static bool is_instance(int fd) {
+        char path[32], text[32];
+        ssize_t n;
+
+        (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+        n = readlink(path, text, sizeof(text) - 1);
+        text[MAX(n, 0)] = 0;
+        return strcmp(text, "anon_inode:inotify") == 0;
+}
+
 static int load(struct inotify *s, struct state_reader *r) {
         int fd = state_get_fd(r), result;
         int64_t newest = state_get_i64(r);
 
-        if (fd < 0)
+        if (fd < 0 || !is_instance(fd)) {
+                (void)safe_close(fd);
                 return -EBADF;
+        }
         result = inotify_adopt(s, fd);
         if (result < 0)
                 return result;
@@ -168,14 +185,39 @@ static int load(struct inotify *s, struct state_reader *r) {
         return get_tree(s, r) && get_vnodes(s, r) ? 0 : -EBADMSG;
 }
 
-/* Half a tree would be worse than none: what can't be read whole is in doubt. */
+static void release_unwatched(struct inotify *s) {
+        tree_release_all(s);
+        hash_for_each(node, &s->marks) {
+                struct mark *mark = container_of(node, struct mark, node);
+
+                if (mark->vnode)
+                        vnode_release(s, mark);
+        }
+}
+
+/* As there are no watches yet that is nothing; the kernel's go with the instance. */
+static void begin_anew(struct inotify *s) {
+        int fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK), result = fd < 0 ? -errno : 0;
+
+        release_unwatched(s);
+        tree_empty_trash(s, UINT_MAX);
+        marks_free(s);
+        atomic_store(&s->lookup_context.newest_wd, 0);
+        if (result == 0)
+                result = inotify_adopt(s, fd);
+        if (result < 0)
+                log_warning("inotify: there is no instance to begin anew with: %s", strerror(-result));
+}
+
+/* Half a tree would be worse than none. */
 void inotify_load_source(struct source *source, struct state_reader *r) {
         struct inotify *s = container_of(source, struct inotify, source);
 
         if (state_is_at_end(r))
                 return;
         s->is_restored = load(s, r) == 0;
-        s->in_doubt |= !s->is_restored;
+        if (!s->is_restored)
+                begin_anew(s);
 }
 
 static int restore_tree(struct inotify *s, struct file_watch *watch, const char *path) {
@@ -232,13 +274,7 @@ void inotify_restored(struct source *source) {
 
         if (!s->is_restored)
                 return;
-        tree_release_all(s);
-        hash_for_each(node, &s->marks) {
-                struct mark *mark = container_of(node, struct mark, node);
-
-                if (mark->vnode)
-                        vnode_release(s, mark);
-        }
+        release_unwatched(s);
         if (!list_empty(&s->degraded))
                 tree_retry_soon(s);
         mounts_compare(&s->mounts);
