@@ -17,7 +17,7 @@
 #include "state.h"
 
 /* As of handover.c's: another table, or another sketch. */
-enum { LIVE_VERSION = 1 };
+enum { LIVE_VERSION = 2 };
 
 #define LIVE_MAGIC UINT64_C(0x6b657664206c6976)
 
@@ -36,11 +36,13 @@ enum slot_state {
         SLOT_AT_REST,
 };
 
-/* Shared with the next daemon. */
+/* Shared with the next daemon: numbers, which may be any. */
 struct slot {
         atomic_uint state;
+        uint32_t waits, more; /* the wait_state */
         uint64_t seq;
-        struct wait_state wait;
+        int64_t max_events, timeout_msec;
+        uint64_t deadline_nsec, last_reply_nsec;
         uint64_t sketch_size;
 };
 
@@ -222,6 +224,7 @@ static bool can_rest(const struct connection *c) {
 void live_rest(struct connection *c) {
         struct live_table *t = c->server->live;
         struct live *l = c->live;
+        struct wait_state wait;
         struct slot *slot;
 
         if (!t || !can_rest(c))
@@ -241,7 +244,13 @@ void live_rest(struct connection *c) {
         slot = slot_of(l);
         slot->seq = c->queue.seq;
         slot->sketch_size = l->size;
-        connection_wait_state(c, &slot->wait);
+        connection_wait_state(c, &wait);
+        slot->waits = wait.waits;
+        slot->more = wait.more;
+        slot->max_events = wait.max_events;
+        slot->timeout_msec = wait.timeout_msec;
+        slot->deadline_nsec = wait.deadline_nsec;
+        slot->last_reply_nsec = wait.last_reply_nsec;
         atomic_store(&slot->state, SLOT_AT_REST);
 }
 
@@ -378,10 +387,16 @@ void live_close(struct server *s) {
 static int restore_one(struct server *s, const struct slot *slot, int fd, int sketch) {
         struct state_fds none = { 0 };
         struct state_reader r = { .fds = &none };
+        const struct wait_state wait = {
+                .waits = slot->waits, .more = slot->more, .max_events = slot->max_events,
+                .timeout_msec = slot->timeout_msec, .deadline_nsec = slot->deadline_nsec,
+                .last_reply_nsec = slot->last_reply_nsec,
+        };
+        struct stat st;
         void *bytes;
         int result;
 
-        if (slot->sketch_size == 0 || slot->sketch_size > SIZE_MAX / 2) {
+        if (fstat(sketch, &st) < 0 || slot->sketch_size == 0 || slot->sketch_size > (uint64_t)st.st_size) {
                 (void)close(fd);
                 return -EBADMSG;
         }
@@ -393,7 +408,7 @@ static int restore_one(struct server *s, const struct slot *slot, int fd, int sk
         }
         r.next = bytes;
         r.end = r.next + slot->sketch_size;
-        result = connection_restore_sketch(s, fd, slot->seq, &slot->wait, &r);
+        result = connection_restore_sketch(s, fd, slot->seq, &wait, &r);
         free(bytes);
         return result;
 }
