@@ -186,6 +186,12 @@ static void check_words(struct watch_spec *spec) {
         check_flags(spec);
 }
 
+void watch_spec_check_values(struct watch_spec *spec) {
+        check_numbers(spec);
+        check_strings(spec);
+        check_words(spec);
+}
+
 void watch_spec_check(struct watch_spec *spec, bool modify) {
         unsigned given = members_given(spec);
         /* poll: more notes may take the descriptor once more. */
@@ -202,9 +208,7 @@ void watch_spec_check(struct watch_spec *spec, bool modify) {
                 refuse(spec, "%s: missing", rules[spec->filter].missing);
         if (spec->filter == KEV_FILTER_PROC && (given & (given - 1)))
                 refuse(spec, "pid, descriptor, match: only one of them can be given");
-        check_numbers(spec);
-        check_strings(spec);
-        check_words(spec);
+        watch_spec_check_values(spec);
 }
 
 /* ---- reading --------------------------------------------------------------- */

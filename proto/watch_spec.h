@@ -62,3 +62,5 @@ void watch_spec_put(struct buffer *b, const struct watch_spec *spec);
 /* Fills in `refusal` if the members don't go together. For `modify` what the
  * watch is about need not be given. */
 void watch_spec_check(struct watch_spec *spec, bool modify);
+/* The same of what is given, whatever may and has to be. */
+void watch_spec_check_values(struct watch_spec *spec);

@@ -52,6 +52,9 @@ struct queue_listener {
         void (*lost)(struct queue *queue);
 };
 
+/* What was counted by another daemon is no more, so that it goes on to fit into JSON. */
+#define QUEUE_NUMBER_MAX (UINT64_MAX / 8)
+
 struct queue {
         struct queue_context *context;
         const struct queue_listener *listener;

@@ -189,7 +189,8 @@ static int read_spec(struct state_reader *r, struct watch_spec *spec) {
                 spec->flags |= KEV_FLAG_DISABLED;
         spec->notes = notes | (is_of_many && !spec->match.given ? KEV_NOTE_TRACK : 0);
         spec->tree.list = false; /* it was told, or is said to be in doubt */
-        return result;
+        watch_spec_check_values(spec);
+        return result == 0 && spec->refusal[0] ? -EBADMSG : result;
 }
 
 /* A watch on its way. */
@@ -246,14 +247,14 @@ static int restore_entry(struct queue *queue, struct state_reader *r) {
         int result;
 
         text = state_get_bytes(r, &size);
-        if (!watch || !text)
+        if (!watch || !text || more > QUEUE_NUMBER_MAX)
                 return -EBADMSG;
         result = read_json(text, size, &json);
         if (result < 0)
                 return result;
         result = event_from_json(json, &read);
         json_object_put(json);
-        if (result == 0 && read->filter != watch->filter)
+        if (result == 0 && (read->filter != watch->filter || read->count > QUEUE_NUMBER_MAX))
                 result = -EBADMSG;
         if (result == 0)
                 result = event_new(read, &event);
@@ -289,6 +290,8 @@ int queue_restore(struct queue *queue, struct state_reader *r) {
         queue->seq = state_get_u64(r);
         queue->delivered = state_get_u64(r);
         queue->merged = state_get_u64(r);
+        if (queue->seq > QUEUE_NUMBER_MAX)
+                return -EBADMSG;
         n = state_get_count(r, sizeof(uint64_t));
         all = calloc(MAX(n, (size_t)1), sizeof(*all));
         if (!all)

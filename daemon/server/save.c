@@ -231,17 +231,25 @@ static int64_t timeout_of(const struct wait_state *wait) {
         return (int64_t)((MAX(wait->deadline_nsec, now) - now + NSEC_PER_MSEC - 1) / NSEC_PER_MSEC);
 }
 
+/* As of the call (events.c). */
+static bool is_right(const struct wait_state *wait) {
+        int64_t timeout = timeout_of(wait);
+
+        return wait->max_events >= 1 && wait->max_events <= EVENTS_MAX &&
+               (timeout == ABSENT || (timeout >= wait->more && timeout <= INT32_MAX));
+}
+
 /* The watches, and then what it has been at. */
 static int go_on(struct connection *c, const struct wait_state *wait, struct state_reader *r) {
         int result;
 
-        if (wait->waits && (wait->max_events < 1 || wait->max_events > EVENTS_MAX || timeout_of(wait) > INT32_MAX))
+        if (wait->waits && !is_right(wait))
                 return -EBADMSG;
         c->was_waiting = wait->waits;
         c->more = wait->more;
         c->max_events = wait->max_events;
         c->timeout_msec = timeout_of(wait);
-        c->last_reply_nsec = wait->last_reply_nsec;
+        c->last_reply_nsec = MIN(wait->last_reply_nsec, monotonic_nsec());
         result = mux_timer_set(c->server->mux, &c->timer, monotonic_nsec() + RESTORE_SEC * NSEC_PER_SEC, on_restore_timer);
         if (result < 0)
                 return result;
@@ -312,7 +320,7 @@ int connection_restore_sketch(struct server *s, int fd, uint64_t seq, const stru
         if (result < 0)
                 return result;
         c->connected_usec = state_get_u64(r);
-        result = go_on(c, wait, r);
+        result = seq > QUEUE_NUMBER_MAX ? -EBADMSG : go_on(c, wait, r);
         c->queue.seq = seq;
         if (result < 0)
                 connection_doom(c);
