@@ -275,11 +275,14 @@ START_TEST(test_bound) {
 }
 END_TEST
 
-/* Who has more than is allowed from now on ends; the other goes on, and may have what there is room for. */
+/* Who has more than there is room for from now on ends; those before and behind go on, and may have what is left. */
 START_TEST(test_limits_are_lowered) {
-        int large = client_connect(manager_socket(manager)), small = client;
+        int large = client_connect(manager_socket(manager)), last = client_connect(manager_socket(manager));
+        int first = client;
 
         change("{\"add\":[{\"id\":7,\"filter\":\"user\",\"name\":\"bell\"}]}");
+        client = last;
+        change("{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"gong\"}]}");
         client = large;
         for (int i = 0; i < 5; i++)
                 change(at("{\"add\":[{\"id\":%d,\"filter\":\"user\",\"name\":\"n%d\"}]}", i, i));
@@ -287,12 +290,16 @@ START_TEST(test_limits_are_lowered) {
         restart();
         client_expect_close(large, HARNESS_REPLY_MSEC);
         (void)close(large);
-        client = small;
+        client = last;
+        trigger("gong", 1);
+        expect_trigger(1, 1);
+        (void)close(last);
+        client = first;
         trigger("bell", 1);
         expect_trigger(1, 1);
-        change("{\"add\":[{\"id\":8,\"filter\":\"user\",\"name\":\"a\"},{\"id\":9,\"filter\":\"user\",\"name\":\"b\"}]}");
+        change("{\"add\":[{\"id\":8,\"filter\":\"user\",\"name\":\"a\"}]}");
         restart();
-        trigger("b", 2);
+        trigger("a", 2);
         expect_trigger(2, 2);
 }
 END_TEST
@@ -402,7 +409,8 @@ static bool has_watches(void *userdata _unused_) {
 
 /* The call is answered, and the tree whole, or the client sees the end; which of them is the daemon's to say. */
 static void restart_while_attaching(const char *root, size_t n_watches) {
-        const char *deepest = at("%s/d%d/d%d/d%d", root, WIDTH - 1, WIDTH - 1, WIDTH - 1), *name = at("%s/n%zu", deepest, n_watches);
+        const char *deepest = at("%s/d%d/d%d/d%d", root, WIDTH - 1, WIDTH - 1, WIDTH - 1);
+        const char *name = at("%s/n%zu", deepest, n_watches);
         struct json_object *reply;
 
         client_send_message(client, at("{\"method\":\"org.kevd.events.Change\",\"parameters\":{\"add\":[{\"id\":1,"

@@ -300,8 +300,8 @@ static void restore_connection(struct server *s, struct state_reader *r) {
         result = fd < 0 ? -EBADF : begin_restored(s, fd, r, &c);
         if (result == 0) {
                 result = read_rest(c, r);
-                if (result < 0)
-                        connection_doom(c);
+                if (result < 0) /* at once, so that what it had is there for the next one */
+                        connection_free(c);
         }
         if (result < 0)
                 log_warning("a connection of the last daemon's ends: %s", strerror(-result));
@@ -323,7 +323,7 @@ int connection_restore_sketch(struct server *s, int fd, uint64_t seq, const stru
         result = seq > QUEUE_NUMBER_MAX ? -EBADMSG : go_on(c, wait, r);
         c->queue.seq = seq;
         if (result < 0)
-                connection_doom(c);
+                connection_free(c);
         return result;
 }
 
