@@ -429,7 +429,8 @@ static int visit_children(struct lookup *l, int fd, const struct buffer *names, 
         uint32_t index = first;
         int r = 0;
 
-        for (const char *p = names->data; r == 0 && p < names->data + names->size; p += strlen(p) + 1, index++) {
+        for (size_t at = 0; r == 0 && at < names->size; at += strlen(names->data + at) + 1, index++) {
+                const char *p = names->data + at;
                 int child _cleanup_(closep) = -1;
 
                 if (depth + 1 >= LOOKUP_DEPTH_MAX) {
