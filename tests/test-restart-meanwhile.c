@@ -328,10 +328,12 @@ static void write_on(const char *root, int writer, const char *stop) {
         _exit(2);
 }
 
-/* Each name once, in the order in which its writer has made them. */
+/* Each name once, in the order in which its writer has made them. On a busy machine fanotify may say rescan instead:
+ * who may be told was not known in time. */
 struct told {
         int next[WRITERS];
         int64_t seq;
+        bool in_doubt;
 };
 
 static void take_told(struct told *told, const char *root) {
@@ -341,13 +343,20 @@ static void take_told(struct told *told, const char *root) {
                 const char *path = text_at(event, "/path");
                 int dir, writer, i;
 
+                if (event_has(event, "/notes", "rescan")) {
+                        ck_assert_int_eq(number_at(event, "/seq"), ++told->seq);
+                        told->in_doubt = true;
+                        json_object_put(event);
+                        continue;
+                }
                 ck_assert_msg(event_has(event, "/notes", "create") && strncmp(path, root, strlen(root)) == 0 &&
                                       sscanf(path + strlen(root), "/d%d/%d-%d", &dir, &writer, &i) == 3,
                               "%s", json_object_to_json_string(event));
                 ck_assert_int_eq(number_at(event, "/seq"), ++told->seq);
                 ck_assert_int_lt(writer, WRITERS);
-                ck_assert_msg(i == told->next[writer] && dir == i % LOAD_DIRS, "%s, not %d", path, told->next[writer]);
-                told->next[writer]++;
+                ck_assert_msg(dir == i % LOAD_DIRS && (told->in_doubt ? i >= told->next[writer] : i == told->next[writer]),
+                              "%s, not %d", path, told->next[writer]);
+                told->next[writer] = i + 1;
                 json_object_put(event);
         }
 }
@@ -392,7 +401,7 @@ START_TEST(test_load) {
         take_told(&told, root);
         for (int i = 0; i < WRITERS; i++)
                 sum += told.next[i];
-        ck_assert_int_eq(sum, count_files(root));
+        ck_assert_msg(told.in_doubt ? sum <= count_files(root) : sum == count_files(root), "%d of %d", sum, count_files(root));
         ck_assert_int_gt(sum, 0);
 }
 END_TEST
