@@ -62,6 +62,7 @@ static int take_all(struct opened *opened, uint64_t deadline, char *why, size_t 
                 }
         }
         opened->lacks_ids = o.lacks_ids;
+        opened->n_forks = o.n_forks;
         return r;
 }
 

@@ -20,6 +20,7 @@ struct opening {
         int32_t error; /* a negative errno; then there is one message, without a descriptor */
         uint32_t n_fds;
         uint32_t lacks_ids; /* it won't tell when user ids change */
+        uint64_t n_forks;   /* connector: as many as the kernel has counted, about all of which it tells no more */
         char why[120];      /* a sentence beside the error, or empty */
 };
 
@@ -27,6 +28,7 @@ struct opened {
         int socket; /* the helper's */
         int fds[OPENING_FDS_MAX];
         bool lacks_ids;
+        uint64_t n_forks; /* of struct opening */
 };
 
 #define OPENED_NONE ((struct opened){ .socket = -1, .fds = { -1, -1, -1, -1 } })

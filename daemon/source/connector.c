@@ -41,6 +41,7 @@ enum {
         BATCH = 64,
         MESSAGE_BYTES = 128,
         TEST_MSEC = 1000,
+        BEGIN_LOOKS = 100,
         CPUS_MAX = 4096,
         MEASURE_MSEC = 5,      /* between two looks at the counter of forks */
         MEASURE_RARELY_MSEC = 100,
@@ -222,13 +223,13 @@ static bool drain(struct feed *f) {
 /* ---- forks that were lost ---------------------------------------------------------------------------------------- */
 
 /* All forks, threads too, since the boot (proc_stat(5)). */
-static uint64_t read_counter(const struct feed *f) {
+static uint64_t read_counter(int stat_fd) {
         static _Thread_local char text[256 * 1024];
         size_t size = 0;
         ssize_t n;
         const char *p;
 
-        while (size < sizeof(text) - 1 && (n = pread(f->stat_fd, text + size, sizeof(text) - 1 - size, (off_t)size)) > 0)
+        while (size < sizeof(text) - 1 && (n = pread(stat_fd, text + size, sizeof(text) - 1 - size, (off_t)size)) > 0)
                 size += (size_t)n;
         text[size] = 0;
         p = strstr(text, "\nprocesses ");
@@ -254,7 +255,7 @@ static void measure(struct feed *f) {
 
         if (f->measure_nsec == 0 || now < f->measure_nsec || !f->drained)
                 return;
-        counter = read_counter(f);
+        counter = read_counter(f->stat_fd);
         quiet = counter == f->measured_counter && f->n_forks == f->measured_forks;
         if (!f->lost_nsec) /* there is time, and it costs */
                 f->writer.timeout_msec = MIN(f->writer.timeout_msec * 2, (int)MEASURE_RARELY_MSEC);
@@ -354,6 +355,24 @@ void connector_ignore(int fd) {
         (void)say(fd, PROC_CN_MCAST_IGNORE); /* or the kernel goes on making messages */
 }
 
+/* What came up to now is nobody's, and the counter is taken where nothing is left of it. */
+static uint64_t begin_counting(int fd) {
+        int stat_fd _cleanup_(closep) = open("/proc/stat", O_RDONLY | O_CLOEXEC);
+        uint64_t before = 0, after = 0;
+
+        for (int i = 0; stat_fd >= 0 && i < BEGIN_LOOKS; i++) {
+                char message[MESSAGE_BYTES];
+
+                before = read_counter(stat_fd);
+                while (recv(fd, message, sizeof(message), MSG_DONTWAIT) > 0)
+                        ;
+                after = read_counter(stat_fd);
+                if (before == after)
+                        break;
+        }
+        return after; /* on a machine that never rests: about that; the first look that finds no fork knows */
+}
+
 int connector_listen(size_t buffer_bytes, bool is_only _unused_, int ret_fds[OPENING_FDS_MAX], struct opening *opening) {
         int fd = open_socket(buffer_bytes);
 
@@ -370,6 +389,7 @@ int connector_listen(size_t buffer_bytes, bool is_only _unused_, int ret_fds[OPE
         }
         ret_fds[0] = fd;
         opening->n_fds = 1;
+        opening->n_forks = begin_counting(fd);
         return 0;
 }
 
@@ -389,12 +409,15 @@ static int open_descriptors(struct feed *f, const struct feed_settings *settings
         f->stat_fd = open("/proc/stat", O_RDONLY | O_CLOEXEC);
         if (f->stat_fd < 0)
                 return -errno;
-        f->base = read_counter(f); /* about: the first look that finds no fork since the one before knows */
         if (settings->opener)
-                return opener_ask(settings->opener, HELPER_CONNECTOR, -1, settings->buffer_bytes, settings->is_only,
-                                  &f->opened, why, why_size);
-        r = connector_listen(settings->buffer_bytes, settings->is_only, f->opened.fds, &opening);
-        (void)snprintf(why, why_size, "%s", opening.why);
+                r = opener_ask(settings->opener, HELPER_CONNECTOR, -1, settings->buffer_bytes, settings->is_only,
+                               &f->opened, why, why_size);
+        else {
+                r = connector_listen(settings->buffer_bytes, settings->is_only, f->opened.fds, &opening);
+                f->opened.n_forks = opening.n_forks;
+                (void)snprintf(why, why_size, "%s", opening.why);
+        }
+        f->base = f->opened.n_forks;
         return r;
 }
 
