@@ -83,7 +83,7 @@ int opener_ask(struct broker *broker, uint32_t kind, int fd, size_t buffer_bytes
         r = helper_start_with(broker, &helper, &request, fd, on_helper);
         if (r == 0 && !helper_wait(&helper, deadline)) {
                 helper_close(&helper);
-                r = -ETIMEDOUT;
+                r = monotonic_nsec() < deadline ? -EAGAIN : -ETIMEDOUT; /* the broker could not start it just now */
         }
         if (r < 0)
                 return r;

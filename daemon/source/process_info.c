@@ -43,6 +43,8 @@ int process_read_stat(pid_t pid, struct process_stat *ret) {
 
         if (r < 0)
                 return r;
+        if (!strchr(line, '\n'))
+                return -EAGAIN; /* not the whole of it */
         p = strchr(line, '(');
         end = strrchr(line, ')');
         if (!p || !end || end < p)

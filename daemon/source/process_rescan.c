@@ -17,6 +17,8 @@
 #include "processes.h"
 #include "workers.h"
 
+enum { AGAIN_MSEC = 250 }; /* after /proc could not be read */
+
 /* Clock ticks are 10 ms, and a fork is told a little later than it begins. */
 #define SAME_NSEC (200 * NSEC_PER_MSEC)
 
@@ -43,24 +45,29 @@ struct rescan {
 
 /* ---- the worker -------------------------------------------------------------------------------------------------- */
 
-static bool add_found(struct rescan *r, pid_t pid) {
+/* One that can't be read is there all the same. */
+static int add_found(struct rescan *r, pid_t pid) {
         struct process_stat again;
         struct found *f;
+        int result;
 
         if (r->n == r->capacity) {
                 size_t capacity = MAX(r->capacity * 2, (size_t)256);
                 struct found *found = realloc(r->found, capacity * sizeof(*found));
 
                 if (!found)
-                        return false;
+                        return -ENOMEM;
                 r->found = found;
                 r->capacity = capacity;
         }
         f = &r->found[r->n];
         *f = (struct found){ .pid = pid };
+        result = process_read_stat(pid, &f->stat);
+        if (is_shortage(result))
+                return result;
         /* It has ended meanwhile, or is being reaped: then the kernel says that it has no threads, and no parent. */
-        if (process_read_stat(pid, &f->stat) < 0 || f->stat.n_threads == 0)
-                return true;
+        if (result < 0 || f->stat.n_threads == 0)
+                return 0;
         /* The kernel reads the status before it looks whether it is one: of a zombie it is right the second time. */
         f->knows_status = f->stat.state == 'Z' && process_read_stat(pid, &again) == 0 &&
                           again.start_time == f->stat.start_time &&
@@ -69,9 +76,9 @@ static bool add_found(struct rescan *r, pid_t pid) {
                 f->stat.status = again.status;
         f->profile = profile_read(pid);
         if (!f->profile)
-                return false;
+                return -ENOMEM;
         r->n++;
-        return true;
+        return 0;
 }
 
 static void run(struct work *work) {
@@ -80,10 +87,11 @@ static void run(struct work *work) {
         struct dirent *entry;
 
         r->error = proc ? 0 : errno;
-        while (proc && r->error == 0 && (entry = readdir(proc)))
-                if (entry->d_name[strspn(entry->d_name, "0123456789")] == 0 &&
-                    !add_found(r, (pid_t)strtol(entry->d_name, NULL, 10)))
-                        r->error = ENOMEM;
+        for (errno = 0; proc && r->error == 0 && (entry = readdir(proc)); errno = 0)
+                if (entry->d_name[strspn(entry->d_name, "0123456789")] == 0)
+                        r->error = -add_found(r, (pid_t)strtol(entry->d_name, NULL, 10));
+        if (r->error == 0)
+                r->error = errno; /* readdir(3) */
         if (proc)
                 (void)closedir(proc);
         if (r->error == 0 && r->lists_tagged)
@@ -287,7 +295,7 @@ void rescan_start(struct processes *s) {
         if (!r || workers_submit(s->source.context->workers, s->source.context->uid, &r->work) < 0) {
                 log_warning("what became of processes that a loss was about can't be found out just now");
                 free(r);
-                (void)mux_timer_set(s->mux, &s->rescan_timer, monotonic_nsec() + NSEC_PER_SEC, on_late);
+                (void)mux_timer_set(s->mux, &s->rescan_timer, monotonic_nsec() + AGAIN_MSEC * NSEC_PER_MSEC, on_late);
                 return;
         }
         s->n_rescans++;
@@ -320,13 +328,15 @@ void rescan_on_mark(struct processes *s) {
         if (!r || r->mark == 0 || s->passed < r->mark)
                 return;
         s->rescan = NULL;
-        if (r->error)
-                log_warning("/proc can't be read: %s", strerror(r->error));
-        else {
-                compare(s, r);
-                find_descendants(s, r);
-                source_on_repaired(&s->source, &s->losses);
+        if (r->error) { /* what was not found might be there */
+                log_warning("/proc can't be read just now: %s", strerror(r->error));
+                free_rescan(r);
+                (void)mux_timer_set(s->mux, &s->rescan_timer, monotonic_nsec() + AGAIN_MSEC * NSEC_PER_MSEC, on_late);
+                return;
         }
+        compare(s, r);
+        find_descendants(s, r);
+        source_on_repaired(&s->source, &s->losses);
         free_rescan(r);
         s->last_rescan = s->n_rescans;
         if (s->rescan_again)

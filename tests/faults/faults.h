@@ -16,7 +16,7 @@
 /*
  * What can be made to fail, and with what. SHORT is no error: one byte is read or written, though there was more. What
  * the kernel never says is not in here, since the daemon need not bear it: so an eventfd's read and write
- * always do well.
+ * always do well, and files of /proc and records are read whole.
  */
 enum { SHORT = 0 };
 
@@ -29,7 +29,7 @@ enum { SHORT = 0 };
         _(send, SHORT, EINTR, EAGAIN, ENOBUFS, ENOMEM)                                        \
         _(sendmsg, EINTR, EAGAIN, ENOBUFS, ENOMEM)                                            \
         _(writev, EINTR, ENOSPC)                                                              \
-        _(read, SHORT, EINTR, EAGAIN, ENOMEM)                                                 \
+        _(read, EINTR, EAGAIN, ENOMEM)                                                        \
         _(write, EINTR, ENOSPC, ENOMEM)                                                       \
         _(pread64, SHORT, EINTR, ENOMEM)                                                      \
         _(open64, EINTR, EMFILE, ENFILE, ENOMEM)                                              \
