@@ -193,8 +193,8 @@ static int serve(const struct options *options, int argc, char **argv) {
         d.bus = bus_close(d.bus);
         sockets_close(&d.sockets);
         server_close(&d.server);
-        if (!workers_free(d.workers))
-                return r; /* a thread hangs in a file system, and will until the process ends */
+        if (!workers_free(d.workers)) /* a thread hangs in a file system, and will until the process ends */
+                exit(r == 0 ? EXIT_SUCCESS : EXIT_FAILURE);
         reload_close(&d.reload);
         server_free(&d.server);
         broker_wait(d.broker);

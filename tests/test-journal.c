@@ -284,7 +284,8 @@ START_TEST(test_full) {
                 for (int i = 0; i < BURST; i++)
                         offend(daemon, uid);
         expect_service(daemon);
-        (void)count_entries(NOT_A_CALL);
+        while (next_entry(0)) /* it may have found room for that already */
+                told |= strstr(field("MESSAGE"), "lines of the log were lost") != NULL;
         for (int i = 0; i < BURST && !told; i++) {
                 offend(daemon, 0);
                 while (!told && next_entry(HARNESS_REPLY_MSEC / BURST))
