@@ -594,6 +594,7 @@ void tree_on_move(struct inotify *s, struct dir *from, const char *from_name, st
         struct report report = REPORT_INIT;
         uint64_t start = UINT64_MAX;
         bool listed = to && names_take(&s->listed, to, to_name, &start) && start == 0;
+        bool left_listed = false;
 
         report.notes = KEV_NOTE_RENAME;
         report.kind = kind;
@@ -607,7 +608,7 @@ void tree_on_move(struct inotify *s, struct dir *from, const char *from_name, st
                 return;
         }
         if (from) {
-                (void)names_take(&s->listed, from, from_name, NULL);
+                left_listed = names_take(&s->listed, from, from_name, NULL);
                 names_touch(s, from, from_name);
                 listing_on_name(&s->lister, from, from_name, false, kind, NO_HANDLE);
                 tree_report_entry(&s->tree, from, from_name, KEV_NOTE_MOVEDOUT, kind, realtime_usec, common);
@@ -635,6 +636,9 @@ void tree_on_move(struct inotify *s, struct dir *from, const char *from_name, st
                 if (child)
                         tree_drop(s, child, realtime_usec);
                 discover(s, to, to_name);
+                /* No directory was listed there: something younger was, and was told as moved. */
+                if (left_listed && tree_holds(s, from) && tree_wants(&s->tree, from, from_name))
+                        doubt_both(s, from, to);
         }
 }
 
