@@ -27,7 +27,7 @@ char *buffer_grow(struct buffer *b, size_t size) {
                 b->error = -ENOMEM;
                 return NULL;
         }
-        if (b->is_borrowed)
+        if (b->is_borrowed && b->data)
                 memcpy(data, b->data, b->size);
         b->is_borrowed = false;
         b->data = data;

@@ -134,46 +134,73 @@ static const char *skip_number(const char *p, const char *end) {
         return behind > first ? behind : NULL;
 }
 
-/* Whether all of the text is tokens of JSON, written so that json-c keeps them whole: its strict tokener takes more
- * than JSON in strings and numbers. What stands where is left to it. */
-static bool is_plain(const char *data, size_t size) {
-        const char *p = data, *end = data + size;
+/* What stands behind so many bytes of tokens of JSON, or the first that ends there or later; NULL: they are none, or not
+ * written so that json-c keeps them whole: its strict tokener takes more than JSON in strings and numbers. What stands
+ * where is left to it. */
+static const char *skip_tokens(const char *p, size_t n, const char *end) {
+        const char *enough = p + MIN(n, (size_t)(end - p));
 
-        while (p && p < end)
+        while (p && p < enough)
                 if (*p == '"')
                         p = skip_string(p, end);
-                else if (*p == '-' || (*p >= '0' && *p <= '9'))
+                else if (*p == '-' || (*p >= '0' && *p <= '9')) {
                         p = skip_number(p, end);
-                else
+                        if (p && p < end && *p == '-') /* which json-c takes, and drops, where a piece ends between */
+                                p = NULL;
+                } else
                         p = strchr("\t\n\r ,:[]{}truefalsn", *p) ? p + 1 : NULL;
         return p;
 }
 
-int message_parse(const char *data, size_t size, struct json_object **ret_object) {
-        struct json_tokener *tokener;
+int message_parser_open(struct message_parser *parser, const char *data, size_t size) {
+        *parser = (struct message_parser){ .size = size };
+        if (size > INT32_MAX || !utf8_is_valid(data, size))
+                return -EBADMSG;
+        parser->tokener = json_tokener_new_ex(MESSAGE_DEPTH_MAX);
+        if (!parser->tokener)
+                return -ENOMEM;
+        json_tokener_set_flags(parser->tokener, JSON_TOKENER_STRICT);
+        return 0;
+}
+
+void message_parser_close(struct message_parser *parser) {
+        if (parser->tokener)
+                json_tokener_free(parser->tokener);
+        *parser = (struct message_parser){ 0 };
+}
+
+int message_parser_go_on(struct message_parser *parser, const char *data, size_t n, struct json_object **ret_object) {
+        const char *start = data + parser->done, *end = data + parser->size;
+        const char *behind = skip_tokens(start, n, end);
         struct json_object *object;
         enum json_tokener_error error;
-        size_t end;
-        int r = 0;
 
-        if (size > INT32_MAX || !utf8_is_valid(data, size) || !is_plain(data, size))
+        if (!behind)
                 return -EBADMSG;
-        tokener = json_tokener_new_ex(MESSAGE_DEPTH_MAX);
-        if (!tokener)
-                return -ENOMEM;
-        json_tokener_set_flags(tokener, JSON_TOKENER_STRICT);
-        object = json_tokener_parse_ex(tokener, data, (int)size);
-        error = json_tokener_get_error(tokener);
-        end = json_tokener_get_parse_end(tokener);
-        while (end < size && strchr(" \t\r\n", data[end]))
-                end++;
-        if (error != json_tokener_success || !json_object_is_type(object, json_type_object) || end != size) {
+        object = json_tokener_parse_ex(parser->tokener, start, (int)(behind - start));
+        error = json_tokener_get_error(parser->tokener);
+        if (error == json_tokener_continue && behind < end) {
+                parser->done = (size_t)(behind - data);
+                return 0;
+        }
+        behind = start + json_tokener_get_parse_end(parser->tokener);
+        while (behind < end && strchr(" \t\r\n", *behind))
+                behind++;
+        if (error != json_tokener_success || !json_object_is_type(object, json_type_object) || behind < end) {
                 json_object_put(object);
-                r = -EBADMSG;
-        } else
-                *ret_object = object;
-        json_tokener_free(tokener);
-        return r;
+                return -EBADMSG;
+        }
+        *ret_object = object;
+        return 1;
+}
+
+int message_parse(const char *data, size_t size, struct json_object **ret_object) {
+        struct message_parser parser _cleanup_(message_parser_close);
+        int r = message_parser_open(&parser, data, size);
+
+        if (r == 0)
+                r = message_parser_go_on(&parser, data, size, ret_object);
+        return r < 0 ? r : r == 1 ? 0 : -EBADMSG;
 }
 
 static void where_end(struct buffer *where) {

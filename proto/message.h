@@ -29,6 +29,21 @@ bool utf8_is_valid(const char *data, size_t size);
  */
 int message_parse(const char *data, size_t size, struct json_object **ret_object);
 
+struct json_tokener;
+
+/* The same of a message that is long, in pieces. */
+struct message_parser {
+        struct json_tokener *tokener;
+        size_t size, done;
+};
+
+/* To be closed also if it fails. -EBADMSG, -ENOMEM. */
+int message_parser_open(struct message_parser *parser, const char *data, size_t size);
+/* About so many bytes more of the same message, which may have been moved. 1: it is parsed; 0: there is more of it;
+ * -EBADMSG. */
+int message_parser_go_on(struct message_parser *parser, const char *data, size_t n, struct json_object **ret_object);
+void message_parser_close(struct message_parser *parser);
+
 /* ---- fields --------------------------------------------------------------- */
 
 /*

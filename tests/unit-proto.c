@@ -185,7 +185,27 @@ END_TEST
 
 /* ---- messages ----------------------------------------------------------------------------------------- */
 
+/* As by the daemon, which has room for so much of a long message at a time, and may move it in between. */
+static int parse_in_pieces(const char *data, size_t size, size_t piece, struct json_object **ret) {
+        struct message_parser parser;
+        int r = message_parser_open(&parser, data, size);
+
+        for (size_t pieces = 0; r == 0; pieces++) {
+                char *copy = malloc(size ? size : 1);
+
+                ck_assert_ptr_nonnull(copy);
+                memcpy(copy, data, size);
+                ck_assert_uint_le(pieces, size);
+                r = message_parser_go_on(&parser, copy, piece, ret);
+                free(copy);
+        }
+        message_parser_close(&parser);
+        return r == 1 ? 0 : r;
+}
+
+/* Whole, and the same in pieces. */
 static int parse_bytes(const char *data, size_t size, struct json_object **ret) {
+        static const size_t sizes[] = { 1, 2, 7, 64, 2048 };
         char *copy = malloc(size ? size : 1);
         int r;
 
@@ -193,6 +213,13 @@ static int parse_bytes(const char *data, size_t size, struct json_object **ret) 
         memcpy(copy, data, size);
         r = message_parse(copy, size, ret);
         free(copy);
+        for (size_t i = 0; i < ARRAY_SIZE(sizes) && size / sizes[i] < 1000; i++) {
+                struct json_object *again = NULL;
+
+                ck_assert_int_eq(parse_in_pieces(data, size, sizes[i], &again), r);
+                ck_assert(r < 0 || json_object_equal(again, *ret));
+                json_object_put(again);
+        }
         return r;
 }
 
@@ -263,6 +290,7 @@ END_TEST
 /* Not JSON either (RFC 8259). */
 START_TEST(messages_refused_numbers) {
         static const char *const bad[] = {
+                "{\"a\":[12-3]}", "{\"a\":-1-2}", "{\"a\":[0-9]}", "{\"a\":1-2-3}", /* which json-c takes in pieces */
                 "{\"a\":NaN}", "{\"a\":Infinity}", "{\"a\":-Infinity}", "{\"a\":00}", "{\"a\":-01}", "{\"a\":-00}", "{\"a\":01.5}",
                 "{\"a\":00.5}", "{\"a\":1.e5}", "{\"a\":-.5}",
         };
