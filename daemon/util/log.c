@@ -17,7 +17,8 @@
 
 enum {
         LINE_BYTES = 1024,
-        LIMITS = 256, /* lines that have to share one share its room */
+        LIMITS = 256,
+        LIMIT_PLACES = 8, /* where one's limit may be; lines that find none of these free share the first one's room */
 };
 
 static int current_level = LOG_INFO;
@@ -49,6 +50,7 @@ const char *log_level_name(int level) {
 /* ---- how much is written ------------------------------------------------------------------------- */
 
 struct limit {
+        uint64_t key;
         time_t begin; /* CLOCK_MONOTONIC */
         unsigned n;
         uint64_t left_out;
@@ -57,24 +59,41 @@ struct limit {
 static pthread_mutex_t limits_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct limit limits[LIMITS];
 
-static struct limit *limit_of(const struct log_subject *subject, const char *format) {
-        uint64_t h = (uintptr_t)format;
+static bool is_over(const struct limit *limit, time_t now) {
+        return limit->n == 0 || now - limit->begin >= LOG_PERIOD_SEC;
+}
+
+static struct limit *limit_of(const struct log_subject *subject, const char *format, time_t now) {
+        struct limit *free_one = NULL;
+        uint64_t key = (uintptr_t)format;
 
         if (subject)
-                h ^= (uintptr_t)subject->message_id * 31 + (subject->has_peer ? subject->uid + UINT64_C(1) : 0);
-        h *= UINT64_C(0x9e3779b97f4a7c15);
-        return &limits[h >> 56];
+                key ^= (uintptr_t)subject->message_id * 31 + (subject->has_peer ? subject->uid + UINT64_C(1) : 0);
+        key *= UINT64_C(0x9e3779b97f4a7c15);
+        for (size_t i = 0; i < LIMIT_PLACES; i++) {
+                struct limit *limit = &limits[((key >> 56) + i) % LIMITS];
+
+                if (limit->key == key)
+                        return limit;
+                if (!free_one && limit->left_out == 0 && is_over(limit, now)) /* what was left out is yet to be said */
+                        free_one = limit;
+        }
+        if (!free_one)
+                return &limits[key >> 56];
+        *free_one = (struct limit){ .key = key };
+        return free_one;
 }
 
 /* False: it is to be left out. `ret_left_out`: how many were since the last one that was not. */
 static bool has_room(const struct log_subject *subject, const char *format, uint64_t *ret_left_out) {
-        struct limit *limit = limit_of(subject, format);
+        struct limit *limit;
         struct timespec now;
         bool room;
 
         (void)clock_gettime(CLOCK_MONOTONIC, &now);
         (void)pthread_mutex_lock(&limits_lock);
-        if (limit->n == 0 || now.tv_sec - limit->begin >= LOG_PERIOD_SEC) {
+        limit = limit_of(subject, format, now.tv_sec);
+        if (is_over(limit, now.tv_sec)) {
                 limit->begin = now.tv_sec;
                 limit->n = 0;
         }
@@ -144,6 +163,10 @@ static int write_to_journal(int level, const struct log_subject *subject, const 
         return send_to_journal(fields, n);
 }
 
+static bool had_no_room(int r) {
+        return r == -EAGAIN || r == -ENOBUFS;
+}
+
 /* Behind what the same journal reads as a stream, where it can't be reached otherwise. */
 static void write_line(int level, const struct log_subject *subject, const char *line) {
         static uint64_t lost; /* for want of room */
@@ -155,7 +178,7 @@ static void write_line(int level, const struct log_subject *subject, const char 
                 return;
         }
         r = write_to_journal(level, subject, line);
-        if (r == -EAGAIN || r == -ENOBUFS) {
+        if (had_no_room(r)) {
                 (void)__atomic_add_fetch(&lost, 1, __ATOMIC_RELAXED);
                 return;
         }
@@ -167,7 +190,8 @@ static void write_line(int level, const struct log_subject *subject, const char 
 
                 (void)snprintf(text, sizeof(text), "%llu lines of the log were lost: the journal had no room",
                                (unsigned long long)n);
-                (void)write_to_journal(LOG_WARNING, NULL, text);
+                if (had_no_room(write_to_journal(LOG_WARNING, NULL, text))) /* it was room for one line */
+                        (void)__atomic_add_fetch(&lost, n, __ATOMIC_RELAXED);
         }
 }
 
