@@ -29,7 +29,7 @@ static int compile_all(char **globs, struct glob **ret, size_t *bytes, const cha
                         return r;
                 }
                 g->negated = negated;
-                *bytes += glob_bytes(g, globs[i]);
+                *bytes += glob_bytes(g);
                 *end = g;
                 end = &g->next;
         }
@@ -89,14 +89,23 @@ static bool verdict(const struct glob *globs) {
         return matches;
 }
 
-/* `above`: a directory on the way to the path will do. */
-static bool any_matches(struct glob *globs, struct event_path path, bool above) {
+static bool any_matches(struct glob *globs, struct event_path path) {
+        bool matches = false;
+
+        for (struct glob *g = globs; g; g = g->next)
+                if (g->negated == matches && glob_matches(g, path.bytes, path.size))
+                        matches = !matches;
+        return matches;
+}
+
+/* A directory on the way to the path will do. */
+static bool any_matches_above(struct glob *globs, struct event_path path) {
         for (struct glob *g = globs; g; g = g->next)
                 glob_start(g);
         for (size_t i = 0; i < path.size; i++) {
                 bool any = false;
 
-                if (above && path.bytes[i] == '/' && verdict(globs))
+                if (path.bytes[i] == '/' && verdict(globs))
                         return true;
                 for (struct glob *g = globs; g; g = g->next)
                         any |= glob_step(g, (unsigned char)path.bytes[i]);
@@ -119,9 +128,9 @@ bool match_path(const struct match *m, struct event_path path) {
                 return true;
         if (m->depth != ABSENT && depth_of(path) > m->depth)
                 return false;
-        if (m->include && !any_matches(m->include, path, false))
+        if (m->include && !any_matches(m->include, path))
                 return false;
-        return !any_matches(m->exclude, path, true);
+        return !any_matches_above(m->exclude, path);
 }
 
 /* Follows the glob into the directory; returns whether anything in there may match. */
@@ -133,7 +142,7 @@ static bool enter(struct glob *g, struct event_path directory) {
                 any = glob_step(g, (unsigned char)directory.bytes[i]);
         if (directory.size > 0 && any)
                 (void)glob_step(g, '/');
-        return any && memchr(g->states, 1, g->n_tokens);
+        return any && glob_may_match(g);
 }
 
 bool match_below(const struct match *m, struct event_path directory) {
@@ -141,7 +150,7 @@ bool match_below(const struct match *m, struct event_path directory) {
 
         if (!m || directory.size == 0)
                 return true;
-        if ((m->depth != ABSENT && depth_of(directory) >= m->depth) || any_matches(m->exclude, directory, true))
+        if ((m->depth != ABSENT && depth_of(directory) >= m->depth) || any_matches_above(m->exclude, directory))
                 return false;
         for (struct glob *g = m->include; g; g = g->next)
                 any |= !g->negated && enter(g, directory);
@@ -150,14 +159,16 @@ bool match_below(const struct match *m, struct event_path directory) {
 
 static bool same_below(struct glob *globs, struct event_path a, struct event_path b) {
         for (struct glob *g = globs; g; g = g->next) {
-                uint8_t *states _cleanup_(freep) = malloc(g->n_tokens + 1);
                 bool in_a = enter(g, a), in_b;
+                size_t size;
+                const void *progress = glob_progress(g, &size);
+                void *progress_in_a _cleanup_(freep) = malloc(size);
 
-                if (!states)
+                if (!progress_in_a)
                         return false;
-                memcpy(states, g->states, g->n_tokens + 1);
+                memcpy(progress_in_a, progress, size);
                 in_b = enter(g, b);
-                if (in_a != in_b || (in_a && memcmp(states, g->states, g->n_tokens) != 0))
+                if (in_a != in_b || (in_a && memcmp(progress_in_a, progress, size) != 0))
                         return false;
         }
         return true;

@@ -69,7 +69,9 @@ static enum verdict match_text(struct glob *glob, bool has_slash, const char *te
         if (!text)
                 return VERDICT_UNDECIDED;
         name = has_slash ? NULL : strrchr(text, '/');
-        return glob_matches(glob, name && name[1] ? name + 1 : text) ? VERDICT_YES : VERDICT_NO;
+        if (name && name[1])
+                text = name + 1;
+        return glob_matches(glob, text, strlen(text)) ? VERDICT_YES : VERDICT_NO;
 }
 
 static enum verdict both(enum verdict a, enum verdict b) {
