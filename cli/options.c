@@ -382,7 +382,7 @@ int options_read(struct options *o, const struct command *command, int argc, cha
         o->arguments = argv + optind;
         o->n_arguments = argc - optind;
         for (int i = 0; i < N_OPTIONS; i++)
-                if (o->given & table[i].option & ~options) {
+                if (command && o->given & table[i].option & ~options) {
                         usage_error(command, "option '--%s' is not for '%s'", table[i].name, command->name);
                         return -EINVAL;
                 }

@@ -70,7 +70,7 @@ struct subject *subject_new(struct session *session, const char *name, bool path
                 return NULL;
         s->session = session;
         s->name = name ? strdup(name) : NULL;
-        s->prefix = path ? absolute_path(name) : NULL;
+        s->prefix = path && name ? absolute_path(name) : NULL;
         return (s->name || !name) && (s->prefix || !path) ? s : subject_free(s);
 }
 

@@ -110,7 +110,7 @@ static int open_any(int *ret_fd, char **ret_address) {
         r = open_named("private", ret_fd, ret_address);
         if (r == 0)
                 return 0;
-        (void)strcpy(why, kev_error_message(NULL));
+        (void)snprintf(why, sizeof(why), "%s", kev_error_message(NULL));
         return error_set(NULL, r, "Neither the system's kevd nor the user's answers, nor can a private one start: %s",
                          why);
 }

@@ -144,7 +144,7 @@ _public_ int kev_get_mechanism(struct kev *kev, int64_t id, char **ret_name) {
                 return -ENOENT;
         if (r < 0)
                 return r;
-        r = message_parse(text, strlen(text), &reply);
+        r = text ? message_parse(text, strlen(text), &reply) : -EPROTO;
         name = r == 0 ? json_object_object_get(reply, "mechanism") : NULL;
         if (json_object_is_type(name, json_type_string)) {
                 *ret_name = strdup(json_object_get_string(name));

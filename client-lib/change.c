@@ -80,7 +80,7 @@ static int read_refusal(struct kev *kev, struct json_object *refused, size_t i, 
 
 int change_refusal(struct kev *kev, const struct call *call, bool *ret_refused) {
         struct json_object *refused = NULL;
-        struct refusal refusal;
+        struct refusal refusal = { 0 };
         int r = read_refused(kev, call, &refused);
 
         *ret_refused = r == 0 && json_object_array_length(refused) > 0;
@@ -204,7 +204,7 @@ static size_t put_chunk(const struct addition *a, size_t first, struct buffer *b
 
 static int take_refusals(struct addition *a, const struct chunk *chunk) {
         struct json_object *refused = NULL;
-        struct refusal refusal;
+        struct refusal refusal = { 0 };
         int r = read_refused(a->kev, &chunk->call, &refused);
 
         for (size_t i = 0; r == 0 && i < json_object_array_length(refused); i++) {

@@ -17,6 +17,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -34,7 +35,7 @@ int connection_fail(struct kev *kev, int error, const char *format, ...) {
         va_start(arguments, format);
         sentence_put_list(message, format, arguments);
         va_end(arguments);
-        (void)strcpy(kev->message, message);
+        (void)snprintf(kev->message, sizeof(kev->message), "%s", message);
         kev->error = error;
         connection_forget(kev);
         reconnect_close(kev);
@@ -120,11 +121,10 @@ static ssize_t send_some(struct kev *kev) {
         } control = { 0 };
 
         if (kev->n_fds > 0) {
-                struct cmsghdr *c;
+                struct cmsghdr *c = &control.align;
 
                 header.msg_control = &control;
                 header.msg_controllen = CMSG_SPACE(sizeof(int) * kev->n_fds);
-                c = CMSG_FIRSTHDR(&header);
                 c->cmsg_level = SOL_SOCKET;
                 c->cmsg_type = SCM_RIGHTS;
                 c->cmsg_len = CMSG_LEN(sizeof(int) * kev->n_fds);

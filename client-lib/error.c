@@ -20,7 +20,7 @@ void sentence_put_list(char *sentence, const char *format, va_list arguments) {
                 return;
         while (end > 0 && ((unsigned char)sentence[end] & 0xc0) == 0x80)
                 end--; /* not inside a character */
-        strcpy(sentence + end, "...");
+        memcpy(sentence + end, "...", sizeof("..."));
 }
 
 void sentence_put(char *sentence, const char *format, ...) {

@@ -18,7 +18,7 @@ static uint64_t realtime_usec(void) {
 int own_event_new(struct event *template, int64_t id, struct event **ret_event) {
         struct event *bare _cleanup_(event_unrefp) = NULL;
         struct buffer text _cleanup_(buffer_free) = BUFFER_INIT;
-        struct json_object *json;
+        struct json_object *json = NULL;
         int r;
 
         template->realtime_usec = realtime_usec();

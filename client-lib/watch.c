@@ -135,7 +135,7 @@ _public_ int kev_watch_set_path(struct kev_watch *watch, const char *path) {
         if (!path || !path[0])
                 return -EINVAL;
         r = make_absolute(path, &absolute);
-        if (r < 0)
+        if (!absolute)
                 return r;
         free(watch->spec.path);
         watch->spec.path = absolute;

@@ -239,7 +239,7 @@ static int attach(struct restoring *restoring) {
 static int restore_entry(struct queue *queue, struct state_reader *r) {
         struct watch *watch = queue_find(queue, state_get_i64(r));
         uint64_t more = state_get_u64(r);
-        struct event *read _cleanup_(event_unrefp) = NULL, *event;
+        struct event *read _cleanup_(event_unrefp) = NULL, *event = NULL;
         struct json_object *json;
         struct entry *entry;
         const char *text;
@@ -258,7 +258,7 @@ static int restore_entry(struct queue *queue, struct state_reader *r) {
                 result = -EBADMSG;
         if (result == 0)
                 result = event_new(read, &event);
-        if (result < 0)
+        if (!event)
                 return result;
         entry = queue_append(queue, watch, event);
         if (!entry)

@@ -548,10 +548,10 @@ static struct watch *find_or_refuse(struct queue *queue, int64_t id, struct refu
 
 int queue_modify(struct queue *queue, const struct watch_spec *spec, int fd, struct refusal *refusal) {
         struct watch *watch = find_or_refuse(queue, spec->id, refusal);
-        struct match *match;
-        struct settle *settle;
+        struct match *match = NULL;
+        struct settle *settle = NULL;
         struct subject subject;
-        char *options;
+        char *options = NULL;
         int r;
 
         if (!watch)
