@@ -111,6 +111,27 @@ size_t holdings_family(pid_t daemon, pid_t family[HOLDINGS_FAMILY_MAX]) {
         return n;
 }
 
+static bool has_name(pid_t pid, const char *name) {
+        FILE *file = open_of(pid, "comm");
+        char comm[32] = "";
+        bool has;
+
+        if (!file)
+                return false;
+        has = fgets(comm, sizeof(comm), file) && strcspn(comm, "\n") == strlen(name) && starts_with(comm, name);
+        (void)fclose(file);
+        return has;
+}
+
+size_t holdings_named(pid_t daemon, const char *name) {
+        pid_t family[HOLDINGS_FAMILY_MAX];
+        size_t n = holdings_family(daemon, family), n_named = 0;
+
+        for (size_t i = 0; i < n; i++)
+                n_named += has_name(family[i], name);
+        return n_named;
+}
+
 struct holdings holdings_read(pid_t daemon) {
         struct holdings h = { 0 };
         pid_t family[HOLDINGS_FAMILY_MAX];

@@ -22,6 +22,8 @@ enum { HOLDINGS_FAMILY_MAX = 4096 };
 
 /* The daemon, and all below it. Returns how many these are. */
 size_t holdings_family(pid_t daemon, pid_t family[HOLDINGS_FAMILY_MAX]);
+/* How many of these have that name (comm). */
+size_t holdings_named(pid_t daemon, const char *name);
 /* All of it; of a process that is just ending, a part. */
 struct holdings holdings_read(pid_t daemon);
 /* How many descriptors the daemon alone has, without looking at each. */

@@ -300,15 +300,6 @@ void describe(struct json_object *event, char *text, size_t size) {
                 (void)snprintf(text + n, size - n, " %s", text_at(event, "/flags/0"));
 }
 
-bool has_note(struct json_object *event, const char *note) {
-        struct json_object *notes = json_at(event, "/notes");
-
-        for (size_t i = 0; i < json_object_array_length(notes); i++)
-                if (strcmp(json_object_get_string(json_object_array_get_idx(notes, i)), note) == 0)
-                        return true;
-        return false;
-}
-
 int64_t status_number(const struct daemon *daemon, const char *pointer) {
         int fd = client_connect(daemon->socket);
         struct json_object *status = client_call(fd, "org.kevd.manager.GetStatus", NULL);

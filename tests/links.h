@@ -60,8 +60,6 @@ bool has_flag(struct json_object *link, const char *flag);
 /* With the id 1. `members` of Watch are text that begins with a comma, or "". */
 void watch(int fd, const char *members);
 
-bool has_note(struct json_object *event, const char *note);
-
 /* An event in one line: "v0 linkdown+flags", "v1<v0 rename", with "eof" behind its notes. */
 void describe(struct json_object *event, char *text, size_t size);
 

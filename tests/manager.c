@@ -187,21 +187,29 @@ static void wait_for_end(struct manager *m, int *ret_status) {
         m->pidfd = safe_close(m->pidfd);
 }
 
-static void stop(struct manager *m, bool hears) {
+static void await_end(struct manager *m, bool hears, int expected) {
         int64_t deadline = now_msec() + MANAGER_MSEC;
         struct pollfd end = { .fd = m->pidfd, .events = POLLIN };
         int status;
 
-        assert_system(kill(m->pid, SIGTERM) == 0, "kill");
         while (poll(&end, 1, hears ? 0 : MANAGER_MSEC) == 0) {
                 if (hears)
                         (void)hear(m, (int)MAX(deadline - now_msec(), 0));
-                ck_assert_msg(now_msec() < deadline, "kevd still ran %d ms after SIGTERM", MANAGER_MSEC);
+                ck_assert_msg(now_msec() < deadline, "kevd still ran after %d ms", MANAGER_MSEC);
         }
         wait_for_end(m, &status);
         while (hear(m, 0))
                 ;
-        ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "kevd ended with the status %x", (unsigned)status);
+        ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == expected, "kevd ended with the status %x", (unsigned)status);
+}
+
+static void stop(struct manager *m, bool hears) {
+        assert_system(kill(m->pid, SIGTERM) == 0, "kill");
+        await_end(m, hears, EXIT_SUCCESS);
+}
+
+void manager_wait_failed(struct manager *m) {
+        await_end(m, true, EXIT_FAILURE);
 }
 
 void manager_stop(struct manager *m) {

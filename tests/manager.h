@@ -26,6 +26,8 @@ void manager_stop(struct manager *manager);
 /* The same, but hears nothing of what it says before it has ended. */
 void manager_stop_unheard(struct manager *manager);
 void manager_kill(struct manager *manager);
+/* It ends by itself, and says that it has failed. */
+void manager_wait_failed(struct manager *manager);
 
 /* Hears what it says until so many are in the store. */
 void manager_wait_stored(struct manager *manager, size_t n);

@@ -45,14 +45,35 @@ struct daemon *start_following(const char *option) {
 
         if (geteuid() != 0)
                 harness_skip("takes root, who may follow all processes and become other users");
-        /* Whichever way the harness would have it. */
-        ck_assert_int_eq(unsetenv("KEVD_PROCESS_FEED"), 0);
+        ck_assert_int_eq(setenv("KEVD_PROCESS_FEED", "connector", false), 0); /* or as the harness has it */
         assert_system(chmod(harness_tempdir(), 0711) == 0, harness_tempdir());
-        daemon = option ? daemon_start("--mode=system", "--process-feed=connector", option) :
-                          daemon_start("--mode=system", "--process-feed=connector");
+        daemon = option ? daemon_start("--mode=system", option) : daemon_start("--mode=system");
         assert_system(chmod(daemon->socket, 0666) == 0, daemon->socket);
         need_feed_of(daemon);
         return daemon;
+}
+
+static bool can_tell_uid(const struct daemon *daemon) {
+        int fd = client_connect(daemon->socket);
+        struct json_object *reply = client_call(
+                fd, "org.kevd.events.Change", "{\"add\":[{\"filter\":\"proc\",\"id\":1,\"match\":{},\"notes\":[\"uid\"]}]}");
+        bool can = !json_at(reply, "/parameters/refused/0");
+
+        if (!can)
+                ck_assert_msg(strstr(text_at(reply, "/parameters/refused/0/message"), "\"uid\" can't be told by the feed"),
+                              "%s", json_object_to_json_string(reply));
+        json_object_put(reply);
+        (void)close(fd);
+        return can;
+}
+
+const char *uid_note(const struct daemon *daemon) {
+        return can_tell_uid(daemon) ? ",'uid'" : "";
+}
+
+void need_uid_note(const struct daemon *daemon) {
+        if (!can_tell_uid(daemon))
+                harness_skip("this feed can't tell on this kernel when user ids change");
 }
 
 int storm_size(int usual) {

@@ -27,6 +27,11 @@ enum {
  * skipped. `option`: one more, or NULL. */
 struct daemon *start_following(const char *option);
 
+/* Without kprobes BPF can't tell when user ids change, but with exec(2): another note after others, or "". */
+const char *uid_note(const struct daemon *daemon);
+/* Skips the test there. */
+void need_uid_note(const struct daemon *daemon);
+
 /* So many processes in a storm: $KEVD_STORM_PROCESSES, or the number. */
 int storm_size(int usual);
 

@@ -19,7 +19,9 @@
 /* More than FUSE_MIN_READ_BUFFER: a request with what it writes. */
 enum { REQUEST_BYTES = 256 * 1024 };
 
-static atomic_uint *n_lookups; /* shared with the server */
+static struct {
+        atomic_uint requests, lookups;
+} *counts; /* shared with the server */
 
 static int answer_init(int fuse, char *request) {
         struct {
@@ -65,9 +67,12 @@ static _Noreturn void serve(const char *path, int told, pid_t parent) {
         for (ssize_t n; (n = read(fuse, request, sizeof(request))) > 0 || errno == EINTR;) {
                 struct fuse_in_header header;
 
+                if (n < (ssize_t)sizeof(header))
+                        continue;
                 memcpy(&header, request, sizeof(header));
-                if (n >= (ssize_t)sizeof(header) && header.opcode == FUSE_LOOKUP)
-                        atomic_fetch_add(n_lookups, 1);
+                if (header.opcode == FUSE_LOOKUP)
+                        atomic_fetch_add(&counts->lookups, 1);
+                atomic_fetch_add(&counts->requests, 1);
         }
         _exit(0);
 }
@@ -76,12 +81,12 @@ pid_t silent_mount(const char *path) {
         pid_t parent = getpid(), server;
         int told[2], r = -EIO;
 
-        if (!n_lookups) {
-                void *page = mmap(NULL, sizeof(*n_lookups), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        if (!counts) {
+                void *page = mmap(NULL, sizeof(*counts), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
                 if (page == MAP_FAILED)
                         return -errno;
-                n_lookups = page;
+                counts = page;
         }
         if (pipe2(told, O_CLOEXEC) < 0)
                 return -errno;
@@ -100,7 +105,11 @@ pid_t silent_mount(const char *path) {
 }
 
 unsigned silent_lookups(void) {
-        return n_lookups ? atomic_load(n_lookups) : 0;
+        return counts ? atomic_load(&counts->lookups) : 0;
+}
+
+unsigned silent_requests(void) {
+        return counts ? atomic_load(&counts->requests) : 0;
 }
 
 void silent_end(pid_t server, const char *path) {

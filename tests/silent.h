@@ -13,5 +13,7 @@
 pid_t silent_mount(const char *path);
 /* How many names have been looked up so far. */
 unsigned silent_lookups(void);
+/* How much it was asked in all. Each of these waits until the server ends. */
+unsigned silent_requests(void);
 /* Ends the server: who waits gets an error. */
 void silent_end(pid_t server, const char *path);

@@ -58,15 +58,6 @@ static const char *next_path(int fd) {
         return path;
 }
 
-static bool has_note(struct json_object *event, const char *note) {
-        struct json_object *notes = json_at(event, "/notes");
-
-        for (size_t i = 0; i < json_object_array_length(notes); i++)
-                if (strcmp(json_object_get_string(json_object_array_get_idx(notes, i)), note) == 0)
-                        return true;
-        return false;
-}
-
 static void take_up_to(int fd, const char *note) {
         for (bool found = false; !found;) {
                 struct json_object *event = next_event(fd);

@@ -164,15 +164,6 @@ static struct answer ask_kernel(const struct object *o, bool is_file) {
         return answer;
 }
 
-static bool has_note(struct json_object *event, const char *note) {
-        struct json_object *notes = json_at(event, "/notes");
-
-        for (size_t i = 0; i < json_object_array_length(notes); i++)
-                if (strcmp(json_object_get_string(json_object_array_get_idx(notes, i)), note) == 0)
-                        return true;
-        return false;
-}
-
 static struct answer ask_kevd(void) {
         struct json_object *events = take_events(kevd, 0);
         struct answer answer = { 0 };

@@ -81,6 +81,19 @@ static void expect(int fd, const char *device, const char *expected) {
 
 /* ---- what is done, and what is told ------------------------------------------------------------------ */
 
+static bool has_state(void *userdata) {
+        struct json_object *links = ip_json("link show v0");
+        bool has = strcmp(text_at(links, "/0/operstate"), userdata) == 0;
+
+        json_object_put(links);
+        return has;
+}
+
+/* The kernel looks at the carrier when it has time (link_watch.c), and tells of it before anybody can see it. */
+static void await_state(const char *state) {
+        ck_assert_msg(wait_until(has_state, (void *)state, HARNESS_REPLY_MSEC), "v0 is not %s", state);
+}
+
 /* Acceptance point 5. */
 START_TEST(test_veth) {
         struct daemon *daemon;
@@ -97,10 +110,13 @@ START_TEST(test_veth) {
         ip("link set v0 up");
         expect(fd, "v0", "v0 flags\n");
         ip("link set v1 up");
+        await_state("UP");
         expect(fd, "v0", "v0 linkup\n");
         ip("link set v1 down");
+        await_state("LOWERLAYERDOWN");
         expect(fd, "v0", "v0 linkdown\n");
         ip("link set v1 up");
+        await_state("UP");
         expect(fd, "v0", "v0 linkup\n");
         ip("link set v0 mtu 1400");
         expect(fd, "v0", "v0 mtu\n");

@@ -124,10 +124,10 @@ static void expect_no_namespace_in_broker(const struct daemon *daemon) {
         (void)fclose(children);
 }
 
-/* With all of the connections accepted, and nothing watched yet. */
+/* With all of the connections accepted, and nothing watched nor being opened yet. */
 static int count_sockets(const struct daemon *daemon, const int *fds, size_t n_fds) {
         for (size_t i = 0; i < n_fds; i++)
-                json_object_put(client_call(fds[i], "org.kevd.events.GetLimits", NULL));
+                json_object_put(client_call(fds[i], "org.kevd.manager.GetStatus", NULL));
         return count_descriptors(daemon->pid, "socket:");
 }
 

@@ -7,8 +7,10 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -894,6 +896,58 @@ START_TEST(test_unprivileged) {
 }
 END_TEST
 
+static void watch_beside_one_that_needs_a_feed(int fd, pid_t pid) {
+        struct json_object *reply;
+        char text[256];
+
+        (void)snprintf(text, sizeof(text), "{\"add\":[{\"id\":2,\"filter\":\"proc\",\"pid\":%d,\"notes\":[\"fork\"]},"
+                                           "{\"id\":1,\"filter\":\"proc\",\"pid\":%d,\"notes\":[\"exit\",\"reap\"]}]}",
+                       (int)pid, (int)pid);
+        reply = client_call(fd, "org.kevd.events.Change", text);
+        ck_assert_msg(json_at(reply, "/parameters/refused/0") && !json_at(reply, "/parameters/refused/1"), "%s",
+                      json_object_to_json_string(reply));
+        ck_assert_int_eq(number_at(reply, "/parameters/refused/0/id"), 2);
+        ck_assert_str_eq(text_at(reply, "/parameters/refused/0/errno"), "EOPNOTSUPP");
+        json_object_put(reply);
+}
+
+/* BPF takes rights, and the process connector is heard in the first network namespace only (connector.c of Linux). */
+static void have_no_feed(void) {
+        static const int rights[] = { CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON };
+
+        assert_system(unshare(CLONE_NEWNET) == 0, "unshare");
+        for (size_t i = 0; i < ARRAY_SIZE(rights); i++)
+                assert_system(prctl(PR_CAPBSET_DROP, rights[i]) == 0, "PR_CAPBSET_DROP");
+}
+
+/* A helper finds out that there is no feed. Those that came meanwhile and need none are served. */
+START_TEST(test_no_feed_after_all) {
+        struct daemon *daemon;
+        struct nurse nurse;
+        pid_t pid;
+        int fd;
+
+        if (geteuid() != 0)
+                harness_skip("needs root, to start a system daemon");
+        if (getenv("KEVD_PROCESS_FEED"))
+                harness_skip("only where the daemon chooses its feed by itself");
+        run_code = 7;
+        nurse = nurse_start();
+        pid = nurse_fork(&nurse, run_exit);
+        have_no_feed();
+        daemon = daemon_start("--mode=system");
+        fd = client_connect(daemon->socket);
+        watch_beside_one_that_needs_a_feed(fd, pid);
+        go(1);
+        expect_event(fd, 1, "exit", pid, 7 << 8);
+        ck_assert_int_eq(nurse_reap(&nurse, pid), 7 << 8);
+        expect_event(fd, 1, "reap", pid, 7 << 8);
+        nurse_stop(&nurse);
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         Suite *suite = harness_suite("proc");
         TCase *c;
@@ -904,6 +958,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_killed);
         tcase_add_test(c, test_orphan);
         tcase_add_loop_test(c, test_unprivileged, 0, 2);
+        tcase_add_test(c, test_no_feed_after_all);
 
         c = harness_case(suite, "ended");
         tcase_add_test(c, test_zombie);

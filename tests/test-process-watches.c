@@ -23,7 +23,7 @@
 #include "macro.h"
 #include "processes.h"
 
-#define ALL_NOTES "'exit','reap','fork','exec','uid','comm'"
+#define ALL_NOTES "'exit','reap','fork','exec','comm'"
 
 /* ---- programs ---------------------------------------------------------------------------------------------------- */
 
@@ -89,9 +89,9 @@ START_TEST(test_other_user) {
         watch(user, "EPERM", "'id':1,'pid':%d,'notes':['exit']", (int)pid);
         ck_assert_ptr_null(strstr(refusal_message(), "kevd-"));
         watch(user, "EPERM", "'id':1,'pid':%d,'notes':['exit','exec','track']", (int)other.pid);
-        watch(user, "", "'id':1,'match':{},'notes':[" ALL_NOTES "]");
-        watch(user, "", "'id':2,'match':{'uid':%d},'notes':[" ALL_NOTES "]", STRANGER);
-        watch(user, "", "'id':3,'match':{'comm':'kevd-*'},'notes':[" ALL_NOTES "]");
+        watch(user, "", "'id':1,'match':{},'notes':[" ALL_NOTES "%s]", uid_note(daemon));
+        watch(user, "", "'id':2,'match':{'uid':%d},'notes':[" ALL_NOTES "%s]", STRANGER, uid_note(daemon));
+        watch(user, "", "'id':3,'match':{'comm':'kevd-*'},'notes':[" ALL_NOTES "%s]", uid_note(daemon));
         watch(root, "", "'id':0,'match':{'uid':%d},'notes':['exit','exec','comm']", STRANGER);
         go(&other, 1);
         (void)expect(root, 0, "comm", pid, ANY);
@@ -153,7 +153,7 @@ START_TEST(test_setuid_child) {
         need_setuid_program();
         maker = maker_start(USER);
         pid = maker_fork(&maker, run_setuid_child, 8);
-        watch(user, "", "'id':1,'pid':%d,'notes':['exit','exec','comm','uid','track']", (int)pid);
+        watch(user, "", "'id':1,'pid':%d,'notes':['exit','exec','comm','track'%s]", (int)pid, uid_note(daemon));
         watch(root, "", "'id':1,'pid':%d,'notes':['exit','exec','track']", (int)pid);
         go(&maker, 1);
         event = next_event(user);
@@ -187,7 +187,7 @@ START_TEST(test_setuid_itself) {
         need_setuid_program();
         maker = maker_start(USER);
         pid = maker_fork(&maker, run_program, 0);
-        watch(user, "", "'id':1,'pid':%d,'notes':['exit','exec','comm','uid']", (int)pid);
+        watch(user, "", "'id':1,'pid':%d,'notes':['exit','exec','comm'%s]", (int)pid, uid_note(daemon));
         go(&maker, 1);
         ck_assert(expect(user, 1, "trackerr", pid, ANY));
         go(&maker, 1);
@@ -219,11 +219,15 @@ static int run_becomes_user(int code) {
 
 START_TEST(test_uid_changes) {
         struct daemon *daemon = start_following(NULL);
-        int fd = client_connect(daemon->socket);
-        struct maker maker = maker_start(0);
-        pid_t pid = maker_fork(&maker, run_becomes_user, 14);
         struct json_object *event;
+        struct maker maker;
+        pid_t pid;
+        int fd;
 
+        need_uid_note(daemon);
+        fd = client_connect(daemon->socket);
+        maker = maker_start(0);
+        pid = maker_fork(&maker, run_becomes_user, 14);
         watch(fd, "", "'id':1,'pid':%d,'notes':['uid','exit']", (int)pid);
         go(&maker, 1);
         event = next_event(fd);
@@ -263,12 +267,15 @@ static int run_between_users(int code) {
 
 START_TEST(test_user_again) {
         struct daemon *daemon = start_following(NULL);
-        int user = client_connect_as(daemon->socket, USER);
-        struct maker maker = maker_start(0);
         struct json_object *event;
+        struct maker maker;
         pid_t pid, child, grandchild;
         char byte;
+        int user;
 
+        need_uid_note(daemon);
+        user = client_connect_as(daemon->socket, USER);
+        maker = maker_start(0);
         pid = maker_fork(&maker, run_between_users, 13);
         go(&maker, 1);
         hear(&maker, &byte, 1);
@@ -475,7 +482,6 @@ END_TEST
 
 START_TEST(test_two_clients) {
         struct daemon *daemon = start_following(NULL);
-        size_t n_pidfds = count_pidfds(daemon);
         int fd = client_connect(daemon->socket), other = client_connect(daemon->socket);
         struct maker maker = maker_start(0);
         pid_t pid = maker_fork(&maker, run_named, 3);
@@ -495,7 +501,7 @@ START_TEST(test_two_clients) {
         maker_stop(&maker);
         (void)close(fd);
         (void)close(other);
-        expect_pidfds(daemon, n_pidfds);
+        expect_pidfds(daemon, 0);
         daemon_stop(daemon);
 }
 END_TEST
@@ -504,7 +510,6 @@ END_TEST
 START_TEST(test_at_rest) {
         enum { N = 20 };
         struct daemon *daemon = start_following(NULL);
-        size_t n_pidfds = count_pidfds(daemon);
         struct maker maker = maker_start(0);
         int fd = client_connect(daemon->socket);
         pid_t pids[N];
@@ -516,7 +521,7 @@ START_TEST(test_at_rest) {
         for (int i = 0; i < N / 2; i++)
                 change(fd, "", "'remove':[%d]", i);
         (void)close(fd);
-        expect_pidfds(daemon, n_pidfds);
+        expect_pidfds(daemon, 0);
         go(&maker, N);
         maker_stop(&maker);
         daemon_stop(daemon);

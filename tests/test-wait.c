@@ -288,7 +288,7 @@ START_TEST(test_within_another) {
         run("mkdir -p above/a/d && touch above/a/d/file");
         follower_check(above, "before");
         below = follow("above/a/d", 0);
-        for (int i = 0; i < 5; i++) {
+        for (int i = 0; i < 20; i++) {
                 run("rm -r above/a");
                 expect(below, KEV_NOTE_GONE, "deleted");
                 follower_check(above, "deleted");

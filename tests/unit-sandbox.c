@@ -29,6 +29,7 @@ static const struct {
 } sandboxes[] = {
         { SANDBOX_DAEMON, "daemon" },     { SANDBOX_BROKER, "broker" }, { SANDBOX_SURVEYOR, "surveyor" },
         { SANDBOX_STAND_IN, "stand-in" }, { SANDBOX_DEPUTY, "deputy" }, { SANDBOX_OPENER, "opener" },
+        { SANDBOX_OBSERVER, "observer" },
 };
 
 /* ---- what no process may do -------------------------------------------------------------------------------------------- */
@@ -102,7 +103,7 @@ static const struct {
 };
 
 /* A build with sanitizers allows what they need. */
-#ifdef __SANITIZE_ADDRESS__
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 enum { IS_SANITIZED = 1 };
 #else
 enum { IS_SANITIZED = 0 };

@@ -3,14 +3,15 @@
 /*
  * The broker takes requests of one fixed size from the daemon, and starts a helper
  * for each: a surveyor for a file system, a stand-in or a deputy for a peer, one
- * that keeps what a feed reads, and one that ends at once for a network's socket. It opens nothing
- * itself, so nothing can make it wait. What it may be asked for is all here:
+ * that keeps what a feed reads, one that looks at processes, and one that ends at once for a network's socket. It opens
+ * nothing itself, so nothing can make it wait. What it may be asked for is all here:
  *
  *   a fanotify group with a mark on the file system of a mount (CAP_SYS_ADMIN)
  *   a process that may look up handles and read directories (CAP_DAC_READ_SEARCH)
  *   a process of a given user and groups, without capabilities (CAP_SETUID, CAP_SETGID)
  *   a netlink socket with a large buffer (CAP_NET_ADMIN), perhaps in a given network namespace (CAP_SYS_ADMIN)
  *   what feeds of processes and signals read (CAP_BPF and CAP_PERFMON, or CAP_NET_ADMIN)
+ *   a process that looks at others (CAP_SYS_PTRACE)
  */
 
 #include "broker.h"
@@ -24,11 +25,14 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/fanotify.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -45,6 +49,7 @@
 enum { END_SEC = 1, BROKER_FD = 3 };
 
 static const struct helper_programs *programs;
+static pid_t daemons_pid; /* as the kernel knows it, whatever the daemon says; 0: not known */
 
 static const uid_t NOBODYS_UID = 0xffff0000; /* beyond all that is given to users, containers and services */
 
@@ -92,13 +97,14 @@ static uint64_t capabilities_for_programs(void) {
         return capability(CAP_BPF) | capability(CAP_PERFMON);
 }
 
-static uint64_t capabilities_for_feeds(void) {
-        return capability(CAP_NET_ADMIN) | capabilities_for_programs();
+static uint64_t capabilities_for_processes(void) {
+        return capability(CAP_NET_ADMIN) | capability(CAP_SYS_PTRACE) | capability(CAP_SYS_NICE) |
+               capabilities_for_programs();
 }
 
-/* Directories are still read here where inotify serves them, namespaces of peers and what they have passed looked at. */
+/* Directories are still read here where inotify serves them. */
 static uint64_t capabilities_of_daemon(void) {
-        return capability(CAP_DAC_READ_SEARCH) | capability(CAP_SYS_PTRACE) | capability(CAP_SYS_NICE);
+        return capability(CAP_DAC_READ_SEARCH) | capability(CAP_SYS_NICE);
 }
 
 /* ---- the helpers' beginnings ---------------------------------------------------------------- */
@@ -138,7 +144,7 @@ static _Noreturn void begin_surveyor(int socket, const struct helper_request *re
         if (r == 0)
                 r = keep_capabilities(capability(CAP_DAC_READ_SEARCH));
         say_hello(socket, r, r == 0 ? group : -1);
-        group = safe_close(group);
+        (void)safe_close(group);
         if (r < 0)
                 _exit(0);
         (void)sandbox_enter(SANDBOX_SURVEYOR); /* the daemon has said if there is none */
@@ -173,6 +179,23 @@ static _Noreturn void begin_for_peer(int socket, const struct helper_request *re
                 programs->deputy(socket);
         else
                 stand_in_run(socket);
+        _exit(EXIT_FAILURE);
+}
+
+/* /proc/PID/fd is its owner's to list. `socket` tells the daemon when this ends. What everybody's looks at may be gone
+ * before long: it is in as much of a hurry as the thread that asks. A user's has no more than anybody's share. */
+static _Noreturn void begin_observer(int socket, const struct helper_request *request, int questions) {
+        int r;
+
+        if (request->kind == HELPER_OBSERVER)
+                (void)setpriority(PRIO_PROCESS, 0, -19);
+        r = keep_capabilities(capability(CAP_SYS_PTRACE) | capability(CAP_DAC_READ_SEARCH));
+        (void)prctl(PR_SET_NAME, "kevd-observer", 0, 0, 0);
+        say_hello(socket, r, -1);
+        if (r < 0 || questions < 0)
+                _exit(0);
+        (void)sandbox_enter(SANDBOX_OBSERVER);
+        programs->observer(questions, daemons_pid);
         _exit(EXIT_FAILURE);
 }
 
@@ -219,7 +242,7 @@ static _Noreturn void begin_opener(int socket, const struct helper_request *requ
                                                                           &programs->connector;
         uint64_t kept = request->kind == HELPER_CONNECTOR ? capability(CAP_NET_ADMIN) : 0;
         struct opening opening = { .n_fds = passed >= 0 };
-        int fds[OPENING_FDS_MAX] = { passed, -1, -1, -1 };
+        int fds[OPENING_FDS_MAX] = { passed, -1, -1, -1, -1 };
 
         (void)prctl(PR_SET_NAME, "kevd-opener", 0, 0, 0);
         opening.error = keep_capabilities(kept ? kept : capabilities_for_programs());
@@ -244,6 +267,8 @@ static bool is_whole(const struct helper_request *request, ssize_t size) {
                 return request->mount_point[0] == '/' && memchr(request->mount_point, 0, HELPER_PATH_MAX);
         if (request->kind >= HELPER_NETWORK && request->kind <= HELPER_CONNECTOR)
                 return request->buffer_bytes <= INT32_MAX;
+        if (request->kind == HELPER_OBSERVER || request->kind == HELPER_USERS_OBSERVER)
+                return true;
         return (request->kind == HELPER_STAND_IN || request->kind == HELPER_DEPUTY) &&
                request->n_groups <= HELPER_GROUPS_MAX;
 }
@@ -273,6 +298,8 @@ static void start_helper(int fd, const struct helper_request *request, int passe
                         begin_network(pair[1], request, passed);
                 if (request->kind == HELPER_STAND_IN || request->kind == HELPER_DEPUTY)
                         begin_for_peer(pair[1], request);
+                if (request->kind == HELPER_OBSERVER || request->kind == HELPER_USERS_OBSERVER)
+                        begin_observer(pair[1], request, passed);
                 begin_opener(pair[1], request, passed);
         }
         if (pid < 0)
@@ -282,12 +309,21 @@ static void start_helper(int fd, const struct helper_request *request, int passe
         (void)close(pair[1]);
 }
 
+/* unix(7), SO_PEERCRED: who has connected, or made the pair. */
+static pid_t pid_of_peer(int fd) {
+        struct ucred peer = { 0 };
+        socklen_t size = sizeof(peer);
+
+        return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 ? peer.pid : 0;
+}
+
 static _Noreturn void run(int fd) {
         static struct helper_request request;
         sigset_t none;
         int passed = -1;
         ssize_t n;
 
+        daemons_pid = pid_of_peer(fd);
         (void)prctl(PR_SET_NAME, "kevd-broker", 0, 0, 0);
         (void)signal(SIGCHLD, SIG_IGN); /* nobody waits for helpers that end before it */
         (void)signal(SIGINT, SIG_IGN);  /* the daemon's end is its own */
@@ -348,7 +384,7 @@ static int start(const struct helper_programs *of_daemon, uint64_t kept, int *re
 }
 
 int broker_start(const struct helper_programs *of_daemon, bool files, int *ret_fd, pid_t *ret_pid) {
-        uint64_t had, wanted = capabilities_for_feeds() | (files ? capabilities_for_files() : 0);
+        uint64_t had, wanted = capabilities_for_processes() | (files ? capabilities_for_files() : 0);
         int r = get_capabilities(&had), s;
 
         if (r < 0)
@@ -361,6 +397,32 @@ int broker_start(const struct helper_programs *of_daemon, bool files, int *ret_f
         if (r == 0 && s < 0)
                 *ret_fd = safe_close(*ret_fd);
         return r < 0 ? r : s;
+}
+
+int broker_connect(const char *path, int *ret_fd) {
+        struct sockaddr_un address = { .sun_family = AF_UNIX };
+        int fd _cleanup_(closep) = -1, r = keep_capabilities(capabilities_of_daemon());
+
+        if (r < 0)
+                return r;
+        if ((size_t)snprintf(address.sun_path, sizeof(address.sun_path), "%s", path) >= sizeof(address.sun_path))
+                return -ENAMETOOLONG;
+        fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+        if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+                return -errno;
+        *ret_fd = take_fd(&fd);
+        return 0;
+}
+
+int broker_serve(const struct helper_programs *of_daemon, int socket) {
+        int r;
+
+        programs = of_daemon;
+        keep_only(socket);
+        r = keep_capabilities(capabilities_for_processes() | capabilities_for_files());
+        if (r == 0)
+                run(BROKER_FD);
+        return r;
 }
 
 void broker_wait(pid_t pid) {

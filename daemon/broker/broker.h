@@ -2,8 +2,9 @@
 #pragma once
 
 /*
- * The broker: a process of its own, started before the daemon reads anything from
- * anybody, that keeps the capabilities which the daemon then gives up.
+ * The broker: a process of its own that has the capabilities which the daemon has
+ * not. The daemon starts it before it reads anything from anybody, and gives up
+ * its own; or it is there already, in a service of its own.
  */
 
 #include <stdbool.h>
@@ -13,7 +14,8 @@
 
 /* What some helpers do is above the broker. */
 struct helper_programs {
-        void (*deputy)(int socket); /* doesn't return */
+        void (*deputy)(int socket);   /* these two don't return */
+        void (*observer)(int socket, pid_t daemon);
         struct opener processes, signals, connector;
 };
 
@@ -24,6 +26,10 @@ struct helper_programs {
  * helper needs. To be called before there are threads.
  */
 int broker_start(const struct helper_programs *programs, bool files, int *ret_fd, pid_t *ret_pid);
+/* The same with one that is there already, and listens at `path`. Returns what socket(2) or connect(2) say. */
+int broker_connect(const char *path, int *ret_fd);
+/* Is the broker of a daemon whose end of the socket is elsewhere, until that is closed. Returns where it can't. */
+int broker_serve(const struct helper_programs *programs, int socket);
 /* Waits for its end, once its socket is closed: with that of its helpers, a second at most. 0 is passed over. */
 void broker_wait(pid_t pid);
 

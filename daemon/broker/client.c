@@ -18,6 +18,8 @@ struct broker {
         struct mux_io io;
         struct list waiting; /* helpers, in the order of the requests */
         struct list unsent;  /* struct request: the socket was full */
+        struct mux_deferred *failed; /* or NULL */
+        bool has_failed;
 };
 
 struct request {
@@ -74,6 +76,7 @@ static void on_end(struct helper *h) {
 static bool send_question(int socket, struct asked *asked) {
         struct iovec parts[] = {
                 { .iov_base = asked->question, .iov_len = sizeof(*asked->question) },
+                /* It has a question until it is sent, and is in another list then: NOLINTNEXTLINE(clang-analyzer-core.*) */
                 { .iov_base = asked->path, .iov_len = asked->question->path_size },
         };
 
@@ -170,9 +173,13 @@ static void send_requests(struct broker *b) {
         while (!list_empty(&b->unsent)) {
                 struct request *r = list_entry(b->unsent.next, struct request, link);
 
-                if (send_request(b, &r->request, r->fd) == -EAGAIN)
+                int result = send_request(b, &r->request, r->fd);
+
+                if (result == -EAGAIN)
                         return;
-                free_request(r); /* what can't be sent shows as the broker's end */
+                if (result < 0) /* then no answer would be that of whom it is for: it is the broker's end */
+                        (void)shutdown(b->io.fd, SHUT_RDWR);
+                free_request(r);
         }
         (void)mux_modify(b->mux, &b->io, MUX_IN);
 }
@@ -299,7 +306,9 @@ void asked_forget(struct asked *asked) {
 static void on_broker_end(struct broker *b) {
         int fd = b->io.fd;
 
-        log_error("the broker has ended: no further file system or user can be served with fanotify");
+        log_error("the broker has ended: no further file system, user or feed can be served");
+        if (b->failed)
+                mux_defer(b->mux, b->failed);
         mux_remove(b->mux, &b->io);
         (void)close(fd);
         forget_requests(b);
@@ -343,6 +352,8 @@ static void on_broker(struct mux_io *io, unsigned events) {
                 return;
         }
         h->state = HELPER_STARTING;
+        if (h->has_socket)
+                h->has_socket(h);
 }
 
 bool helper_wait(struct helper *h, uint64_t deadline) {
@@ -380,9 +391,30 @@ int broker_open(struct mux *mux, int fd, struct broker **ret_broker) {
         return 0;
 }
 
+struct mux *broker_mux(const struct broker *b) {
+        return b->mux;
+}
+
+void broker_watch(struct broker *b, struct mux_deferred *failed) {
+        b->failed = failed;
+}
+
+void broker_fail(struct broker *b, const char *why) {
+        log_error("%s", why);
+        b->has_failed = true;
+        if (b->failed)
+                mux_defer(b->mux, b->failed);
+}
+
+bool broker_has_failed(const struct broker *b) {
+        return b->has_failed;
+}
+
 struct broker *broker_close(struct broker *b) {
         if (!b)
                 return NULL;
+        if (b->failed)
+                mux_deferred_cancel(b->failed);
         for (struct list *entry; (entry = list_pop(&b->waiting));)
                 free(list_entry(entry, struct helper, link)); /* places of helpers that were closed */
         forget_requests(b);

@@ -14,6 +14,13 @@ struct broker;
 
 /* Takes the socket over. */
 int broker_open(struct mux *mux, int fd, struct broker **ret_broker);
+struct mux *broker_mux(const struct broker *broker);
+/* `failed` is deferred when the broker has ended, or what a helper keeps for the daemon is gone (broker_fail()). Without
+ * it nobody is told, as with NULL. */
+void broker_watch(struct broker *broker, struct mux_deferred *failed);
+/* The daemon can't go on as it is. */
+void broker_fail(struct broker *broker, const char *why);
+bool broker_has_failed(const struct broker *broker);
 /* No helper may be left. */
 struct broker *broker_close(struct broker *broker);
 
@@ -37,6 +44,7 @@ struct helper {
         struct list link; /* among those that the broker was asked for */
         struct mux_io io;
         helper_fn *fn;
+        void (*has_socket)(struct helper *helper); /* or NULL, as it begins: HELPER_STARTING */
         struct list unsent, sent; /* questions */
         struct helper *heir; /* takes its place among those, should it be closed before */
         char *space;

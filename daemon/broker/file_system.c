@@ -76,7 +76,7 @@ int get_mount(int fd, uint64_t *ret_mount) {
 }
 
 int open_mount(const char *mount_point, uint64_t mount, int *ret_fd) {
-        uint64_t found;
+        uint64_t found = 0;
         int fd _cleanup_(closep) =
                 open_at(AT_FDCWD, mount_point, O_RDONLY | O_DIRECTORY, RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
         int r = fd < 0 ? fd : get_mount(fd, &found);

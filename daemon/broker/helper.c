@@ -384,9 +384,9 @@ static int put_subject(struct helper *h) {
         int fd _cleanup_(closep) = h->passed_fd >= 0 ? openat(h->passed_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC) :
                                                        open_below(AT_FDCWD, h->path, O_RDONLY | O_DIRECTORY, 0);
         int top _cleanup_(closep) = -1, r;
-        struct mount_info mount;
+        struct mount_info mount = { 0 };
         struct subject_place place = { 0 };
-        struct handle wanted, last;
+        struct handle wanted = { 0 }, last = { 0 };
         struct stat st;
         int number;
 

@@ -11,9 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct broker;
-
-enum { OPENING_FDS_MAX = 4 };
+enum { OPENING_FDS_MAX = 5 };
 
 /* What a helper has opened: its first messages, as many as there are descriptors, each with one beside it. */
 struct opening {
@@ -31,19 +29,15 @@ struct opened {
         uint64_t n_forks; /* of struct opening */
 };
 
-#define OPENED_NONE ((struct opened){ .socket = -1, .fds = { -1, -1, -1, -1 } })
+#define OPENED_NONE ((struct opened){ .socket = -1, .fds = { -1, -1, -1, -1, -1 } })
 
 /* ---- the daemon's side -------------------------------------------------------------------------------------------- */
 
-/* `kind`: HELPER_PROCESSES, HELPER_SIGNALS or HELPER_CONNECTOR. `fd`: borrowed, what another daemon's helper has opened,
- * for this one to keep; or -1. `buffer_bytes`: of the kernel's queue, 0: as the feed
- * likes it. `is_only`: it is to do with less than all. Waits for it, a few seconds at most. A negative errno, and why.
- * -EOPNOTSUPP where `broker` is NULL. */
-int opener_ask(struct broker *broker, uint32_t kind, int fd, size_t buffer_bytes, bool is_only, struct opened *ret,
-               char *why, size_t why_size);
 /* The helper ends and leaves things as they are, for the next daemon. */
 void opened_leave(struct opened *opened);
 void opened_close(struct opened *opened);
+/* The same; NULL is passed over. */
+void opened_drop(const struct opened *opened);
 
 /* ---- the helper's ------------------------------------------------------------------------------------------------- */
 

@@ -11,6 +11,7 @@
  *   a stand-in     has one peer's user and groups, and nothing more
  *   a deputy       the same, and watches files for the peer (deputy.h)
  *   an opener      has opened what a feed reads, and keeps it (opener.h)
+ *   the observer   looks at processes (observer.h)
  *
  * A surveyor and a stand-in answer in the order of the questions. All of them end
  * when the daemon's end of their socket is closed.
@@ -48,6 +49,8 @@ enum {
         HELPER_PROCESSES, /* these three: opener.h */
         HELPER_SIGNALS,
         HELPER_CONNECTOR,
+        HELPER_OBSERVER, /* these two: the socket that it is to answer on is beside the request; observer.h */
+        HELPER_USERS_OBSERVER,
         HELPER_GROUPS_MAX = 1024,
         HELPER_PATH_MAX = 4096,
 };
@@ -111,6 +114,7 @@ struct link_header {
         uint16_t handle_size; /* 0: none */
         int32_t handle_type;
         uint8_t kind;         /* enum kev_kind */
+        uint8_t unused[3];    /* 0: no gap, through which the sender's memory could be seen */
         /* The handle's bytes and the name follow. */
 };
 

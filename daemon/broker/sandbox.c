@@ -105,6 +105,9 @@ static const struct rule files[] = {
         ANY(open), ANY(openat), ANY(openat2), ANY(stat), ANY(stat64), ANY(lstat), ANY(lstat64), ANY(newfstatat),
         ANY(fstatat64), ANY(statx), ANY(statfs), ANY(statfs64), ANY(fstatfs), ANY(fstatfs64), ANY(access), ANY(faccessat),
         ANY(faccessat2), ANY(readlink), ANY(readlinkat), ANY(getcwd), ANY(getdents64), ANY(name_to_handle_at),
+};
+
+static const struct rule handles[] = {
         ANY(open_by_handle_at),
 };
 
@@ -149,10 +152,14 @@ static const struct rules lists[][GROUPS_MAX] = {
                              RULES(messages), RULES(sockets), RULES(files), RULES(watches_of_files), RULES(looks),
                              RULES(programs), RULES(handover) },
         [SANDBOX_BROKER] = { RULES(memory_and_time), RULES(itself), RULES(threads), RULES(descriptors), RULES(multiplexers),
-                             RULES(messages), RULES(files), RULES(watches_of_files), RULES(helpers) },
-        [SANDBOX_SURVEYOR] = { RULES(memory_and_time), RULES(itself), RULES(descriptors), RULES(messages), RULES(files) },
+                             RULES(messages), RULES(files), RULES(handles), RULES(watches_of_files), RULES(looks),
+                             RULES(helpers) },
+        [SANDBOX_SURVEYOR] = { RULES(memory_and_time), RULES(itself), RULES(descriptors), RULES(messages), RULES(files),
+                               RULES(handles) },
         [SANDBOX_STAND_IN] = { RULES(memory_and_time), RULES(itself), RULES(descriptors), RULES(messages), RULES(files) },
         [SANDBOX_OPENER] = { RULES(memory_and_time), RULES(itself), RULES(descriptors), RULES(messages) },
+        [SANDBOX_OBSERVER] = { RULES(memory_and_time), RULES(itself), RULES(descriptors), RULES(messages), RULES(files),
+                               RULES(looks) },
         [SANDBOX_DEPUTY] = { RULES(memory_and_time), RULES(itself), RULES(threads), RULES(descriptors), RULES(multiplexers),
                              RULES(messages), RULES(files), RULES(watches_of_files) },
 };

@@ -14,6 +14,7 @@ enum sandbox {
         SANDBOX_STAND_IN,
         SANDBOX_DEPUTY,
         SANDBOX_OPENER,
+        SANDBOX_OBSERVER,
 };
 
 /*

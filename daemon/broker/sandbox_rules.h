@@ -33,5 +33,6 @@ struct rules {
         size_t n;
 };
 
-/* What a build with sanitizers asks for beside, in every process: sandbox_sanitizers.c; or nothing: sandbox_plain.c. */
+/* What a build with sanitizers, or one that counts coverage, asks for beside, in every process: sandbox_sanitizers.c,
+ * sandbox_coverage.c; or nothing: sandbox_plain.c. */
 extern const struct rules rules_of_build;

@@ -2,46 +2,28 @@
 #include "peer.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "kernel.h"
+#include "observer.h"
 #include "process_info.h"
 
 enum { PEER_GONE = -2 };
 
-static bool read_link(pid_t pid, const char *name, char *ret, size_t size) {
-        char path[64];
-        ssize_t n;
-
-        if (pid > 0)
-                (void)snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
-        else
-                (void)snprintf(path, sizeof(path), "/proc/self/%s", name);
-        n = readlink(path, ret, size - 1);
-        if (n < 0)
-                return false;
-        ret[n] = 0;
-        return true;
-}
-
 /* Namespaces read "mnt:[4026531841]"; root is "/" for who has not changed it
  * within the namespace. */
-static bool is_same(pid_t pid, const char *name) {
-        char theirs[PATH_MAX], ours[PATH_MAX];
-
-        return read_link(pid, name, theirs, sizeof(theirs)) && read_link(0, name, ours, sizeof(ours)) &&
-               strcmp(theirs, ours) == 0;
+static bool is_same(const struct observed_links *theirs, const struct observed_links *ours, enum observed_link link) {
+        return theirs->text[link] && ours->text[link] && strcmp(theirs->text[link], ours->text[link]) == 0;
 }
 
 /* "net:[4026531840]" */
-static uint64_t network_of(pid_t pid) {
-        char link[64];
-        const char *inode = read_link(pid, "ns/net", link, sizeof(link)) ? strchr(link, '[') : NULL;
+static uint64_t network_of(const struct observed_links *links) {
+        const char *inode = links->text[OBSERVED_NETWORK] ? strchr(links->text[OBSERVED_NETWORK], '[') : NULL;
 
         return inode ? strtoull(inode + 1, NULL, 10) : 0;
 }
@@ -79,7 +61,18 @@ void peer_done(struct asker *asker) {
         asker->n_groups = 0;
 }
 
+/* Which don't change under a process that doesn't change them. */
+static const struct observed_links *our_namespaces(void) {
+        static struct observed_links ours;
+
+        if (!ours.text[OBSERVED_MOUNTS])
+                observer_read_namespaces(getpid(), &ours);
+        return &ours;
+}
+
 int peer_identify(int fd, struct asker *ret_asker) {
+        const struct observed_links *ours = our_namespaces();
+        struct observed_links theirs;
         struct ucred credentials;
         socklen_t size = sizeof(credentials);
         int pidfd _cleanup_(closep) = -1, r;
@@ -97,11 +90,12 @@ int peer_identify(int fd, struct asker *ret_asker) {
                 ret_asker->other_mounts = ret_asker->other_pids = ret_asker->other_network = true;
                 return 0;
         }
-        ret_asker->other_mounts = !is_same(credentials.pid, "ns/mnt") || !is_same(credentials.pid, "root");
+        observer_read_namespaces(credentials.pid, &theirs);
+        ret_asker->other_mounts = !is_same(&theirs, ours, OBSERVED_MOUNTS) || !is_same(&theirs, ours, OBSERVED_ROOT);
         ret_asker->process = pidfd >= 0 ? pidfd_inode(pidfd) : 0;
-        ret_asker->other_pids = !is_same(credentials.pid, "ns/pid");
-        ret_asker->other_network = !is_same(credentials.pid, "ns/net");
-        ret_asker->network = network_of(credentials.pid);
+        ret_asker->other_pids = !is_same(&theirs, ours, OBSERVED_PIDS);
+        ret_asker->other_network = !is_same(&theirs, ours, OBSERVED_NETWORK);
+        ret_asker->network = network_of(&theirs);
         if (pidfd == PEER_GONE || (pidfd >= 0 && has_ended(pidfd))) {
                 ret_asker->other_mounts = ret_asker->other_pids = ret_asker->other_network = true;
                 ret_asker->network = 0;

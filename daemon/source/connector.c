@@ -33,6 +33,7 @@
 #include "connector.h"
 #include "feed_writer.h"
 #include "mux.h"
+#include "opener_call.h"
 #include "question.h"
 #include "state.h"
 
@@ -402,17 +403,17 @@ static void free_feed(struct feed *f) {
         free(f);
 }
 
-static int open_descriptors(struct feed *f, const struct feed_settings *settings, char *why, size_t why_size) {
+static int open_descriptors(struct feed *f, const struct feed_settings *settings, const struct opened *opened, char *why,
+                            size_t why_size) {
         struct opening opening = { 0 };
-        int r;
+        int r = 0;
 
+        if (opened)
+                f->opened = *opened;
         f->stat_fd = open("/proc/stat", O_RDONLY | O_CLOEXEC);
         if (f->stat_fd < 0)
                 return -errno;
-        if (settings->opener)
-                r = opener_ask(settings->opener, HELPER_CONNECTOR, -1, settings->buffer_bytes, settings->is_only,
-                               &f->opened, why, why_size);
-        else {
+        if (!opened) {
                 r = connector_listen(settings->buffer_bytes, settings->is_only, f->opened.fds, &opening);
                 f->opened.n_forks = opening.n_forks;
                 (void)snprintf(why, why_size, "%s", opening.why);
@@ -448,16 +449,20 @@ static int start(struct feed *f) {
         return feed_writer_start(&f->writer);
 }
 
-static int connector_open(const struct feed_settings *settings, struct mailbox *mailbox, struct feed_shared *shared,
-                          struct feed **ret_feed, char *why, size_t why_size) {
+static int connector_open(const struct feed_settings *settings, const struct opened *opened, struct mailbox *mailbox,
+                          struct feed_shared *shared, struct feed **ret_feed, char *why, size_t why_size) {
         struct feed *f = new_feed(shared);
         int r;
 
-        if (!f)
+        if (!f) {
+                opened_drop(opened);
                 return -ENOMEM;
+        }
         r = feed_writer_init(&f->writer, mailbox, shared);
         if (r == 0)
-                r = open_descriptors(f, settings, why, why_size);
+                r = open_descriptors(f, settings, opened, why, why_size);
+        else
+                opened_drop(opened);
         if (r < 0 && !why[0])
                 (void)snprintf(why, why_size, "the process connector: %s", strerror(-r));
         if (r == 0) {
@@ -536,6 +541,8 @@ static int connector_resume(struct broker *opener, struct mailbox *mailbox, stru
 
 const struct feed_class feed_connector = {
         .name = "connector",
+        .title = "the process connector: ",
+        .helper = HELPER_CONNECTOR,
         .open = connector_open,
         .close = free_feed,
         .mark = connector_mark,

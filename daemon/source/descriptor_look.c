@@ -160,17 +160,17 @@ static bool has_file(const struct descriptor_handle *handle, pid_t pid, int numb
 
 /* Whether `number` of that process is what the set has; without a set, what `fd` is or, if that is -1, the same file:
  * the one that was found first may have been a copy, as libkev makes them. */
-static bool is_it(const struct descriptor_handle *handle, pid_t pid, int number, int fd) {
+static bool is_it(const struct descriptor_handle *handle, pid_t pid, int number, pid_t holder, int fd) {
         struct kcmp_epoll_slot slot = { .efd = (uint32_t)handle->set, .tfd = (uint32_t)handle->slot };
 
         if (handle->set >= 0)
-                return syscall(SYS_kcmp, pid, getpid(), KCMP_EPOLL_TFD, (long)number, &slot) == 0;
+                return syscall(SYS_kcmp, pid, holder, KCMP_EPOLL_TFD, (long)number, &slot) == 0;
         if (fd < 0)
                 return has_file(handle, pid, number);
-        return syscall(SYS_kcmp, pid, getpid(), KCMP_FILE, (long)number, (long)fd) == 0;
+        return syscall(SYS_kcmp, pid, holder, KCMP_FILE, (long)number, (long)fd) == 0;
 }
 
-static int search(const struct descriptor_handle *handle, pid_t pid, int fd) {
+static int search(const struct descriptor_handle *handle, pid_t pid, pid_t holder, int fd) {
         char path[64];
         struct dirent *entry;
         int found = -1;
@@ -181,74 +181,74 @@ static int search(const struct descriptor_handle *handle, pid_t pid, int fd) {
         if (!directory)
                 return -1;
         while (found < 0 && (entry = readdir(directory)))
-                if (entry->d_name[0] != '.' && is_it(handle, pid, atoi(entry->d_name), fd))
+                if (entry->d_name[0] != '.' && is_it(handle, pid, atoi(entry->d_name), holder, fd))
                         found = atoi(entry->d_name);
         (void)closedir(directory);
         return found;
 }
 
 /* From the one that was found last on, as far as the number of what was passed since says. */
-static int guess(const struct descriptor_handle *handle, const struct descriptor_owner *owner, int fd) {
+static int guess(const struct descriptor_handle *handle, const struct descriptor_owner *owner, pid_t holder, int fd) {
         uint64_t found = atomic_load(&owner->found);
         int last = (int)(uint32_t)found, distance = (int32_t)(handle->serial - (uint32_t)(found >> 32));
         int step = distance < 0 ? -1 : 1, n = MIN(STRIDE * (distance * step + 1), GUESSES_MAX);
 
         for (int number = last; n > 0 && number >= 0; number += step, n--)
-                if (is_it(handle, owner->pid, number, fd))
+                if (is_it(handle, owner->pid, number, holder, fd))
                         return number;
         return -1;
 }
 
-void descriptor_find(struct descriptor_handle *handle, struct descriptor_owner *owner, int fd) {
-        handle->number = owner->pidfd < 0 ? -1 : guess(handle, owner, fd);
+void descriptor_find(struct descriptor_handle *handle, struct descriptor_owner *owner, pid_t holder, int fd) {
+        handle->number = owner->pidfd < 0 ? -1 : guess(handle, owner, holder, fd);
         if (handle->number < 0 && owner->pidfd >= 0)
-                handle->number = search(handle, owner->pid, fd);
+                handle->number = search(handle, owner->pid, holder, fd);
         if (handle->number >= 0)
                 atomic_store(&owner->found, (uint64_t)handle->serial << 32 | (uint32_t)handle->number);
 }
 
 /* A regular file is taken for the one that was passed if it is the same file. */
-bool descriptor_is(const struct descriptor_handle *handle, int fd) {
+static bool is_of(const struct descriptor_handle *handle, pid_t holder, int fd) {
         struct stat st;
 
         if (handle->set >= 0)
-                return is_it(handle, getpid(), fd, -1);
-        return fstat(fd, &st) == 0 && is_same_file(handle, &st);
+                return is_it(handle, getpid(), fd, holder, -1);
+        return fstat(fd, &st) == 0 && is_same_file(handle, &st) && S_ISREG(st.st_mode);
 }
 
-static bool may_be_asked(const struct descriptor_owner *owner) {
-        return syscall(SYS_kcmp, owner->pid, getpid(), KCMP_FILE, 0L, 0L) >= 0 || errno != EPERM;
+bool descriptor_is(const struct descriptor_handle *handle, int fd) {
+        return is_of(handle, getpid(), fd);
+}
+
+static bool may_be_asked(const struct descriptor_owner *owner, pid_t holder) {
+        return syscall(SYS_kcmp, owner->pid, holder, KCMP_FILE, 0L, 0L) >= 0 || errno != EPERM;
 }
 
 /* It may have closed that number, and have something else there. */
-static int get_known(const struct descriptor_handle *handle, const struct descriptor_owner *owner) {
+static int get_known(const struct descriptor_handle *handle, const struct descriptor_owner *owner, pid_t holder) {
         int fd = handle->number < 0 ? -1 : pidfd_getfd(owner->pidfd, handle->number, 0);
 
         if (fd < 0)
                 return handle->number < 0 ? -EBADF : -errno;
-        if (descriptor_is(handle, fd))
+        if (is_of(handle, holder, fd))
                 return fd;
         (void)close(fd);
         return -EBADF;
 }
 
-int descriptor_get(struct descriptor_handle *handle, struct descriptor_owner *owner) {
-        int fd = get_known(handle, owner);
+int descriptor_get(struct descriptor_handle *handle, struct descriptor_owner *owner, pid_t holder) {
+        int fd = get_known(handle, owner, holder);
 
         if (fd != -EBADF)
                 return fd;
-        descriptor_find(handle, owner, -1);
-        return handle->number >= 0 || may_be_asked(owner) ? get_known(handle, owner) : -EPERM;
+        descriptor_find(handle, owner, holder, -1);
+        return handle->number >= 0 || may_be_asked(owner, holder) ? get_known(handle, owner, holder) : -EPERM;
 }
 
-int descriptor_reopen(struct descriptor_handle *handle, struct descriptor_owner *owner, uint32_t events, int *ret_set,
-                      int *ret_slot) {
+int descriptor_reopen(int fd, uint32_t events, int *ret_set, int *ret_slot) {
         struct epoll_event event = { .events = events };
-        int set _cleanup_(closep) = -1, fd _cleanup_(closep) = descriptor_get(handle, owner);
+        int set _cleanup_(closep) = epoll_create1(EPOLL_CLOEXEC);
 
-        if (fd < 0)
-                return fd;
-        set = epoll_create1(EPOLL_CLOEXEC);
         if (set < 0 || epoll_ctl(set, EPOLL_CTL_ADD, fd, &event) < 0)
                 return -errno;
         *ret_slot = fd;

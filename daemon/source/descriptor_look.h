@@ -50,16 +50,16 @@ struct descriptor_owner {
  * be watched; EINVAL, no eventfd; EBADF; ENOSPC; ENOMEM. */
 int descriptor_open(int fd, enum kev_filter filter, uint32_t events, struct descriptor_handle *ret_handle,
                     const char **ret_message);
-/* Finds the owner's number for what `fd` is. */
-void descriptor_find(struct descriptor_handle *handle, struct descriptor_owner *owner, int fd);
-/* The owner's descriptor, which is to be closed at once; negative errno: EPERM, or EBADF, it has it no more. */
-int descriptor_get(struct descriptor_handle *handle, struct descriptor_owner *owner);
+/* Finds the owner's number for what `fd` is. That, and the handle's set, are `holder`'s. */
+void descriptor_find(struct descriptor_handle *handle, struct descriptor_owner *owner, pid_t holder, int fd);
+/* The owner's descriptor, which is to be closed at once; negative errno: EPERM, or EBADF, it has it no more. The handle's
+ * set is `holder`'s. */
+int descriptor_get(struct descriptor_handle *handle, struct descriptor_owner *owner, pid_t holder);
 /* Whether that is another descriptor for what the handle is of. Doesn't wait. */
 bool descriptor_is(const struct descriptor_handle *handle, int fd);
 
-/* The set once more, asked for other events, by the owner's descriptor. Negative errno: it is as it was. */
-int descriptor_reopen(struct descriptor_handle *handle, struct descriptor_owner *owner, uint32_t events, int *ret_set,
-                      int *ret_slot);
+/* Another set, asked for other events, by a descriptor for the same. Negative errno. */
+int descriptor_reopen(int fd, uint32_t events, int *ret_set, int *ret_slot);
 
 /* read: what is to be read; write: the room; aio: completions. Bytes, or connections. ABSENT: can't be told. */
 int64_t descriptor_figure(const struct descriptor_handle *handle, enum kev_filter filter, int fd);

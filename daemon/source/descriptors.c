@@ -27,10 +27,11 @@
 
 #include "close_elsewhere.h"
 #include "descriptors.h"
+#include "observer.h"
 #include "process_info.h"
 #include "workers.h"
 
-enum { BATCH = 256 };
+enum { BATCH = 256, ASK_AGAIN_MSEC = 200 };
 
 /* A question to a worker: what is this, at first; then how much there is. */
 struct look {
@@ -57,6 +58,7 @@ struct look {
         bool has_figures;
         bool refused;      /* the kernel doesn't let us have the owner's descriptors */
         bool is_elsewhere; /* or the owner has it no more */
+        bool is_unanswered; /* by the user's observer */
         uint32_t ready;
         int64_t figure;
 };
@@ -177,6 +179,7 @@ struct owner *owner_get(struct descriptors *s, const struct asker *asker) {
         o->owner.pid = pid;
         o->uid = asker->uid;
         o->owner.pidfd = asker_open_process(asker);
+        o->observer = observer_get(asker->uid);
         list_init(&o->looks);
         return o;
 }
@@ -186,6 +189,7 @@ static void owner_put(struct descriptors *s, struct owner *o) {
                 return;
         hash_remove(&s->owners, &o->node);
         (void)safe_close(o->owner.pidfd);
+        observer_put(o->observer);
         free(o);
 }
 
@@ -200,13 +204,11 @@ static bool may_look(const struct look *l) {
 }
 
 static void look_for_figure(struct look *l) {
-        int fd = may_look(l) ? descriptor_get(&l->handle, &l->owner->owner) : -EPERM;
-
-        l->error = MIN(fd, 0);
-        l->figure = fd < 0 ? ABSENT : descriptor_figure(&l->handle, l->filter, fd);
+        l->error = -EPERM;
+        l->figure = may_look(l) ? observer_figure(l->owner->observer, &l->handle, &l->owner->owner, l->filter, &l->error) :
+                                  ABSENT;
         /* Asked after the figure: it is ready for no less. */
         l->ready = l->handle.set < 0 ? 0 : descriptor_ready(&l->handle);
-        (void)safe_close(fd); /* the last close, if its owner has closed it meanwhile */
 }
 
 static void look_first(struct look *l) {
@@ -214,7 +216,7 @@ static void look_first(struct look *l) {
 
         l->error = descriptor_open(fd, l->filter, l->events, &l->handle, &l->why);
         if (l->error == 0)
-                descriptor_find(&l->handle, &l->owner->owner, fd);
+                observer_find(l->owner->observer, &l->handle, &l->owner->owner, fd);
         if (l->error == 0 && l->handle.kind == DESCRIPTOR_FILE && l->filter == KEV_FILTER_READ) {
                 l->mark = descriptor_files_mark(&l->all->files, fd);
                 l->error = MIN(l->mark, 0);
@@ -229,8 +231,15 @@ static void look_first(struct look *l) {
         look_for_figure(l);
         l->has_figures = l->figure != ABSENT;
         l->refused = l->error == -EPERM || l->owner->owner.pidfd < 0;
+        l->is_unanswered = l->error == -EIO;
         l->is_elsewhere = l->error < 0;
         l->error = 0;
+}
+
+static int look_for_set(struct look *l) {
+        int fd _cleanup_(closep) = may_look(l) ? observer_take(l->owner->observer, &l->handle, &l->owner->owner) : -EPERM;
+
+        return fd < 0 ? fd : descriptor_reopen(fd, l->events, &l->set, &l->slot);
 }
 
 static void run_look(struct work *work) {
@@ -239,7 +248,7 @@ static void run_look(struct work *work) {
         if (l->is_first)
                 look_first(l);
         else if (l->is_reopening)
-                l->error = may_look(l) ? descriptor_reopen(&l->handle, &l->owner->owner, l->events, &l->set, &l->slot) : -EPERM;
+                l->error = look_for_set(l);
         else
                 look_for_figure(l);
         mailbox_post(&l->all->mailbox, &l->message);
@@ -301,6 +310,29 @@ static void ask(struct descriptor *d) {
                 ask_since(d, ++d->all->serial);
 }
 
+static void on_ask_again(struct mux_timer *timer) {
+        struct descriptors *s = container_of(timer, struct descriptors, ask_again);
+        struct list *entry;
+
+        while ((entry = list_pop(&s->unanswered)))
+                ask(list_entry(entry, struct descriptor, in_unanswered));
+}
+
+/* What can't be told without the figure is asked again. */
+static bool is_unanswered(const struct descriptor *d, const struct look *l) {
+        return l->error == -EIO && (d->least > 1 || d->handle.kind == DESCRIPTOR_FILE);
+}
+
+static void keep_unanswered(struct descriptor *d) {
+        struct descriptors *s = d->all;
+
+        if (list_empty(&d->in_unanswered))
+                list_append(&s->unanswered, &d->in_unanswered);
+        if (s->ask_again.heap_index == 0)
+                (void)mux_timer_set(s->source.context->mux, &s->ask_again,
+                                    monotonic_nsec() + ASK_AGAIN_MSEC * NSEC_PER_MSEC, on_ask_again);
+}
+
 static void on_figure(struct descriptor *d, const struct look *l) {
         uint64_t again = d->again;
         bool is_outdated = d->is_outdated;
@@ -309,7 +341,9 @@ static void on_figure(struct descriptor *d, const struct look *l) {
         d->has_figures = l->error != -EPERM && l->error != -EBADF; /* anything else may pass */
         d->again = 0;
         d->is_outdated = false;
-        if (!is_outdated)
+        if (is_unanswered(d, l))
+                keep_unanswered(d);
+        else if (!is_outdated)
                 tell(d, notes_of_figure(d, l->ready, l->figure), l->figure);
         if (again)
                 ask_since(d, again);
@@ -416,6 +450,7 @@ void descriptor_free(struct descriptor *d) {
         if (d->look)
                 d->look->descriptor = NULL; /* and the set is the look's to close */
         group_leave(d);
+        list_remove(&d->in_unanswered);
         descriptor_files_remove(&s->files, &d->file);
         if (d->handle.set >= 0) {
                 (void)epoll_ctl(s->all, EPOLL_CTL_DEL, d->handle.set, NULL);
@@ -453,6 +488,9 @@ static int check_figures(struct descriptor *d, const struct look *l, struct refu
         if (l->refused)
                 return refuse(refusal, EOPNOTSUPP, "%s: the kernel does not let this daemon look at the caller's "
                                                    "descriptors (ptrace(2))", what);
+        if (l->is_unanswered)
+                return refuse(refusal, EAGAIN, "%s: what looks at your descriptors does not answer, or is not to be had",
+                              what);
         if (l->is_elsewhere)
                 return refuse(refusal, EOPNOTSUPP, "%s: the caller itself has to have the descriptor open", what);
         return refuse(refusal, EOPNOTSUPP, "%s: there are no figures for such a descriptor", what);
@@ -610,6 +648,7 @@ struct descriptor *descriptor_new(struct descriptors *s, struct subscription *su
         d->is_exclusive = subject->flags & KEV_FLAG_EXCLUSIVE;
         d->handle = (struct descriptor_handle){ .set = -1 };
         list_init(&d->in_group);
+        list_init(&d->in_unanswered);
         list_init(&d->file.link);
         return d;
 }
@@ -741,6 +780,8 @@ static int descriptors_open(struct source_context *context, struct source **ret_
         s->io = MUX_IO_INIT;
         descriptor_files_init(&s->files, s->mux, on_written);
         barriers_init(&s->barriers, s->mux, is_past);
+        list_init(&s->unanswered);
+        s->ask_again = MUX_TIMER_INIT;
         s->all = epoll_create1(EPOLL_CLOEXEC);
         r = s->all < 0 ? -errno : mux_add(s->mux, &s->io, s->all, MUX_IN, on_ready);
         if (r == 0)
@@ -761,6 +802,7 @@ static void descriptors_close(struct source *source) {
 
         s->is_closing = true;
         on_looks(&s->mailbox);
+        mux_timer_clear(s->mux, &s->ask_again);
         barriers_close(&s->barriers);
         mailbox_close(&s->mailbox);
         descriptor_files_close(&s->files);

@@ -28,6 +28,8 @@ struct descriptors {
         struct descriptor_files files;
         struct barriers barriers;
         uint64_t serial;
+        struct list unanswered; /* struct descriptor */
+        struct mux_timer ask_again;
         uint64_t n_groups_saved;
         bool is_closing; /* there are no workers any more */
 };
@@ -35,6 +37,7 @@ struct descriptors {
 struct owner {
         struct hash_node node;
         struct descriptor_owner owner;
+        struct observer *observer; /* its user's */
         uid_t uid;         /* of whoever has connected */
         struct list looks; /* under way */
         uint32_t n_passed;
@@ -59,6 +62,7 @@ struct descriptor {
         struct look *look; /* under way, or NULL */
         struct group *group;
         struct list in_group;
+        struct list in_unanswered; /* no observer was there that could say whether there is something to be told */
         uint32_t events; /* that the set is asked for */
         uint32_t wanted; /* of them */
         uint32_t wanted_before; /* as it is being opened anew: what a refusal leads back to */

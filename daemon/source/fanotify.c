@@ -134,6 +134,7 @@ const struct source_class source_fanotify = {
         .barrier = fanotify_barrier,
         .registrations = fanotify_registrations,
         .mechanism = fanotify_mechanism,
+        .is_settled = fanotify_is_settled,
         .save_source = fanotify_save_source,
         .load_source = fanotify_load_source,
         .save = fanotify_save,

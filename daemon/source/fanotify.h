@@ -228,6 +228,7 @@ void fanotify_take_unanswered(struct fanotify *s);
 /* ---- fanotify_save.c ---------------------------------------------------------------------- */
 
 /* Of the class: source.h. */
+bool fanotify_is_settled(const struct source *source);
 void fanotify_save_source(struct source *source, struct state_writer *w);
 void fanotify_load_source(struct source *source, struct state_reader *r);
 bool fanotify_save(struct source *source, struct subscription *subscription, struct state_writer *w);

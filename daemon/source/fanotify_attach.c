@@ -498,7 +498,7 @@ int fanotify_attach(struct source *source, struct subscription *subscription, co
         struct fan_watch *w;
 
         if (subject->fd < 0 && subject->asker->other_mounts)
-                return refuse(refusal, EXDEV, "path: the caller lives in another mount namespace; pass a descriptor");
+                return refuse(refusal, EXDEV, "path: the caller lives in another mount namespace, or in one that can't be seen; pass a descriptor");
         w = fan_watch_new(container_of(source, struct fanotify, source), subscription, subject, refusal);
         if (!w)
                 return -refusal->error;

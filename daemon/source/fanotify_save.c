@@ -17,7 +17,7 @@
 /* ---- writing ------------------------------------------------------------------------------------------ */
 
 /* Whether all that was read of it is told, and certain. */
-static bool is_settled(const struct group *g) {
+static bool group_is_settled(const struct group *g) {
         if (!g->ready || g->failed || g->unmounted || g->in_doubt || g->inherited)
                 return false;
         if (!list_empty(&g->chunks) || !list_empty(&g->due) || !list_empty(&g->names_doubtful) || g->n_names_asked > 0)
@@ -25,6 +25,18 @@ static bool is_settled(const struct group *g) {
         list_for_each(entry, &g->views)
                 if (!list_empty(&list_entry(entry, const struct view, link)->lister.listings))
                         return false;
+        return true;
+}
+
+bool fanotify_is_settled(const struct source *source) {
+        const struct fanotify *s = container_of(source, struct fanotify, source);
+
+        list_for_each(entry, &s->groups) {
+                const struct group *g = list_entry(entry, struct group, link);
+
+                if (!g->failed && !g->unmounted && !group_is_settled(g)) /* with these two there is no hope */
+                        return false;
+        }
         return true;
 }
 
@@ -36,7 +48,7 @@ void fanotify_save_source(struct source *source, struct state_writer *w) {
         list_for_each(entry, &s->groups) {
                 struct group *g = list_entry(entry, struct group, link);
 
-                g->is_saved = is_settled(g);
+                g->is_saved = group_is_settled(g);
                 n += g->is_saved;
         }
         mounts_save(&s->mounts, w);

@@ -6,8 +6,10 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "fanotify.h"
+#include "observer.h"
 
 enum { WHO_MAX = 64 };
 
@@ -27,18 +29,9 @@ static void read_comm(struct who *who, int directory) {
         who->process.comm = who->comm;
 }
 
-static void read_exe(struct who *who, int directory) {
-        ssize_t n = readlinkat(directory, "exe", who->exe, sizeof(who->exe) - 1);
-
-        if (n <= 0)
-                return;
-        who->exe[n] = 0;
-        who->process.exe = who->exe;
-}
-
 /* proc_pid_status(5): "Uid:", and real, effective, saved. Where these are not one, /proc tells the program to root
  * alone. */
-static void read_uid(struct who *who, int directory) {
+static void read_uid_and_exe(struct who *who, int directory) {
         int fd _cleanup_(closep) = openat(directory, "status", O_RDONLY | O_CLOEXEC);
         char text[2048], *line;
         ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
@@ -50,6 +43,9 @@ static void read_uid(struct who *who, int directory) {
         line = strstr(text, "\nUid:");
         if (!line || sscanf(line, "\nUid: %u %u %u", &real, &uid, &saved) != 3)
                 return;
+        if (observer_read_exe((pid_t)who->process.pid, who->exe, sizeof(who->exe)) == 0 &&
+            faccessat(directory, "status", F_OK, 0) == 0)
+                who->process.exe = who->exe; /* of nobody else who had that number then */
         who->process.uid = uid;
         who->process.has_other_ids = real != uid || saved != uid;
 }
@@ -79,8 +75,7 @@ const struct event_process *who_is(struct group *g, pid_t pid) {
         if (directory < 0)
                 return &who->process;
         read_comm(who, directory);
-        read_exe(who, directory);
-        read_uid(who, directory);
+        read_uid_and_exe(who, directory);
         return &who->process;
 }
 

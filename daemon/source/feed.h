@@ -62,7 +62,6 @@ struct chunk {
 struct feed_settings {
         size_t buffer_bytes; /* of the kernel's queue; 0: as the feed likes it */
         bool is_only;        /* no other feed is asked where this one is not to be had */
-        struct broker *opener; /* NULL: there is none */
 };
 
 /* What the loop and the feed's thread share beside messages. */
@@ -74,6 +73,7 @@ struct feed_shared {
         uint64_t notes_missing; /* KEV_NOTE_...: the feed can't tell. Set by open() */
 };
 
+struct broker;
 struct feed;
 struct state_reader;
 struct state_writer;
@@ -86,11 +86,16 @@ struct tagged {
 
 struct feed_class {
         const char *name;
+        const char *title; /* of what is said of it, with a colon */
         bool knows_maker; /* RECORD_FORK's parent is who forked, and RECORD_EXIT comes before the process is a zombie */
-        /* Tries it, on a child of its own: it works once this answers 0. Or a negative errno, and why. */
-        int (*open)(const struct feed_settings *settings, struct mailbox *mailbox, struct feed_shared *shared,
-                    struct feed **ret_feed, char *why, size_t why_size);
+        uint32_t helper;  /* HELPER_...: what opens it, and has tried it */
+        /* With what the helper has opened, which is the feed's from here on, also where this fails; or by itself, NULL. A
+         * negative errno, and why. */
+        int (*open)(const struct feed_settings *settings, const struct opened *opened, struct mailbox *mailbox,
+                    struct feed_shared *shared, struct feed **ret_feed, char *why, size_t why_size);
         void (*close)(struct feed *feed);
+        /* The socket of the helper without which it hears nothing, or -1. NULL: it needs none. */
+        int (*helper_socket)(const struct feed *feed);
         /* Any record of what has happened by now comes before RECORD_MARK. */
         void (*mark)(struct feed *feed, uint64_t serial);
         /* May be NULL. Descendants that the process makes from now on are found by the id, which is used once, even

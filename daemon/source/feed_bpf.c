@@ -3,7 +3,8 @@
 /*
  * The feed of processes by a program in the kernel: bpf/processes.bpf.c. It knows who forked, what the new program is
  * called, the user ids of the moment, and which thread is a process's last. What its ring had no room for is counted
- * there, forks by themselves.
+ * there, forks by themselves; but what tagged processes do goes into a second ring then. What both have is put into the
+ * order of its time: a fork may be in one of them and the end in the other.
  *
  * To load it takes CAP_BPF and CAP_PERFMON (Linux 5.8), and a kernel that describes its structures (BTF).
  */
@@ -17,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <kev.h>
@@ -31,10 +33,10 @@
 #include "processes.skel.h"
 #pragma GCC diagnostic pop
 
-enum { RING_BYTES = 8 * 1024 * 1024, TEST_MSEC = 1000 };
+enum { RING_BYTES = 8 * 1024 * 1024, TEST_MSEC = 1000, RESERVED_MAX = 65536 };
 
 /* What the helper hands over. */
-enum { FD_RECORDS, FD_BSS, FD_TAGS, FD_LIST };
+enum { FD_RECORDS, FD_RESERVE, FD_BSS, FD_TAGS, FD_LIST };
 
 struct feed {
         struct feed_shared *shared;
@@ -45,23 +47,25 @@ struct feed {
 
         /* The thread's own. */
         struct bpf_losses losses; /* told of */
+        uint64_t drain_nsec;      /* CLOCK_MONOTONIC: what is older has been taken from the reserve */
+        struct bpf_record held;   /* from the ring, and not older; kind 0: none */
+        struct bpf_record *reserved; /* taken from the reserve, not put yet */
+        size_t n_reserved, n_reserved_put, reserved_capacity;
 };
 
-static int on_sample(void *context, void *data, size_t size) {
+static void put_record(struct feed *f, const struct bpf_record *b) {
         static const enum record_kind kinds[] = {
                 [BPF_RECORD_FORK] = RECORD_FORK, [BPF_RECORD_EXEC] = RECORD_EXEC, [BPF_RECORD_EXIT] = RECORD_EXIT,
                 [BPF_RECORD_IDS] = RECORD_IDS,   [BPF_RECORD_COMM] = RECORD_COMM,
         };
-        struct feed *f = context;
-        const struct bpf_record *b = data;
         struct record *r;
 
-        if (size < sizeof(*b) || b->kind >= ARRAY_SIZE(kinds) || !kinds[b->kind])
-                return 0;
+        if (b->kind >= ARRAY_SIZE(kinds) || !kinds[b->kind])
+                return;
         atomic_fetch_add_explicit(&f->shared->n_received, 1, memory_order_relaxed);
         r = feed_writer_put(&f->writer, kinds[b->kind], b->pid);
         if (!r)
-                return 0;
+                return;
         r->parent = b->parent;
         r->nsec = b->nsec;
         r->status = b->status;
@@ -72,11 +76,90 @@ static int on_sample(void *context, void *data, size_t size) {
         r->ids = (struct process_ids){ b->real, b->effective, b->saved };
         memcpy(r->comm, b->comm, sizeof(r->comm));
         r->comm[sizeof(r->comm) - 1] = 0;
+}
+
+static void put(struct feed *f, const struct bpf_record *b) {
+        if (b->kind == BPF_RECORD_EXIT && WCOREDUMP(b->status))
+                (void)feed_writer_put(&f->writer, RECORD_CORE, b->pid);
+        put_record(f, b);
+}
+
+/* ---- two rings in one order ---------------------------------------------------------------------------------------- */
+
+static int on_reserved(void *context, void *data, size_t size) {
+        struct feed *f = context;
+
+        if (size < sizeof(*f->reserved))
+                return 0;
+        if (f->n_reserved == f->reserved_capacity && f->n_reserved_put > 0) {
+                f->n_reserved -= f->n_reserved_put;
+                memmove(f->reserved, f->reserved + f->n_reserved_put, f->n_reserved * sizeof(*f->reserved));
+                f->n_reserved_put = 0;
+        }
+        if (f->n_reserved == f->reserved_capacity) {
+                size_t capacity = MAX(f->reserved_capacity * 2, (size_t)256);
+                struct bpf_record *larger = capacity > RESERVED_MAX ? NULL :
+                        realloc(f->reserved, capacity * sizeof(*larger));
+
+                if (!larger) {
+                        f->writer.failed = true;
+                        return 0;
+                }
+                f->reserved = larger;
+                f->reserved_capacity = capacity;
+        }
+        memcpy(&f->reserved[f->n_reserved++], data, sizeof(*f->reserved));
+        return 0;
+}
+
+/* Those that came before. */
+static void put_reserved(struct feed *f, uint64_t nsec) {
+        while (f->n_reserved_put < f->n_reserved && f->reserved[f->n_reserved_put].nsec <= nsec)
+                put(f, &f->reserved[f->n_reserved_put++]);
+        if (f->n_reserved_put == f->n_reserved)
+                f->n_reserved = f->n_reserved_put = 0;
+}
+
+static void put_in_order(struct feed *f, const struct bpf_record *b) {
+        put_reserved(f, b->nsec);
+        put(f, b);
+}
+
+static void put_held(struct feed *f) {
+        if (!f->held.kind)
+                return;
+        put_in_order(f, &f->held);
+        f->held.kind = 0;
+}
+
+/* The reserve was taken just before. What has come since may follow on something that is in the reserve only now. */
+static int on_sample(void *context, void *data, size_t size) {
+        struct feed *f = context;
+        const struct bpf_record *b = data;
+
+        put_held(f);
+        if (size < sizeof(*b))
+                return 0;
+        if (b->nsec >= f->drain_nsec) {
+                f->held = *b;
+                return -EAGAIN;
+        }
+        put_in_order(f, b);
         return feed_writer_is_full(&f->writer) ? -EAGAIN : 0;
 }
 
 static bool drain(struct feed *f) {
-        return ring_buffer__consume(f->ring) >= 0; /* on_sample() ends it where that is full */
+        int r;
+
+        do {
+                f->drain_nsec = monotonic_nsec();
+                r = ring_buffer__consume(f->ring); /* on_sample() may end it */
+        } while (r == -EAGAIN && !feed_writer_is_full(&f->writer));
+        if (r < 0)
+                return false;
+        put_held(f);
+        put_reserved(f, UINT64_MAX);
+        return true;
 }
 
 /* It grows only. */
@@ -116,42 +199,42 @@ static void free_feed(struct feed *f) {
         if (f->bss)
                 (void)munmap(f->bss, sizeof(*f->bss));
         opened_close(&f->opened);
+        free(f->reserved);
         free(f);
 }
 
-static int open_program(struct feed *f, const struct feed_settings *settings, char *why, size_t why_size) {
+static int take_program(struct feed *f) {
         void *bss;
-        int r = opener_ask(settings->opener, HELPER_PROCESSES, -1, settings->buffer_bytes, settings->is_only, &f->opened,
-                           why, why_size);
 
-        if (r < 0)
-                return r;
         if (f->opened.lacks_ids)
                 f->shared->notes_missing = KEV_NOTE_UID;
         bss = mmap(NULL, sizeof(*f->bss), PROT_READ, MAP_SHARED, f->opened.fds[FD_BSS], 0);
         if (bss == MAP_FAILED)
                 return -errno;
         f->bss = bss;
-        f->ring = ring_buffer__new(f->opened.fds[FD_RECORDS], on_sample, f, NULL);
-        return f->ring ? 0 : -errno;
+        /* In this order they are taken. */
+        f->ring = ring_buffer__new(f->opened.fds[FD_RESERVE], on_reserved, f, NULL);
+        return f->ring ? ring_buffer__add(f->ring, f->opened.fds[FD_RECORDS], on_sample, f) : -errno;
 }
 
-static int bpf_open(const struct feed_settings *settings, struct mailbox *mailbox, struct feed_shared *shared,
-                    struct feed **ret_feed, char *why, size_t why_size) {
+static int bpf_open(const struct feed_settings *settings _unused_, const struct opened *opened, struct mailbox *mailbox,
+                    struct feed_shared *shared, struct feed **ret_feed, char *why, size_t why_size) {
         struct feed *f = calloc(1, sizeof(*f));
         int r;
 
-        if (!f)
+        if (!f) {
+                opened_drop(opened);
                 return -ENOMEM;
+        }
         f->shared = shared;
-        f->opened = OPENED_NONE;
+        f->opened = opened ? *opened : OPENED_NONE;
         (void)libbpf_set_print(print_nothing);
         r = feed_writer_init(&f->writer, mailbox, shared);
         if (r == 0)
-                r = open_program(f, settings, why, why_size);
-        if (r < 0 && !why[0])
+                r = opened ? take_program(f) : -EPERM;
+        if (r < 0)
                 (void)snprintf(why, why_size, "BPF: %s",
-                               settings->opener ? strerror(-r) : "this daemon hasn't CAP_BPF and CAP_PERFMON");
+                               opened ? strerror(-r) : "this daemon hasn't CAP_BPF and CAP_PERFMON");
         if (r == 0) {
                 f->writer.feed = f;
                 f->writer.fd = ring_buffer__epoll_fd(f->ring);
@@ -221,15 +304,22 @@ static int bpf_list_tagged(struct feed *f, struct tagged **ret, size_t *ret_n) {
         return 0;
 }
 
+static int bpf_helper_socket(const struct feed *f) {
+        return f->opened.socket;
+}
+
 static void bpf_mark(struct feed *f, uint64_t serial) {
         feed_writer_mark(&f->writer, serial);
 }
 
 const struct feed_class feed_bpf = {
         .name = "bpf",
+        .title = "BPF: ",
         .knows_maker = true,
+        .helper = HELPER_PROCESSES,
         .open = bpf_open,
         .close = free_feed,
+        .helper_socket = bpf_helper_socket,
         .mark = bpf_mark,
         .tag = bpf_tag,
         .list_tagged = bpf_list_tagged,
@@ -311,6 +401,7 @@ int feed_bpf_load(size_t buffer_bytes, bool is_only, int ret_fds[OPENING_FDS_MAX
                 return r;
         }
         ret_fds[FD_RECORDS] = bpf_map__fd(program->maps.records);
+        ret_fds[FD_RESERVE] = bpf_map__fd(program->maps.reserve);
         ret_fds[FD_BSS] = bpf_map__fd(program->maps.bss);
         ret_fds[FD_TAGS] = bpf_map__fd(program->maps.tags);
         ret_fds[FD_LIST] = bpf_link__fd(program->links.list_tagged);

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "mux.h"
+#include "observer.h"
 
 enum { EXE_BYTES_MAX = 4096, READS_MAX = 16 };
 
@@ -54,14 +55,27 @@ struct record *feed_writer_put(struct feed_writer *w, enum record_kind kind, pid
         r = &w->chunk->records[w->chunk->n++];
         *r = (struct record){ .kind = (uint8_t)kind, .pid = pid, .tid = pid };
         w->had_records |= kind != RECORD_MARK;
+        w->had_mark |= kind == RECORD_MARK;
         if (kind == RECORD_FORK)
                 w->pids[bit_of(pid) / 64] |= UINT64_C(1) << bit_of(pid) % 64;
         return r;
 }
 
+/* In a storm the loop is woken every other round: to wake it, and who waits for it, costs as much as the records do. */
+static bool may_keep(struct feed_writer *w) {
+        bool keeps = w->gathers && !w->keeps && !w->had_exec && !w->had_mark && list_empty(&w->done);
+
+        w->keeps = keeps;
+        return keeps;
+}
+
 static void end_round(struct feed_writer *w) {
         struct list *entry;
 
+        if (w->had_records)
+                w->busy_nsec = monotonic_nsec();
+        if (may_keep(w))
+                return;
         while ((entry = list_pop(&w->done)))
                 mailbox_post(w->mailbox, entry);
         if (w->chunk && w->chunk->n > 0) {
@@ -69,9 +83,7 @@ static void end_round(struct feed_writer *w) {
 
                 mailbox_post(w->mailbox, &chunk->link);
         }
-        if (w->had_records)
-                w->busy_nsec = monotonic_nsec();
-        w->had_records = false;
+        w->had_records = w->had_mark = false;
         memset(w->pids, 0, sizeof(w->pids));
 }
 
@@ -87,7 +99,7 @@ static void read_program(struct chunk *chunk, struct record *r) {
 
         if (!r->knows_comm)
                 r->knows_comm = r->read_comm = process_read_comm(r->pid, r->comm) == 0;
-        if (room < EXE_BYTES_MAX || process_read_exe(r->pid, text, room) < 0)
+        if (room < EXE_BYTES_MAX || observer_read_exe(r->pid, text, room) < 0)
                 return;
         r->knows_exe = r->read_exe = true;
         r->exe = (uint32_t)chunk->text_size;
@@ -190,7 +202,9 @@ static void sleep_on(struct feed_writer *w) {
 
 /* What began a program is gone before long: it is looked at at once. */
 static void begin_round(struct feed_writer *w) {
-        if (!w->had_exec && monotonic_nsec() - w->busy_nsec < 2 * FEED_GATHER_USEC * NSEC_PER_USEC)
+        w->gathers = w->keeps || w->is_behind ||
+                     (!w->had_exec && monotonic_nsec() - w->busy_nsec < 2 * FEED_GATHER_USEC * NSEC_PER_USEC);
+        if (w->gathers)
                 (void)usleep(FEED_GATHER_USEC);
         else
                 sleep_on(w);
@@ -212,6 +226,7 @@ static void *thread_main(void *argument) {
                 mark = atomic_load(&w->mark_wanted);
                 drained = w->drain(w->feed);
                 read_what_vanishes(w, &drained);
+                w->is_behind = !drained;
                 w->tell_losses(w->feed);
                 if (mark > w->mark_told && drained) {
                         struct record *r = feed_writer_put(w, RECORD_MARK, 0);
@@ -223,6 +238,8 @@ static void *thread_main(void *argument) {
                 }
                 end_round(w);
         }
+        if (w->keeps)
+                end_round(w);
         return NULL;
 }
 

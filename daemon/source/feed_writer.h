@@ -6,7 +6,8 @@
  * chunks.
  *
  * It works in rounds. Where little is going on a round begins when the kernel has something; in a storm one begins
- * FEED_GATHER_USEC after the one before, whatever comes: a wake-up costs more than a message.
+ * FEED_GATHER_USEC after the one before, whatever comes: a wake-up costs more than a message. What two of these have
+ * taken is handed over at once.
  */
 
 #include <pthread.h>
@@ -36,7 +37,9 @@ struct feed_writer {
         struct chunk *chunk;
         struct list done; /* chunks of this round */
         bool failed;      /* no memory: a record is missing */
-        bool had_exec, had_records; /* in this round, or the last one */
+        bool had_exec, had_records, had_mark; /* in this round, or the last one */
+        bool is_behind; /* the kernel may have more, for which there was no room */
+        bool gathers, keeps; /* a storm goes on; what was taken is handed over with the next round's */
         uint64_t busy_nsec; /* when the last round that had records ended */
         uint64_t pids[FEED_PIDS_BITS / 64]; /* who was forked in this round */
 };

@@ -375,7 +375,7 @@ static int check_asker(const struct inotify *s, const struct subject *subject, s
                                                    "you may see; ask one of your own (address user or private)",
                               subject->path ? "path" : "descriptor");
         if (subject->path && subject->fd < 0 && asker->other_mounts)
-                return refuse(refusal, EXDEV, "path: the caller lives in another mount namespace; pass a descriptor");
+                return refuse(refusal, EXDEV, "path: the caller lives in another mount namespace, or in one that can't be seen; pass a descriptor");
         return 0;
 }
 
@@ -607,6 +607,7 @@ const struct source_class source_inotify = {
         .barrier = inotify_barrier,
         .registrations = inotify_registrations,
         .mechanism = inotify_mechanism,
+        .is_settled = inotify_is_settled,
         .save_source = inotify_save_source,
         .load_source = inotify_load_source,
         .save = inotify_save,

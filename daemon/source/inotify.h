@@ -30,9 +30,11 @@
  * a new wd is younger than the watch; for a wd that may be known already the
  * thread leaves a marker in the kernel's queue, between watching and listing.
  * At such an event the reading waits for the answer, as long as a lookup is at
- * work that may bring it (lookup_count_sections()). Where there is none, an answer waits
- * until all that the kernel had queued as it came is handled. If what it is about
- * has stayed in its place from the question until then, the answer holds;
+ * work that may bring it (lookup_count_sections()). Where there is none, an answer
+ * waits until all that the kernel had queued as it came is handled. Two lookups
+ * may bring one new wd, and the marker of the second may come up before the first
+ * event: then the mark awaits the first (mark_of_answer()). If what an answer is
+ * about has stayed in its place from the question until then, the answer holds;
  * otherwise it is asked once more.
  *
  * So every doubt leads to a question that was put later than what gave rise to
@@ -63,6 +65,7 @@ struct mark {
         struct hash_node node; /* by wd */
         int wd;
         bool dying;        /* removed; IN_IGNORED is to come, or has come */
+        bool awaits_first; /* the answer of the lookup that was the first to make this watch may be still to come */
         struct list ghost; /* among those for which it has come, but a lookup under way may still bring the wd */
         uint64_t order;    /* of the last lookup that may */
         struct dir *dirs;  /* several where a mount shows one inode in two places */
@@ -173,6 +176,7 @@ int inotify_adopt(struct inotify *s, int fd);
 /* ---- inotify_save.c ------------------------------------------------------------------- */
 
 /* Of the class: source.h. */
+bool inotify_is_settled(const struct source *source);
 void inotify_save_source(struct source *source, struct state_writer *w);
 void inotify_load_source(struct source *source, struct state_reader *r);
 bool inotify_save(struct source *source, struct subscription *subscription, struct state_writer *w);
@@ -185,6 +189,8 @@ void inotify_restored(struct source *source);
 struct mark *mark_find(const struct inotify *s, int wd);
 /* The mark, made if there is none. NULL: no memory. */
 struct mark *mark_get(struct inotify *s, int wd);
+/* The same, for an answer that brings the wd. */
+struct mark *mark_of_answer(struct inotify *s, const struct lookup_message *message);
 /* Removes it from the kernel if nothing is attached to it any more. */
 void mark_release(struct inotify *s, struct mark *mark);
 /* The kernel has dropped it. Lookups that are under way may still bring its wd: then they are asked again. */

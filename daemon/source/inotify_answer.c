@@ -209,21 +209,30 @@ static bool wait_on(struct inotify *s, int wd) {
         return true;
 }
 
+/* Of all that it may be about. */
+static bool is_known(const struct mark *mark) {
+        return mark && !mark->awaits_first;
+}
+
 bool answers_find_mark(struct inotify *s, const struct inotify_event *event, struct mark **ret_mark) {
+        struct mark *mark = mark_find(s, event->wd);
         bool awaited;
 
-        *ret_mark = mark_find(s, event->wd);
-        if (*ret_mark || mark_is_late(s, event->wd))
+        *ret_mark = mark;
+        if (is_known(mark) || mark_is_late(s, event->wd))
                 return true;
         awaited = is_awaited(s, event->wd); /* before the mailbox is looked into: what was told meanwhile is in it */
         answers_take(s);
-        while (!*ret_mark && answer_for(s, event->wd)) {
-                *ret_mark = mark_find(s, event->wd);
-                awaited = false;
+        while (!is_known(mark) && answer_for(s, event->wd)) {
+                mark = mark_find(s, event->wd);
+                awaited &= mark && mark->awaits_first;
         }
         if (awaited && wait_on(s, event->wd))
                 return false;
         s->awaited_wd = -1;
+        if (mark)
+                mark->awaits_first = false;
+        *ret_mark = mark;
         return true;
 }
 

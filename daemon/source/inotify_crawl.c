@@ -473,7 +473,7 @@ void tree_on_found(struct inotify *s, struct found *f) {
         }
         if (f->index == 0 && !again && dir->mark)
                 lookup->was_marked = true;
-        mark = again ? NULL : mark_get(s, wd);
+        mark = again ? NULL : mark_of_answer(s, &f->message);
         if (!mark || mark->dying || (dir->mount = lookup->mount, !tree_claim(s, dir, mark))) {
                 if (wd >= 0)
                         mark_orphan(s, wd);

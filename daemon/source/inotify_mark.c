@@ -43,6 +43,18 @@ struct mark *mark_get(struct inotify *s, int wd) {
         return mark;
 }
 
+struct mark *mark_of_answer(struct inotify *s, const struct lookup_message *message) {
+        struct mark *mark = mark_find(s, message->wd);
+
+        if (!mark) {
+                mark = mark_get(s, message->wd);
+                if (mark)
+                        mark->awaits_first = message->is_second;
+        } else if (!message->is_second)
+                mark->awaits_first = false;
+        return mark;
+}
+
 void mark_free(struct inotify *s, struct mark *mark) {
         list_for_each(entry, &s->moves) {
                 struct move *move = list_entry(entry, struct move, link);

@@ -21,7 +21,9 @@
 
 /* ---- writing ------------------------------------------------------------------------------------------ */
 
-static bool is_settled(const struct inotify *s) {
+bool inotify_is_settled(const struct source *source) {
+        const struct inotify *s = container_of(source, struct inotify, source);
+
         if (s->in_doubt || !s->drained || s->trash || s->awaited_wd >= 0)
                 return false;
         if (!list_empty(&s->chunks) || !list_empty(&s->moves) || !list_empty(&s->lookups) || !list_empty(&s->due) ||
@@ -79,7 +81,7 @@ static void put_vnodes(struct state_writer *w, const struct inotify *s) {
 void inotify_save_source(struct source *source, struct state_writer *w) {
         struct inotify *s = container_of(source, struct inotify, source);
 
-        s->is_saved = is_settled(s);
+        s->is_saved = inotify_is_settled(source);
         if (!s->is_saved)
                 return;
         state_put_fd(w, s->fd);
@@ -135,7 +137,7 @@ static bool get_tree(struct inotify *s, struct state_reader *r) {
 
                 if (!name || level > at + 1 || (level == 1) != (dir == NULL))
                         return false;
-                for (; at >= level; at--)
+                for (; dir && at >= level; at--)
                         dir = dir->parent;
                 if (dir && (*name == 0 || strchr(name, '/')))
                         return false;

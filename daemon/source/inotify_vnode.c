@@ -302,7 +302,7 @@ void vnode_on_watched(struct inotify *s, struct lookup *lookup) {
                 watch_attached(s, watch, lookup->error, file_error_text(lookup->error));
                 return;
         }
-        mark = mark_get(s, lookup->end.wd);
+        mark = mark_of_answer(s, &lookup->end);
         if (mark && mark->dying) { /* removed while the thread found it: it has to be watched anew */
                 struct lookup *again = lookup_new(LOOKUP_VNODE, lookup->path);
 

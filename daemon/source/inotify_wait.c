@@ -83,7 +83,8 @@ void wait_end(struct inotify *s, struct file_watch *watch) {
 void wait_on_resolved(struct inotify *s, struct lookup *lookup) {
         struct file_watch *watch = lookup->watch;
         int wd = lookup->end.wd;
-        struct mark *mark = lookup->error && wd >= 0 ? mark_get(s, wd) : NULL, *before = take_pointer(&watch->mark);
+        struct mark *mark = lookup->error && wd >= 0 ? mark_of_answer(s, &lookup->end) : NULL;
+        struct mark *before = take_pointer(&watch->mark);
         bool again = watch->again || mark_was_late(s, lookup->end.first_wd) || (mark && mark->dying);
 
         watch->again = false;

@@ -236,8 +236,10 @@ static void watch_above(struct lookup *l) {
                 begin_section(l); /* ended by the loop */
                 l->missing = size;
                 l->end.wd = add_watch(l, fd, IN_CREATE | IN_MOVED_TO | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR);
-                if (l->end.wd >= 0)
-                        l->end.first_wd = is_new(l, l->end.wd) ? l->end.wd : put_marker(l);
+                if (l->end.wd >= 0) {
+                        l->end.is_second = !is_new(l, l->end.wd);
+                        l->end.first_wd = l->end.is_second ? put_marker(l) : l->end.wd;
+                }
                 return;
         }
 }
@@ -288,7 +290,7 @@ static int run_vnode(struct lookup *l) {
         begin_section(l); /* ended by the loop */
         r = add_watch(l, fd, l->mask | (S_ISDIR(l->state.mode) ? (uint32_t)IN_EXCL_UNLINK : 0));
         l->end.wd = l->end.first_wd = MAX(r, -1);
-        (void)is_new(l, r); /* from now on it may be known */
+        l->end.is_second = !is_new(l, r);
         return MIN(r, 0);
 }
 
@@ -330,6 +332,7 @@ struct answer_part {
         uint32_t index, next_child;
         int wd;
         int first_wd;       /* of the next part */
+        bool is_second;
         struct buffer part; /* a struct found, and its entries */
         size_t n_entries;
         struct buffer directories; /* each with its NUL */
@@ -352,7 +355,8 @@ static int post_part(struct answer_part *list, bool more, int error) {
                 return -ENOMEM;
         }
         *f = (struct found){
-                .message = { .lookup = list->lookup, .wd = list->wd, .first_wd = list->first_wd },
+                .message = { .lookup = list->lookup, .wd = list->wd, .is_second = list->is_second,
+                             .first_wd = list->first_wd },
                 .index = list->index,
                 .first_child = list->next_child,
                 .error = error,
@@ -461,7 +465,8 @@ static int visit(struct lookup *l, int fd, uint32_t index, unsigned depth) {
                 lookup_end_section(l);
                 return post_error(l, index, -list.wd) ? 0 : -ENOMEM;
         }
-        list.first_wd = is_new(l, list.wd) ? list.wd : put_marker(l);
+        list.is_second = !is_new(l, list.wd);
+        list.first_wd = list.is_second ? put_marker(l) : list.wd;
         /* btrfs (Linux 6.5) and tmpfs (6.11) list what was there when the directory was opened, or rewound. */
         (void)lseek(fd, 0, SEEK_SET);
         r = list_directory(&list, fd);

@@ -55,6 +55,7 @@ struct lookup_message {
         struct lookup *lookup;
         bool end; /* the lookup's last; embedded in it */
         int wd;   /* that it brings, or -1 */
+        bool is_second; /* another lookup may have brought this wd before, and its answer may be still to come */
         /* The kernel's first event of this wd comes after the watch was made: of `wd` if that is new, else of a marker.
          * -1: nothing tells. */
         int first_wd;

@@ -273,7 +273,7 @@ void mounts_load(struct mounts *m, struct state_reader *r) {
                 mount.device = state_get_u64(r);
                 mount.is_kernels_own = state_get_bool(r);
                 path = state_get_string(r);
-                known = path ? malloc(sizeof(mount) + strlen(path) + 1) : NULL;
+                known = path && path[0] == '/' ? malloc(sizeof(mount) + strlen(path) + 1) : NULL;
                 if (!known) {
                         m->doubt(m);
                         return;

@@ -23,12 +23,12 @@
 #include <sys/wait.h>
 
 #include "hash.h"
+#include "observer.h"
 #include "process_info.h"
 #include "process_subject.h"
 #include "source.h"
 #include "state.h"
 
-#define NOTES_SERVED (KEV_NOTE_EXIT | KEV_NOTE_REAP)
 enum { BATCH = 256 };
 
 struct pidfd_source {
@@ -110,8 +110,7 @@ static void learn_from_reaped(struct pidfd_source *s, struct process *p) {
 /* It may be reaped any moment. */
 static void learn_from_zombie(struct pidfd_source *s, struct process *p) {
         struct process_stat line = { .parent = ABSENT };
-        bool read = process_read_stat(p->pid, &line) == 0;
-        bool certain = read && (line.status != 0 || process_may_see_status(p->pid));
+        bool read = observer_read_stat(p->pid, &line) == 0;
 
         if (!read || pidfd_has_hung_up(p->pidfd)) {
                 learn_from_reaped(s, p);
@@ -119,7 +118,7 @@ static void learn_from_zombie(struct pidfd_source *s, struct process *p) {
         }
         p->parent = line.parent;
         memcpy(p->comm, line.comm, sizeof(p->comm));
-        if (certain) {
+        if (line.knows_status) {
                 p->status = line.status;
                 p->status_known = true;
         }
@@ -242,7 +241,7 @@ static int make_process(struct pidfd_source *s, int pidfd, pid_t pid, int64_t ui
 }
 
 static int check_notes(uint64_t notes, struct refusal *refusal) {
-        uint64_t missing = notes & ~NOTES_SERVED;
+        uint64_t missing = notes & ~PIDFD_NOTES;
 
         if (!missing)
                 return 0;
@@ -267,7 +266,7 @@ static int pidfd_attach(struct source *source, struct subscription *subscription
         if (r < 0)
                 return r;
         r = make_process(s, opened.pidfd, opened.pid, opened.knows_ids ? (int64_t)opened.ids.real : ABSENT, &p);
-        if (r < 0)
+        if (!p)
                 return refuse(refusal, -r, "process %d: %s", opened.pid, strerror(-r));
         subscription->object = p;
         if (p->state == PROCESS_RUNNING)
@@ -378,7 +377,7 @@ static int pidfd_restore(struct source *source, struct subscription *subscriptio
 
         if (result == -EBADMSG)
                 return result;
-        if (result < 0)
+        if (!p)
                 return refuse(refusal, -result, "process %d: %s", (int)subject->pid, strerror(-result));
         subscription->object = p;
         list_append(&p->subscriptions, &subscription->link);

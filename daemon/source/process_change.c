@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "log.h"
+#include "observer.h"
 #include "processes.h"
 
 enum {
@@ -34,8 +35,7 @@ static void learn_from_pidfd(struct process *p) {
                 }
                 return;
         }
-        if (process_read_stat(p->pid, &stat) < 0 || (stat.status == 0 && !process_may_see_status(p->pid)) ||
-            pidfd_has_hung_up(p->pidfd))
+        if (observer_read_stat(p->pid, &stat) < 0 || !stat.knows_status || pidfd_has_hung_up(p->pidfd))
                 return;
         p->status = stat.status;
         p->knows_status = true;

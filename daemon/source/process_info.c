@@ -107,23 +107,13 @@ int process_read_comm(pid_t pid, char ret_comm[16]) {
         return 0;
 }
 
-int process_read_exe(pid_t pid, char *path, size_t size) {
-        char link[40];
-        ssize_t n;
-
-        (void)snprintf(link, sizeof(link), "/proc/%d/exe", pid);
-        n = readlink(link, path, size - 1);
-        if (n < 0)
-                return errno == ENOENT ? -ESRCH : -errno;
-        path[n] = 0;
-        return 0;
-}
-
 int process_read_cgroup(pid_t pid, char *path, size_t size) {
         char text[8192];
         const char *p;
-        int r = read_of(pid, "cgroup", text, sizeof(text));
+        int r;
 
+        text[0] = 0;
+        r = read_of(pid, "cgroup", text, sizeof(text));
         if (r < 0)
                 return r;
         p = strncmp(text, "0::", 3) == 0 ? text : strstr(text, "\n0::");

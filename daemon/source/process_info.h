@@ -23,6 +23,7 @@ struct process_stat {
         int64_t n_threads;
         uint64_t start_time; /* clock ticks since the boot */
         int status;          /* as of wait(2); 0 for whoever may not see it, too */
+        bool knows_status;   /* it is one: observer_read_stat() */
 };
 
 /* -ESRCH: there is no such process; or another negative errno. */
@@ -46,8 +47,6 @@ static inline bool process_ids_are(const struct process_ids *ids, uid_t uid) {
 }
 
 int process_read_comm(pid_t pid, char ret_comm[16]);
-/* The path of the program, with its NUL. A program that was removed meanwhile ends in " (deleted)". */
-int process_read_exe(pid_t pid, char *path, size_t size);
 /* That of the unified hierarchy, which begins with a slash. -ENODATA: there is none. */
 int process_read_cgroup(pid_t pid, char *path, size_t size);
 

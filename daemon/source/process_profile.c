@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "macro.h"
+#include "observer.h"
 
 struct profile *profile_ref(struct profile *profile) {
         if (profile)
@@ -67,7 +68,7 @@ struct profile *profile_read(pid_t pid) {
                 return NULL;
         p->knows_ids = process_read_ids(pid, &p->ids) == 0;
         p->knows_comm = process_read_comm(pid, p->comm) == 0;
-        if (process_read_exe(pid, path, sizeof(path)) == 0)
+        if (observer_read_exe(pid, path, sizeof(path)) == 0)
                 p->exe = strdup(path);
         if (process_read_cgroup(pid, path, sizeof(path)) == 0)
                 p->cgroup = strdup(path);

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "log.h"
+#include "observer.h"
 #include "processes.h"
 #include "workers.h"
 
@@ -69,9 +70,8 @@ static int add_found(struct rescan *r, pid_t pid) {
         if (result < 0 || f->stat.n_threads == 0)
                 return 0;
         /* The kernel reads the status before it looks whether it is one: of a zombie it is right the second time. */
-        f->knows_status = f->stat.state == 'Z' && process_read_stat(pid, &again) == 0 &&
-                          again.start_time == f->stat.start_time &&
-                          (again.status != 0 || process_may_see_status(pid));
+        f->knows_status = f->stat.state == 'Z' && observer_read_stat(pid, &again) == 0 &&
+                          again.start_time == f->stat.start_time && again.knows_status;
         if (f->knows_status)
                 f->stat.status = again.status;
         f->profile = profile_read(pid);

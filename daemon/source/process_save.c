@@ -14,7 +14,7 @@
 #include "processes.h"
 #include "state.h"
 
-static struct processes *processes_of(struct source *source) {
+static struct processes *processes_of(const struct source *source) {
         return container_of(source, struct processes, source);
 }
 
@@ -61,6 +61,13 @@ static void put_table(struct state_writer *w, struct processes *s) {
                 put_process(w, container_of(node, const struct process, node));
 }
 
+bool processes_are_settled(const struct source *source) {
+        const struct processes *s = processes_of(source);
+
+        return s->state != FEED_OPENING && s->state != FEED_STARTING && !s->rescan && !s->lost_nsec &&
+               list_empty(&s->zombies) && list_empty(&s->pending);
+}
+
 void processes_save_source(struct source *source, struct state_writer *w) {
         struct processes *s = processes_of(source);
         size_t fds = w->n_fds, size = w->bytes.size;
@@ -70,8 +77,7 @@ void processes_save_source(struct source *source, struct state_writer *w) {
         state_put_string(w, s->feed_class->name);
         s->is_saved = s->feed_class->save(s->feed, w);
         processes_take_all(s); /* what it had taken */
-        if (s->rescan || s->lost_nsec || !list_empty(&s->zombies) || !list_empty(&s->pending))
-                s->is_saved = false;
+        s->is_saved &= processes_are_settled(source);
         if (!s->is_saved) {
                 w->n_fds = fds;
                 w->bytes.size = size;

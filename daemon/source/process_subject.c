@@ -11,7 +11,7 @@ static int open_by_pid(const struct source_context *context, const struct subjec
         int r;
 
         if (asker->other_pids)
-                return refuse(refusal, EXDEV, "pid: the caller lives in another pid namespace; pass a pidfd");
+                return refuse(refusal, EXDEV, "pid: the caller lives in another pid namespace, or in one that can't be seen; pass a pidfd");
         s->pid = (pid_t)subject->pid;
         s->pidfd = pidfd_open(s->pid, 0);
         if (s->pidfd < 0) {

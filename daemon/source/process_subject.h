@@ -6,6 +6,9 @@
 #include "process_info.h"
 #include "source.h"
 
+/* What can be told of a process by its pidfd alone. */
+#define PIDFD_NOTES (KEV_NOTE_EXIT | KEV_NOTE_REAP)
+
 struct process_subject {
         int pidfd; /* the caller's, to close */
         pid_t pid;

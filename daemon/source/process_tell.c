@@ -281,7 +281,7 @@ void tell_change(struct processes *s, struct process *p, uint64_t note, struct p
         list_for_each(entry, &p->interests) {
                 struct interest *i = list_entry(entry, struct interest, of_process);
 
-                if (note == KEV_NOTE_UID && !check_sight(s, i))
+                if (note & (KEV_NOTE_UID | KEV_NOTE_EXEC) && !check_sight(s, i))
                         continue;
                 if (i->watch->subscription->notes & note && interest_may_see(i))
                         tell(s, i->watch, &report, 0);
@@ -431,7 +431,7 @@ void tell_lost(struct processes *s, uint64_t count) {
         list_for_each(entry, &s->trackers) {
                 struct proc_watch *w = list_entry(entry, struct proc_watch, tracker);
 
-                if (w->subscription->notes & KEV_NOTE_TRACK)
+                if (w->subscription->notes & KEV_NOTE_TRACK && !w->has_ended)
                         tell_lost_to(s, w, count);
         }
 }

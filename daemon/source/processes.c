@@ -13,7 +13,14 @@
 #include "log.h"
 #include "watch_spec.h"
 
-enum { EVENTS_A_TURN = 256, IDLE_MSEC = 10000, CHUNKS_A_TURN = 4, MATCHES_OF_USER_MAX = 128, TRACKERS_OF_USER_MAX = 256 };
+enum {
+        EVENTS_A_TURN = 256,
+        RECORDS_AT_ONCE = 16,       /* between two looks at the time */
+        RECORDS_NSEC = 500 * 1000,  /* of them in a turn: what the feed holds is bounded, and lost beyond that */
+        IDLE_MSEC = 10000,
+        MATCHES_OF_USER_MAX = 128,
+        TRACKERS_OF_USER_MAX = 256,
+};
 
 static struct processes *processes_of(const struct source *source) {
         return container_of(source, struct processes, source);
@@ -43,42 +50,52 @@ void processes_on_mark(struct processes *s, uint64_t serial) {
 
 /* ---- the feed -------------------------------------------------------------------------------------------------------- */
 
-/* False: there is none. */
-static bool take_chunk(struct processes *s) {
-        struct list *entry = mailbox_take(&s->mailbox);
-        struct chunk *chunk;
+/* So many of the records, of one chunk. False: there are none. */
+static bool take_records(struct processes *s, size_t n) {
+        size_t end;
 
-        if (!entry)
-                return false;
-        chunk = list_entry(entry, struct chunk, link);
-        for (size_t i = 0; i < chunk->n; i++)
-                process_on_record(s, chunk, &chunk->records[i]);
-        chunk_free(chunk, &s->shared);
-        ended_trim(s);
+        if (!s->chunk) {
+                struct list *entry = mailbox_take(&s->mailbox);
+
+                if (!entry)
+                        return false;
+                s->chunk = list_entry(entry, struct chunk, link);
+                s->n_taken = 0;
+        }
+        for (end = MIN(s->chunk->n, s->n_taken + n); s->n_taken < end; s->n_taken++)
+                process_on_record(s, s->chunk, &s->chunk->records[s->n_taken]);
+        if (end == s->chunk->n) {
+                chunk_free(take_pointer(&s->chunk), &s->shared);
+                ended_trim(s);
+        }
         return true;
 }
 
-static void take_chunks(struct processes *s) {
-        for (int n = 0; n < CHUNKS_A_TURN; n++)
-                if (!take_chunk(s))
+/* Where a user has many watches by what processes are like, each record is long work. */
+static void take_for_a_turn(struct processes *s) {
+        uint64_t end = monotonic_nsec() + RECORDS_NSEC;
+
+        do
+                if (!take_records(s, RECORDS_AT_ONCE))
                         return;
+        while (monotonic_nsec() < end);
         mux_defer(s->mux, &s->go_on);
 }
 
 void processes_take_all(struct processes *s) {
-        while (take_chunk(s))
+        while (take_records(s, SIZE_MAX / 2))
                 ;
 }
 
 static void on_chunks(struct mailbox *mailbox) {
-        take_chunks(container_of(mailbox, struct processes, mailbox));
+        take_for_a_turn(container_of(mailbox, struct processes, mailbox));
 }
 
 static void on_go_on(struct mux_deferred *deferred) {
         struct processes *s = container_of(deferred, struct processes, go_on);
 
         if (s->state == FEED_STARTING || s->state == FEED_READY)
-                take_chunks(s);
+                take_for_a_turn(s);
 }
 
 static void on_pidfds(struct mux_io *io, unsigned events _unused_) {
@@ -115,29 +132,109 @@ static const struct {
         { PROCESS_FEED_CONNECTOR, &feed_connector },
 };
 
-/* What one can't do is said, and the next is asked. */
-static int open_feed(struct processes *s) {
+static void open_next(struct processes *s);
+
+static struct feed_settings settings_of_feed(const struct processes *s) {
         const struct source_settings *settings = &s->source.context->settings;
-        struct feed_settings feed_settings = {
+
+        return (struct feed_settings){
                 .buffer_bytes = settings->process_buffer, .is_only = settings->process_feed != PROCESS_FEED_AUTO,
-                .opener = s->source.context->opener,
         };
-        size_t size = 0;
-        int r = -EOPNOTSUPP;
+}
 
-        for (size_t i = 0; i < ARRAY_SIZE(feeds) && r < 0; i++) {
-                char why[120] = "";
+/* What one can't do is said, and the next is asked. */
+static void note_failure(struct processes *s, int error, const char *why) {
+        size_t size = strlen(s->source.reason);
 
-                if (settings->process_feed != PROCESS_FEED_AUTO && settings->process_feed != feeds[i].choice)
-                        continue;
-                s->feed_class = feeds[i].class;
-                r = s->feed_class->open(&feed_settings, &s->mailbox, &s->shared, &s->feed, why, sizeof(why));
-                s->had_shortage |= is_shortage(r);
-                if (r < 0 && size < sizeof(s->source.reason))
-                        size += (size_t)snprintf(s->source.reason + size, sizeof(s->source.reason) - size, "%s%s",
-                                                 size > 0 ? "; " : "", why[0] ? why : strerror(-r));
+        s->had_shortage |= opener_may_try_again(error);
+        (void)snprintf(s->source.reason + size, sizeof(s->source.reason) - size, "%s%s", size > 0 ? "; " : "",
+                       why[0] ? why : strerror(-error));
+        s->next_choice++;
+}
+
+static void on_feed_open(struct processes *s) {
+        s->source.reason[0] = 0;
+        s->state = FEED_STARTING;
+        rescan_start(s);
+        mux_defer(s->mux, &s->decide);
+}
+
+static void on_no_feed(struct processes *s) {
+        chunk_free_spare(&s->shared);
+        mailbox_close(&s->mailbox);
+        rescan_close(s);
+        s->state = FEED_FAILED;
+        if (!s->source.reason[0])
+                (void)snprintf(s->source.reason, sizeof(s->source.reason), "this build has no such feed");
+        log_info("processes can't be followed: %s", s->source.reason);
+        mux_defer(s->mux, &s->decide);
+}
+
+/* `opened`: NULL where there is no helper. False: another has to be tried. */
+static bool open_feed(struct processes *s, const struct opened *opened) {
+        struct feed_settings settings = settings_of_feed(s);
+        char why[120] = "";
+        int r = s->feed_class->open(&settings, opened, &s->mailbox, &s->shared, &s->feed, why, sizeof(why));
+
+        if (r == 0 && s->feed_class->helper_socket) {
+                r = opener_guard(&s->guard, s->source.context->opener, s->feed_class->helper_socket(s->feed));
+                if (r < 0)
+                        s->feed_class->close(s->feed);
         }
-        return r;
+        if (r < 0)
+                note_failure(s, r, why);
+        return r == 0;
+}
+
+static void on_opened(struct opener_call *call, int error, const struct opened *opened, const char *why) {
+        struct processes *s = container_of(call, struct processes, opening);
+        char sentence[120];
+
+        if (error < 0) {
+                (void)snprintf(sentence, sizeof(sentence), "%s%s%s", why, why[0] ? "" : s->feed_class->title,
+                               why[0] ? "" : strerror(-error));
+                note_failure(s, error, sentence);
+        } else if (open_feed(s, opened)) {
+                on_feed_open(s);
+                return;
+        }
+        open_next(s);
+}
+
+/* False: it can't be tried now. */
+static bool ask_helper(struct processes *s) {
+        struct feed_settings settings = settings_of_feed(s);
+        char sentence[120];
+        int r;
+
+        s->opening.fn = on_opened;
+        r = opener_begin(&s->opening, s->source.context->opener, s->feed_class->helper, -1, settings.buffer_bytes,
+                         settings.is_only);
+        if (r == 0)
+                return true;
+        (void)snprintf(sentence, sizeof(sentence), "%s%s", s->feed_class->title, strerror(-r));
+        note_failure(s, r, sentence);
+        return false;
+}
+
+static void open_next(struct processes *s) {
+        enum process_feed wanted = s->source.context->settings.process_feed;
+
+        while (s->next_choice < ARRAY_SIZE(feeds)) {
+                if (wanted != PROCESS_FEED_AUTO && wanted != feeds[s->next_choice].choice) {
+                        s->next_choice++;
+                        continue;
+                }
+                s->feed_class = feeds[s->next_choice].class;
+                if (s->source.context->opener) {
+                        if (ask_helper(s))
+                                return;
+                } else if (open_feed(s, NULL)) {
+                        on_feed_open(s);
+                        return;
+                }
+        }
+        on_no_feed(s);
 }
 
 void processes_start_feed(struct processes *s) {
@@ -150,26 +247,22 @@ void processes_start_feed(struct processes *s) {
         s->had_shortage = false;
         s->source.reason[0] = 0;
         s->shared.notes_missing = 0;
+        s->next_choice = 0;
         r = open_mailboxes(s);
         if (r == 0) {
-                r = open_feed(s);
-                if (r < 0) {
-                        chunk_free_spare(&s->shared);
-                        mailbox_close(&s->mailbox);
-                        rescan_close(s);
-                }
-        }
-        if (r < 0) {
-                s->state = FEED_FAILED;
-                s->had_shortage |= is_shortage(r);
-                if (!s->source.reason[0])
-                        (void)snprintf(s->source.reason, sizeof(s->source.reason), "%s",
-                                       r == -EOPNOTSUPP ? "this build has no such feed" : strerror(-r));
-                log_info("processes can't be followed: %s", s->source.reason);
+                s->state = FEED_OPENING;
+                open_next(s);
                 return;
         }
-        s->state = FEED_STARTING;
-        rescan_start(s);
+        s->state = FEED_FAILED;
+        s->had_shortage = is_shortage(r);
+        (void)snprintf(s->source.reason, sizeof(s->source.reason), "%s", strerror(-r));
+        log_info("processes can't be followed: %s", s->source.reason);
+}
+
+static void finish_opening(struct processes *s) {
+        while (s->state == FEED_OPENING)
+                opener_finish(&s->opening);
 }
 
 int processes_resume_feed(struct processes *s, const struct feed_class *class, struct state_reader *r) {
@@ -192,9 +285,15 @@ int processes_resume_feed(struct processes *s, const struct feed_class *class, s
 void processes_stop_feed(struct processes *s) {
         struct list *entry;
 
-        if (s->state != FEED_STARTING && s->state != FEED_READY)
+        if (s->state != FEED_OPENING && s->state != FEED_STARTING && s->state != FEED_READY)
                 return;
-        s->feed_class->close(s->feed);
+        opener_unguard(&s->guard);
+        if (s->state == FEED_OPENING)
+                opener_cancel(&s->opening);
+        else
+                s->feed_class->close(s->feed);
+        if (s->chunk)
+                chunk_free(take_pointer(&s->chunk), &s->shared);
         while ((entry = mailbox_take(&s->mailbox)))
                 chunk_free(list_entry(entry, struct chunk, link), &s->shared);
         chunk_free_spare(&s->shared);
@@ -204,6 +303,7 @@ void processes_stop_feed(struct processes *s) {
         mux_timer_clear(s->mux, &s->undecided_timer);
         mux_timer_clear(s->mux, &s->rescan_timer);
         mux_deferred_cancel(&s->go_on);
+        mux_deferred_cancel(&s->decide);
         hash_for_each(node, &s->table)
                 process_free(s, container_of(node, struct process, node));
         history_free(&s->history);
@@ -352,7 +452,7 @@ static int open_subject(const struct source_context *context, struct pending *pe
 
         if (subject->match) {
                 if (subject->asker->other_pids)
-                        return refuse(refusal, EXDEV, "match: the caller lives in another pid namespace; pass a pidfd");
+                        return refuse(refusal, EXDEV, "match: the caller lives in another pid namespace, or in one that can't be seen; pass a pidfd");
                 return 0;
         }
         r = process_subject_open(context, subject, &pending->subject, refusal);
@@ -412,7 +512,85 @@ static void tag(struct processes *s, struct proc_watch *w, int pidfd) {
 
 static bool needs_feed(const struct processes *s, const struct subject *subject) {
         return s->state != FEED_CLOSED || s->source.context->settings.process_feed != PROCESS_FEED_AUTO ||
-               subject->match || subject->notes & ~(KEV_NOTE_EXIT | KEV_NOTE_REAP);
+               subject->match || subject->notes & ~PIDFD_NOTES;
+}
+
+/* There is a feed: once it has told all that was so by now the watch is in force. */
+static void begin_pending(struct processes *s, struct pending *pending) {
+        struct proc_watch *w = pending->watch;
+
+        list_remove(&pending->link);
+        list_append(&s->pending, &pending->link);
+        if (w->subscription->notes & KEV_NOTE_TRACK)
+                tag(s, w, pending->subject.pidfd);
+        if (w->by_match && !s->has_profiles && s->state == FEED_READY)
+                pending->rescan = rescan_for_profiles(s);
+        pending->serial = processes_mark(s);
+}
+
+static int refuse_without_feed(const struct processes *s, bool by_match, struct refusal *refusal) {
+        return refuse(refusal, EOPNOTSUPP, "%s: %s", by_match ? "match" : "notes", s->source.reason);
+}
+
+static void end_pending(struct processes *s, struct pending *pending, const struct refusal *refusal) {
+        struct proc_watch *w = pending->watch;
+
+        list_remove(&pending->link);
+        (void)safe_close(pending->subject.pidfd);
+        w->pending = NULL;
+        free(pending);
+        s->source.context->sink->attached(w->subscription, refusal);
+}
+
+/* There is no feed after all: then pidfds have to do. */
+static void pass_on(struct processes *s, struct pending *pending) {
+        struct subscription *subscription = pending->watch->subscription;
+        const struct sink *sink = s->source.context->sink;
+        int pidfd = pending->subject.pidfd, r;
+        struct subject subject = {
+                .filter = KEV_FILTER_PROC, .notes = subscription->notes, .fd = pidfd, .pid = pending->pid,
+                .data = ABSENT, .asker = pending->watch->asker,
+        };
+        struct refusal refusal;
+
+        pending->subject.pidfd = -1;
+        r = sources_pass_on(subscription, &subject, &refusal); /* frees it here */
+        (void)safe_close(pidfd);
+        if (r <= 0)
+                sink->attached(subscription, r < 0 ? &refusal : NULL);
+}
+
+static bool may_do_without_feed(const struct processes *s, const struct proc_watch *w) {
+        enum process_feed wanted = s->source.context->settings.process_feed;
+
+        return !w->by_match && !(w->subscription->notes & ~PIDFD_NOTES) &&
+               (wanted == PROCESS_FEED_AUTO || w->by_pidfd);
+}
+
+static void decide(struct processes *s, struct pending *pending) {
+        struct refusal refusal;
+        int r;
+
+        if (s->state == FEED_FAILED && may_do_without_feed(s, pending->watch)) {
+                pass_on(s, pending);
+                return;
+        }
+        if (s->state == FEED_FAILED)
+                r = refuse_without_feed(s, pending->watch->by_match, &refusal);
+        else
+                r = check_notes(s, pending->watch->subscription->notes, &refusal);
+        if (r < 0)
+                end_pending(s, pending, &refusal);
+        else
+                begin_pending(s, pending);
+}
+
+/* Those that came while it was being opened: not from within a call that makes watches. */
+static void on_decide(struct mux_deferred *deferred) {
+        struct processes *s = container_of(deferred, struct processes, decide);
+
+        while (s->state != FEED_OPENING && !list_empty(&s->undecided))
+                decide(s, list_entry(s->undecided.next, struct pending, link));
 }
 
 static int processes_attach(struct source *source, struct subscription *subscription, const struct subject *subject,
@@ -425,13 +603,13 @@ static int processes_attach(struct source *source, struct subscription *subscrip
                 return refuse(refusal, EOPNOTSUPP, "filter: a single process is watched without a feed");
         processes_start_feed(s);
         if (s->state == FEED_FAILED)
-                return refuse(refusal, EOPNOTSUPP, "%s: %s", subject->match ? "match" : "notes", s->source.reason);
+                return refuse_without_feed(s, subject->match != NULL, refusal);
         r = check_notes(s, subject->notes, refusal);
         if (r == 0)
                 r = check_limits(s, subject, refusal);
         if (r == 0)
                 r = make_watch(s, subscription, subject, &w, refusal);
-        if (r < 0)
+        if (!w)
                 return r;
         r = open_subject(source->context, w->pending, subject, refusal);
         if (r < 0) {
@@ -442,12 +620,9 @@ static int processes_attach(struct source *source, struct subscription *subscrip
         if (w->by_match || subject->notes & KEV_NOTE_TRACK)
                 list_append(&s->all, &w->all);
         atomic_store(&s->shared.wants_details, true);
-        if (subject->notes & KEV_NOTE_TRACK)
-                tag(s, w, w->pending->subject.pidfd);
-        if (w->by_match && !s->has_profiles && s->state == FEED_READY)
-                w->pending->rescan = rescan_for_profiles(s);
-        w->pending->serial = processes_mark(s);
-        list_append(&s->pending, &w->pending->link);
+        list_append(&s->undecided, &w->pending->link);
+        if (s->state != FEED_OPENING)
+                begin_pending(s, w->pending);
         return 1;
 }
 
@@ -513,7 +688,6 @@ static int attach_to(struct processes *s, struct proc_watch *w, struct process *
 
 static void finish(struct processes *s, struct pending *pending) {
         struct proc_watch *w = pending->watch;
-        const struct sink *sink = s->source.context->sink;
         struct process *p = w->by_match ? NULL : find_subject(s, pending);
         struct refusal refusal;
         int r = 0;
@@ -524,10 +698,7 @@ static void finish(struct processes *s, struct pending *pending) {
                 r = refuse(&refusal, ESRCH, "pid: there is no process %d", (int)pending->pid);
         else if (p->state == PROCESS_RUNS)
                 r = attach_to(s, w, p, &refusal);
-        (void)safe_close(pending->subject.pidfd);
-        w->pending = NULL;
-        free(pending);
-        sink->attached(w->subscription, r < 0 ? &refusal : NULL);
+        end_pending(s, pending, r < 0 ? &refusal : NULL);
         if (!p || p->state == PROCESS_RUNS)
                 return;
         if (r == 0)
@@ -541,7 +712,6 @@ static void run_pending(struct processes *s) {
 
                 if (pending->serial > s->passed || pending->rescan > s->last_rescan)
                         break;
-                list_remove(&pending->link);
                 finish(s, pending);
         }
 }
@@ -607,6 +777,8 @@ static int processes_open(struct source_context *context, struct source **ret_so
         s->source.context = context;
         s->mux = context->mux;
         s->zombie_timer = s->undecided_timer = s->idle_timer = s->rescan_timer = MUX_TIMER_INIT;
+        s->guard.io = MUX_IO_INIT;
+        list_init(&s->undecided);
         list_init(&s->pending);
         list_init(&s->ended);
         list_init(&s->unreaped);
@@ -615,6 +787,7 @@ static int processes_open(struct source_context *context, struct source **ret_so
         list_init(&s->all);
         list_init(&s->zombies);
         mux_deferred_init(&s->go_on, on_go_on);
+        mux_deferred_init(&s->decide, on_decide);
         barriers_init(&s->barriers, s->mux, is_past);
         s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
         r = s->epoll_fd < 0 ? -errno : mux_add(s->mux, &s->io, s->epoll_fd, MUX_IN, on_pidfds);
@@ -637,6 +810,7 @@ static void processes_close(struct source *source) {
         struct processes *s = processes_of(source);
 
         processes_stop_feed(s);
+        mux_deferred_cancel(&s->decide);
         barriers_close(&s->barriers);
         mux_timer_clear(s->mux, &s->idle_timer);
         mux_remove(s->mux, &s->io);
@@ -651,9 +825,11 @@ static uint64_t processes_registrations(const struct source *source) {
         return s->state == FEED_STARTING || s->state == FEED_READY;
 }
 
+/* Who asks wants to know: what is being opened is waited for. */
 static const char *processes_mechanism(const struct source *source) {
-        const struct processes *s = processes_of(source);
+        struct processes *s = processes_of(source);
 
+        finish_opening(s);
         return s->state == FEED_FAILED || !s->feed_class ? "none" : s->feed_class->name;
 }
 
@@ -669,6 +845,7 @@ const struct source_class source_processes = {
         .registrations = processes_registrations,
         .mechanism = processes_mechanism,
         .describe = processes_describe,
+        .is_settled = processes_are_settled,
         .save_source = processes_save_source,
         .load_source = processes_load_source,
         .save = processes_save,

@@ -29,6 +29,7 @@
 #include "feed.h"
 #include "glob.h"
 #include "hash.h"
+#include "opener_call.h"
 #include "process_history.h"
 #include "process_profile.h"
 #include "process_subject.h"
@@ -128,6 +129,7 @@ struct pending {
 
 enum feed_state {
         FEED_CLOSED,
+        FEED_OPENING,  /* a helper is at it */
         FEED_STARTING, /* /proc is being read */
         FEED_READY,
         FEED_FAILED, /* source.reason says why */
@@ -139,15 +141,22 @@ struct processes {
         const struct feed_class *feed_class;
         struct feed *feed;
         enum feed_state state;
+        struct opener_call opening;
+        struct opener_guard guard;
+        struct mux_deferred decide; /* it is open, or is not to be had: what becomes of those who wait for it */
+        size_t next_choice; /* FEED_OPENING: which feed is tried */
         bool had_shortage; /* FEED_FAILED: the next who needs it tries again */
         struct mailbox mailbox;
         struct feed_shared shared;
         uint64_t serial, passed; /* of marks: asked for, and told */
         uint64_t last_tag;
+        struct list undecided;   /* those that came before there was a feed */
         struct list pending;     /* by serial */
         struct barriers barriers;
         struct mux_timer idle_timer;
-        struct mux_deferred go_on; /* more chunks */
+        struct chunk *chunk;       /* that is being taken; NULL: none is */
+        size_t n_taken;            /* of its records */
+        struct mux_deferred go_on; /* more of them */
         size_t n_interests;
 
         struct hash table;
@@ -267,6 +276,7 @@ void processes_set_idle_timer(struct processes *s);
 
 /* Of the class: source.h. */
 void processes_describe(const struct subscription *subscription, struct subject *subject);
+bool processes_are_settled(const struct source *source);
 void processes_save_source(struct source *source, struct state_writer *w);
 void processes_load_source(struct source *source, struct state_reader *r);
 bool processes_save(struct source *source, struct subscription *subscription, struct state_writer *w);

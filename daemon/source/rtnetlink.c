@@ -11,6 +11,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "observer.h"
+
 static struct rtnetlink *rtnetlink_of(const struct source *source) {
         return container_of(source, struct rtnetlink, source);
 }
@@ -73,12 +75,9 @@ static void on_helper(struct helper *helper, int error, int fd) {
 
 /* That of a process which was there as it connected; -EXDEV: it can't be had. */
 static int open_namespace(const struct asker *asker) {
-        char path[48];
+        int fd = observer_open_network(asker->pid);
         struct stat st;
-        int fd;
 
-        (void)snprintf(path, sizeof(path), "/proc/%d/ns/net", asker->pid);
-        fd = open(path, O_RDONLY | O_CLOEXEC);
         if (fd >= 0 && fstat(fd, &st) == 0 && st.st_ino == asker->network)
                 return fd;
         (void)safe_close(fd);
@@ -313,6 +312,7 @@ const struct source_class source_rtnetlink = {
         .registrations = rtnetlink_registrations,
         .mechanism = rtnetlink_mechanism,
         .describe = rtnetlink_describe,
+        .is_settled = rtnetlink_is_settled,
         .save_source = rtnetlink_save_source,
         .load_source = rtnetlink_load_source,
         .save = rtnetlink_save,

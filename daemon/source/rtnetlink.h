@@ -139,6 +139,7 @@ struct change {
 
 /* Of the class: source.h. */
 void rtnetlink_describe(const struct subscription *subscription, struct subject *subject);
+bool rtnetlink_is_settled(const struct source *source);
 void rtnetlink_save_source(struct source *source, struct state_writer *w);
 void rtnetlink_load_source(struct source *source, struct state_reader *r);
 bool rtnetlink_save(struct source *source, struct subscription *subscription, struct state_writer *w);

@@ -56,6 +56,15 @@ static void put_network(struct state_writer *w, const struct network *net) {
                 put_route(w, list_entry(entry, struct route, link));
 }
 
+bool rtnetlink_is_settled(const struct source *source) {
+        const struct rtnetlink *s = container_of(source, struct rtnetlink, source);
+
+        list_for_each(entry, &s->networks)
+                if (list_entry(entry, struct network, link)->sync < SYNC_DONE)
+                        return false;
+        return true;
+}
+
 /* One whose state is in doubt is left out: its watches are made anew. */
 void rtnetlink_save_source(struct source *source, struct state_writer *w) {
         struct rtnetlink *s = container_of(source, struct rtnetlink, source);

@@ -126,7 +126,7 @@ static void next_dump(struct network *net) {
 
 /* One datagram. 0: there is none. */
 static int receive(struct network *net, struct mnl_socket *socket) {
-        struct sockaddr_nl sender;
+        struct sockaddr_nl sender = { 0 };
         socklen_t size;
         ssize_t n;
 

@@ -26,11 +26,14 @@ typedef void signal_feed_fn(void *userdata, const struct signal_record *record);
 struct signal_feed;
 
 struct signal_feed_class {
-        /* Tries it, on the daemon itself. `buffer_bytes`: of the kernel's queue; 0: as the feed likes it. Negative errno,
-         * and why. `opener` may be NULL. */
-        int (*open)(struct broker *opener, size_t buffer_bytes, signal_feed_fn *fn, void *userdata, struct signal_feed **ret, char *why,
+        uint32_t helper; /* HELPER_...: what opens it */
+        /* With what that has opened, which is the feed's from here on, also where this fails. Tries it, on the daemon
+         * itself. Negative errno, and why. */
+        int (*open)(const struct opened *opened, signal_feed_fn *fn, void *userdata, struct signal_feed **ret, char *why,
                     size_t why_size);
         void (*close)(struct signal_feed *feed);
+        /* The socket of the helper without which it hears nothing, or -1. */
+        int (*helper_socket)(const struct signal_feed *feed);
         /* Readable: there are records. */
         int (*fd)(const struct signal_feed *feed);
         /* Hands over what there is, and what there was no room for. False: that was not all. */

@@ -21,6 +21,7 @@
 #include "bpf/signals.h"
 #include "hash.h"
 #include "macro.h"
+#include "opener_call.h"
 #include "question.h"
 #include "signal_feed.h"
 /* Generated; the program is in it as one string. */
@@ -177,15 +178,18 @@ static int test(struct signal_feed *f) {
                 (void)bpf_read(f);
         }
         bpf_leave(f, getpid());
+        f->fn = NULL;
+        f->userdata = NULL;
         return r < 0 || heard ? r : -EOPNOTSUPP;
 }
 
-static int open_program(struct signal_feed *f, struct broker *opener, size_t buffer_bytes, char *why, size_t why_size) {
-        void *bss;
-        int r = opener_ask(opener, HELPER_SIGNALS, -1, buffer_bytes, false, &f->opened, why, why_size);
+static int bpf_helper_socket(const struct signal_feed *f) {
+        return f->opened.socket;
+}
 
-        if (r < 0)
-                return r;
+static int take_program(struct signal_feed *f) {
+        void *bss;
+
         (void)libbpf_set_print(print_nothing);
         bss = mmap(NULL, sizeof(*f->bss), PROT_READ, MAP_SHARED, f->opened.fds[FD_BSS], 0);
         if (bss == MAP_FAILED)
@@ -205,24 +209,22 @@ static void bpf_close(struct signal_feed *f) {
         free(f);
 }
 
-static int bpf_open(struct broker *opener, size_t buffer_bytes, signal_feed_fn *fn, void *userdata,
-                    struct signal_feed **ret, char *why, size_t why_size) {
+static int bpf_open(const struct opened *opened, signal_feed_fn *fn, void *userdata, struct signal_feed **ret, char *why,
+                    size_t why_size) {
         struct signal_feed *f = calloc(1, sizeof(*f));
         int r;
 
-        if (!f)
+        if (!f) {
+                opened_drop(opened);
                 return -ENOMEM;
-        f->opened = OPENED_NONE;
-        r = open_program(f, opener, buffer_bytes, why, why_size);
-        if (r < 0)
-                (void)snprintf(why, why_size, "BPF: %s",
-                               opener ? strerror(-r) : "this daemon hasn't CAP_BPF and CAP_PERFMON");
-        else if ((r = test(f)) == -EOPNOTSUPP) {
-                (void)snprintf(why, why_size, "BPF: the program says nothing (of this pid namespace)");
         }
-        if (r < 0 && !why[0])
-                (void)snprintf(why, why_size, "BPF: %s", strerror(-r));
+        f->opened = *opened;
+        r = take_program(f);
+        if (r == 0)
+                r = test(f);
         if (r < 0) {
+                (void)snprintf(why, why_size, "BPF: %s", r == -EOPNOTSUPP ? "the program says nothing (of this pid namespace)" :
+                                                                            strerror(-r));
                 bpf_close(f);
                 return r;
         }
@@ -233,8 +235,10 @@ static int bpf_open(struct broker *opener, size_t buffer_bytes, signal_feed_fn *
 }
 
 const struct signal_feed_class signal_feed_bpf = {
+        .helper = HELPER_SIGNALS,
         .open = bpf_open,
         .close = bpf_close,
+        .helper_socket = bpf_helper_socket,
         .fd = bpf_fd,
         .read = bpf_read,
         .follow = bpf_follow,

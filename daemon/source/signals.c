@@ -15,6 +15,7 @@
 
 #include "config.h"
 #include "hash.h"
+#include "opener_call.h"
 #include "process_subject.h"
 #include "signal_feed.h"
 #include "source.h"
@@ -32,6 +33,9 @@ struct signals {
         struct mux *mux;
         struct signal_feed *feed; /* NULL: not open */
         struct mux_io io;
+        struct opener_guard guard;
+        struct opener_call opening;
+        struct list waiting; /* struct signal_watch: for the feed to be open */
         struct mux_timer idle_timer;
         struct hash targets; /* by pid */
         uint64_t again_nsec; /* when the feed may be tried again, after it could not be had */
@@ -49,7 +53,8 @@ struct target {
 
 struct signal_watch {
         struct list link;
-        struct target *target; /* NULL: it has ended */
+        struct target *target; /* NULL: it has ended, or there is no feed yet */
+        struct process_subject wanted; /* while it waits for the feed; else the pidfd is -1 */
         struct subscription *subscription;
         const struct asker *asker;
         bool sees_all;
@@ -168,23 +173,20 @@ static int target_new(struct signals *s, const struct process_subject *subject, 
 
 static void close_feed(struct signals *s) {
         mux_remove(s->mux, &s->io);
+        opener_unguard(&s->guard);
         feed_class->close(take_pointer(&s->feed));
 }
 
-static int open_feed(struct signals *s) {
-        const struct source_settings *settings = &s->source.context->settings;
+static int open_feed(struct signals *s, const struct opened *opened) {
         char *why = s->source.reason;
-        int r = -EOPNOTSUPP;
+        int r = feed_class->open(opened, on_record, s, &s->feed, why, sizeof(s->source.reason));
 
-        why[0] = 0;
-        if (feed_class)
-                r = feed_class->open(s->source.context->opener, settings->process_buffer, on_record, s, &s->feed, why, sizeof(s->source.reason));
-        else
-                (void)snprintf(why, sizeof(s->source.reason), "this build has no BPF");
         if (r < 0)
                 return r;
-        s->source.reason[0] = 0;
+        why[0] = 0;
         r = mux_add(s->mux, &s->io, feed_class->fd(s->feed), MUX_IN, on_ready);
+        if (r == 0)
+                r = opener_guard(&s->guard, s->source.context->opener, feed_class->helper_socket(s->feed));
         if (r < 0)
                 close_feed(s);
         return r;
@@ -202,15 +204,41 @@ static void close_when_idle(struct signals *s) {
                 (void)mux_timer_set(s->mux, &s->idle_timer, monotonic_nsec() + IDLE_MSEC * NSEC_PER_MSEC, on_idle);
 }
 
-static int check_feed(struct signals *s, struct refusal *refusal) {
-        int r = 0;
-
-        if (!s->feed)
-                r = monotonic_nsec() < s->again_nsec ? -EOPNOTSUPP : open_feed(s);
-        if (r < 0 && !is_shortage(r) && monotonic_nsec() >= s->again_nsec)
+/* It may be tried again at once where it was only that something had run out. */
+static void note_failure(struct signals *s, int error, const char *why) {
+        if (!s->source.reason[0])
+                (void)snprintf(s->source.reason, sizeof(s->source.reason), "%s", why[0] ? why : strerror(-error));
+        if (!opener_may_try_again(error))
                 s->again_nsec = monotonic_nsec() + FAILED_SEC * NSEC_PER_SEC;
-        return r < 0 ? refuse(refusal, EOPNOTSUPP, "filter: no signals are told here: %s",
-                              s->source.reason[0] ? s->source.reason : strerror(-r)) : 0;
+}
+
+static int refuse_without_feed(const struct signals *s, struct refusal *refusal) {
+        return refuse(refusal, EOPNOTSUPP, "filter: no signals are told here: %s", s->source.reason);
+}
+
+static void on_opened(struct opener_call *call, int error, const struct opened *opened, const char *why);
+
+/* Unless it is being opened. */
+static int begin_opening(struct signals *s, struct refusal *refusal) {
+        const struct source_settings *settings = &s->source.context->settings;
+        struct broker *opener = s->source.context->opener;
+        int r = -EOPNOTSUPP;
+
+        if (s->opening.is_under_way)
+                return 0;
+        if (monotonic_nsec() < s->again_nsec)
+                return refuse_without_feed(s, refusal);
+        s->source.reason[0] = 0;
+        if (!feed_class || !opener) {
+                note_failure(s, r, feed_class ? "BPF: this daemon hasn't CAP_BPF and CAP_PERFMON" : "this build has no BPF");
+                return refuse_without_feed(s, refusal);
+        }
+        s->opening.fn = on_opened;
+        r = opener_begin(&s->opening, opener, feed_class->helper, -1, settings->process_buffer, false);
+        if (r == 0)
+                return 0;
+        note_failure(s, r, "");
+        return refuse_without_feed(s, refusal);
 }
 
 /* ---- attach --------------------------------------------------------------------------------------------------------------- */
@@ -228,10 +256,10 @@ static int check_limit(const struct signals *s, uid_t uid, struct refusal *refus
 }
 
 /* The caller's own process, which is who has connected, where none is named. */
-static int find_or_make(struct signals *s, const struct subject *subject, struct target **ret, struct refusal *refusal) {
+static int open_wanted(const struct signals *s, const struct subject *subject, struct process_subject *ret,
+                       struct refusal *refusal) {
         struct subject own = *subject;
         struct asker asker = *subject->asker;
-        struct process_subject opened;
         int r;
 
         if (subject->pid == ABSENT) {
@@ -239,26 +267,32 @@ static int find_or_make(struct signals *s, const struct subject *subject, struct
                 asker.other_pids = asker.pid <= 0;
                 own.asker = &asker;
         }
-        r = process_subject_open(s->source.context, &own, &opened, refusal);
-        if (r < 0)
-                return r;
-        if (subject->pid == ABSENT && asker.process != 0 && pidfd_inode(opened.pidfd) != asker.process) {
-                (void)close(opened.pidfd);
-                return refuse(refusal, ESRCH, "pid: the process that has connected is no more");
+        r = process_subject_open(s->source.context, &own, ret, refusal);
+        if (r == 0 && subject->pid == ABSENT && asker.process != 0 && pidfd_inode(ret->pidfd) != asker.process) {
+                ret->pidfd = safe_close(ret->pidfd);
+                r = refuse(refusal, ESRCH, "pid: the process that has connected is no more");
         }
-        *ret = find_target(s, opened.pid);
+        return r;
+}
+
+/* Takes the pidfd over, also when it fails. */
+static int find_or_make(struct signals *s, const struct process_subject *wanted, uid_t uid, struct target **ret,
+                        struct refusal *refusal) {
+        int r;
+
+        *ret = find_target(s, wanted->pid);
         if (*ret && !pidfd_has_hung_up((*ret)->pidfd)) {
-                (void)close(opened.pidfd);
+                (void)close(wanted->pidfd);
                 return 0;
         }
         if (*ret) /* its number is another's by now */
                 on_end(&(*ret)->io, MUX_IN);
-        r = check_limit(s, subject->asker->uid, refusal);
+        r = check_limit(s, uid, refusal);
         if (r < 0) {
-                (void)close(opened.pidfd);
+                (void)close(wanted->pidfd);
                 return r;
         }
-        return target_new(s, &opened, ret, refusal);
+        return target_new(s, wanted, ret, refusal);
 }
 
 static struct signal_watch *watch_new(struct subscription *subscription, const struct subject *subject) {
@@ -270,31 +304,67 @@ static struct signal_watch *watch_new(struct subscription *subscription, const s
         w->asker = subject->asker;
         w->sees_all = asker_sees_all_processes(subscription->source->context, subject->asker);
         w->number = subject->data == ABSENT ? 0 : (int)subject->data;
+        w->wanted.pidfd = -1;
         list_init(&w->link);
         return w;
+}
+
+/* There is a feed. */
+static int join(struct signals *s, struct signal_watch *w, struct refusal *refusal) {
+        struct process_subject wanted = w->wanted;
+        struct target *t;
+        int r;
+
+        w->wanted.pidfd = -1;
+        r = find_or_make(s, &wanted, w->asker->uid, &t, refusal);
+        if (r < 0)
+                return r;
+        w->target = t;
+        list_append(&t->watches, &w->link);
+        mux_timer_clear(s->mux, &s->idle_timer);
+        return 0;
+}
+
+static void on_opened(struct opener_call *call, int error, const struct opened *opened, const char *why) {
+        struct signals *s = container_of(call, struct signals, opening);
+        struct list *entry;
+
+        if (error == 0)
+                error = open_feed(s, opened);
+        if (error < 0)
+                note_failure(s, error, why);
+        while ((entry = list_pop(&s->waiting))) {
+                struct signal_watch *w = list_entry(entry, struct signal_watch, link);
+                struct refusal refusal;
+                int r = error < 0 ? refuse_without_feed(s, &refusal) : join(s, w, &refusal);
+
+                s->source.context->sink->attached(w->subscription, r < 0 ? &refusal : NULL); /* detaches it then */
+        }
+        close_when_idle(s);
 }
 
 static int signals_attach(struct source *source, struct subscription *subscription, const struct subject *subject,
                           struct refusal *refusal) {
         struct signals *s = signals_of(source);
-        struct target *t = NULL;
         struct signal_watch *w;
-        int r = check_feed(s, refusal);
+        int r = s->feed ? 0 : begin_opening(s, refusal);
 
         if (r < 0)
                 return r;
         w = watch_new(subscription, subject);
-        r = w ? find_or_make(s, subject, &t, refusal) : refuse(refusal, ENOMEM, "no memory");
+        r = w ? open_wanted(s, subject, &w->wanted, refusal) : refuse(refusal, ENOMEM, "no memory");
+        if (r == 0 && s->feed)
+                r = join(s, w, refusal);
         if (r < 0) {
                 free(w);
                 close_when_idle(s);
                 return r;
         }
-        w->target = t;
-        list_append(&t->watches, &w->link);
         subscription->object = w;
-        mux_timer_clear(s->mux, &s->idle_timer);
-        return 0;
+        if (w->target)
+                return 0;
+        list_append(&s->waiting, &w->link);
+        return 1;
 }
 
 static int signals_modify(struct source *source _unused_, struct subscription *subscription,
@@ -311,6 +381,7 @@ static void signals_detach(struct source *source, struct subscription *subscript
         struct signal_watch *w = take_pointer(&subscription->object);
 
         list_remove(&w->link);
+        (void)safe_close(w->wanted.pidfd);
         if (w->target && list_empty(&w->target->watches))
                 target_free(w->target);
         free(w);
@@ -331,15 +402,19 @@ static bool signals_barrier(struct source *source, struct source_barrier *barrie
 static void signals_describe(const struct subscription *subscription, struct subject *subject) {
         const struct signal_watch *w = subscription->object;
 
-        subject->pid = w->target ? w->target->pid : ABSENT;
-        subject->identity = w->target ? pidfd_identity(w->target->pidfd, w->target->pid) : 0;
+        int pidfd = w->target ? w->target->pidfd : w->wanted.pidfd;
+
+        subject->pid = w->target ? w->target->pid : pidfd >= 0 ? w->wanted.pid : ABSENT;
+        subject->identity = pidfd >= 0 ? pidfd_identity(pidfd, (pid_t)subject->pid) : 0;
         subject->data = w->number ? w->number : ABSENT;
 }
 
 /* The ring ends with the daemon: of a process that goes on what it was sent meanwhile is lost. */
 static bool signals_save(struct source *source _unused_, struct subscription *subscription,
-                         struct state_writer *w _unused_) {
-        return !((const struct signal_watch *)subscription->object)->target;
+                         struct state_writer *writer _unused_) {
+        const struct signal_watch *w = subscription->object;
+
+        return !w->target && w->wanted.pidfd < 0;
 }
 
 /* One whose process has ended. */
@@ -357,8 +432,9 @@ static int signals_open(struct source_context *context, struct source **ret_sour
         if (!s)
                 return -ENOMEM;
         s->mux = context->mux;
-        s->io = MUX_IO_INIT;
+        s->io = s->guard.io = MUX_IO_INIT;
         s->idle_timer = MUX_TIMER_INIT;
+        list_init(&s->waiting);
         *ret_source = &s->source;
         return 0;
 }
@@ -367,6 +443,7 @@ static void signals_close(struct source *source) {
         struct signals *s = signals_of(source);
 
         mux_timer_clear(s->mux, &s->idle_timer);
+        opener_cancel(&s->opening);
         if (s->feed)
                 close_feed(s);
         hash_free(&s->targets);

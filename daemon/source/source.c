@@ -14,6 +14,7 @@
 #include "deputy.h"
 #include "feed.h"
 #include "log.h"
+#include "observer.h"
 #include "process_info.h"
 #include "signal_feed.h"
 #include "state.h"
@@ -27,6 +28,7 @@ _Static_assert(ARRAY_SIZE(classes) <= SOURCES_MAX, "struct sources has room for 
 
 const struct helper_programs source_helpers = {
         .deputy = deputy_run,
+        .observer = observer_run,
 #ifdef HAVE_BPF
         .processes = { .open = feed_bpf_load },
         .signals = { .open = signal_feed_bpf_load },
@@ -34,14 +36,15 @@ const struct helper_programs source_helpers = {
         .connector = { .open = connector_listen, .close = connector_ignore },
 };
 
-int refuse(struct refusal *refusal, int error, const char *format, ...) {
+void refusal_set(struct refusal *refusal, int error, const char *format, ...) {
+        int before = errno;
         va_list arguments;
 
         refusal->error = error;
         va_start(arguments, format);
         (void)vsnprintf(refusal->message, sizeof(refusal->message), format, arguments);
         va_end(arguments);
-        return -error;
+        errno = before;
 }
 
 int refuse_later(struct refusal *refusal, const char *option) {
@@ -104,6 +107,7 @@ void sources_open(struct sources *sources, struct mux *mux, struct workers *work
         };
         if (broker_fd >= 0)
                 sources->context.broker_error = broker_open(mux, broker_fd, &sources->context.opener);
+        observer_open(sources->context.opener);
         if (settings->acts_for_others)
                 sources->context.broker = sources->context.opener;
         else if (sources->context.broker_error == 0)
@@ -130,6 +134,7 @@ void sources_close(struct sources *sources) {
                         sources->list[i]->class->close(sources->list[i]);
         sources->n = 0;
         sources->context.broker = NULL;
+        observer_close();
         sources->context.opener = broker_close(sources->context.opener);
 }
 
@@ -265,6 +270,16 @@ static struct source *find_source(struct sources *sources, const char *name) {
                 if (sources->list[i] && strcmp(sources->list[i]->class->name, name) == 0)
                         return sources->list[i];
         return NULL;
+}
+
+bool sources_are_settled(const struct sources *sources) {
+        for (size_t i = 0; i < sources->n; i++) {
+                const struct source *source = sources->list[i];
+
+                if (source && source->class->is_settled && !source->class->is_settled(source))
+                        return false;
+        }
+        return true;
 }
 
 void sources_save(struct sources *sources, struct state_writer *w) {

@@ -82,8 +82,11 @@ struct refusal {
         char message[200];
 };
 
-/* Fills it in and returns the negative errno. */
-_printf_(3, 4) int refuse(struct refusal *refusal, int error, const char *format, ...);
+/* Leaves errno as it is. */
+_printf_(3, 4) void refusal_set(struct refusal *refusal, int error, const char *format, ...);
+
+/* Fills it in and returns the negative errno: here, so that compilers see that it does not return 0. */
+#define refuse(refusal, error, ...) (refusal_set((refusal), (error), __VA_ARGS__), -(error))
 
 /* EOPNOTSUPP: the option can't be given to a watch that was made without it. */
 int refuse_later(struct refusal *refusal, const char *option);
@@ -217,6 +220,8 @@ struct source_class {
 
         /* Fills in what the subscription is about, beside what is above it too: name, pid and identity, data. Borrowed. */
         void (*describe)(const struct subscription *subscription, struct subject *subject);
+        /* Whether it would be whole for the next daemon if it were saved now. NULL: always. */
+        bool (*is_settled)(const struct source *source);
         /* What the source itself has. Nothing of what it may have changed by this is used again. */
         void (*save_source)(struct source *source, struct state_writer *w);
         void (*load_source)(struct source *source, struct state_reader *r);
@@ -287,6 +292,7 @@ void source_detach(struct subscription *subscription);
 
 /* ---- for the next daemon --------------------------------------------------- */
 
+bool sources_are_settled(const struct sources *sources);
 void sources_save(struct sources *sources, struct state_writer *w);
 void sources_load(struct sources *sources, struct state_reader *r);
 /* What is needed of the subscription, which may be attached to nothing. */

@@ -70,6 +70,12 @@ struct {
         __uint(max_entries, 4096); /* as the loader likes it */
 } records SEC(".maps");
 
+/* What tagged processes do, while `records` has no room. */
+struct {
+        __uint(type, BPF_MAP_TYPE_RINGBUF);
+        __uint(max_entries, BPF_RESERVE_BYTES);
+} reserve SEC(".maps");
+
 struct bpf_losses losses;
 
 struct {
@@ -82,8 +88,11 @@ struct {
 /* Of the process that the thread belongs to. */
 static struct bpf_record *begin(unsigned int kind, struct task_struct *thread) {
         struct task_struct *task = thread->group_leader;
+        unsigned long long now = bpf_ktime_get_ns(); /* before there is a place: it is no later than those behind it */
         struct bpf_record *r = bpf_ringbuf_reserve(&records, sizeof(*r), 0);
 
+        if (!r && bpf_task_storage_get(&tags, task, 0, 0))
+                r = bpf_ringbuf_reserve(&reserve, sizeof(*r), 0);
         if (!r) {
                 __sync_fetch_and_add(kind == BPF_RECORD_FORK ? &losses.forks : &losses.others, 1);
                 return 0;
@@ -96,7 +105,7 @@ static struct bpf_record *begin(unsigned int kind, struct task_struct *thread) {
         r->effective = task->real_cred->euid.val;
         r->saved = task->real_cred->suid.val;
         r->reserved = 0;
-        r->nsec = bpf_ktime_get_ns();
+        r->nsec = now;
         r->cpu_nsec = r->peak_pages = 0;
         __builtin_memcpy(r->comm, task->comm, sizeof(r->comm));
         return r;

@@ -36,7 +36,10 @@ struct bpf_tagged {
         struct bpf_tags tags;
 };
 
-/* What the ring had no room for. */
+/* A storm of others may fill the ring, and then there is this for what is followed. */
+enum { BPF_RESERVE_BYTES = 1024 * 1024 };
+
+/* What the rings had no room for. */
 struct bpf_losses {
         unsigned long long forks, others;
 };
