@@ -191,6 +191,16 @@ static bool is_back(void *userdata) {
         return f->notes & KEV_NOTE_BACK;
 }
 
+static bool has_helper(void *name) {
+        return daemon_find_helper(kevd->pid, name) > 0;
+}
+
+/* It says that it is ready just before it has its name. */
+static pid_t expect_helper(const char *name) {
+        ck_assert_msg(wait_until(has_helper, (void *)name, HARNESS_REPLY_MSEC), "there is no %s", name);
+        return daemon_find_helper(kevd->pid, name);
+}
+
 /* What looks up directories ends: the watch says so, begins anew, and goes on. */
 START_TEST(test_surveyor_ends) {
         struct follower *f;
@@ -200,8 +210,7 @@ START_TEST(test_surveyor_ends) {
         need_fanotify();
         root = make_root("w");
         f = follower_new(kevd, root, REPLAY_AT_REST);
-        pid = daemon_find_helper(kevd->pid, "kevd-surveyor");
-        ck_assert_int_gt(pid, 0);
+        pid = expect_helper("kevd-surveyor");
         ck_assert_int_eq(kill(pid, SIGKILL), 0);
         ck_assert(wait_until(is_back, f, HARNESS_REPLY_MSEC));
         ck_assert_uint_ne(f->notes & KEV_NOTE_DEGRADED, 0);
@@ -219,8 +228,7 @@ START_TEST(test_stand_in_ends) {
         need_fanotify();
         root = make_root("w");
         f = follower_new(kevd, root, REPLAY_AT_REST);
-        pid = daemon_find_helper(kevd->pid, "kevd-stand-in");
-        ck_assert_int_gt(pid, 0);
+        pid = expect_helper("kevd-stand-in");
         ck_assert_int_eq(kill(pid, SIGKILL), 0);
         make_tree(root, 3, 2);
         follower_check(f, "without");

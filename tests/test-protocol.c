@@ -1437,21 +1437,35 @@ START_TEST(test_quota_watches) {
 }
 END_TEST
 
-/* Watches of one name. */
-static void watch_name(int fd, const char *name, int first, int n) {
-        enum { A_CALL = 500 };
-        char *text = malloc(A_CALL * 64);
+/* The call that makes watches of one name. */
+static void send_watches(int fd, const char *name, int first, int n) {
+        char *text = malloc((size_t)n * 64 + 128);
+        size_t size;
 
         ck_assert_ptr_nonnull(text);
-        for (int id = first, end = first + n; id < end;) {
-                size_t size = 0;
-
-                for (int i = 0; i < A_CALL && id < end; i++)
-                        size += (size_t)sprintf(text + size, "%s{\"id\":%d,\"filter\":\"user\",\"name\":\"%s\"}",
-                                                i ? "," : "", id++, name);
-                change(fd, "{\"add\":[%s]}", text);
-        }
+        size = (size_t)sprintf(text, "{\"method\":\"org.kevd.events.Change\",\"parameters\":{\"add\":[");
+        for (int id = first; id < first + n; id++)
+                size += (size_t)sprintf(text + size, "%s{\"id\":%d,\"filter\":\"user\",\"name\":\"%s\"}",
+                                        id > first ? "," : "", id, name);
+        (void)sprintf(text + size, "]}}");
+        client_send_message(fd, text);
         free(text);
+}
+
+static void expect_nothing_refused(int fd) {
+        struct json_object *reply = receive(fd);
+
+        ck_assert_uint_eq(json_object_array_length(json_at(reply, "/parameters/refused")), 0);
+        json_object_put(reply);
+}
+
+static void watch_name(int fd, const char *name, int first, int n) {
+        enum { A_CALL = 500 };
+
+        for (int i = 0; i < n; i += A_CALL) {
+                send_watches(fd, name, first + i, n - i < A_CALL ? n - i : A_CALL);
+                expect_nothing_refused(fd);
+        }
 }
 
 START_TEST(test_quota_watches_of_a_name) {
@@ -1716,6 +1730,13 @@ static int64_t events_in(int fd) {
         return n;
 }
 
+static void connect_busy(struct daemon *daemon, int *busy, int n) {
+        for (int i = 0; i < n; i++) {
+                busy[i] = client_connect(daemon->socket);
+                expect_answers(busy[i]);
+        }
+}
+
 /* Several connections, each with many calls that reach thousands of watches: they are run in turns, and another's call
  * comes between them. */
 START_TEST(test_busy_triggers_beside) {
@@ -1725,10 +1746,7 @@ START_TEST(test_busy_triggers_beside) {
         struct json_object *reply;
 
         watch_name(fd, "n", 0, WATCHES);
-        for (int i = 0; i < BUSY; i++) {
-                busy[i] = client_connect(daemon->socket);
-                expect_answers(busy[i]);
-        }
+        connect_busy(daemon, busy, BUSY);
         expect_answers(other);
         expect_answers(fd); /* so that the other is not what the daemon looks at first */
         ck_assert_int_eq(kill(daemon->pid, SIGSTOP), 0);
@@ -1750,6 +1768,39 @@ START_TEST(test_busy_triggers_beside) {
         for (int i = 0; i < BUSY; i++)
                 (void)close(busy[i]);
         (void)close(fd);
+        (void)close(other);
+        daemon_stop(daemon);
+}
+END_TEST
+
+/* The same with calls that are long by themselves, of which a user has one under way at a time. */
+START_TEST(test_long_calls_beside) {
+        static const char *const names[] = { "a", "b", "c", "d", "e" };
+        enum { BUSY = ARRAY_SIZE(names), CALLS = 4, WATCHES = 1000 };
+        struct daemon *daemon = daemon_start(NULL);
+        int other = client_connect(daemon->socket), busy[BUSY];
+        struct json_object *reply;
+
+        connect_busy(daemon, busy, BUSY);
+        expect_answers(other);
+        expect_answers(busy[0]);
+        ck_assert_int_eq(kill(daemon->pid, SIGSTOP), 0);
+        for (int n = 0; n < CALLS; n++)
+                for (int i = 0; i < BUSY; i++)
+                        send_watches(busy[i], names[i], n * WATCHES, WATCHES);
+        client_send_message(other, "{\"method\":\"org.kevd.manager.GetStatus\"}");
+        ck_assert_int_eq(kill(daemon->pid, SIGCONT), 0);
+        reply = receive(other);
+        ck_assert_int_le(number_at(reply, "/parameters/watches"), BUSY * CALLS * WATCHES / 4);
+        json_object_put(reply);
+        for (int i = 0; i < BUSY; i++)
+                for (int n = 0; n < CALLS; n++)
+                        expect_nothing_refused(busy[i]);
+        reply = client_call(other, "org.kevd.manager.GetStatus", NULL);
+        ck_assert_int_eq(number_at(reply, "/parameters/watches"), BUSY * CALLS * WATCHES);
+        json_object_put(reply);
+        for (int i = 0; i < BUSY; i++)
+                (void)close(busy[i]);
         (void)close(other);
         daemon_stop(daemon);
 }
@@ -1884,6 +1935,7 @@ int main(int argc, char *argv[]) {
         c = harness_case(suite, "neighbours");
         tcase_add_test(c, test_garbage_beside);
         tcase_add_test(c, test_busy_triggers_beside);
+        tcase_add_test(c, test_long_calls_beside);
         tcase_add_loop_test(c, test_many_busy_connections, 0, 2);
         tcase_add_test(c, test_busy_timers_beside);
         return harness_main(argc, argv);

@@ -42,9 +42,12 @@ static void forget(struct account *account) {
 }
 
 static void forget_departed(struct accounts *accounts, size_t keep) {
-        while (accounts->n_departed > keep) {
+        list_for_each(entry, &accounts->departed) {
+                if (accounts->n_departed <= keep)
+                        break;
                 accounts->n_departed--;
-                forget(list_entry(list_pop(&accounts->departed), struct account, departed));
+                list_remove(entry);
+                forget(list_entry(entry, struct account, departed));
         }
 }
 
@@ -77,6 +80,7 @@ struct account *account_get(struct accounts *accounts, uid_t uid) {
         account->uid = uid;
         list_init(&account->postponed);
         list_init(&account->in_turn);
+        list_init(&account->waiting);
         return account;
 }
 

@@ -61,14 +61,17 @@ struct account {
         uid_t uid;
         size_t used[RESOURCE_COUNT];
         size_t n_entries; /* events in queues */
+        size_t n_live;    /* connections that would outlive a crash: live.c's */
         uint64_t figures[FIGURE_COUNT];
         uint64_t met[RESOURCE_COUNT]; /* how often there was no room for more */
         uint64_t paced_nsec; /* CLOCK_MONOTONIC: when all requests so far would have come at the pace of the limit */
-        /* How much of a turn its calls take: server.c's. */
-        uint64_t turn; /* the last in which some were run */
-        size_t calls_cost;
-        struct list postponed; /* connections with calls for which a turn had no room */
+        /* How much of a turn its connections take: server.c's. */
+        uint64_t turn; /* the last in which there was something to do for them, */
+        uint64_t work_nsec; /* which has taken so long */
+        struct list postponed; /* connections for which a turn had no room */
         struct list in_turn;   /* among the users that have such; or alone */
+        void *long_call;       /* the connection whose call goes on over several turns; NULL: none's does */
+        struct list waiting;   /* connections that have one, too, and wait for the end of that */
 };
 
 struct accounts {

@@ -167,16 +167,77 @@ static bool dispatch(struct connection *c, struct json_object *call) {
         return true;
 }
 
-bool call_dispatch(struct connection *c, const char *message, size_t size) {
-        struct json_object *call = NULL;
-        bool is_call;
-        int r = message_parse(message, size, &call);
+/* ---- long calls ------------------------------------------------------------------------------ */
 
-        if (r == -ENOMEM)
+enum { PIECE_BYTES = 2048 }; /* are read in a go; a call that is no longer is run in one, too */
+
+void call_unread(struct connection *c) {
+        if (c->parser)
+                message_parser_close(c->parser);
+        free(take_pointer(&c->parser));
+}
+
+void call_pass_on(struct connection *c) {
+        if (!c->parser && !c->change && c->account->long_call == c)
+                server_end_long_call(c->server, c->account);
+}
+
+bool call_has_to_wait(const struct connection *c, size_t size) {
+        return size > PIECE_BYTES && c->account->long_call && c->account->long_call != c;
+}
+
+static int begin_long(struct connection *c, const char *message, size_t size) {
+        c->parser = calloc(1, sizeof(*c->parser));
+        c->account->long_call = c;
+        return c->parser ? message_parser_open(c->parser, message, size) : -ENOMEM;
+}
+
+/* As message_parser_go_on(). */
+static int read_long(struct connection *c, const char *message, size_t size, struct json_object **ret_call) {
+        int r = c->parser ? 0 : begin_long(c, message, size);
+
+        while (r == 0) {
+                r = message_parser_go_on(c->parser, message, PIECE_BYTES, ret_call);
+                if (r == 0 && !server_has_room(c->server, c->account))
+                        return 0;
+        }
+        call_unread(c);
+        return r;
+}
+
+static int read_short(const char *message, size_t size, struct json_object **ret_call) {
+        int r = message_parse(message, size, ret_call);
+
+        return r < 0 ? r : 1;
+}
+
+int call_dispatch(struct connection *c, const char *message, size_t size) {
+        struct json_object *call = NULL;
+        int r = size <= PIECE_BYTES ? read_short(message, size, &call) : read_long(c, message, size, &call);
+
+        if (r == 0)
+                return 0;
+        if (r == 1) {
+                r = dispatch(c, call) ? 1 : -EBADMSG;
+                json_object_put(call);
+        } else if (r == -ENOMEM) {
                 connection_doom(c);
-        if (r < 0)
-                return r == -ENOMEM;
-        is_call = dispatch(c, call);
-        json_object_put(call);
-        return is_call;
+                r = 1;
+        }
+        call_pass_on(c);
+        return r;
+}
+
+void call_abandon(struct connection *c) {
+        wait_cancel(c);
+        if (c->change) {
+                change_free(c);
+                connection_drop_fds(c, c->messages_taken);
+        }
+        call_pass_on(c);
+        list_remove(&c->reload.link);
+        buffer_free(&c->refused);
+        c->n_starting = 0;
+        c->call = CALL_NONE;
+        (void)connection_on_settled(c);
 }

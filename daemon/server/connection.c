@@ -10,7 +10,12 @@
 #include "peer.h"
 #include "violation.h"
 
-enum { WATCHES_AT_ONCE = 64 }; /* ended between two looks at the time */
+enum {
+        WATCHES_AT_ONCE = 16, /* ended between two looks at the time */
+        CALL_BYTES = 1024,    /* of a call: so many cost as much as a short one */
+        SEND_NSEC = 1500,     /* what a reply takes, about, */
+        SEND_NSEC_A_BYTE = 1, /* and what it takes to fill it */
+};
 
 static void on_flush(struct mux_deferred *deferred);
 static void on_io(struct mux_io *io, unsigned events);
@@ -104,17 +109,38 @@ int connection_new(struct server *server, int fd, struct connection **ret_connec
         return r;
 }
 
-/* Those that came with messages before that one. */
-static void drop_fds(struct connection *c, uint64_t message) {
-        int fds[ARRAY_SIZE(c->fds)];
+int connection_keep_fd(struct connection *c, uint64_t message, int fd) {
+        if (c->n_fds == FDS_KEPT_MAX)
+                return -EMSGSIZE;
+        if (c->n_fds == c->fds_room) {
+                size_t room = c->fds_room > 0 ? FDS_KEPT_MAX : 4;
+                struct passed_fd *fds = realloc(c->fds, room * sizeof(*fds));
+
+                if (!fds)
+                        return -ENOMEM;
+                c->fds = fds;
+                c->fds_room = room;
+        }
+        c->fds[c->n_fds++] = (struct passed_fd){ message, fd };
+        return 0;
+}
+
+void connection_drop_fds(struct connection *c, uint64_t message) {
+        int fds[FDS_KEPT_MAX];
         size_t n = 0, kept = 0;
 
+        if (c->n_fds == 0)
+                return;
         for (size_t i = 0; i < c->n_fds; i++)
                 if (c->fds[i].message < message)
                         fds[n++] = c->fds[i].fd;
                 else
                         c->fds[kept++] = c->fds[i];
         c->n_fds = kept;
+        if (kept == 0) {
+                free(take_pointer(&c->fds));
+                c->fds_room = 0;
+        }
         closer_add(&c->server->closer, c->account, fds, n);
 }
 
@@ -136,9 +162,8 @@ static void time_fds(struct connection *c) {
 struct connection *connection_free(struct connection *c) {
         struct server *server = c->server;
 
-        wait_cancel(c);
-        list_remove(&c->reload.link);
-        (void)connection_on_settled(c);
+        call_unread(c);
+        call_abandon(c);
         live_end(c);
         mux_deferred_cancel(&c->flush);
         mux_timer_clear(server->mux, &c->pace);
@@ -148,11 +173,10 @@ struct connection *connection_free(struct connection *c) {
                 list_remove(&c->account->in_turn);
         mux_remove(server->mux, &c->io);
         queue_close(&c->queue);
-        drop_fds(c, UINT64_MAX);
+        connection_drop_fds(c, UINT64_MAX);
         close_socket(server, c->account, c->fd);
         buffer_free(&c->in);
         buffer_free(&c->out);
-        buffer_free(&c->refused);
         account_return(c->account, RESOURCE_OUTPUT_BYTES, c->charged);
         account_return(c->account, RESOURCE_CONNECTIONS, 1);
         account_unref(c->account);
@@ -186,9 +210,29 @@ static void protocol_error(struct connection *c, enum violation violation) {
 
 /* ---- output ------------------------------------------------------------------------------------ */
 
+/* An idle connection holds no buffer. */
+static void borrow(struct buffer *buffer, struct buffer *spare) {
+        if (buffer->data)
+                return;
+        *buffer = *spare;
+        *spare = BUFFER_INIT;
+}
+
+/* It is empty. */
+static void give_back(struct buffer *buffer, struct buffer *spare) {
+        if (spare->data || buffer->capacity > SPARE_BYTES_MAX) {
+                buffer_free(buffer);
+                return;
+        }
+        buffer_reset(buffer);
+        *spare = *buffer;
+        *buffer = BUFFER_INIT;
+}
+
 struct buffer *reply_begin(struct connection *c) {
         if (c->oneway)
                 return NULL;
+        borrow(&c->out, &c->server->spare_out);
         buffer_put_literal(&c->out, "{\"parameters\":{");
         return &c->out;
 }
@@ -206,6 +250,7 @@ void reply_end(struct connection *c, bool continues) {
 void reply_error(struct connection *c, const char *error, const char *member, const char *value) {
         if (c->oneway)
                 return;
+        borrow(&c->out, &c->server->spare_out);
         buffer_put_literal(&c->out, "{\"error\":");
         json_put_string(&c->out, error, strlen(error));
         buffer_put_literal(&c->out, ",\"parameters\":{");
@@ -251,6 +296,7 @@ static int send_out(struct connection *c) {
                 else if (n < 0 && errno != EINTR)
                         return -errno;
                 c->written += (size_t)MAX(n, 0);
+                server_charge_work(c->server, c->account, SEND_NSEC + (uint64_t)MAX(n, 0) * SEND_NSEC_A_BYTE);
         }
         return 0;
 }
@@ -273,9 +319,7 @@ static int write_out(struct connection *c) {
                 return charge_output(c);
         measure_latency(c);
         c->written = 0;
-        buffer_reset(&c->out);
-        if (c->out.capacity > 4096) /* an idle connection holds little */
-                buffer_free(&c->out);
+        give_back(&c->out, &c->server->spare_out);
         return charge_output(c);
 }
 
@@ -287,12 +331,11 @@ static int write_out(struct connection *c) {
  * descriptors), and a message with descriptors is sent by itself, so they are
  * the last message's that has begun here.
  */
-static bool keep_fds(struct connection *c, const struct msghdr *header, size_t start, size_t size) {
+static int keep_fds(struct connection *c, const struct msghdr *header, size_t start, size_t size) {
         const char *data = c->in.data + start;
         uint64_t message = c->messages_received;
-        bool room = !(header->msg_flags & MSG_CTRUNC);
-        int too_many[FDS_MAX];
-        size_t n_too_many = 0;
+        int result = header->msg_flags & MSG_CTRUNC ? -EMSGSIZE : 0, not_kept[FDS_MAX];
+        size_t n_not_kept = 0;
 
         for (size_t i = 0; i + 1 < size; i++)
                 message += data[i] == 0;
@@ -303,18 +346,19 @@ static bool keep_fds(struct connection *c, const struct msghdr *header, size_t s
                         continue;
                 n = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
                 for (size_t i = 0; i < n; i++) {
-                        int fd;
+                        int fd, r;
 
                         memcpy(&fd, CMSG_DATA(h) + i * sizeof(int), sizeof(int));
-                        if (c->n_fds < ARRAY_SIZE(c->fds))
-                                c->fds[c->n_fds++] = (struct passed_fd){ message, fd };
-                        else
-                                too_many[n_too_many++] = fd;
+                        r = connection_keep_fd(c, message, fd);
+                        if (r == 0)
+                                continue;
+                        not_kept[n_not_kept++] = fd;
+                        result = r;
                 }
                 account_charge_anyway(c->account, RESOURCE_DESCRIPTORS, n); /* there is room: receive() */
         }
-        closer_add(&c->server->closer, c->account, too_many, n_too_many);
-        return room && n_too_many == 0;
+        closer_add(&c->server->closer, c->account, not_kept, n_not_kept);
+        return result;
 }
 
 union control {
@@ -366,6 +410,7 @@ static ssize_t receive(struct connection *c, struct iovec piece) {
                 .msg_iov = &piece, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control),
         };
         ssize_t n;
+        int r;
 
         if (room < FDS_MAX) {
                 n = look_ahead(c, piece, room);
@@ -377,17 +422,19 @@ static ssize_t receive(struct connection *c, struct iovec piece) {
         if (n <= 0)
                 return n < 0 ? -errno : 0;
         c->in.size += (size_t)n;
-        return header.msg_controllen > 0 && !keep_fds(c, &header, start, (size_t)n) ? -EMSGSIZE : n;
+        r = header.msg_controllen > 0 ? keep_fds(c, &header, start, (size_t)n) : 0;
+        return r < 0 ? r : n;
 }
 
 /* One read. 0: there was nothing; a negative errno: the end. */
 static int read_in(struct connection *c) {
         size_t start = c->in.size;
         struct iovec piece = {
-                .iov_len = MIN(MESSAGE_BYTES_MAX - MIN(start, (size_t)MESSAGE_BYTES_MAX - 1), start ? 65536u : 4096u),
+                .iov_len = MIN(MESSAGE_BYTES_MAX - start, start ? 65536u : 4096u),
         };
         ssize_t n;
 
+        borrow(&c->in, &c->server->spare_in);
         piece.iov_base = buffer_reserve(&c->in, piece.iov_len);
         if (!piece.iov_base)
                 return -ENOMEM;
@@ -401,11 +448,6 @@ static int read_in(struct connection *c) {
         for (size_t i = start; i < c->in.size; i++)
                 c->messages_received += c->in.data[i] == 0;
         return 1;
-}
-
-void call_charge(struct connection *c, size_t cost) {
-        c->cost += cost;
-        server_charge_call(c->server, c->account, cost);
 }
 
 static bool has_message(const struct connection *c) {
@@ -422,48 +464,53 @@ static void on_pace(struct mux_timer *timer) {
 static bool is_in_time(struct connection *c, size_t cost) {
         uint64_t when = account_pace(c->account, cost, monotonic_nsec());
 
-        if (when > 0 && c->pace.heap_index == 0)
-                c->account->met[RESOURCE_REQUESTS]++;
-        if (when > 0 && mux_timer_set(c->server->mux, &c->pace, when, on_pace) < 0)
+        if (when == 0) {
+                mux_timer_clear(c->server->mux, &c->pace);
+                return true;
+        }
+        c->account->met[RESOURCE_REQUESTS] += c->pace.heap_index == 0;
+        if (mux_timer_set(c->server->mux, &c->pace, when, on_pace) < 0)
                 connection_doom(c);
-        return when == 0;
+        return false;
 }
 
-/* What it has cost is known then, too. */
-static void run_call(struct connection *c, const char *message, size_t size) {
-        size_t before = c->cost + 1 + size / CALL_BYTES, cost;
-        uint64_t start = monotonic_nsec();
-
-        call_charge(c, 1 + size / CALL_BYTES);
-        if (!call_dispatch(c, message, size))
-                protocol_error(c, VIOLATION_NOT_A_CALL);
-        cost = (size_t)((monotonic_nsec() - start) / CALL_NSEC);
-        if (before + cost > c->cost)
-                call_charge(c, before + cost - c->cost);
+static bool may_run_next(const struct connection *c) {
+        return has_message(c) && !c->doomed && !c->server->stopping && (c->parser || unwritten(c) < OUTPUT_HIGH);
 }
 
 static void handle_messages(struct connection *c) {
+        bool was_long = c->account->long_call == c;
         size_t done = 0;
 
-        while (has_message(c) && !c->doomed && !c->server->stopping && unwritten(c) < OUTPUT_HIGH) {
+        c->has_to_wait = false;
+        if (c->change)
+                change_go_on(c);
+        while (may_run_next(c) && !(was_long && c->account->long_call != c)) { /* others come before its next one */
                 const char *message = c->in.data + done;
                 size_t size;
+                int r;
 
                 if (c->call == CALL_BARRIER || c->call == CALL_WAIT)
                         wait_interrupt(c);
-                if (c->call != CALL_NONE || c->cost >= CALLS_A_TURN || !server_has_room(c->server, c->account))
+                if (c->call != CALL_NONE || !server_has_room(c->server, c->account))
                         break;
                 size = strlen(message);
-                if (!is_in_time(c, 1 + size / CALL_BYTES))
+                c->has_to_wait = call_has_to_wait(c, size);
+                if (c->has_to_wait || (!c->parser && !is_in_time(c, 1 + size / CALL_BYTES)))
                         break;
-                run_call(c, message, size);
+                r = call_dispatch(c, message, size);
+                if (r == 0)
+                        break;
+                if (r < 0)
+                        protocol_error(c, VIOLATION_NOT_A_CALL);
                 c->messages_taken++;
                 done += size + 1;
-                drop_fds(c, c->messages_taken);
+                if (!c->change)
+                        connection_drop_fds(c, c->messages_taken);
         }
         buffer_consume(&c->in, done);
-        if (c->in.size == 0 && c->in.capacity > 4096)
-                buffer_free(&c->in);
+        if (c->in.size == 0)
+                give_back(&c->in, &c->server->spare_in);
         if (!has_message(c) && c->in.size >= MESSAGE_BYTES_MAX)
                 protocol_error(c, VIOLATION_TOO_LONG);
 }
@@ -471,9 +518,10 @@ static void handle_messages(struct connection *c) {
 /* ---- the turn ---------------------------------------------------------------------------------------- */
 
 /* Whole messages are run before more is read, so that the input is one read more than a message at most. The one
- * that ends a Wait is whole. */
+ * that ends a Wait is whole. What is too long without an end is not read on: handle_messages() sees to it. */
 static bool wants_input(const struct connection *c) {
-        return !c->end_of_input && !has_message(c) && c->call != CALL_RESTORE && !c->server->stopping;
+        return !c->end_of_input && !has_message(c) && c->in.size < MESSAGE_BYTES_MAX && c->call != CALL_RESTORE &&
+               !c->server->stopping;
 }
 
 static void read_more(struct connection *c) {
@@ -494,12 +542,22 @@ static void read_more(struct connection *c) {
                 c->end_of_input = true; /* all that it sent was read */
 }
 
-/* Of a thousand connections this is long work, too. */
-static void read_for_a_turn(struct connection *c) {
-        uint64_t start = monotonic_nsec();
+static unsigned wanted_events(const struct connection *c) {
+        return (wants_input(c) && !c->has_input ? MUX_IN : 0u) | (unwritten(c) > 0 ? MUX_OUT : 0u);
+}
 
+/* When this one has room; the mux need not tell of it again in each turn until then. */
+static void read_later(struct connection *c) {
+        c->has_input = true;
+        if (mux_modify(c->server->mux, &c->io, wanted_events(c)) < 0)
+                connection_doom(c);
+        server_postpone(c->server, c);
+}
+
+static void read_now(struct connection *c) {
+        server_begin_work(c->server, c->account);
         read_more(c);
-        server_charge_call(c->server, c->account, (size_t)((monotonic_nsec() - start) / CALL_NSEC));
+        server_end_work(c->server, c->account);
 }
 
 static void on_io(struct mux_io *io, unsigned events) {
@@ -508,19 +566,18 @@ static void on_io(struct mux_io *io, unsigned events) {
         live_touch(c);
         if (events & (MUX_ERR | MUX_HUP))
                 peer_gone(c);
-        else if (events & MUX_IN && wants_input(c) && server_has_room(c->server, c->account))
-                read_for_a_turn(c);
-        else if (!(events & MUX_OUT))
-                return; /* it is ready still in the next turn */
-        mux_defer(c->server->mux, &c->flush);
+        else if (!(events & MUX_IN) || !wants_input(c))
+                mux_defer(c->server->mux, &c->flush);
+        else if (server_is_behind(c->server) || !server_has_room(c->server, c->account))
+                read_later(c);
+        else {
+                read_now(c);
+                mux_defer(c->server->mux, &c->flush);
+        }
 }
 
 static bool is_finished(const struct connection *c) {
         return c->end_of_input && !has_message(c) && c->call == CALL_NONE && unwritten(c) == 0;
-}
-
-static unsigned wanted_events(const struct connection *c) {
-        return (wants_input(c) ? MUX_IN : 0u) | (unwritten(c) > 0 ? MUX_OUT : 0u);
 }
 
 /* More calls, or more to answer with, than this turn had room for; or more that a peer left behind, of
@@ -528,7 +585,11 @@ static unsigned wanted_events(const struct connection *c) {
 static void go_on_later(struct connection *c) {
         if (c->pace.heap_index > 0 || c->server->stopping)
                 return;
-        if (has_message(c) && c->call == CALL_NONE && unwritten(c) < OUTPUT_HIGH)
+        if (c->has_to_wait) {
+                server_let_wait(c);
+                return;
+        }
+        if (c->change || (may_run_next(c) && c->call == CALL_NONE))
                 server_postpone(c->server, c);
         else if (c->gone || (unwritten(c) == 0 && wait_is_due(c)))
                 mux_defer(c->server->mux, &c->flush);
@@ -539,12 +600,8 @@ static bool close_watches(struct connection *c) {
         bool done = c->queue.watches.n_nodes == 0;
 
         call_abandon(c);
-        while (!done && server_has_room(c->server, c->account)) {
-                uint64_t start = monotonic_nsec();
-
+        while (!done && server_has_room(c->server, c->account))
                 done = queue_close_some(&c->queue, WATCHES_AT_ONCE);
-                server_charge_call(c->server, c->account, 1 + (size_t)((monotonic_nsec() - start) / CALL_NSEC));
-        }
         if (!done)
                 server_postpone(c->server, c);
         return done;
@@ -553,21 +610,21 @@ static bool close_watches(struct connection *c) {
 static void end(struct connection *c) {
         c->doomed = true;
         mux_remove(c->server->mux, &c->io);
+        call_unread(c);
         if (close_watches(c))
                 connection_free(c);
 }
 
-void connection_flush(struct connection *c) {
+static void flush(struct connection *c) {
         int r;
 
         live_touch(c);
-        c->cost = 0;
-        if (c->gone && !c->doomed) {
-                if (!close_watches(c))
-                        return;
-                if (wants_input(c))
-                        read_more(c);
-        }
+        list_remove(&c->postponed);
+        if (c->gone && !c->doomed && !close_watches(c))
+                return;
+        if ((c->gone || c->has_input) && !c->doomed && wants_input(c))
+                read_more(c);
+        c->has_input = false;
         if (!c->doomed)
                 handle_messages(c);
         if (!c->doomed && unwritten(c) == 0)
@@ -577,7 +634,10 @@ void connection_flush(struct connection *c) {
                 violation_log(VIOLATION_UNREAD, &c->asker);
         if (r < 0 || c->doomed || is_finished(c) ||
             (!c->gone && mux_modify(c->server->mux, &c->io, wanted_events(c)) < 0)) {
-                end(c);
+                if (c->server->work_begin > 0)
+                        end(c);
+                else /* long work perhaps, and next time it is measured */
+                        connection_doom(c);
                 return;
         }
         time_fds(c);
@@ -586,7 +646,25 @@ void connection_flush(struct connection *c) {
         live_rest(c);
 }
 
+void connection_flush(struct connection *c) {
+        struct account *account = account_ref(c->account);
+        struct server *server = c->server;
+        bool more_than_output = has_message(c) || c->change || c->has_input || c->gone || c->doomed;
+
+        if (more_than_output)
+                server_begin_work(server, account);
+        flush(c);
+        if (more_than_output)
+                server_end_work(server, account);
+        account_unref(account);
+}
+
 /* The end of every turn in which something happened here. */
 static void on_flush(struct mux_deferred *deferred) {
-        connection_flush(container_of(deferred, struct connection, flush));
+        struct connection *c = container_of(deferred, struct connection, flush);
+
+        if (server_has_room(c->server, c->account))
+                connection_flush(c);
+        else
+                server_postpone(c->server, c);
 }

@@ -36,9 +36,11 @@ enum call_state {
 
 enum {
         FDS_MAX = 253,                 /* of one message: SCM_MAX_FD */
+        FDS_KEPT_MAX = 2 * FDS_MAX,    /* until the messages that they came with are run */
         OUTPUT_HIGH = 128 * 1024,      /* with so much unwritten no further call is answered */
         EVENTS_BYTES_MAX = 64 * 1024,  /* of one reply, about */
         EVENT_BYTES = 256,             /* of most events */
+        SPARE_BYTES_MAX = 16 * 1024,   /* of a buffer that is kept for the next who needs one */
         EVENTS_MAX = 1024,             /* of one reply where the call doesn't say */
         SILENCE_SEC = 30,              /* the longest of a stream */
         FDS_SEC = 10,                  /* a message with descriptors has to be whole, and run, by then */
@@ -78,11 +80,12 @@ struct connection {
         uint64_t id; /* among all that there ever were */
 
         struct buffer in;
-        size_t scanned; /* of `in`: holds no end of a message */
         uint64_t messages_received, messages_taken;
-        struct passed_fd fds[2 * FDS_MAX];
-        size_t n_fds;
+        struct passed_fd *fds; /* NULL: there are none */
+        size_t n_fds, fds_room;
         struct mux_timer fds_timer; /* while there are some */
+        bool has_input; /* known from the mux, and not read yet for want of room */
+        bool has_to_wait; /* the next call is a long one, and another of the user's is under way */
         bool end_of_input, doomed;
         bool gone; /* the peer will read nothing more; out of the mux */
 
@@ -96,7 +99,8 @@ struct connection {
         struct mux_timer pace; /* set: the user sends too many calls, and the next is run when it is up */
 
         enum call_state call;
-        size_t cost; /* of the calls that were run in this go */
+        struct message_parser *parser; /* of a long call that is not read to its end; NULL: there is none */
+        struct change *change; /* CALL_CHANGE: what is left of it; NULL: nothing but watches that are under way */
         bool more, oneway;
         bool monitor;   /* the call is Monitor: Change, then Wait */
         bool interrupted; /* a further call has come */
@@ -130,6 +134,10 @@ struct connection *connection_free(struct connection *connection);
 void connection_flush(struct connection *connection);
 /* How much of a user's queue_bytes one connection may have. */
 size_t connection_queue_bytes(const struct account *account);
+/* Takes a descriptor that came with that message. -EMSGSIZE: there are too many; -ENOMEM. */
+int connection_keep_fd(struct connection *connection, uint64_t message, int fd);
+/* Those that came with messages before that one. */
+void connection_drop_fds(struct connection *connection, uint64_t message);
 /* It ends at the end of this turn. */
 void connection_doom(struct connection *connection);
 
@@ -161,17 +169,35 @@ extern const struct method methods_manager[];
 /* Reads the parameters; false: they are wrong, and that was replied. */
 bool call_read(struct connection *connection, struct json_object *parameters, const struct field *fields,
                size_t n_fields, void *target);
-/* Adds to what the calls of this turn cost. */
-void call_charge(struct connection *connection, size_t cost);
-/* The call in this message; false: it is none, and the connection has to end. */
-bool call_dispatch(struct connection *connection, const char *message, size_t size);
-
-/* ---- Wait (events.c) ---------------------------------------------------------------------- */
-
+/* Runs the call in this message. 0: it is a long one, of which the rest is read in a further turn; -EBADMSG: it is none,
+ * and the connection has to end. */
+int call_dispatch(struct connection *connection, const char *message, size_t size);
+/* Forgets what was read so far of a long call. */
+void call_unread(struct connection *connection);
+/* Of a user's long calls one is under way at a time: what they become takes many times their room. */
+bool call_has_to_wait(const struct connection *connection, size_t size);
+/* Lets the next one begin, if this connection's is done. */
+void call_pass_on(struct connection *connection);
 /* Ends the call that is under way, without a reply. */
 void call_abandon(struct connection *connection);
 
+/* ---- Change and Monitor (change.c) ------------------------------------------------------ */
+
+method_fn change_call, monitor_call;
+/* Does what the turn has room for. */
+void change_go_on(struct connection *connection);
+/* Does all of it. */
+void change_finish(struct connection *connection);
+/* Nothing of what is left is done any more. */
+void change_free(struct connection *connection);
+struct refusal;
+/* A watch is in force, or refused. */
+void change_on_added(struct queue *queue, int64_t id, const struct refusal *refusal);
+
+/* ---- Wait (events.c) ---------------------------------------------------------------------- */
+
 void wait_init(struct connection *connection);
+void wait_start(struct connection *connection);
 void wait_cancel(struct connection *connection);
 /* There is something to answer a Wait with. */
 bool wait_is_due(const struct connection *connection);

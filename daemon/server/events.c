@@ -101,291 +101,11 @@ static void trigger(struct connection *c, struct json_object *parameters) {
                 return;
         }
         reached = user_trigger(&c->server->sources, c->asker.uid, f.name, f.data);
-        call_charge(c, reached / CALL_REACHES);
         b = reply_begin(c);
         if (!b)
                 return;
         put_number(b, "reached", reached);
         reply_end(c, false);
-}
-
-/* ---- Change ------------------------------------------------------------------------------------- */
-
-static void wait_start(struct connection *c);
-
-static void put_refusal(struct connection *c, int64_t id, const struct refusal *refusal) {
-        struct buffer *b = &c->refused;
-        const char *name = errno_name(refusal->error);
-
-        if (b->size > 0)
-                buffer_put_literal(b, ",");
-        buffer_put_literal(b, "{\"id\":");
-        buffer_put_i64(b, id);
-        buffer_put_literal(b, ",\"errno\":");
-        json_put_string(b, name, strlen(name));
-        buffer_put_literal(b, ",\"message\":");
-        if (utf8_is_valid(refusal->message, strlen(refusal->message)))
-                json_put_string(b, refusal->message, strlen(refusal->message));
-        else /* cut within a character, or a name that is none */
-                json_put_string(b, name, strlen(name));
-        buffer_put_literal(b, "}");
-}
-
-/* All watches are in force, or refused. */
-static void change_done(struct connection *c) {
-        struct buffer *b;
-
-        if (c->monitor) {
-                bool watches = c->queue.watches.n_nodes > 0;
-
-                b = reply_begin(c);
-                if (b) {
-                        buffer_put_literal(b, "\"events\":[],\"refused\":[");
-                        buffer_put(b, c->refused.data, c->refused.size);
-                        buffer_put_literal(b, "]");
-                }
-                reply_end(c, watches);
-                c->call = CALL_NONE;
-                if (watches)
-                        wait_start(c);
-        } else {
-                b = reply_begin(c);
-                if (b) {
-                        buffer_put_literal(b, "\"refused\":[");
-                        buffer_put(b, c->refused.data, c->refused.size);
-                        buffer_put_literal(b, "]");
-                }
-                reply_end(c, false);
-                c->call = CALL_NONE;
-        }
-        if (c->refused.error)
-                c->out.error = c->refused.error; /* the reply is not whole, and ends the connection unsent */
-        buffer_free(&c->refused);
-        mux_defer(c->server->mux, &c->flush);
-        if (c->server->stopping && c->call == CALL_NONE)
-                connection_settle(c);
-}
-
-static void on_added(struct queue *queue, int64_t id, const struct refusal *refusal) {
-        struct connection *c = container_of(queue, struct connection, queue);
-
-        if (c->call != CALL_CHANGE && c->call != CALL_RESTORE) /* it was abandoned */
-                return;
-        if (refusal)
-                put_refusal(c, id, refusal);
-        if (--c->n_starting > 0)
-                return;
-        if (c->call == CALL_CHANGE)
-                change_done(c);
-        else
-                connection_on_restored(c);
-}
-
-/* The descriptor that a watch of this very call means. */
-static int find_fd(const struct connection *c, int64_t index) {
-        for (size_t i = 0; i < c->n_fds; i++)
-                if (c->fds[i].message == c->messages_taken && index-- == 0)
-                        return c->fds[i].fd;
-        return -1;
-}
-
-/* -1 as well where none is meant. */
-static int fd_of(const struct connection *c, const struct watch_spec *spec, int *ret_fd, struct refusal *refusal) {
-        *ret_fd = spec->descriptor < 0 ? -1 : find_fd(c, spec->descriptor);
-        if (*ret_fd >= 0 || spec->descriptor == ABSENT || spec->refusal[0])
-                return 0;
-        return refuse(refusal, EBADF, "descriptor: no descriptor %lld came with the call", (long long)spec->descriptor);
-}
-
-static void add_one(struct connection *c, const struct watch_spec *spec) {
-        struct refusal refusal;
-        int fd, r = fd_of(c, spec, &fd, &refusal);
-
-        if (r == 0)
-                r = queue_add(&c->queue, spec, fd, &refusal);
-        if (r < 0)
-                put_refusal(c, spec->id, &refusal);
-        c->n_starting += r == 1;
-}
-
-static void modify_one(struct connection *c, const struct watch_spec *spec) {
-        struct refusal refusal;
-        int fd, r = fd_of(c, spec, &fd, &refusal);
-
-        if (r == 0)
-                r = queue_modify(&c->queue, spec, fd, &refusal);
-        if (r < 0)
-                put_refusal(c, spec->id, &refusal);
-        c->n_starting += r == 1;
-}
-
-/* What Change was called with, read and checked before anything is changed. */
-struct change {
-        struct json_object *remove, *modify, *add, *enable, *disable;
-        struct watch_spec *to_modify, *to_add;
-        size_t n_to_modify, n_to_add;
-};
-
-static void specs_free(struct watch_spec *specs, size_t n) {
-        for (size_t i = 0; i < n; i++)
-                watch_spec_free(&specs[i]);
-        free(specs);
-}
-
-static void change_free(struct change *change) {
-        specs_free(change->to_modify, change->n_to_modify);
-        specs_free(change->to_add, change->n_to_add);
-}
-
-/* -EINVAL: `where` says what is wrong. */
-static int read_specs(struct json_object *array, const char *name, bool modify, struct buffer *where,
-                      struct watch_spec **ret_specs, size_t *ret_n) {
-        size_t n = array ? json_object_array_length(array) : 0;
-
-        if (n == 0)
-                return 0;
-        *ret_specs = calloc(n, sizeof(**ret_specs));
-        if (!*ret_specs)
-                return -ENOMEM;
-        for (size_t i = 0; i < n; i++) {
-                int r;
-
-                buffer_reset(where);
-                where_put_name(where, name);
-                where_put_index(where, i);
-                r = watch_spec_read(json_object_array_get_idx(array, i), true, where, &(*ret_specs)[i]);
-                if (r < 0)
-                        return r;
-                (*ret_n)++;
-                watch_spec_check(&(*ret_specs)[i], modify);
-        }
-        buffer_reset(where);
-        return 0;
-}
-
-static int check_ids(struct json_object *array, const char *name, struct buffer *where) {
-        for (size_t i = 0; array && i < json_object_array_length(array); i++) {
-                int64_t id;
-
-                if (int_read(json_object_array_get_idx(array, i), &id))
-                        continue;
-                where_put_name(where, name);
-                where_put_index(where, i);
-                return -EINVAL;
-        }
-        return 0;
-}
-
-static const struct field change_fields[] = {
-        { "remove", FIELD_ARRAY, offsetof(struct change, remove), false },
-        { "modify", FIELD_ARRAY, offsetof(struct change, modify), false },
-        { "add", FIELD_ARRAY, offsetof(struct change, add), false },
-        { "enable", FIELD_ARRAY, offsetof(struct change, enable), false },
-        { "disable", FIELD_ARRAY, offsetof(struct change, disable), false },
-};
-
-static int check_change(struct change *change, const char *name_of_add, struct buffer *where) {
-        int r = check_ids(change->remove, "remove", where);
-
-        if (r == 0)
-                r = check_ids(change->enable, "enable", where);
-        if (r == 0)
-                r = check_ids(change->disable, "disable", where);
-        if (r == 0)
-                r = read_specs(change->modify, "modify", true, where, &change->to_modify, &change->n_to_modify);
-        if (r == 0)
-                r = read_specs(change->add, name_of_add, false, where, &change->to_add, &change->n_to_add);
-        return r;
-}
-
-typedef int by_id_fn(struct queue *queue, int64_t id, struct refusal *refusal);
-
-static int enable(struct queue *queue, int64_t id, struct refusal *refusal) {
-        return queue_enable(queue, id, true, refusal);
-}
-
-static int disable(struct queue *queue, int64_t id, struct refusal *refusal) {
-        return queue_enable(queue, id, false, refusal);
-}
-
-static void for_ids(struct connection *c, struct json_object *ids, by_id_fn *fn) {
-        for (size_t i = 0; ids && i < json_object_array_length(ids); i++) {
-                struct refusal refusal;
-                int64_t id;
-
-                if (int_read(json_object_array_get_idx(ids, i), &id) && fn(&c->queue, id, &refusal) < 0)
-                        put_refusal(c, id, &refusal);
-        }
-}
-
-static void make_change(struct connection *c, const struct change *change) {
-        c->call = CALL_CHANGE;
-        c->n_starting = 1; /* this very function */
-        for_ids(c, change->remove, queue_remove);
-        for (size_t i = 0; i < change->n_to_modify; i++)
-                modify_one(c, &change->to_modify[i]);
-        for (size_t i = 0; i < change->n_to_add; i++)
-                add_one(c, &change->to_add[i]);
-        for_ids(c, change->enable, enable);
-        for_ids(c, change->disable, disable);
-        if (--c->n_starting == 0)
-                change_done(c);
-}
-
-static void reply_too_many_watches(struct connection *c, size_t limit) {
-        c->account->met[RESOURCE_WATCHES]++;
-        if (c->oneway)
-                return;
-        buffer_put_literal(&c->out, "{\"error\":\"org.kevd.events.TooManyWatches\",\"parameters\":{");
-        put_number(&c->out, "limit", limit);
-        reply_end(c, false);
-}
-
-static void run_change(struct connection *c, struct change *change, const char *name_of_add) {
-        struct buffer where _cleanup_(buffer_free) = BUFFER_INIT;
-        size_t limit = account_limit(c->account, RESOURCE_WATCHES);
-        int r = check_change(change, name_of_add, &where);
-
-        if (r == -EINVAL)
-                reply_invalid(c, where.size > 0 ? where.data : name_of_add);
-        else if (c->gone)
-                ; /* nobody's watches */
-        else if (r < 0)
-                connection_doom(c);
-        else if (change->n_to_add > limit)
-                reply_too_many_watches(c, limit);
-        else
-                make_change(c, change);
-        change_free(change);
-}
-
-static void change(struct connection *c, struct json_object *parameters) {
-        struct change change = { 0 };
-
-        if (!call_read(c, parameters, change_fields, ARRAY_SIZE(change_fields), &change))
-                return;
-        c->monitor = false;
-        run_change(c, &change, "add");
-}
-
-/* ---- Monitor ----------------------------------------------------------------------------------------- */
-
-static void monitor(struct connection *c, struct json_object *parameters) {
-        static const struct field fields[] = {
-                { "watches", FIELD_ARRAY, offsetof(struct change, add), true },
-        };
-        struct change change = { 0 };
-
-        if (!c->more) {
-                reply_error(c, "org.varlink.service.ExpectedMore", NULL, NULL);
-                return;
-        }
-        if (!call_read(c, parameters, fields, ARRAY_SIZE(fields), &change))
-                return;
-        c->monitor = true;
-        c->max_events = EVENTS_MAX;
-        c->timeout_msec = ABSENT;
-        run_change(c, &change, "watches");
 }
 
 /* ---- Wait --------------------------------------------------------------------------------------------- */
@@ -467,15 +187,18 @@ static void on_barrier(struct mux_deferred *deferred) {
                 wait_begin(c);
 }
 
-/* Each look costs about a microsecond or two, and counts as a part of a call. */
+enum { LOOK_NSEC = 1500, CALL_LOOKS = 4 }; /* so many watches that are looked at cost as much as a call: about a microsecond or two each */
+
 static void look_again(struct connection *c) {
         size_t n = queue_look_again(&c->queue);
 
-        if (n >= CALL_LOOKS)
-                account_pace_anyway(c->account, n / CALL_LOOKS, monotonic_nsec());
+        if (n < CALL_LOOKS)
+                return;
+        account_pace_anyway(c->account, n / CALL_LOOKS, monotonic_nsec());
+        server_charge_work(c->server, c->account, n * LOOK_NSEC);
 }
 
-static void wait_start(struct connection *c) {
+void wait_start(struct connection *c) {
         c->call = CALL_BARRIER;
         c->interrupted = c->timed_out = false;
         c->last_reply_nsec = monotonic_nsec();
@@ -568,20 +291,10 @@ void wait_flush(struct connection *c) {
         look_again(c);
 }
 
-
 void wait_interrupt(struct connection *c) {
         c->interrupted = true;
         if (c->call == CALL_WAIT)
                 wait_flush(c);
-}
-
-void call_abandon(struct connection *c) {
-        wait_cancel(c);
-        list_remove(&c->reload.link);
-        buffer_free(&c->refused);
-        c->n_starting = 0;
-        c->call = CALL_NONE;
-        (void)connection_on_settled(c);
 }
 
 static void on_timer(struct mux_timer *timer) {
@@ -608,16 +321,16 @@ static void on_lost(struct queue *queue) {
 
 const struct queue_listener connection_listener = {
         .ready = on_ready,
-        .added = on_added,
+        .added = change_on_added,
         .lost = on_lost,
 };
 
 const struct method methods_events[] = {
         { "org.kevd.events.GetLimits", get_limits },
         { "org.kevd.events.GetMechanism", get_mechanism },
-        { "org.kevd.events.Change", change },
+        { "org.kevd.events.Change", change_call },
         { "org.kevd.events.Wait", wait },
-        { "org.kevd.events.Monitor", monitor },
+        { "org.kevd.events.Monitor", monitor_call },
         { "org.kevd.events.Trigger", trigger },
         { NULL, NULL },
 };

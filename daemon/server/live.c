@@ -28,7 +28,7 @@ enum {
         SKETCH_SHARE = 20, /* and no more than one part in so many of the time */
 };
 
-#define TURN_NSEC (1000 * UINT64_C(1000)) /* of the thread's own time, about: then the rest waits */
+#define NOTES_NSEC (200 * UINT64_C(1000)) /* in a turn, of the thread's own time, about: then the rest waits */
 
 enum slot_state {
         SLOT_FREE,
@@ -154,11 +154,19 @@ void live_open(struct server *s, const struct store *store) {
 
 /* ---- connections -------------------------------------------------------------------- */
 
+/* Of many users none has more than are left. */
+static bool has_slot_for(const struct connection *c) {
+        const struct live_table *t = c->server->live;
+        size_t n = t->n_free + SLOTS - t->next;
+
+        return c->server->mode == MODE_SYSTEM ? c->account->n_live < n : n > 0;
+}
+
 static struct live *begin(struct connection *c) {
         struct live_table *t = c->server->live;
         struct live *l;
 
-        if (t->n_free == 0 && t->next == SLOTS)
+        if (!has_slot_for(c))
                 return NULL;
         l = calloc(1, sizeof(*l));
         if (!l)
@@ -168,6 +176,7 @@ static struct live *begin(struct connection *c) {
         l->sketch = -1;
         list_init(&l->dirty);
         c->live = l;
+        c->account->n_live++;
         return l;
 }
 
@@ -199,6 +208,7 @@ void live_end(struct connection *c) {
 
         if (!l)
                 return;
+        c->account->n_live--;
         atomic_store(&t->shared->slots[l->index].state, SLOT_FREE);
         (void)safe_close(l->sketch);
         list_remove(&l->dirty);
@@ -344,7 +354,7 @@ static void on_timer(struct mux_timer *timer) {
         uint64_t begin_nsec = thread_nsec(), spent_nsec = 0;
         bool goes_on = keep_table(t) && drop_left(t);
 
-        while (goes_on && spent_nsec < TURN_NSEC && !list_empty(&t->dirty)) {
+        while (goes_on && spent_nsec < NOTES_NSEC && !list_empty(&t->dirty)) {
                 struct live *l = list_entry(t->dirty.next, struct live, dirty);
 
                 goes_on = write_down(t, l);

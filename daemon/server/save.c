@@ -4,10 +4,10 @@
  * What this daemon leaves to the next one, so that its clients don't notice that it ends.
  *
  * First it settles: no call is run and nothing is read any more, and each connection has a barrier, as a Wait has. Once
- * these are past, all that has happened up to then is in the queues, and what happens later stays in the kernel's.
- * Then everything is written down in one go (util/state.h). The next daemon begins with it: the sources first, then
- * each connection with its watches. While these are being made a connection has no call (CALL_RESTORE); then it goes
- * on with its Wait, which has a barrier again.
+ * these are past, all that has happened up to then is in the queues. What happens later is in the kernel's, or in the
+ * queues too: the sources have a moment to be done with what they are just about. Then everything is written down in one
+ * go (util/state.h). The next daemon begins with it: the sources first, then each connection with its watches. While
+ * these are being made a connection has no call (CALL_RESTORE); then it goes on with its Wait, which has a barrier again.
  */
 
 #include <errno.h>
@@ -19,13 +19,32 @@
 #include "peer.h"
 #include "state.h"
 
-enum { SETTLE_MSEC = 2000 };
+enum {
+        SETTLE_MSEC = 2000,
+        SOURCES_SETTLE_MSEC = 100, /* after all connections have */
+        RETRY_USEC = 500,
+};
 
 /* ---- settling -------------------------------------------------------------------------- */
 
 void connection_settle(struct connection *c) {
         if (c->call == CALL_NONE || c->call == CALL_WAIT) /* else it has one, or will */
                 mux_barrier_add(c->server->mux, &c->mux_barrier);
+        else if (c->change)
+                change_finish(c);
+}
+
+static void on_settle_timer(struct mux_timer *timer) {
+        struct server *s = container_of(timer, struct server, settle_timer);
+
+        if (s->n_unsettled == 0)
+                return; /* server_has_ended() is asked again */
+        log_info("%zu connections are not settled after %d ms", s->n_unsettled, SETTLE_MSEC);
+        s->stop = true;
+}
+
+static void wake_up(struct server *s, uint64_t nsec) {
+        s->stop = mux_timer_set(s->mux, &s->settle_timer, nsec, on_settle_timer) < 0;
 }
 
 bool connection_on_settled(struct connection *c) {
@@ -34,15 +53,24 @@ bool connection_on_settled(struct connection *c) {
         if (!s->stopping || c->is_settled)
                 return s->stopping;
         c->is_settled = true;
-        s->stop |= --s->n_unsettled == 0;
+        s->n_unsettled--;
         return true;
 }
 
-static void on_settle_timer(struct mux_timer *timer) {
-        struct server *s = container_of(timer, struct server, settle_timer);
+/* The kernel never stops telling. What a source is just about would be in doubt: there is a better moment soon. */
+bool server_has_ended(struct server *s) {
+        uint64_t now;
 
-        log_info("%zu connections are not settled after %d ms", s->n_unsettled, SETTLE_MSEC);
-        s->stop = true;
+        if (s->stop || !s->stopping || s->n_unsettled > 0)
+                return s->stop;
+        now = monotonic_nsec();
+        if (s->settle_deadline == 0)
+                s->settle_deadline = now + SOURCES_SETTLE_MSEC * NSEC_PER_MSEC;
+        if (now >= s->settle_deadline || sources_are_settled(&s->sources))
+                s->stop = true;
+        else
+                wake_up(s, now + RETRY_USEC * NSEC_PER_USEC);
+        return s->stop;
 }
 
 void server_settle(struct server *s) {
@@ -53,9 +81,7 @@ void server_settle(struct server *s) {
                 mux_remove(s->mux, &s->listeners[i].io);
         mux_timer_clear(s->mux, &s->accept_again);
         s->n_unsettled = s->n_connections;
-        s->stop = s->n_unsettled == 0 ||
-                  mux_timer_set(s->mux, &s->settle_timer, monotonic_nsec() + SETTLE_MSEC * NSEC_PER_MSEC,
-                                on_settle_timer) < 0;
+        wake_up(s, monotonic_nsec() + SETTLE_MSEC * NSEC_PER_MSEC);
         list_for_each(entry, &s->connections)
                 connection_settle(list_entry(entry, struct connection, link));
 }
@@ -177,15 +203,17 @@ static int read_buffers(struct connection *c, struct state_reader *r) {
         for (size_t i = 0; i < c->in.size; i++)
                 c->messages_received += c->in.data[i] == 0;
         n = state_get_count(r, 2 * sizeof(uint64_t));
-        if (n > ARRAY_SIZE(c->fds))
-                return -EBADMSG;
         for (size_t i = 0; i < n; i++) {
                 uint64_t message = state_get_u64(r);
-                int fd = state_get_fd(r);
+                int fd = state_get_fd(r), result;
 
                 if (fd < 0) /* what it says of its descriptors would be of others */
                         return -EBADF;
-                c->fds[c->n_fds++] = (struct passed_fd){ message, fd };
+                result = connection_keep_fd(c, message, fd);
+                if (result < 0) {
+                        (void)close(fd);
+                        return result;
+                }
                 account_charge_anyway(c->account, RESOURCE_DESCRIPTORS, 1);
         }
         bytes = state_get_bytes(r, &size);
@@ -265,7 +293,7 @@ static int go_on(struct connection *c, const struct wait_state *wait, struct sta
 }
 
 static int read_rest(struct connection *c, struct state_reader *r) {
-        struct wait_state wait;
+        struct wait_state wait = { 0 };
         int result;
 
         c->connected_usec = state_get_u64(r);

@@ -8,12 +8,15 @@
 #include "connection.h"
 #include "live.h"
 #include "log.h"
+#include "observer.h"
 #include "workers.h"
 
 enum {
         ACCEPTS_A_TURN = 64,
-        ACCEPTS_NSEC = 1000 * 1000, /* about so long at most: it takes a look at each peer */
-        ACCEPT_AGAIN_MSEC = 100, /* after the daemon ran out of descriptors */
+        ACCEPTS_NSEC = 100 * 1000, /* about so long at most: it takes a look at each peer */
+        ACCEPT_AGAIN_MSEC = 100, /* after the daemon ran out of descriptors, or memory */
+        OBSERVER_AGAIN_MSEC = 5, /* while the observer is not there yet, */
+        OBSERVER_SEC = 5,        /* for as long after the start */
 };
 
 static const char *const mode_names[] = {
@@ -53,37 +56,90 @@ void server_figures_changed(struct server *s) {
 
 /* ---- turns ---------------------------------------------------------------------------- */
 
-static bool turn_has_room(struct server *s) {
-        if (s->turn != mux_turn(s->mux))
-                s->calls_cost = 0;
-        s->turn = mux_turn(s->mux);
-        return s->calls_cost < CALLS_A_TURN_OF_ALL;
+static uint64_t work_so_far(const struct server *s) {
+        return s->work_begin > 0 ? monotonic_nsec() - s->work_begin : 0;
 }
 
-bool server_has_room(struct server *s, struct account *account) {
-        if (account->turn != mux_turn(s->mux))
-                account->calls_cost = 0;
-        account->turn = mux_turn(s->mux);
-        return turn_has_room(s) && account->calls_cost < CALLS_A_TURN_OF_USER;
+static bool turn_has_room(const struct server *s) {
+        return s->turn != mux_turn(s->mux) || s->work_nsec + work_so_far(s) < TURN_NSEC;
 }
 
-void server_charge_call(struct server *s, struct account *account, size_t cost) {
-        s->calls_cost += cost;
-        account->calls_cost += cost;
+bool server_has_room(struct server *s, const struct account *account) {
+        return turn_has_room(s) && (account->turn != mux_turn(s->mux) ||
+                                    account->work_nsec + work_so_far(s) < TURN_NSEC_OF_USER);
+}
+
+bool server_is_behind(const struct server *s) {
+        return !list_empty(&s->postponed);
+}
+
+void server_charge_work(struct server *s, struct account *account, uint64_t nsec) {
+        uint64_t turn = mux_turn(s->mux);
+
+        if (s->turn != turn)
+                s->work_nsec = 0;
+        if (account->turn != turn)
+                account->work_nsec = 0;
+        s->turn = account->turn = turn;
+        if (s->work_begin > 0) /* it is measured anyway */
+                return;
+        s->work_nsec += nsec;
+        account->work_nsec += nsec;
+}
+
+void server_begin_work(struct server *s, struct account *account) {
+        server_charge_work(s, account, 0);
+        s->work_begin = monotonic_nsec();
+}
+
+void server_end_work(struct server *s, struct account *account) {
+        uint64_t nsec = work_so_far(s);
+
+        s->work_begin = 0;
+        server_charge_work(s, account, nsec);
+}
+
+static void give_turn(struct server *s, struct account *account) {
+        if (list_empty(&account->in_turn))
+                list_append(&s->postponed, &account->in_turn);
+        mux_defer(s->mux, &s->next_turn);
 }
 
 void server_postpone(struct server *s, struct connection *c) {
         if (list_empty(&c->postponed))
                 list_append(&c->account->postponed, &c->postponed);
-        if (list_empty(&c->account->in_turn))
-                list_append(&s->postponed, &c->account->in_turn);
-        mux_defer(s->mux, &s->next_turn);
+        give_turn(s, c->account);
+}
+
+void server_let_wait(struct connection *c) {
+        if (list_empty(&c->postponed))
+                list_append(&c->account->waiting, &c->postponed);
+}
+
+void server_end_long_call(struct server *s, struct account *account) {
+        account->long_call = NULL;
+        if (list_empty(&account->waiting))
+                return;
+        list_splice(&account->postponed, &account->waiting);
+        give_turn(s, account);
 }
 
 /* Puts what is left of a list back: who had no turn goes before who had one. */
 static void put_back(struct list *postponed, struct list *left) {
         list_splice(left, postponed);
         list_splice(postponed, left);
+}
+
+/* Before the others in every second turn, and behind them in the rest, so that neither takes all the room there is. */
+static void order_long_call(struct server *s, struct connection *c, struct list *connections) {
+        struct list others;
+
+        list_init(&others);
+        list_remove(&c->postponed);
+        if (mux_turn(s->mux) % 2)
+                list_splice(&others, connections);
+        list_append(connections, &c->postponed);
+        list_splice(connections, &others);
 }
 
 static void run_postponed(struct server *s, struct account *account) {
@@ -93,6 +149,8 @@ static void run_postponed(struct server *s, struct account *account) {
         (void)account_ref(account); /* its last connection may end */
         list_init(&now);
         list_splice(&now, &account->postponed);
+        if (account->long_call)
+                order_long_call(s, account->long_call, &now);
         while (server_has_room(s, account) && (entry = list_pop(&now)))
                 connection_flush(list_entry(entry, struct connection, postponed));
         put_back(&account->postponed, &now);
@@ -158,6 +216,8 @@ void server_close(struct server *s) {
 void server_free(struct server *s) {
         s->accounts.gone = NULL; /* the threads have ended */
         closer_close(&s->closer);
+        buffer_free(&s->spare_in);
+        buffer_free(&s->spare_out);
         accounts_free(&s->accounts);
         queue_context_free(&s->queues);
         sources_close(&s->sources);
@@ -181,25 +241,34 @@ static void listen_again(struct mux_timer *timer) {
                 (void)mux_modify(s->mux, &s->listeners[i].io, MUX_IN);
 }
 
-/* Out of descriptors or memory: what waits in the backlog goes on waiting. */
-static void pause_accepting(struct server *s, int error) {
-        log_warning("connections are not accepted for a moment: %s", strerror(error));
+/* What waits in the backlog goes on waiting. */
+static void pause_accepting(struct server *s, uint64_t msec) {
         for (size_t i = 0; i < s->n_listeners; i++)
                 (void)mux_modify(s->mux, &s->listeners[i].io, 0);
-        (void)mux_timer_set(s->mux, &s->accept_again, monotonic_nsec() + ACCEPT_AGAIN_MSEC * NSEC_PER_MSEC,
-                            listen_again);
+        (void)mux_timer_set(s->mux, &s->accept_again, monotonic_nsec() + msec * NSEC_PER_MSEC, listen_again);
+}
+
+/* A broker may be slow to start, and who is to be served already does not wait for it. */
+static bool can_identify(struct server *s) {
+        return observer_is_ready() || monotonic_nsec() / NSEC_PER_USEC > s->start_usec + OBSERVER_SEC * USEC_PER_SEC;
 }
 
 static void on_connect(struct mux_io *io, unsigned events _unused_) {
         struct listener *l = container_of(io, struct listener, io);
         uint64_t end = monotonic_nsec() + ACCEPTS_NSEC;
 
+        if (!can_identify(l->server)) {
+                pause_accepting(l->server, OBSERVER_AGAIN_MSEC);
+                return;
+        }
         for (int i = 0; i < ACCEPTS_A_TURN && monotonic_nsec() < end; i++) {
                 int fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK), r;
 
                 if (fd < 0) {
-                        if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
-                                pause_accepting(l->server, errno);
+                        if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+                                log_warning("connections are not accepted for a moment: %s", strerror(errno));
+                                pause_accepting(l->server, ACCEPT_AGAIN_MSEC);
+                        }
                         return;
                 }
                 r = server_serve(l->server, fd);

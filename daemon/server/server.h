@@ -57,17 +57,20 @@ struct server {
         struct listener listeners[LISTENERS_MAX];
         size_t n_listeners;
         struct mux_timer accept_again;
-        uint64_t turn;         /* the last in which calls were run */
-        size_t calls_cost;     /* of those in that turn */
-        struct list postponed; /* users with calls for which a turn had no room */
+        uint64_t turn;         /* the last in which there was something to do for connections, */
+        uint64_t work_nsec;    /* which has taken so long */
+        uint64_t work_begin;   /* of what is being done; 0: nothing is */
+        struct list postponed; /* users with connections for which a turn had no room */
         struct mux_deferred next_turn;
-        bool stop; /* the loop is to end */
+        bool stop; /* the loop is to end: server_has_ended() */
         bool stopping; /* soon: no call is run any more */
         size_t n_unsettled; /* connections, meanwhile */
         struct mux_timer settle_timer;
+        uint64_t settle_deadline; /* of the sources; 0: the connections are not settled yet */
         struct live_table *live; /* NULL: nothing outlives a crash */
         struct reload_hook *reload;
         uint64_t last_id; /* of a connection */
+        struct buffer spare_in, spare_out; /* whoever reads or writes next has them, and gives them back: connection.c */
         /* Deferred, if there is one, when connections or watches have become more or fewer, and when a configuration
          * was put in force. */
         struct mux_deferred *on_figures, *on_configured;
@@ -100,31 +103,37 @@ void server_figures_changed(struct server *server);
 
 /* ---- how much is done in a turn --------------------------------------------------------- */
 
-/* A call costs 1, and more if it is long, reaches many or has taken long: about 10 us each. Users take turns, and each
- * one's connections do, so that who has many gets no more than who has one. */
+/* By time. Users take turns, and each one's connections do, so that who has many gets no more than who has one. */
 enum {
-        CALLS_A_TURN = 64,          /* of one connection */
-        CALLS_A_TURN_OF_USER = 128,
-        CALLS_A_TURN_OF_ALL = 512,
-        CALL_NSEC = 10000,          /* so long costs 1 */
-        CALL_BYTES = 1024,          /* so many bytes of a call cost 1 */
-        CALL_REACHES = 32,          /* so many watches that it reaches */
-        CALL_LOOKS = 4,             /* so many watches that are looked at */
+        TURN_NSEC = 300 * 1000,
+        TURN_NSEC_OF_USER = 100 * 1000,
 };
 
-/* Whether the turn has room for a further call of the user's, whatever that will cost. */
-bool server_has_room(struct server *server, struct account *account);
-void server_charge_call(struct server *server, struct account *account, size_t cost);
+/* Whether the turn has room for more of the user's, whatever that will take. */
+bool server_has_room(struct server *server, const struct account *account);
+/* Somebody was postponed: who comes now waits for its user's turn, or the room would be gone before there is one. */
+bool server_is_behind(const struct server *server);
+/* What is done from here on is the user's, up to the end. */
+void server_begin_work(struct server *server, struct account *account);
+void server_end_work(struct server *server, struct account *account);
+/* The same for what takes about so long, and less than it would take to look at the time. */
+void server_charge_work(struct server *server, struct account *account, uint64_t nsec);
 /* The connection is flushed in the next turn that has room, behind those of its user that were postponed before it. */
 void server_postpone(struct server *server, struct connection *connection);
+/* The same for when the long call of its user that is under way is over, */
+void server_let_wait(struct connection *connection);
+/* and it is. */
+void server_end_long_call(struct server *server, struct account *account);
 
 /* ---- for the next daemon (save.c) --------------------------------------------------------- */
 
 struct state_reader;
 struct state_writer;
 
-/* Takes no more calls, and ends the loop (`stop`) once all that has happened up to now is in the queues. */
+/* Takes no more calls, and has ended once all that has happened up to now is in the queues. */
 void server_settle(struct server *server);
+/* To be asked after each turn of the loop, and then at once acted upon. */
+bool server_has_ended(struct server *server);
 /* The connections, and all that is needed to go on with them. */
 void server_save(struct server *server, struct state_writer *w);
 /* Goes on with the connections of a daemon before. One that can't be gone on with is closed. NULL: with none of them. */
