@@ -5,15 +5,19 @@
  */
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <systemd/sd-daemon.h>
 
 #include "broker.h"
 #include "bus.h"
+#include "client.h"
 #include "config.h"
 #include "handover.h"
 #include "log.h"
@@ -24,6 +28,8 @@
 #include "sockets.h"
 #include "watchdog.h"
 #include "workers.h"
+
+enum { DESCRIPTORS_PREPARED = 16 * 1024 };
 
 struct daemon {
         struct mux *mux;
@@ -36,6 +42,8 @@ struct daemon {
         struct watchdog watchdog;
         struct mux_io signals;
         int signal_fd;
+        struct mux_deferred broker_failed;
+        bool has_failed; /* the next daemon is to begin at once */
         pid_t broker; /* 0: there is none */
         int broker_fd; /* or why, a negative errno */
 };
@@ -52,6 +60,17 @@ static void on_signal(struct mux_io *io, unsigned events _unused_) {
                 else
                         d->server.stop = true;
         }
+}
+
+/* What a feed would have told is lost from now on, and that can't be said of each watch: the next daemon says it. So it
+ * is where only the broker has ended, if the clients notice nothing; else it is better to go on with less. */
+static void on_broker_failed(struct mux_deferred *deferred) {
+        struct daemon *d = container_of(deferred, struct daemon, broker_failed);
+
+        if (!handover_is_possible() && !broker_has_failed(d->server.sources.context.opener))
+                return;
+        d->has_failed = true;
+        server_settle(&d->server);
 }
 
 /* In private mode the connection's end is what ends the daemon. */
@@ -71,14 +90,20 @@ static int open_signals(struct daemon *d) {
         return mux_add(d->mux, &d->signals, d->signal_fd, MUX_IN, on_signal);
 }
 
-/* Pidfds and connections: as many descriptors as may be. */
-static void raise_descriptor_limit(void) {
+/* Pidfds and connections: as many descriptors as may be. Their table grows by itself, but in a process with threads
+ * that takes a grace period of RCU, some 20 ms in which accept(2) doesn't return: so some of it is made before there
+ * are any. */
+static void prepare_descriptors(void) {
         struct rlimit limit;
+        int fd;
 
         if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
                 return;
         limit.rlim_cur = limit.rlim_max;
         (void)setrlimit(RLIMIT_NOFILE, &limit);
+        fd = eventfd(0, EFD_CLOEXEC);
+        (void)safe_close(fcntl(fd, F_DUPFD_CLOEXEC, (int)MIN(limit.rlim_cur, (rlim_t)DESCRIPTORS_PREPARED) - 1));
+        (void)safe_close(fd);
 }
 
 /* What the last daemon has left. */
@@ -109,7 +134,7 @@ static void hand_over(struct daemon *d) {
         state_writer_free(&w);
         if (r == 0) {
                 log_info("%zu connections are left to the next daemon", d->server.n_connections);
-                exit(EXIT_SUCCESS);
+                exit(d->has_failed ? EXIT_FAILURE : EXIT_SUCCESS);
         }
         log_warning("the clients can't be left to the next daemon: %s", strerror(-r));
 }
@@ -141,7 +166,7 @@ static int run(struct daemon *d, const struct options *options) {
         }
         log_info("%s: mode %s, mux %s, sandbox %s", KEVD_VERSION, mode_name(options->mode), mux_backend_name(d->mux),
                  sandbox_state());
-        while (r == 0 && !d->server.stop)
+        while (r == 0 && !server_has_ended(&d->server))
                 r = mux_wait(d->mux, -1);
         if (r < 0)
                 log_error("the multiplexer failed: %s", strerror(-r));
@@ -149,19 +174,34 @@ static int run(struct daemon *d, const struct options *options) {
                 (void)sd_notify(false, "STOPPING=1");
         if (r == 0 && d->server.stopping)
                 hand_over(d);
-        return r;
+        return d->has_failed ? -EPIPE : r;
 }
 
 /* What fanotify takes, and acting for other users, is a system daemon's, and of whoever asks for fanotify. */
 static void start_broker(struct daemon *d, const struct options *options) {
         bool files = options->settings.acts_for_others;
-        int r = broker_start(&source_helpers, files, &d->broker_fd, &d->broker);
+        int r = options->broker ? broker_connect(options->broker, &d->broker_fd) :
+                                  broker_start(&source_helpers, files, &d->broker_fd, &d->broker);
 
         if (r == 0)
                 return;
         d->broker_fd = r;
+        if (options->broker)
+                log_warning("no broker at %s: %s", options->broker, strerror(-r));
         if (files)
                 log_notice("neither fanotify nor files of other users: %s", strerror(-r));
+}
+
+static int serve_broker(void) {
+        int fd = SD_LISTEN_FDS_START, r;
+
+        if (sd_listen_fds(true) != 1 || sd_is_socket(fd, AF_UNIX, SOCK_SEQPACKET, 0) <= 0) {
+                log_error("--serve-broker: the service manager has to pass the one connection");
+                return -ENOTCONN;
+        }
+        r = broker_serve(&source_helpers, fd);
+        log_error("can't be a broker: %s", strerror(-r));
+        return r;
 }
 
 static int serve(const struct options *options, int argc, char **argv) {
@@ -173,7 +213,7 @@ static int serve(const struct options *options, int argc, char **argv) {
         if (options->mode != MODE_PRIVATE)
                 sockets_take(&d.sockets, &d.handover);
         settings.restores = handover_has_state(&d.handover);
-        raise_descriptor_limit();
+        prepare_descriptors();
         r = mux_open(options->mux, &d.mux);
         if (r == 0)
                 r = workers_new(&d.workers);
@@ -184,6 +224,9 @@ static int serve(const struct options *options, int argc, char **argv) {
                 log_error("can't start: %s", strerror(-r));
                 return r;
         }
+        mux_deferred_init(&d.broker_failed, on_broker_failed);
+        if (d.server.sources.context.opener)
+                broker_watch(d.server.sources.context.opener, &d.broker_failed);
         r = reload_open(&d.reload, &d.server, options, argc, argv);
         if (r == 0)
                 r = open_signals(&d);
@@ -216,6 +259,8 @@ int main(int argc, char **argv) {
                         options_print_help();
                 else if (options.version)
                         printf("kevd %s\n", KEVD_VERSION);
+                else if (options.serve_broker)
+                        r = serve_broker();
                 else if (!options.check_config) {
                         log_set_level(options.log_level);
                         r = serve(&options, argc, argv);

@@ -39,6 +39,7 @@ void options_free(struct options *o) {
                 free(o->listen[i]);
         free(o->mux);
         free(o->config);
+        free(o->broker);
         buffer_free(&o->complaints);
         options_init(o);
 }
@@ -373,7 +374,7 @@ static int read_configuration(struct options *o) {
 
 /* ---- command line ------------------------------------------------------------------------------- */
 
-enum { OPTION_CONFIG = 1000, OPTION_CHECK_CONFIG, OPTION_VERSION, OPTION_HELP, OPTION_LIMIT };
+enum { OPTION_CONFIG = 1000, OPTION_CHECK_CONFIG, OPTION_BROKER, OPTION_SERVE_BROKER, OPTION_VERSION, OPTION_HELP, OPTION_LIMIT };
 
 static const struct option long_options[] = {
         /* The first ones in the order of `keys`. */
@@ -397,6 +398,8 @@ static const struct option long_options[] = {
         { "limit-requests", required_argument, NULL, OPTION_LIMIT + RESOURCE_REQUESTS },
         { "config", required_argument, NULL, OPTION_CONFIG },
         { "check-config", no_argument, NULL, OPTION_CHECK_CONFIG },
+        { "broker", required_argument, NULL, OPTION_BROKER },
+        { "serve-broker", no_argument, NULL, OPTION_SERVE_BROKER },
         { "version", no_argument, NULL, OPTION_VERSION },
         { "help", no_argument, NULL, OPTION_HELP },
         { NULL, 0, NULL, 0 },
@@ -423,20 +426,31 @@ void options_print_help(void) {
         printf("\n"
                "  --config=FILE              read this file instead of the default ones\n"
                "  --check-config             read the configuration, say what is wrong, and end\n"
+               "  --broker=PATH              the socket of a broker that runs already\n"
+               "  --serve-broker             be that broker, for the socket that the service manager passes\n"
                "  --log-level=LEVEL          debug, info, notice, warning, err\n"
                "  --version                  print the version\n"
                "  --help                     print this\n\n"
                "See kevd(8).\n");
 }
 
+static int set_text(char **text, const char *value) {
+        free(*text);
+        *text = strdup(value);
+        return *text ? 0 : -ENOMEM;
+}
+
 static int set_option(struct options *o, int option, const char *value) {
         switch (option) {
         case OPTION_CONFIG:
-                free(o->config);
-                o->config = strdup(value);
-                return o->config ? 0 : -ENOMEM;
+                return set_text(&o->config, value);
         case OPTION_CHECK_CONFIG:
                 o->check_config = true;
+                return 0;
+        case OPTION_BROKER:
+                return set_text(&o->broker, value);
+        case OPTION_SERVE_BROKER:
+                o->serve_broker = true;
                 return 0;
         case OPTION_VERSION:
                 o->version = true;
@@ -478,7 +492,7 @@ int options_read(struct options *o, int argc, char **argv) {
         /* Once to learn which files to read, once more to go before them. */
         options_init(&first);
         r = read_command_line(&first, argc, argv);
-        if (r < 0 || first.help || first.version) {
+        if (r < 0 || first.help || first.version || first.serve_broker) { /* which take no configuration */
                 first.check_config = false;
                 *o = first;
                 return r;

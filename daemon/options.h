@@ -20,7 +20,8 @@ struct options {
         struct limits limits;
         int log_level;
         char *config; /* NULL: the default ones */
-        bool check_config, help, version;
+        char *broker; /* the socket of one that runs already; NULL: this daemon starts its own */
+        bool serve_broker, check_config, help, version;
         struct buffer complaints; /* what is wrong, a line each, with file, line and key */
 };
 

@@ -579,6 +579,15 @@ struct json_object *due_event(int fd) {
         return take_event(fd, "{\"maxEvents\":1,\"timeoutMsec\":0}");
 }
 
+bool has_note(struct json_object *event, const char *note) {
+        struct json_object *notes = json_at(event, "/notes");
+
+        for (size_t i = 0; notes && i < json_object_array_length(notes); i++)
+                if (strcmp(json_object_get_string(json_object_array_get_idx(notes, i)), note) == 0)
+                        return true;
+        return false;
+}
+
 struct json_object *json_at(struct json_object *object, const char *pointer) {
         struct json_object *found;
 

@@ -48,7 +48,7 @@ void harness_skip(const char *reason) __attribute__((noreturn));
 /* How often to do what is done over and over: less with the sanitizers, which find other faults, and under which it
  * takes several times as long. */
 static inline int harness_rounds(int n) {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
         return (n + 4) / 5;
 #else
         return n;
@@ -158,6 +158,7 @@ struct json_object *client_call(int fd, const char *method, const char *paramete
  * then, and waits for nothing. */
 struct json_object *next_event(int fd);
 struct json_object *due_event(int fd);
+bool has_note(struct json_object *event, const char *note);
 
 /* What a JSON pointer points to in an object (RFC 6901), or NULL. It stays the object's. */
 struct json_object *json_at(struct json_object *object, const char *pointer);

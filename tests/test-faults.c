@@ -276,10 +276,6 @@ static bool holds(struct json_object *texts, const char *text) {
         return false;
 }
 
-static bool has_note(struct json_object *event, const char *note) {
-        return holds(json_at(event, "/notes"), note);
-}
-
 /* What is told of a tree: names, or directories of which all may be different. */
 static void take_tree(struct life *l, struct json_object *event) {
         const char *path = text_at(event, "/path");

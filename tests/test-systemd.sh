@@ -36,18 +36,20 @@ skip() {
 
 # The units as they are installed, but for the daemon's place: it is where it was built.
 unit_copies() {
-        local from=$1 to=$2
+        local from=$1 to=$2 unit
 
         mkdir -p -- "$to"
-        cp -- "$source/$from/kevd.socket" "$to"
-        sed "s|^ExecStart=[^ ]*|ExecStart=$KEVD|" "$build/$from/kevd.service" >"$to/kevd.service"
+        cp -- "$source/$from/"*.socket "$to"
+        for unit in "$build/$from/"*.service; do
+                sed "s|^ExecStart=[^ ]*|ExecStart=$KEVD|" "$unit" >"$to/${unit##*/}"
+        done
 }
 
 verify() {
         local to=$1
         shift
 
-        XDG_RUNTIME_DIR=$directory systemd-analyze verify --man=no "$@" "$to/kevd.socket" "$to/kevd.service"
+        XDG_RUNTIME_DIR=$directory systemd-analyze verify --man=no "$@" "$to/"*.socket "$to/kevd.service"
 }
 
 # exposure UNIT TENTHS: what systemd makes of it, of 100. More than that many is too much.
@@ -71,9 +73,22 @@ calls_of() {
         done
 }
 
-# calls_that_are_missing UNIT: of those that the daemon's own lists have, since the unit's filter is in force as well.
+# lists_of PROCESS...: sandbox.c's lists of what they may call.
+lists_of() {
+        local process list lists=$source/../daemon/broker/sandbox.c
+
+        for process in "$@"; do
+                # shellcheck disable=SC2013 # they are words
+                for list in $(sed -n "/\\[SANDBOX_$process\\] =/,/},/p" "$lists" | grep -o 'RULES([a-z_]*' | sed 's/.*(//'); do
+                        sed -n "/^static const struct rule $list\\[\\]/,/^};/p" "$lists"
+                done
+        done
+}
+
+# calls_that_are_missing UNIT PROCESS...: of those that their own lists have, since the unit's filter is in force as well.
 calls_that_are_missing() {
-        local line allowed='' lists=$source/../daemon/broker/sandbox.c
+        local line allowed='' unit=$1
+        shift
 
         while read -r line; do
                 # shellcheck disable=SC2086
@@ -81,9 +96,9 @@ calls_that_are_missing() {
                 "~"*) allowed=$(comm -23 <(printf '%s\n' "$allowed" | sort -u) <(calls_of ${line#\~} | sort -u)) ;;
                 *) allowed=$(printf '%s\n' "$allowed"; calls_of $line) ;;
                 esac
-        done < <(sed -n 's/^SystemCallFilter=//p' "$1")
+        done < <(sed -n 's/^SystemCallFilter=//p' "$unit")
         comm -13 <(printf '%s\n' "$allowed" | sort -u) \
-                <(grep -oE '\b(ANY|IS|WITHOUT|MASKED)\([a-z_0-9]+' "$lists" | sed 's/.*(//' | sort -u)
+                <(lists_of "$@" | grep -oE '\b(ANY|IS|WITHOUT|MASKED)\([a-z_0-9]+' | sed 's/.*(//' | sort -u)
 }
 
 # bus_start POLICY: a bus on which nobody may do anything but what the file says. Its pid: `bus`.
@@ -123,9 +138,15 @@ XML
         [ -n "$address" ]
 }
 
+# The user is made when kevd is installed. Here somebody else stands for it.
+policy_here() {
+        sed 's/<policy user="kevd">/<policy user="daemon">/' "$source/org.kevd.conf" >"$directory/org.kevd.conf"
+        echo "$directory/org.kevd.conf"
+}
+
 # The bus comes up with the policy as part of its configuration.
 bus_reads_policy() {
-        bus_start "$source/org.kevd.conf"
+        bus_start "$(policy_here)"
         kill "$bus"
 }
 
@@ -179,7 +200,7 @@ signals_told_to_root_alone() {
                         2>"$directory/told.$user.errors" &
                 listeners+=($!)
                 # It has its name, and asks for the signals next, long before the second of these.
-                until grep -q NameAcquired "$directory/told.$user" || [ "$SECONDS" -ge "$deadline" ]; do
+                until grep -qs NameAcquired "$directory/told.$user" || [ "$SECONDS" -ge "$deadline" ]; do
                         sleep 0.01
                 done
         done
@@ -233,7 +254,7 @@ bus_keeps_policy() {
         local status=0 daemon
 
         chmod 711 "$directory"
-        bus_start "$source/org.kevd.conf" || return 1
+        bus_start "$(policy_here)" || return 1
         env DBUS_SYSTEM_BUS_ADDRESS="unix:path=$directory/bus" \
                 "$KEVD" --mode=system --config=/dev/null --listen="$directory/socket" 2>"$directory/kevd.log" &
         daemon=$!
@@ -243,9 +264,9 @@ bus_keeps_policy() {
         return "$status"
 }
 
-# The name is for root alone to take.
+# The name is for root and the daemon's user alone to take.
 bus_refuses_name() {
-        bus_start "$source/org.kevd.conf" || return 1
+        bus_start "$(policy_here)" || return 1
         as 65534 dbus-send --bus="unix:path=$directory/bus" --print-reply --dest=org.freedesktop.DBus \
                 /org/freedesktop/DBus org.freedesktop.DBus.RequestName string:org.kevd uint32:0 \
                 >"$directory/name" 2>&1 && cat "$directory/name"
@@ -287,6 +308,8 @@ files_are_installed() {
         installed org.kevd.service services system-services
         installed kevd.service system user
         installed kevd.socket system user
+        installed kevd-broker@.service system
+        installed kevd-broker.socket system
         installed kevd.catalog catalog
         installed kevd.conf sysusers.d tmpfiles.d
 }
@@ -343,15 +366,20 @@ if command -v systemd-analyze >/dev/null; then
         unit_copies user "$directory/user"
         result "systemd:units:system" verify "$directory/system"
         result "systemd:units:user" verify "$directory/user" --user
-        result "systemd:security:system" exposure "$directory/system/kevd.service" 50
+        result "systemd:security:system" exposure "$directory/system/kevd.service" 40
+        result "systemd:security:broker" exposure "$directory/system/kevd-broker@.service" 50
         result "systemd:security:user" exposure "$directory/user/kevd.service" 66
-        result "systemd:security:calls" calls_that_are_missing "$directory/system/kevd.service"
+        result "systemd:security:calls" calls_that_are_missing "$directory/system/kevd.service" DAEMON
+        result "systemd:security:calls:broker" calls_that_are_missing "$directory/system/kevd-broker@.service" \
+                BROKER SURVEYOR STAND_IN OPENER DEPUTY
 else
         skip "systemd:units:system" "there is no systemd-analyze"
         skip "systemd:units:user" "there is no systemd-analyze"
         skip "systemd:security:system" "there is no systemd-analyze"
         skip "systemd:security:user" "there is no systemd-analyze"
+        skip "systemd:security:broker" "there is no systemd-analyze"
         skip "systemd:security:calls" "there is no systemd-analyze"
+        skip "systemd:security:calls:broker" "there is no systemd-analyze"
 fi
 
 if [ "$(id -u)" -ne 0 ]; then

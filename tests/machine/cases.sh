@@ -11,8 +11,9 @@ set -euo pipefail
 export LC_ALL=C
 
 # What systemd-analyze may find at most.
-exposure_system=7.1
-exposure_user=8.6
+exposure_system=4.0
+exposure_broker=5.0
+exposure_user=6.6
 
 here=$(dirname -- "$(readlink -f -- "$0")")
 clients=${KEVD_MACHINE_CLIENTS:-20}
@@ -224,13 +225,39 @@ polkit_grants() {
 
 # ---- security, watchdog --------------------------------------------------------------------------------------
 
-# exposure MOST COMMAND...
-exposure() {
-        local most=$1 found
-        shift
+# status PID FIELD: of /proc/PID/status.
+status() {
+        awk -v field="$2:" '$1 == field { print $2 }' "/proc/$1/status"
+}
 
-        "$@" security --no-pager kevd.service >"$directory/exposure"
-        found=$(sed -n 's/.*exposure level for kevd.service: \([0-9.]*\) .*/\1/p' "$directory/exposure")
+# Of the daemon, and of its broker, which is another service.
+privileges() {
+        local daemon broker
+
+        kev status --address system >"$directory/status"
+        has "$directory/status" "fanotify"
+        daemon=$(property MainPID)
+        broker=$(systemctl show --value --property=MainPID 'kevd-broker@*.service')
+        echo "# the daemon: user $(stat -c %U "/proc/$daemon"), $(status "$daemon" CapPrm); the broker: user" \
+                "$(stat -c %U "/proc/$broker"), $(status "$broker" CapPrm)"
+        [ "$(status "$daemon" Uid)" = "$(id -u kevd)" ]
+        [ "$(status "$daemon" CapPrm)" = 0000000000000004 ] # CAP_DAC_READ_SEARCH
+        [ "$(status "$daemon" CapBnd)" = 0000000000000004 ]
+        for pid in "$daemon" "$broker"; do
+                [ "$(status "$pid" CapInh)$(status "$pid" CapAmb)" = 00000000000000000000000000000000 ]
+                [ "$(status "$pid" NoNewPrivs)" = 1 ]
+                [ "$(status "$pid" Seccomp)" = 2 ]
+        done
+        [ "$(status "$broker" Uid)" = 0 ]
+}
+
+# exposure UNIT MOST COMMAND...
+exposure() {
+        local unit=$1 most=$2 found
+        shift 2
+
+        "$@" security --no-pager "$unit" >"$directory/exposure"
+        found=$(sed -n 's/.*exposure level for [^ ]*: \([0-9.]*\) .*/\1/p' "$directory/exposure")
         echo "# exposure level $found, at most $most"
         awk -v found="$found" -v most="$most" 'BEGIN { exit !(found != "" && found + 0 <= most + 0) }' ||
                 { cat "$directory/exposure"; exit 1; }
@@ -359,8 +386,10 @@ result log-level:system log_level
 result log-level:user log_level_user
 result polkit:refuses polkit_refuses
 result polkit:grants polkit_grants
-result exposure:system exposure "$exposure_system" systemd-analyze
-result exposure:user exposure "$exposure_user" as_user systemd-analyze --user
+result privileges privileges
+result exposure:system exposure kevd.service "$exposure_system" systemd-analyze
+result exposure:broker exposure kevd-broker@.service "$exposure_broker" systemd-analyze
+result exposure:user exposure kevd.service "$exposure_user" as_user systemd-analyze --user
 if [[ $(property WatchdogUSec) == [1-9]* ]]; then
         result watchdog watchdog
 else
