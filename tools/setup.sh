@@ -34,6 +34,7 @@ libbpf-dev                    module   libbpf
 python3                       command  python3
 python3-prometheus-client     file     /usr/lib/python3/dist-packages/prometheus_client
 systemd                       command  systemd-analyze
+valgrind                      command  valgrind
 varlink-go                    command  varlink-go-interface-generator
 xfsprogs                      command  mkfs.xfs
 '
@@ -50,6 +51,16 @@ util-linux              command  nsenter
 fuzz_packages='
 clang               command  clang
 libclang-rt-14-dev  file     /usr/lib/clang/14/include/fuzzer/FuzzedDataProvider.h
+'
+# What kevd is measured beside, and what draws the plots: bench/run. iproute2 is for `ip monitor`.
+bench_packages='
+forkstat          command  forkstat
+fswatch           command  fswatch
+gnuplot-nox       command  gnuplot
+inotify-tools     command  fsnotifywait
+iproute2          command  ip
+python3-watchdog  file     /usr/lib/python3/dist-packages/watchdog
+watchman          command  watchman
 '
 
 say() {
@@ -118,6 +129,28 @@ need_packages() {
                 say "could not install ${missing[*]}"
                 exit 1
         fi
+}
+
+# What sets the build apart that is for fuzzing: neither what is not fuzzed, nor a program for the kernel. With CC=clang.
+fuzz_options=(-Dfuzzers=true -Db_sanitize=address,undefined -Db_lundef=false -Dbpf=disabled -Dtests=false
+        -Dbenchmarks=false -Dexamples=false)
+
+# The same for what can be done without: what is not to be had is told, and that is all.
+want_packages() {
+        local missing package
+
+        mapfile -t missing < <(missing_packages "$@")
+        [ "${#missing[@]}" -gt 0 ] || return 0
+
+        if ! command -v apt-get >/dev/null || { [ "$(id -u)" -ne 0 ] && ! command -v sudo >/dev/null; }; then
+                say "missing, and left out; by their names in Debian: ${missing[*]}"
+                return 0
+        fi
+        say "installing ${missing[*]}"
+        apt update || say "apt-get update failed; going on with the lists that are there"
+        for package in "${missing[@]}"; do
+                apt install "$package" || say "could not install $package: it is left out"
+        done
 }
 
 # build FOLDER [OPTIONS FOR MESON]: sets up the build folder, below the root, unless it is there,

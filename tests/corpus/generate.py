@@ -414,9 +414,7 @@ WATCHES = {
     "EINVAL-match-uid-too-large": ({"filter": "proc", "match": {"uid": 2**32}}, "match.uid..."),
     "EOPNOTSUPP-match": ({"filter": "proc", "match": {"comm": "sh"}}, "match..."),
     "EOPNOTSUPP-fork": ({"filter": "proc", "pid": 1, "notes": ["exit", "fork"]}, "notes..."),
-    "EOPNOTSUPP-route": ({"filter": "netdev", "notes": ["route"]}, "notes..."),
     "EOPNOTSUPP-exclude-self": ({"filter": "tree", "path": "/etc", "tree": {"excludeSelf": True}}, "tree.excludeSelf..."),
-    "EOPNOTSUPP-signal": ({"filter": "signal"}, "filter..."),
 }
 for name, (watch, message) in WATCHES.items():
     watch = {"id": 1, **watch}

@@ -180,16 +180,30 @@ static bool is_true(struct json_object *call, const char *name) {
         return json_object_is_type(value, json_type_boolean) && json_object_get_boolean(value);
 }
 
+/* What is parsed in pieces is what it is whole. */
+static void parse_again(const char *text, size_t size, struct json_object *whole) {
+        struct json_object *call = NULL;
+        struct message_parser parser;
+        int r = message_parser_open(&parser, text, size);
+
+        while (r == 0)
+                r = message_parser_go_on(&parser, text, 1 + size / 8, &call);
+        fuzz_assert(whole ? r == 1 && json_object_equal(call, whole) : r < 0);
+        message_parser_close(&parser);
+        json_object_put(call);
+}
+
 /* One message was sent. */
 static void note_call(struct client *c, const char *text, size_t size) {
         struct json_object *call = NULL, *method;
 
         if (c->wrong)
                 return;
-        if (size >= MESSAGE_BYTES_MAX || message_parse(text, size, &call) < 0) {
-                c->wrong = true;
+        c->wrong = size >= MESSAGE_BYTES_MAX || message_parse(text, size, &call) < 0;
+        if (size < MESSAGE_BYTES_MAX)
+                parse_again(text, size, call);
+        if (c->wrong)
                 return;
-        }
         method = json_object_object_get(call, "method");
         c->wrong = !json_object_is_type(method, json_type_string) || (is_true(call, "oneway") && is_true(call, "more"));
         if (!c->wrong && !is_true(call, "oneway"))

@@ -375,7 +375,7 @@ static bool is_unused(void) {
 }
 
 static bool has_settled(void) {
-        return server.stop;
+        return server_has_ended(&server);
 }
 
 /* ---- one input --------------------------------------------------------------------------------------------------- */
