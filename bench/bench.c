@@ -136,6 +136,20 @@ static void make_directory(const struct bench_program *program, struct bench *b)
         (void)snprintf(b->address, sizeof(b->address), "unix:%s/socket", b->directory);
 }
 
+pid_t bench_fork(void) {
+        pid_t parent = getpid(), child;
+
+        (void)fflush(stdout);
+        child = fork();
+        bench_check_system(child >= 0, "fork");
+        if (child == 0) {
+                (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+                if (getppid() != parent)
+                        _exit(EXIT_FAILURE);
+        }
+        return child;
+}
+
 int bench_main(const struct bench_program *program, int argc, char **argv) {
         struct bench b = { .kevd = argc > 1 ? argv[1] : NULL };
         sigset_t signals, before;
@@ -191,7 +205,7 @@ static _Noreturn void become_daemon(const struct bench *b, pid_t parent) {
         if (getppid() != parent)
                 _exit(126);
         (void)execl(b->kevd, b->kevd, b->system ? "--mode=system" : "--mode=user", "--config=/dev/null",
-                    "--log-level=warning", listen_option, mechanism_option, (char *)NULL);
+                    "--log-level=warning", listen_option, mechanism_option, b->option, (char *)NULL);
         dprintf(STDERR_FILENO, "%s: %s\n", b->kevd, strerror(errno));
         _exit(127);
 }
@@ -347,7 +361,8 @@ void storm_begin(struct storm *storm) {
         storm->fd = open(storm->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         bench_check_system(storm->fd >= 0, storm->directory);
         storm->fds = storm->rewrite ? calloc(storm->n_directories, sizeof(*storm->fds)) : NULL;
-        bench_check_system(storm->fds || !storm->rewrite, "calloc");
+        storm->last_nsec = storm->rewrite ? calloc(storm->n_directories, sizeof(*storm->last_nsec)) : NULL;
+        bench_check_system((storm->fds && storm->last_nsec) || !storm->rewrite, "calloc");
         for (unsigned i = 0; i < storm->n_directories; i++) {
                 (void)snprintf(name, sizeof(name), "%u", i);
                 bench_check_system(mkdirat(storm->fd, name, 0700) == 0 || errno == EEXIST, name);
@@ -363,6 +378,7 @@ void storm_end(struct storm *storm) {
         for (unsigned i = 0; storm->fds && i < storm->n_directories; i++)
                 (void)close(storm->fds[i]);
         free(take_pointer(&storm->fds));
+        free(take_pointer(&storm->last_nsec));
         (void)close(storm->fd);
 }
 
@@ -378,6 +394,13 @@ static void make_and_remove(const struct storm *storm, uint64_t i) {
         bench_check_system(unlinkat(storm->fd, name, 0) == 0, name);
 }
 
+static void rewrite(const struct storm *storm, uint64_t i) {
+        uint64_t k = i % storm->n_directories;
+
+        storm->last_nsec[k] = now_nsec();
+        bench_check_system(pwrite(storm->fds[k], "x", 1, 0) == 1, "writing");
+}
+
 void *storm_run(void *argument) {
         const struct storm *storm = argument;
         uint64_t size = storm->rewrite ? 1 : STORM_CYCLE;
@@ -385,10 +408,10 @@ void *storm_run(void *argument) {
         for (uint64_t i = 0; i < storm->n_events / size; i++) {
                 while (storm->seen && i * size > atomic_load(storm->seen) + storm->window)
                         sleep_msec(1);
-                if (!storm->rewrite)
-                        make_and_remove(storm, i);
+                if (storm->rewrite)
+                        rewrite(storm, i);
                 else
-                        bench_check_system(pwrite(storm->fds[i % storm->n_directories], "x", 1, 0) == 1, "writing");
+                        make_and_remove(storm, i);
         }
         return NULL;
 }

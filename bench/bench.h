@@ -26,6 +26,7 @@ struct bench {
         char directory[256]; /* temporary; empty at the start */
         char address[280];   /* of the daemon's socket, for kev_open() */
         bool system;         /* the daemon is the whole system's, which takes root, and everybody may connect */
+        const char *option;  /* one more of the daemon's, or NULL */
         pid_t daemon;        /* 0: none runs */
 };
 
@@ -46,6 +47,9 @@ struct bench_program {
 
 /* PROGRAM KEVD [OPTION...]. Returns the exit status. */
 int bench_main(const struct bench_program *program, int argc, char **argv);
+
+/* As fork(2), of a child that ends with its parent. Fails as bench_check_system() does. */
+pid_t bench_fork(void);
 
 _Noreturn void bench_fail(const char *format, ...) _printf_(1, 2);
 /* Fails with the library's sentence if `r` is negative. Returns `r`. */
@@ -94,6 +98,7 @@ struct storm {
         uint64_t window;
         int fd;   /* of the directory */
         int *fds; /* rewrite: a file in each */
+        uint64_t *last_nsec; /* rewrite: when the last write to each began */
 };
 
 enum { STORM_CYCLE = 4 }; /* n_events is a multiple of it */

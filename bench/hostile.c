@@ -25,13 +25,13 @@
 
 enum { HOSTILE_USER = 64200, WITNESS_USER_ID = 64201, BACK_MSEC = 180000 };
 
-static long n_clients = 1000, n_seconds = 5, only = 0, ahead = 0;
+static long n_clients = 1000, n_seconds = 5, only = 0, apart = 1;
 
 static const struct bench_option options[] = {
         { "clients", &n_clients, 1, "hostile ones" },
         { "seconds", &n_seconds, 1, "without, and twice with each kind" },
         { "only", &only, 0, "one kind, by its number; 0: all" },
-        { "ahead", &ahead, 0, "1: the daemon and who behaves run ahead of all else (SCHED_RR)" },
+        { "apart", &apart, 0, "0: the hostile ones also take what the daemon and who behaves have of the processors" },
 };
 
 struct span {
@@ -46,8 +46,25 @@ struct run {
         struct usage start, end;
 };
 
-/* All threads of the process, but none that it makes later. */
-static void run_ahead(pid_t pid) {
+/* From here on this process, and whom it starts, is on the last processor, or on all the others. */
+static void keep_to_processors(bool last) {
+        static cpu_set_t all;
+        cpu_set_t some;
+        int n_left;
+
+        if (CPU_COUNT(&all) == 0)
+                bench_check_system(sched_getaffinity(0, sizeof(all), &all) == 0, "sched_getaffinity");
+        n_left = CPU_COUNT(&all);
+        CPU_ZERO(&some);
+        for (int i = 0; i < CPU_SETSIZE; i++)
+                if (CPU_ISSET(i, &all) && (--n_left == 0) == last)
+                        CPU_SET(i, &some);
+        bench_check_system(CPU_COUNT(&some) > 0, "one processor is too few, see --apart");
+        bench_check_system(sched_setaffinity(0, sizeof(some), &some) == 0, "sched_setaffinity");
+}
+
+/* Who behaves uses little, and is not to wait for whoever else runs where it does. */
+static void run_first(pid_t pid) {
         const struct sched_param priority = { .sched_priority = 1 };
         char path[64];
         struct dirent *entry;
@@ -58,19 +75,8 @@ static void run_ahead(pid_t pid) {
         bench_check_system(threads, path);
         while ((entry = readdir(threads)))
                 if (entry->d_name[0] != '.')
-                        (void)sched_setscheduler((pid_t)strtol(entry->d_name, NULL, 10), SCHED_RR | SCHED_RESET_ON_FORK,
-                                                 &priority);
+                        (void)sched_setscheduler((pid_t)strtol(entry->d_name, NULL, 10), SCHED_RR, &priority);
         (void)closedir(threads);
-}
-
-/* The daemon with the helpers that it has so far, which are not the hostile ones', and the witness. */
-static void run_all_ahead(pid_t daemon, pid_t witness) {
-        pid_t family[HOLDINGS_FAMILY_MAX];
-        size_t n = holdings_family(daemon, family);
-
-        for (size_t i = 0; i < n; i++)
-                run_ahead(family[i]);
-        run_ahead(witness);
 }
 
 static double mib(uint64_t bytes) {
@@ -154,8 +160,13 @@ static void print_run(const struct hostile_kind *kind, const struct run *run, co
 
 static void come(struct bench *b, const struct hostile_kind *kind, const struct hostile_place *place, struct run *run,
                  int round) {
-        pid_t leader = hostile_start(kind, place, HOSTILE_USER, (unsigned)n_clients);
+        pid_t leader;
 
+        if (apart)
+                keep_to_processors(true);
+        leader = hostile_start(kind, place, HOSTILE_USER, (unsigned)n_clients);
+        if (apart)
+                keep_to_processors(false);
         if (leader < 0)
                 bench_fail("%s can't be started: %s", kind->name, strerror(-(int)leader));
         run->with[round] = watch_for(b, &run->descriptors);
@@ -172,11 +183,13 @@ static void run_kind(struct bench *b, unsigned number, const char *silent) {
         struct run run = { 0 };
         struct witness witness;
 
+        if (apart)
+                keep_to_processors(false);
         daemon_start(b);
         if (witness_start(&witness, b->address, own, WITNESS_USER_ID) < 0)
                 bench_fail("the witness: %s", witness_end(&witness).error);
-        if (ahead)
-                run_all_ahead(b->daemon, witness.pid);
+        if (apart)
+                run_first(witness.pid);
         sleep_msec(500);
         run.start = usage_read(b->daemon);
         run.without = watch_for(b, &run.descriptors);
@@ -203,8 +216,9 @@ static void run(struct bench *b) {
         if (server < 0)
                 printf("no file system of FUSE: %s\n", strerror(-(int)server));
         b->system = true;
-        printf("hostile: %ld clients of each kind, beside one that behaves; trees by %s\n", n_clients,
-               bench_is_on_fanotify() ? "fanotify" : "inotify");
+        printf("hostile: %ld clients of each kind, beside one that behaves; trees by %s%s\n", n_clients,
+               bench_is_on_fanotify() ? "fanotify" : "inotify",
+               apart ? "; on a processor of their own" : "");
         for (unsigned i = 0; i < n_hostile_kinds; i++)
                 if ((only == 0 || only == (long)i + 1) && (server > 0 || strcmp(hostile_kinds[i].name, "silent-paths") != 0))
                         run_kind(b, i, silent);

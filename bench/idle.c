@@ -14,12 +14,15 @@
 #include <sys/wait.h>
 
 #include "bench.h"
+#include "result.h"
+#include "wire.h"
 
 enum {
         THREADS_MAX = 64,
         PROCESSES = 20,
         PERIOD_SEC = 24 * 3600, /* of the timers */
         SETTLE_MSEC = 1000,     /* until what the watches themselves led to is over */
+        SPARE_DESCRIPTORS = 100,
 };
 
 static long n_clients = 100, n_watches = 1000, seconds = 10;
@@ -87,11 +90,22 @@ static const struct thread_switches *find(const struct thread_switches *threads,
         return &none;
 }
 
+static void write_one(const char *metric, const char *unit, double value) {
+        char variant[80];
+        struct result result = {
+                .workload = "idle", .program = "kevd", .variant = variant, .metric = metric, .unit = unit,
+                .x = (double)n_watches, .values = &value, .n = 1,
+        };
+
+        (void)snprintf(variant, sizeof(variant), "%ld clients, %ld watches, %ld s", n_clients, n_watches, seconds);
+        result_write(&result);
+}
+
 static void print_all(const struct bench *b, const struct thread_switches *before, size_t n_before,
                       uint64_t cpu_before) {
         struct thread_switches after[THREADS_MAX];
         size_t n = switches_read(b->daemon, after, THREADS_MAX);
-        uint64_t voluntary = 0, involuntary = 0;
+        uint64_t voluntary = 0, involuntary = 0, cpu_nsec = usage_read(b->daemon).cpu_nsec - cpu_before;
 
         printf("idle: %ld clients, %ld watches, %ld s\n", n_clients, n_watches, seconds);
         printf("%-22s %10s %12s\n", "switches", "voluntary", "involuntary");
@@ -105,8 +119,11 @@ static void print_all(const struct bench *b, const struct thread_switches *befor
                 involuntary += in;
         }
         printf("  %-20s %10" PRIu64 " %12" PRIu64 "\n", "all", voluntary, involuntary);
-        printf("%-22s %.3f ms\n", "CPU time", (double)(usage_read(b->daemon).cpu_nsec - cpu_before) / 1e6);
+        printf("%-22s %.3f ms\n", "CPU time", (double)cpu_nsec / 1e6);
         printf("%-22s %.1f MiB\n", "memory", (double)usage_read(b->daemon).rss_bytes / 1048576);
+        write_one("wake-ups", "1", (double)voluntary);
+        write_one("CPU", "ms", (double)cpu_nsec / 1e6);
+        write_one("memory", "bytes", (double)usage_read(b->daemon).rss_bytes);
 }
 
 static void run(struct bench *b) {
@@ -123,6 +140,9 @@ static void run(struct bench *b) {
         (void)close(fd);
         tree_make(subjects.directory, 10, 10, 1);
         start_processes(subjects.pids);
+        daemon_raise_limits(b, NULL);
+        if (n_clients > raise_descriptors() - SPARE_DESCRIPTORS)
+                bench_fail("a process may not have so many descriptors");
         daemon_start(b);
         for (long i = 0; i < n_clients; i++)
                 clients[i] = client_open(b);
