@@ -22,6 +22,7 @@ enum {
         USUAL = 4000,
         TALLY_MSEC = 9000,
         LATEST_MSEC = 700, /* what was lost is told by then */
+        STALLED = 200,     /* processes that one page has no room for */
         PIDS_MAX = 4 * 1024 * 1024, /* of the kernel */
 };
 
@@ -80,13 +81,29 @@ static void count_for(int fd, struct tally *tally, int msec) {
                 (void)take_events(fd, (int)(deadline - now), count_exit, tally);
 }
 
+static bool has_forked(void *userdata) {
+        const int64_t *n = userdata;
+
+        return count_forks() >= *n;
+}
+
+/* In a storm: the kernel's queue is full before the daemon goes on. */
+static void stall(const struct daemon *daemon) {
+        int64_t n;
+
+        ck_assert_int_eq(kill(daemon->pid, SIGSTOP), 0);
+        n = count_forks() + STALLED;
+        ck_assert(wait_until(has_forked, &n, TALLY_MSEC));
+        ck_assert_int_eq(kill(daemon->pid, SIGCONT), 0);
+}
+
 /* Beside the storm's processes others may have been forked: so many at most may be among the lost ones. */
 START_TEST(test_storm) {
         bool is_small = _i % 2;
         int n = storm_size(USUAL), fd;
         struct daemon *daemon = start_following(is_small ? "--process-buffer=4096" : NULL); /* so that some are lost */
         struct tally tally = { 0 };
-        int64_t before, others;
+        int64_t before, others, n_losses;
         struct storm storm;
         char label[128];
 
@@ -95,6 +112,8 @@ START_TEST(test_storm) {
         before = count_forks();
         storm = storm_begin(n, "kevd-storm");
         tally.storm = &storm;
+        if (is_small)
+                stall(daemon);
         count_until(fd, &tally, n + 2);
         storm_end(&storm);
         others = count_forks() - before - n - 2;
@@ -107,13 +126,13 @@ START_TEST(test_storm) {
         ck_assert_int_le(tally.n_exits, n + 2);
         ck_assert_int_ge(tally.n_exits + tally.n_lost, n + 2);
         ck_assert_int_le(tally.n_exits + tally.n_lost, n + 2 + others);
-        if (is_small && harness_rounds(5) == 5) /* with the sanitizers forks are slow enough */
-                ck_assert_msg(tally.n_lost + tally.n_without_status > 0, "nothing was lost: the buffer is too large");
         if (!is_small) {
                 ck_assert_int_eq(tally.n_lost, 0);
                 ck_assert_int_eq(tally.n_without_status, 0);
         }
-        (void)daemon_expect_repaired(daemon);
+        n_losses = daemon_expect_repaired(daemon);
+        if (is_small && harness_rounds(5) == 5) /* with the sanitizers forks are slow enough */
+                ck_assert_msg(n_losses > 0, "nothing was lost: the buffer is too large");
         (void)close(fd);
         daemon_stop(daemon);
 }
@@ -298,14 +317,20 @@ struct told {
 struct track {
         struct told *by_pid;
         int n_children, n_exits;
+        int64_t n_lost;
         bool has_ended;
 };
 
 static void note_descendant(struct json_object *event, void *userdata) {
         struct track *track = userdata;
-        struct told *told = &track->by_pid[pid_of(event)];
         const char *text = json_object_to_json_string(event);
+        struct told *told;
 
+        if (is_note(event, "lost")) {
+                track->n_lost += number_at(event, "/count");
+                return;
+        }
+        told = &track->by_pid[pid_of(event)];
         ck_assert_msg(number_at(event, "/id") == 1 && number_at(event, "/count") == 1, "%s", text);
         ck_assert_msg(!track->has_ended, "after the last one: %s", text);
         track->has_ended = has_flag(event, "eof");
@@ -339,10 +364,11 @@ static void check_descendants(const struct track *track, int n) {
 
 START_TEST(test_track) {
         int n = MAX(storm_size(USUAL) / 20, 1), n_descendants = 2 + 2 * n, fd;
-        struct daemon *daemon = start_following(NULL);
+        struct daemon *daemon = start_following(_i ? "--process-buffer=4096" : NULL);
         struct track track = { .by_pid = calloc(PIDS_MAX, sizeof(*track.by_pid)) };
         struct storm storm;
         struct maker maker;
+        char label[64];
         pid_t pid;
 
         ck_assert_ptr_nonnull(track.by_pid);
@@ -354,6 +380,8 @@ START_TEST(test_track) {
         watch(fd, "", "'id':1,'pid':%d,'notes':['exit','track']", (int)pid);
         storm = storm_begin(storm_size(USUAL) / 5, "kevd-storm");
         go(&maker, 1);
+        if (_i)
+                stall(daemon);
         while (track.n_exits < n_descendants + 1)
                 ck_assert_msg(take_events(fd, TALLY_MSEC, note_descendant, &track) > 0,
                               "%d children and %d exits of %d", track.n_children, track.n_exits, n_descendants);
@@ -365,6 +393,8 @@ START_TEST(test_track) {
         ck_assert_int_eq(track.by_pid[pid].n_children, 0);
         ck_assert_int_eq(track.by_pid[pid].status, 5 << 8);
         check_descendants(&track, n_descendants);
+        (void)snprintf(label, sizeof(label), "%d descendants, %lld lost", n_descendants, (long long)track.n_lost);
+        harness_label(label);
         maker_stop(&maker);
         for (size_t i = 0; i < ARRAY_SIZE(report_fds); i++)
                 (void)close(report_fds[i]);
@@ -404,7 +434,6 @@ static pid_t start_client(const struct daemon *daemon, pid_t pid) {
 /* One that reads nothing goes in the middle: who stays does not notice, and nothing is held any more. */
 START_TEST(test_client_goes) {
         struct daemon *daemon = start_following(NULL);
-        size_t n_pidfds = count_pidfds(daemon);
         struct maker maker = maker_start(0);
         int fd = client_connect(daemon->socket), n = storm_size(USUAL);
         pid_t pid = maker_fork(&maker, run_exit, 3), client = start_client(daemon, pid);
@@ -423,7 +452,7 @@ START_TEST(test_client_goes) {
         ck_assert_int_eq(tally.n_exits, n + 2);
         ck_assert_int_eq(tally.n_lost, 0);
         (void)close(fd);
-        expect_pidfds(daemon, n_pidfds);
+        expect_pidfds(daemon, 0);
         go(&maker, 1);
         maker_stop(&maker);
         daemon_stop(daemon);
@@ -543,7 +572,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_zombie_in_loss);
         tcase_add_test(c, test_client_goes);
         c = harness_case(suite, "track");
-        tcase_add_test(c, test_track);
+        tcase_add_loop_test(c, test_track, 0, daemon_is_on_bpf() ? 2 : 1); /* with a small buffer only there */
         c = harness_case(suite, "bound");
         tcase_add_test(c, test_bound);
         return harness_main(argc, argv);

@@ -353,6 +353,7 @@ static void on_exit_of(struct processes *s, const struct record *r) {
         if (!p)
                 return;
         p->had_record = true;
+        p->ended_nsec = r->nsec;
         p->status = r->status;
         p->knows_status = true;
         doubt_what_was_read(p, r->nsec);

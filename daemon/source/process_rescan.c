@@ -137,10 +137,15 @@ static void end_unseen(struct processes *s, struct process *p) {
         process_end(s, p, realtime_nsec() / NSEC_PER_USEC);
 }
 
+/* Its end was told before it came, when the rescan began or just before, and it was on its way out when it was found. */
+static bool was_ending(const struct processes *s, const struct rescan *r, const struct process *p) {
+        return s->feed_class->knows_maker && p->exit_usec + SAME_NSEC / NSEC_PER_USEC >= r->since_usec;
+}
+
 /* Nobody has reaped it, and its end was told: it was there before anything was lost. Or that was told since. */
 static bool has_been_told(struct processes *s, const struct rescan *r, const struct found *f) {
         struct process *ended = process_find_ended(s, f->pid);
-        bool told = ended && ended->exit_usec >= r->since_usec;
+        bool told = ended && (ended->exit_usec >= r->since_usec || (was_ending(s, r, ended) && is_same(ended, f)));
 
         if (s->state == FEED_READY && has_ended(f))
                 told |= s->lost_nsec == 0 || started_nsec(f) + SAME_NSEC < s->lost_nsec || (ended && is_same(ended, f));
