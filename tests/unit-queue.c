@@ -98,6 +98,7 @@ static void teardown(void) {
         check_sum();
         ck_assert_uint_eq(context.n_watches, 0);
         ck_assert_uint_eq(context.prefixes.n_nodes, 0);
+        ck_assert_uint_eq(context.options.n_nodes, 0);
         queue_context_free(&context);
         account_unref(account);
         accounts_free(&accounts);
@@ -621,6 +622,7 @@ START_TEST(refusals_of_trees) {
         ck_assert_ptr_null(queue_find(&queue, 1));
         ck_assert_uint_eq(account->used[RESOURCE_WATCHES], 0);
         ck_assert_uint_eq(context.prefixes.n_nodes, 0);
+        ck_assert_uint_eq(context.options.n_nodes, 0);
         ck_assert_ptr_nonnull(add_tree(1));
 }
 END_TEST
@@ -840,6 +842,58 @@ START_TEST(shared_reports) {
                 event_unref(event);
         }
         expect_none();
+}
+END_TEST
+
+static struct watch *add_tree_of(int64_t id, const char *glob) {
+        struct watch_spec spec;
+
+        watch_spec_init(&spec, KEV_FILTER_TREE);
+        spec.tree.given = true;
+        spec.tree.include = calloc(2, sizeof(char *));
+        ck_assert_ptr_nonnull(spec.tree.include);
+        spec.tree.include[0] = strdup(glob);
+        return add_tree_with(&spec, harness_tempdir(), id);
+}
+
+/* What was said once is kept once, as long as one of them needs it; of one report each is told what its own globs say. */
+START_TEST(shared_options) {
+        static const char *const globs[] = { "*.c", "*.h", "*.c", "*", "*.h", "*.c" };
+        static const char *const names[] = { "a.c", "a.h", "a" };
+        struct watch *watch[ARRAY_SIZE(globs)];
+
+        for (size_t i = 0; i < ARRAY_SIZE(globs); i++)
+                watch[i] = add_tree_of((int64_t)i, globs[i]);
+        ck_assert_uint_eq(context.options.n_nodes, 3);
+        ck_assert_ptr_eq(watch[0]->options, watch[2]->options);
+        ck_assert_ptr_ne(watch[0]->options, watch[1]->options);
+        ck_assert_uint_eq(account->used[RESOURCE_WATCH_BYTES], 3 * watch[0]->charged + 2 * watch[1]->charged + watch[3]->charged);
+        for (size_t n = 0; n < ARRAY_SIZE(names); n++) {
+                struct report r = REPORT_INIT;
+
+                r.notes = KEV_NOTE_WRITE;
+                r.below = below(names[n]);
+                for (size_t i = 0; i < ARRAY_SIZE(watch); i++)
+                        queue_sink.report(&watch[i]->subscription, &r);
+                report_done(&r);
+                for (size_t i = 0; i < ARRAY_SIZE(watch); i++) {
+                        struct event *event;
+
+                        if (strcmp(globs[i], "*") != 0 && (n == 2 || strchr(globs[i], names[n][2]) == NULL))
+                                continue;
+                        event = take();
+                        ck_assert_int_eq(event->id, (int64_t)i);
+                        event_unref(event);
+                }
+                expect_none();
+        }
+        remove_watch(0);
+        remove_watch(2);
+        ck_assert_uint_eq(context.options.n_nodes, 3);
+        report_file(watch[5], KEV_NOTE_WRITE, "b.c");
+        ck_assert_uint_eq(take_all_counts(), 1);
+        remove_watch(5);
+        ck_assert_uint_eq(context.options.n_nodes, 2);
 }
 END_TEST
 
@@ -1922,6 +1976,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, modify_notes_and_globs);
         tcase_add_test(c, paths_as_named);
         tcase_add_test(c, shared_reports);
+        tcase_add_test(c, shared_options);
 
         c = make_case(suite, "bound");
         tcase_add_test(c, under_the_bound_nothing_is_merged);

@@ -26,14 +26,14 @@
 #include "source.h"
 #include "watch_spec.h"
 
-struct match;
 struct queue;
 struct watch;
+struct watch_options;
 
 /* What all queues share. */
 struct queue_context {
         struct sources *sources;
-        struct hash prefixes;
+        struct hash prefixes, options;
         struct buffer path, from_path;
         uint64_t figures[FIGURE_COUNT];
         size_t n_watches;
@@ -85,9 +85,8 @@ struct watch {
         struct queue *queue;
         int64_t id;
         struct prefix *prefix; /* NULL: its events have no path */
-        struct match *match;   /* NULL: everything */
-        char *options;         /* what `tree` and `match` of its spec were, for the next daemon; NULL: not given */
-        size_t charged;        /* bytes of all three */
+        struct watch_options *options; /* NULL: none were given */
+        size_t charged;        /* bytes of both, though they are shared */
         struct list entries;   /* all of its events, in order */
         struct hash *folded;   /* struct entry by path: its pending rescans; or NULL */
         struct entry *lost;    /* proc: its pending `lost`; or NULL */

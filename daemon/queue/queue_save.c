@@ -12,10 +12,10 @@
 #include <json-c/json.h>
 #include <string.h>
 
-#include "match.h"
 #include "message.h"
 #include "queue.h"
 #include "state.h"
+#include "watch_options.h"
 
 /* ---- writing ------------------------------------------------------------------------- */
 
@@ -27,7 +27,7 @@ static void save_watch(struct watch *watch, bool goes_on, struct state_writer *w
         state_put_bool(w, watch->is_of_many);
         state_put_u64(w, watch->subscription.notes);
         state_put_bytes(w, watch->prefix ? watch->prefix->text : NULL, watch->prefix ? watch->prefix->size + 1 : 0);
-        state_put_string(w, watch->options);
+        state_put_string(w, watch->options ? watch->options->text : NULL);
         settle_save(watch->settle, w);
         if (goes_on)
                 source_sketch(watch->is_over ? NULL : &watch->subscription, w);
@@ -100,7 +100,7 @@ static uint64_t notes_of_gap(const struct watch *watch) {
 
 /* Or had listed: what waits for the end of that goes on. */
 static bool was_listing(const struct watch *watch) {
-        return watch->options && strstr(watch->options, "\"list\":true");
+        return watch->options && strstr(watch->options->text, "\"list\":true");
 }
 
 /* `refusal`: why it could not be made again, or NULL. `pid`: of one process, or ABSENT. */

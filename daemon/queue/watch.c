@@ -8,8 +8,8 @@
 #include <errno.h>
 #include <string.h>
 
-#include "match.h"
 #include "queue.h"
+#include "watch_options.h"
 
 void queue_context_init(struct queue_context *context, struct sources *sources) {
         *context = (struct queue_context){ .sources = sources };
@@ -17,6 +17,7 @@ void queue_context_init(struct queue_context *context, struct sources *sources) 
 
 void queue_context_free(struct queue_context *context) {
         hash_free(&context->prefixes);
+        hash_free(&context->options);
         buffer_free(&context->path);
         buffer_free(&context->from_path);
 }
@@ -65,6 +66,10 @@ static void prefix_put(struct queue_context *context, struct prefix *p) {
 }
 
 /* ---- reports become events --------------------------------------------------------------- */
+
+static const struct match *match_of(const struct watch *watch) {
+        return watch_options_match(watch->options);
+}
 
 /* The watched path, and what is below it. */
 static struct event_path join(struct buffer *b, const struct prefix *prefix, struct event_path below) {
@@ -138,23 +143,33 @@ static struct event *make_event(struct watch *watch, const struct report *report
 }
 
 /* A directory that moves takes with it what is below: the event is for whoever may know of that, too. */
-static bool is_wanted_at(const struct watch *watch, const struct report *report, struct event_path path) {
+static bool is_wanted_at(const struct match *match, const struct report *report, struct event_path path) {
         bool moves = report->kind == KEV_KIND_DIRECTORY && report->notes & (KEV_NOTE_RENAME | KEV_NOTE_MOVEDOUT);
 
-        return path.bytes && (match_path(watch->match, path) || (moves && match_below(watch->match, path)));
+        return path.bytes && (match_path(match, path) || (moves && match_below(match, path)));
 }
 
-static bool is_wanted(const struct watch *watch, const struct report *report) {
-        if (!watch->match || report->notes & NOTES_UNASKED)
+/* Of one report all watches with the same options want the same. */
+static bool is_wanted(const struct watch *watch, struct report *report) {
+        const struct match *match = match_of(watch);
+
+        if (!match || report->notes & NOTES_UNASKED)
                 return true;
-        return is_wanted_at(watch, report, report->below) || is_wanted_at(watch, report, report->from_below);
+        if (report->judged_by != match) {
+                report->judged_by = match;
+                report->is_wanted = is_wanted_at(match, report, report->below) ||
+                                    is_wanted_at(match, report, report->from_below);
+        }
+        return report->is_wanted;
 }
 
 /* Whether a directory's rename brings into sight what is below it. */
 static bool brings_into_sight(const struct watch *watch, const struct report *report) {
-        return watch->match && report->kind == KEV_KIND_DIRECTORY && report->notes & KEV_NOTE_RENAME &&
-               report->from_below.bytes && match_below(watch->match, report->below) &&
-               !match_same_below(watch->match, report->from_below, report->below);
+        const struct match *match = match_of(watch);
+
+        return match && report->kind == KEV_KIND_DIRECTORY && report->notes & KEV_NOTE_RENAME &&
+               report->from_below.bytes && match_below(match, report->below) &&
+               !match_same_below(match, report->from_below, report->below);
 }
 
 static void tell(struct watch *watch, struct report *report, uint64_t notes) {
@@ -165,7 +180,7 @@ static void tell(struct watch *watch, struct report *report, uint64_t notes) {
         if (!report->event || report->event_key != watch->prefix || report->event->notes != notes ||
             report->event->flags != flags_of(watch, report) || report->event->filter != watch->filter ||
             !has_process_for(report->event, watch, report)) {
-                report_done(report);
+                report->event = event_unref(report->event);
                 report->event = make_event(watch, report, notes);
                 report->event_key = watch->prefix;
         }
@@ -229,11 +244,11 @@ static void on_modified(struct subscription *subscription, const struct refusal 
 }
 
 static bool descends(const struct subscription *subscription, struct event_path directory) {
-        return match_below(container_of(subscription, struct watch, subscription)->match, directory);
+        return match_below(match_of(container_of(subscription, struct watch, subscription)), directory);
 }
 
 static bool sees_alike(const struct subscription *subscription, struct event_path a, struct event_path b) {
-        return match_same_below(container_of(subscription, struct watch, subscription)->match, a, b);
+        return match_same_below(match_of(container_of(subscription, struct watch, subscription)), a, b);
 }
 
 /* A list is told no faster than it is taken. */
@@ -315,8 +330,7 @@ void watch_free(struct watch *watch) {
                 hash_free(watch->folded);
         free(watch->folded);
         settle_free(watch->settle);
-        match_free(watch->match);
-        free(watch->options);
+        watch_options_put(queue->context, watch->options);
         prefix_put(queue->context, watch->prefix);
         hash_remove(&queue->watches, &watch->node);
         queue->n_of_filter[watch->filter]--;
@@ -333,28 +347,27 @@ static int charge(struct queue *queue, size_t bytes, struct refusal *refusal) {
                       account_limit(queue->account, RESOURCE_WATCH_BYTES));
 }
 
-/* With its bytes charged. */
-static int make_match(struct queue *queue, const struct watch_spec *spec, struct match **ret_match,
-                      struct refusal *refusal) {
-        struct match *match;
+/* With their bytes charged. */
+static int get_options(struct queue *queue, const struct watch_spec *spec, struct watch_options **ret_options,
+                       struct refusal *refusal) {
         const char *glob = "";
-        int r = match_new(&spec->tree, &match, &glob);
+        int r = watch_options_get(queue->context, spec, ret_options, &glob);
 
         if (r == -EINVAL)
                 return refuse(refusal, EINVAL, "tree: \"%.80s\" is not a glob", glob);
         if (r < 0)
                 return refuse(refusal, -r, "no memory");
-        r = charge(queue, match_bytes(match), refusal);
-        if (r < 0)
-                match_free(match);
-        else
-                *ret_match = match;
+        r = charge(queue, watch_options_bytes(*ret_options), refusal);
+        if (r < 0) {
+                watch_options_put(queue->context, *ret_options);
+                *ret_options = NULL;
+        }
         return r;
 }
 
-static void drop_match(struct queue *queue, struct match *match) {
-        account_return(queue->account, RESOURCE_WATCH_BYTES, match_bytes(match));
-        match_free(match);
+static void drop_options(struct queue *queue, struct watch_options *options) {
+        account_return(queue->account, RESOURCE_WATCH_BYTES, watch_options_bytes(options));
+        watch_options_put(queue->context, options);
 }
 
 void watch_fill_subject(const struct watch *watch, const struct watch_spec *spec, int fd, struct subject *ret) {
@@ -420,35 +433,6 @@ static size_t predicate_bytes(const struct process_match *match) {
         return bytes * 8;
 }
 
-/* With its bytes charged. NULL: there are none. */
-static int keep_options(struct queue *queue, const struct watch_spec *spec, char **ret_options, struct refusal *refusal) {
-        struct watch_spec options = { .filter = spec->filter, .id = 0, .pid = ABSENT, .descriptor = ABSENT, .data = ABSENT,
-                                      .tree = spec->tree, .match = spec->match };
-        struct buffer b = BUFFER_INIT;
-        int r;
-
-        *ret_options = NULL;
-        if (!spec->tree.given && !spec->match.given)
-                return 0;
-        watch_spec_put(&b, &options);
-        buffer_put(&b, "", 1);
-        r = b.error ? refuse(refusal, ENOMEM, "no memory") : charge(queue, b.size, refusal);
-        if (r < 0)
-                buffer_free(&b);
-        else
-                *ret_options = b.data;
-        return r;
-}
-
-static size_t options_bytes(const char *options) {
-        return options ? strlen(options) + 1 : 0;
-}
-
-static void drop_options(struct queue *queue, char *options) {
-        account_return(queue->account, RESOURCE_WATCH_BYTES, options_bytes(options));
-        free(options);
-}
-
 static int fill_watch(struct watch *watch, const struct watch_spec *spec, struct refusal *refusal) {
         size_t bytes = spec->path_size + predicate_bytes(&spec->match);
         int r = charge(watch->queue, bytes, refusal); /* the path may be shared */
@@ -461,15 +445,11 @@ static int fill_watch(struct watch *watch, const struct watch_spec *spec, struct
                 if (!watch->prefix)
                         return refuse(refusal, ENOMEM, "no memory");
         }
-        r = make_match(watch->queue, spec, &watch->match, refusal);
+        r = get_options(watch->queue, spec, &watch->options, refusal);
         if (r < 0)
                 return r;
-        watch->charged += match_bytes(watch->match);
-        watch->subscription.selective = watch->match != NULL;
-        r = keep_options(watch->queue, spec, &watch->options, refusal);
-        if (r < 0)
-                return r;
-        watch->charged += options_bytes(watch->options);
+        watch->charged += watch_options_bytes(watch->options);
+        watch->subscription.selective = match_of(watch) != NULL;
         r = settle_new(watch, &spec->tree, &watch->settle);
         return r < 0 ? refuse(refusal, -r, "no memory") : 0;
 }
@@ -548,10 +528,9 @@ static struct watch *find_or_refuse(struct queue *queue, int64_t id, struct refu
 
 int queue_modify(struct queue *queue, const struct watch_spec *spec, int fd, struct refusal *refusal) {
         struct watch *watch = find_or_refuse(queue, spec->id, refusal);
-        struct match *match = NULL;
+        struct watch_options *options = NULL;
         struct settle *settle = NULL;
         struct subject subject;
-        char *options = NULL;
         int r;
 
         if (!watch)
@@ -560,17 +539,12 @@ int queue_modify(struct queue *queue, const struct watch_spec *spec, int fd, str
                 return refuse(refusal, EINVAL, "%s", spec->refusal);
         if (spec->filter != watch->filter)
                 return refuse(refusal, EINVAL, "filter: can't be changed; remove the watch and add another");
-        r = make_match(queue, spec, &match, refusal);
+        r = get_options(queue, spec, &options, refusal);
         if (r < 0)
                 return r;
-        r = keep_options(queue, spec, &options, refusal);
-        if (r == 0 && settle_new(watch, &spec->tree, &settle) < 0) {
+        if (settle_new(watch, &spec->tree, &settle) < 0) {
                 drop_options(queue, options);
-                r = refuse(refusal, ENOMEM, "no memory");
-        }
-        if (r < 0) {
-                drop_match(queue, match);
-                return r;
+                return refuse(refusal, ENOMEM, "no memory");
         }
         watch_fill_subject(watch, spec, fd, &subject);
         if (spec->notes == 0)
@@ -579,20 +553,16 @@ int queue_modify(struct queue *queue, const struct watch_spec *spec, int fd, str
         if (r < 0) {
                 settle_free(settle);
                 drop_options(queue, options);
-                drop_match(queue, match);
                 return r;
         }
         watch->is_of_many |= (subject.notes & KEV_NOTE_TRACK) != 0;
         if (spec->tree.given) {
-                bool alike = match_equal(match, watch->match);
+                bool alike = match_equal(watch_options_match(options), match_of(watch));
 
-                watch->charged += match_bytes(match) - match_bytes(watch->match);
-                watch->charged += options_bytes(options) - options_bytes(watch->options);
-                drop_match(queue, watch->match);
+                watch->charged += watch_options_bytes(options) - watch_options_bytes(watch->options);
                 drop_options(queue, watch->options);
-                watch->match = match;
                 watch->options = options;
-                watch->subscription.selective = match != NULL;
+                watch->subscription.selective = match_of(watch) != NULL;
                 if (!alike)
                         source_select(&watch->subscription);
                 settle_free(watch->settle);

@@ -137,10 +137,8 @@ static void look_later(struct crossing *c) {
 static void report_of_part(struct part *part, const struct report *report) {
         struct crossing *c = part->crossing;
         struct buffer below _cleanup_(buffer_free) = BUFFER_INIT, from _cleanup_(buffer_free) = BUFFER_INIT;
-        struct report copy = *report;
+        struct report copy = report_copy(report);
 
-        copy.event = NULL;
-        copy.event_key = NULL;
         if (copy.notes & (KEV_NOTE_GONE | KEV_NOTE_BACK)) {
                 part->ended = copy.notes & KEV_NOTE_GONE;
                 look_later(c);

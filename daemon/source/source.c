@@ -72,7 +72,15 @@ int asker_open_process(const struct asker *asker) {
 
 void report_done(struct report *report) {
         report->event = event_unref(report->event);
-        report->event_key = NULL;
+        report->event_key = report->judged_by = NULL;
+}
+
+struct report report_copy(const struct report *report) {
+        struct report copy = *report;
+
+        copy.event = NULL;
+        copy.event_key = copy.judged_by = NULL;
+        return copy;
 }
 
 void source_on_loss(struct source *source, struct losses *losses) {

@@ -107,11 +107,15 @@ struct report {
          * to be shared by the next. report_done() lets go of it. */
         struct event *event;
         const void *event_key;
+        const void *judged_by; /* what it has said of the report: */
+        bool is_wanted;
 };
 
 #define REPORT_INIT ((struct report){ .data = ABSENT, .count = 1 })
 
 void report_done(struct report *report);
+/* The same, for the sink to make something of by itself. */
+struct report report_copy(const struct report *report);
 
 /* What is above a source. */
 struct sink {

@@ -138,10 +138,8 @@ void tree_tell_rescan(struct file_watch *watch, const char *path, size_t size) {
 
 void tree_tell_seen(struct file_watch *watch, const struct report *report, bool sees_to, bool sees_from,
                     bool unfolds) {
-        struct report part = *report;
+        struct report part = report_copy(report);
 
-        part.event = NULL;
-        part.event_key = NULL;
         if (!report->from_below.bytes) {
                 if (sees_to)
                         watch_report(watch, &part);
