@@ -19,6 +19,7 @@ enum {
         LINE_BYTES = 1024,
         LIMITS = 256,
         LIMIT_PLACES = 8, /* where one's limit may be; lines that find none of these free share the first one's room */
+        LEFT_OUT_SEC = 600, /* after so long nobody waits for the next line to say what was left out */
 };
 
 static int current_level = LOG_INFO;
@@ -58,9 +59,18 @@ struct limit {
 
 static pthread_mutex_t limits_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct limit limits[LIMITS];
+static uint64_t left_out_elsewhere; /* whose places others have by now */
+
+struct left_out {
+        uint64_t alike, others;
+};
 
 static bool is_over(const struct limit *limit, time_t now) {
         return limit->n == 0 || now - limit->begin >= LOG_PERIOD_SEC;
+}
+
+static bool is_free(const struct limit *limit, time_t now) {
+        return is_over(limit, now) && (limit->left_out == 0 || now - limit->begin >= LEFT_OUT_SEC);
 }
 
 static struct limit *limit_of(const struct log_subject *subject, const char *format, time_t now) {
@@ -75,17 +85,18 @@ static struct limit *limit_of(const struct log_subject *subject, const char *for
 
                 if (limit->key == key)
                         return limit;
-                if (!free_one && limit->left_out == 0 && is_over(limit, now)) /* what was left out is yet to be said */
+                if (!free_one && is_free(limit, now))
                         free_one = limit;
         }
         if (!free_one)
                 return &limits[key >> 56];
+        left_out_elsewhere += free_one->left_out;
         *free_one = (struct limit){ .key = key };
         return free_one;
 }
 
-/* False: it is to be left out. `ret_left_out`: how many were since the last one that was not. */
-static bool has_room(const struct log_subject *subject, const char *format, uint64_t *ret_left_out) {
+/* False: it is to be left out. `ret_left_out`: how many were and have not been said. */
+static bool has_room(const struct log_subject *subject, const char *format, struct left_out *ret_left_out) {
         struct limit *limit;
         struct timespec now;
         bool room;
@@ -100,8 +111,8 @@ static bool has_room(const struct log_subject *subject, const char *format, uint
         room = limit->n < LOG_BURST;
         if (room) {
                 limit->n++;
-                *ret_left_out = limit->left_out;
-                limit->left_out = 0;
+                *ret_left_out = (struct left_out){ limit->left_out, left_out_elsewhere };
+                limit->left_out = left_out_elsewhere = 0;
         } else
                 limit->left_out++;
         (void)pthread_mutex_unlock(&limits_lock);
@@ -197,7 +208,7 @@ static void write_line(int level, const struct log_subject *subject, const char 
 
 void log_write(int level, const struct log_subject *subject, const char *format, ...) {
         char line[LINE_BYTES];
-        uint64_t left_out;
+        struct left_out left_out;
         va_list arguments;
         size_t n;
 
@@ -207,9 +218,13 @@ void log_write(int level, const struct log_subject *subject, const char *format,
         (void)vsnprintf(line, sizeof(line), format, arguments);
         va_end(arguments);
         n = strlen(line);
-        if (left_out > 0)
+        if (left_out.alike > 0)
                 (void)snprintf(line + n, sizeof(line) - n, " (%llu more like it were left out)",
-                               (unsigned long long)left_out);
+                               (unsigned long long)left_out.alike);
+        n = strlen(line);
+        if (left_out.others > 0)
+                (void)snprintf(line + n, sizeof(line) - n, " (%llu others were left out long ago)",
+                               (unsigned long long)left_out.others);
         for (char *p = line; *p; p++)
                 if ((unsigned char)*p < ' ' || *p == 0x7f)
                         *p = '?';
