@@ -242,7 +242,7 @@ static _Noreturn void begin_opener(int socket, const struct helper_request *requ
                                                                           &programs->connector;
         uint64_t kept = request->kind == HELPER_CONNECTOR ? capability(CAP_NET_ADMIN) : 0;
         struct opening opening = { .n_fds = passed >= 0 };
-        int fds[OPENING_FDS_MAX] = { passed, -1, -1, -1, -1 };
+        int fds[OPENING_FDS_MAX] = { passed };
 
         (void)prctl(PR_SET_NAME, "kevd-opener", 0, 0, 0);
         opening.error = keep_capabilities(kept ? kept : capabilities_for_programs());
@@ -309,21 +309,12 @@ static void start_helper(int fd, const struct helper_request *request, int passe
         (void)close(pair[1]);
 }
 
-/* unix(7), SO_PEERCRED: who has connected, or made the pair. */
-static pid_t pid_of_peer(int fd) {
-        struct ucred peer = { 0 };
-        socklen_t size = sizeof(peer);
-
-        return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 ? peer.pid : 0;
-}
-
 static _Noreturn void run(int fd) {
         static struct helper_request request;
         sigset_t none;
         int passed = -1;
         ssize_t n;
 
-        daemons_pid = pid_of_peer(fd);
         (void)prctl(PR_SET_NAME, "kevd-broker", 0, 0, 0);
         (void)signal(SIGCHLD, SIG_IGN); /* nobody waits for helpers that end before it */
         (void)signal(SIGINT, SIG_IGN);  /* the daemon's end is its own */
@@ -349,26 +340,37 @@ static _Noreturn void run(int fd) {
         _exit(0);
 }
 
-/* Nothing that the daemon was given is the broker's, nor its helpers'. */
-static void keep_only(int socket) {
-        int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+static int open_null(void) {
+        int fd;
 
-        if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0 ||
+        do
+                fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+        while (fd < 0 && errno == EINTR);
+        return fd < 0 ? -errno : fd;
+}
+
+/* Nothing that the daemon was given is the broker's, nor its helpers'. */
+static void keep_only(int socket, int null) {
+        if (dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0 ||
             dup3(socket, BROKER_FD, O_CLOEXEC) < (socket == BROKER_FD ? -1 : 0) ||
             close_range(BROKER_FD + 1, ~0U, 0) < 0)
                 _exit(EXIT_FAILURE);
 }
 
+/* What may fail does so here, where it can be said why. */
 static int start(const struct helper_programs *of_daemon, uint64_t kept, int *ret_fd, pid_t *ret_pid) {
-        int pair[2];
+        int null _cleanup_(closep) = open_null(), pair[2];
         pid_t pid;
 
+        if (null < 0)
+                return null;
         if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
                 return -errno;
+        programs = of_daemon;
+        daemons_pid = getpid();
         pid = fork();
         if (pid == 0) {
-                programs = of_daemon;
-                keep_only(pair[1]);
+                keep_only(pair[1], null);
                 if (keep_capabilities(kept) < 0)
                         _exit(EXIT_FAILURE);
                 run(BROKER_FD);
@@ -415,10 +417,17 @@ int broker_connect(const char *path, int *ret_fd) {
 }
 
 int broker_serve(const struct helper_programs *of_daemon, int socket) {
-        int r;
+        struct ucred daemon; /* unix(7), SO_PEERCRED: who has connected */
+        socklen_t size = sizeof(daemon);
+        int null = open_null(), r;
 
+        if (null < 0)
+                return null;
+        if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &daemon, &size) < 0)
+                return -errno;
         programs = of_daemon;
-        keep_only(socket);
+        daemons_pid = daemon.pid;
+        keep_only(socket, null);
         r = keep_capabilities(capabilities_for_processes() | capabilities_for_files());
         if (r == 0)
                 run(BROKER_FD);
