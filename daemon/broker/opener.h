@@ -3,15 +3,15 @@
 
 /*
  * What a feed reads is opened by a helper of its own, which has the rights that it takes (CAP_BPF and CAP_PERFMON, or
- * CAP_NET_ADMIN), hands the descriptors over, and keeps them: what it has attached to the kernel lasts as long as it
- * does, and it ends when the daemon closes its socket, or ends itself.
+ * CAP_NET_ADMIN), hands the descriptors over, and keeps its own of what it does not hand over. It ends when the daemon
+ * closes its socket, or ends itself.
  */
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-enum { OPENING_FDS_MAX = 5 };
+enum { OPENING_FDS_MAX = 10 };
 
 /* What a helper has opened: its first messages, as many as there are descriptors, each with one beside it. */
 struct opening {
@@ -29,7 +29,7 @@ struct opened {
         uint64_t n_forks; /* of struct opening */
 };
 
-#define OPENED_NONE ((struct opened){ .socket = -1, .fds = { -1, -1, -1, -1, -1 } })
+#define OPENED_NONE ((struct opened){ .socket = -1, .fds = { -1, -1, -1, -1, -1, -1, -1, -1, -1, -1 } })
 
 /* ---- the daemon's side -------------------------------------------------------------------------------------------- */
 

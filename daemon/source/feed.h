@@ -94,8 +94,6 @@ struct feed_class {
         int (*open)(const struct feed_settings *settings, const struct opened *opened, struct mailbox *mailbox,
                     struct feed_shared *shared, struct feed **ret_feed, char *why, size_t why_size);
         void (*close)(struct feed *feed);
-        /* The socket of the helper without which it hears nothing, or -1. NULL: it needs none. */
-        int (*helper_socket)(const struct feed *feed);
         /* Any record of what has happened by now comes before RECORD_MARK. */
         void (*mark)(struct feed *feed, uint64_t serial);
         /* May be NULL. Descendants that the process makes from now on are found by the id, which is used once, even

@@ -27,6 +27,7 @@
 #include "feed_writer.h"
 #include "mux.h"
 #include "question.h"
+#include "state.h"
 /* Generated; the program is in it as one string. */
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Woverlength-strings"
@@ -35,13 +36,15 @@
 
 enum { RING_BYTES = 8 * 1024 * 1024, TEST_MSEC = 1000, RESERVED_MAX = 65536 };
 
-/* What the helper hands over. */
-enum { FD_RECORDS, FD_RESERVE, FD_BSS, FD_TAGS, FD_LIST };
+/* What the helper hands over: the program's maps, and what it is attached by, for as long as somebody has these. */
+enum { FD_RECORDS, FD_RESERVE, FD_BSS, FD_TAGS, FD_LIST, FD_LINKS };
+
+_Static_assert(FD_LINKS + 5 == OPENING_FDS_MAX, "the links of a program with all that it can tell");
 
 struct feed {
         struct feed_shared *shared;
         struct feed_writer writer;
-        struct opened opened; /* the program is the helper's */
+        struct opened opened;
         struct ring_buffer *ring;
         struct processes_bpf__bss *bss;
 
@@ -203,11 +206,23 @@ static void free_feed(struct feed *f) {
         free(f);
 }
 
+/* What another daemon has left may be anything. */
+static bool is_bss(int fd) {
+        struct bpf_map_info info = { 0 };
+        uint32_t size = sizeof(info);
+
+        return bpf_obj_get_info_by_fd(fd, &info, &size) == 0 && info.type == BPF_MAP_TYPE_ARRAY &&
+               info.value_size >= sizeof(struct processes_bpf__bss) && info.map_flags & BPF_F_MMAPABLE;
+}
+
 static int take_program(struct feed *f) {
         void *bss;
 
+        (void)libbpf_set_print(print_nothing);
         if (f->opened.lacks_ids)
                 f->shared->notes_missing = KEV_NOTE_UID;
+        if (!is_bss(f->opened.fds[FD_BSS]))
+                return -EBADMSG;
         bss = mmap(NULL, sizeof(*f->bss), PROT_READ, MAP_SHARED, f->opened.fds[FD_BSS], 0);
         if (bss == MAP_FAILED)
                 return -errno;
@@ -215,6 +230,18 @@ static int take_program(struct feed *f) {
         /* In this order they are taken. */
         f->ring = ring_buffer__new(f->opened.fds[FD_RESERVE], on_reserved, f, NULL);
         return f->ring ? ring_buffer__add(f->ring, f->opened.fds[FD_RECORDS], on_sample, f) : -errno;
+}
+
+static int start(struct feed *f) {
+        int r = take_program(f);
+
+        if (r < 0)
+                return r;
+        f->writer.feed = f;
+        f->writer.fd = ring_buffer__epoll_fd(f->ring);
+        f->writer.drain = drain;
+        f->writer.tell_losses = tell_losses;
+        return feed_writer_start(&f->writer);
 }
 
 static int bpf_open(const struct feed_settings *settings _unused_, const struct opened *opened, struct mailbox *mailbox,
@@ -228,21 +255,13 @@ static int bpf_open(const struct feed_settings *settings _unused_, const struct 
         }
         f->shared = shared;
         f->opened = opened ? *opened : OPENED_NONE;
-        (void)libbpf_set_print(print_nothing);
+        f->opened.socket = safe_close(f->opened.socket); /* the helper has no more to do */
         r = feed_writer_init(&f->writer, mailbox, shared);
         if (r == 0)
-                r = opened ? take_program(f) : -EPERM;
-        if (r < 0)
+                r = opened ? start(f) : -EPERM;
+        if (r < 0) {
                 (void)snprintf(why, why_size, "BPF: %s",
                                opened ? strerror(-r) : "this daemon hasn't CAP_BPF and CAP_PERFMON");
-        if (r == 0) {
-                f->writer.feed = f;
-                f->writer.fd = ring_buffer__epoll_fd(f->ring);
-                f->writer.drain = drain;
-                f->writer.tell_losses = tell_losses;
-                r = feed_writer_start(&f->writer);
-        }
-        if (r < 0) {
                 free_feed(f);
                 return r;
         }
@@ -304,12 +323,47 @@ static int bpf_list_tagged(struct feed *f, struct tagged **ret, size_t *ret_n) {
         return 0;
 }
 
-static int bpf_helper_socket(const struct feed *f) {
-        return f->opened.socket;
-}
-
 static void bpf_mark(struct feed *f, uint64_t serial) {
         feed_writer_mark(&f->writer, serial);
+}
+
+/* ---- for the next daemon -------------------------------------------------------------------------------------------- */
+
+/* What the program tells from now on stays in its rings. */
+static bool bpf_save(struct feed *f, struct state_writer *w) {
+        feed_writer_stop(&f->writer);
+        if (f->writer.failed)
+                return false;
+        for (size_t i = 0; i < OPENING_FDS_MAX; i++)
+                state_put_fd(w, f->opened.fds[i]);
+        state_put_bool(w, f->opened.lacks_ids);
+        state_put_u64(w, f->losses.forks);
+        state_put_u64(w, f->losses.others);
+        return true;
+}
+
+static int bpf_resume(struct broker *opener _unused_, struct mailbox *mailbox, struct feed_shared *shared,
+                      struct state_reader *r, struct feed **ret_feed) {
+        struct feed *f = calloc(1, sizeof(*f));
+        int result;
+
+        if (!f)
+                return -ENOMEM;
+        f->shared = shared;
+        f->opened = OPENED_NONE;
+        for (size_t i = 0; i < OPENING_FDS_MAX; i++)
+                f->opened.fds[i] = state_get_fd(r);
+        f->opened.lacks_ids = state_get_bool(r);
+        f->losses.forks = state_get_u64(r);
+        f->losses.others = state_get_u64(r);
+        result = feed_writer_init(&f->writer, mailbox, shared);
+        if (result == 0)
+                result = r->failed ? -EBADMSG : start(f);
+        if (result < 0)
+                free_feed(f);
+        else
+                *ret_feed = f;
+        return result;
 }
 
 const struct feed_class feed_bpf = {
@@ -319,10 +373,11 @@ const struct feed_class feed_bpf = {
         .helper = HELPER_PROCESSES,
         .open = bpf_open,
         .close = free_feed,
-        .helper_socket = bpf_helper_socket,
         .mark = bpf_mark,
         .tag = bpf_tag,
         .list_tagged = bpf_list_tagged,
+        .save = bpf_save,
+        .resume = bpf_resume,
 };
 
 /* ---- in the helper ------------------------------------------------------------------------------------------------ */
@@ -378,7 +433,12 @@ static int attach(struct processes_bpf *program, bool is_only, struct opening *o
         return processes_bpf__attach(program);
 }
 
-/* It lasts as long as the helper. */
+/* They are attached as long as anybody has them. */
+static void add_link(const struct bpf_link *link, int fds[OPENING_FDS_MAX], struct opening *opening) {
+        if (link)
+                fds[opening->n_fds++] = bpf_link__fd(link);
+}
+
 int feed_bpf_load(size_t buffer_bytes, bool is_only, int ret_fds[OPENING_FDS_MAX], struct opening *opening) {
         struct processes_bpf *program;
         int r;
@@ -405,6 +465,11 @@ int feed_bpf_load(size_t buffer_bytes, bool is_only, int ret_fds[OPENING_FDS_MAX
         ret_fds[FD_BSS] = bpf_map__fd(program->maps.bss);
         ret_fds[FD_TAGS] = bpf_map__fd(program->maps.tags);
         ret_fds[FD_LIST] = bpf_link__fd(program->links.list_tagged);
-        opening->n_fds = FD_LIST + 1;
+        opening->n_fds = FD_LINKS;
+        add_link(program->links.on_fork, ret_fds, opening);
+        add_link(program->links.on_exec, ret_fds, opening);
+        add_link(program->links.on_exit, ret_fds, opening);
+        add_link(program->links.on_rename, ret_fds, opening);
+        add_link(program->links.on_creds, ret_fds, opening);
         return 0;
 }

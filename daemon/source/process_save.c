@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "config.h"
 #include "log.h"
 #include "processes.h"
 #include "state.h"
@@ -85,6 +86,8 @@ void processes_save_source(struct source *source, struct state_writer *w) {
         }
         state_put_bool(w, s->has_profiles);
         put_table(w, s);
+        state_put_u64(w, s->last_nsec);
+        state_put_u64(w, s->last_tag);
 }
 
 static void put_interests(struct state_writer *w, const struct proc_watch *watch) {
@@ -113,6 +116,7 @@ bool processes_save(struct source *source, struct subscription *subscription, st
         state_put_bool(w, watch->by_pidfd);
         state_put_u64(w, watch->n_undecided);
         put_interests(w, watch);
+        state_put_u64(w, watch->tag);
         return true;
 }
 
@@ -219,6 +223,10 @@ static const struct feed_class *feed_of(const struct source_context *context, co
 
         if (strcmp(name, feed_connector.name) == 0 && (wanted == PROCESS_FEED_AUTO || wanted == PROCESS_FEED_CONNECTOR))
                 return &feed_connector;
+#ifdef HAVE_BPF
+        if (strcmp(name, feed_bpf.name) == 0 && (wanted == PROCESS_FEED_AUTO || wanted == PROCESS_FEED_BPF))
+                return &feed_bpf;
+#endif
         return NULL;
 }
 
@@ -229,7 +237,13 @@ static int load(struct processes *s, const struct feed_class *class, struct stat
                 return result;
         s->n_rescans = s->last_rescan = 1;
         s->has_profiles = state_get_bool(r);
-        return get_table(s, r) ? 0 : -EBADMSG;
+        if (!get_table(s, r))
+                return -EBADMSG;
+        if (state_is_at_end(r)) /* of a daemon that left no more */
+                return 0;
+        s->last_nsec = state_get_u64(r);
+        s->last_tag = state_get_u64(r);
+        return r->failed ? -EBADMSG : 0;
 }
 
 static void forget_restored(struct processes *s) {
@@ -295,6 +309,8 @@ int processes_restore(struct source *source, struct subscription *subscription, 
                 w->by_pidfd = state_get_bool(r);
                 w->n_undecided = state_get_u64(r);
                 result = get_interests(s, w, r);
+                if (result == 0 && !state_is_at_end(r)) /* the same */
+                        w->tag = state_get_u64(r);
         }
         if (result < 0) {
                 proc_watch_free(s, w);

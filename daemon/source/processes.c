@@ -176,11 +176,6 @@ static bool open_feed(struct processes *s, const struct opened *opened) {
         char why[120] = "";
         int r = s->feed_class->open(&settings, opened, &s->mailbox, &s->shared, &s->feed, why, sizeof(why));
 
-        if (r == 0 && s->feed_class->helper_socket) {
-                r = opener_guard(&s->guard, s->source.context->opener, s->feed_class->helper_socket(s->feed));
-                if (r < 0)
-                        s->feed_class->close(s->feed);
-        }
         if (r < 0)
                 note_failure(s, r, why);
         return r == 0;
@@ -287,7 +282,6 @@ void processes_stop_feed(struct processes *s) {
 
         if (s->state != FEED_OPENING && s->state != FEED_STARTING && s->state != FEED_READY)
                 return;
-        opener_unguard(&s->guard);
         if (s->state == FEED_OPENING)
                 opener_cancel(&s->opening);
         else
@@ -777,7 +771,6 @@ static int processes_open(struct source_context *context, struct source **ret_so
         s->source.context = context;
         s->mux = context->mux;
         s->zombie_timer = s->undecided_timer = s->idle_timer = s->rescan_timer = MUX_TIMER_INIT;
-        s->guard.io = MUX_IO_INIT;
         list_init(&s->undecided);
         list_init(&s->pending);
         list_init(&s->ended);

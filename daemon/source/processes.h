@@ -142,7 +142,6 @@ struct processes {
         struct feed *feed;
         enum feed_state state;
         struct opener_call opening;
-        struct opener_guard guard;
         struct mux_deferred decide; /* it is open, or is not to be had: what becomes of those who wait for it */
         size_t next_choice; /* FEED_OPENING: which feed is tried */
         bool had_shortage; /* FEED_FAILED: the next who needs it tries again */
