@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * What a user may have of the real daemon: connections, watches, and watches of one name. Who has all of it is refused
+ * more, what goes makes room, and others are not concerned.
+ */
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <json-c/json.h>
+
+#include "macro.h"
+#include "protocol.h"
+
+START_TEST(test_quota_connections) {
+        enum { LIMIT = 1024, MORE = 50 };
+        struct rlimit limit = { 4096, 4096 };
+        struct daemon *daemon;
+        static int fds[LIMIT + MORE];
+        int other = -1;
+
+        if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+                harness_skip("the limit of descriptors can't be raised");
+        if (getenv("KEVD_MUX") && strcmp(getenv("KEVD_MUX"), "select") == 0)
+                harness_skip("select has no room for so many connections");
+        daemon = geteuid() == 0 ? start_for_all() : daemon_start(NULL);
+        for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+                fds[i] = client_connect(daemon->socket);
+        for (size_t i = LIMIT; i < ARRAY_SIZE(fds); i++)
+                client_expect_close(fds[i], HARNESS_REPLY_MSEC);
+        for (size_t i = 0; i < LIMIT; i += 93)
+                expect_answers(fds[i]);
+        if (geteuid() == 0) { /* another user is not concerned */
+                other = client_connect_as(daemon->socket, NOBODY);
+                expect_answers(other);
+                (void)close(other);
+        }
+
+        /* What goes makes room. */
+        for (size_t i = 0; i < 3; i++)
+                (void)close(fds[i]);
+        for (size_t i = 0; i < 3; i++) {
+                struct json_object *reply;
+
+                for (;;) { /* until the daemon has seen that they went */
+                        static const char call[] = "{\"method\":\"org.kevd.events.GetLimits\"}";
+                        char byte;
+
+                        fds[i] = client_connect(daemon->socket);
+                        if (send(fds[i], call, sizeof(call), MSG_NOSIGNAL) == sizeof(call) &&
+                            recv(fds[i], &byte, 1, MSG_PEEK) == 1)
+                                break;
+                        (void)close(fds[i]);
+                }
+                reply = receive(fds[i]);
+                json_object_put(reply);
+        }
+        for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+                (void)close(fds[i]);
+        daemon_stop(daemon);
+}
+END_TEST
+
+START_TEST(test_quota_watches) {
+        enum { A_CALL = 1000, A_NAME = 4096 };
+        struct daemon *daemon = daemon_start(NULL);
+        int fd = client_connect(daemon->socket), other = client_connect(daemon->socket);
+        struct json_object *reply = call(fd, "GetLimits", "{}");
+        int64_t limit = number_at(reply, "/parameters/watches"), made = 0, no_more = 0, id = 0;
+        char *text = malloc(A_CALL * 64);
+
+        json_object_put(reply);
+        ck_assert_ptr_nonnull(text);
+        ck_assert_int_lt(limit, 1000000);
+        while (id < limit + 2 * A_CALL) {
+                size_t size = 0;
+
+                for (int i = 0; i < A_CALL; i++, id++)
+                        size += (size_t)sprintf(text + size, "%s{\"id\":%lld,\"filter\":\"user\",\"name\":\"n%lld\"}",
+                                                i ? "," : "", (long long)id, (long long)id / A_NAME);
+                reply = call(fd, "Change", "{\"add\":[%s]}", text);
+                no_more += (int64_t)json_object_array_length(json_at(reply, "/parameters/refused"));
+                if (json_object_array_length(json_at(reply, "/parameters/refused")) > 0)
+                        ck_assert_str_eq(text_at(reply, "/parameters/refused/0/errno"), "EDQUOT");
+                json_object_put(reply);
+        }
+        made = id - no_more;
+        ck_assert_int_eq(made, limit);
+        refused(other, "{\"id\":1,\"filter\":\"timer\",\"data\":1000}", "EDQUOT"); /* it is the user's limit */
+        ck_assert_int_eq(trigger(other, "n1", 1), A_NAME);
+
+        /* All goes with the connection, a part in each turn: another's call is answered in between. */
+        ck_assert_int_eq(kill(daemon->pid, SIGSTOP), 0);
+        (void)close(fd);
+        client_send_message(other, "{\"method\":\"org.kevd.manager.GetStatus\"}");
+        ck_assert_int_eq(kill(daemon->pid, SIGCONT), 0);
+        reply = receive(other);
+        ck_assert_int_gt(number_at(reply, "/parameters/watches"), limit / 2);
+        json_object_put(reply);
+        do {
+                reply = call(other, "Change", "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":1000000}]}");
+                made = (int64_t)json_object_array_length(json_at(reply, "/parameters/refused"));
+                json_object_put(reply);
+        } while (made > 0);
+        do {
+                reply = client_call(other, "org.kevd.manager.GetStatus", NULL);
+                made = number_at(reply, "/parameters/watches");
+                if (made == 1)
+                        ck_assert_int_eq(number_at(reply, "/parameters/queueBytes"), 0);
+                json_object_put(reply);
+        } while (made > 1);
+        ck_assert_int_eq(made, 1);
+        free(text);
+        (void)close(other);
+        daemon_stop(daemon);
+}
+END_TEST
+
+START_TEST(test_quota_watches_of_a_name) {
+        enum { LIMIT = 4096 };
+        struct daemon *daemon = daemon_start(NULL);
+        int fd = client_connect(daemon->socket), other = client_connect(daemon->socket);
+        struct json_object *reply;
+
+        watch_name(fd, "n", 0, LIMIT - 1);
+        watch_name(other, "n", 0, 1);
+        for (int i = 0; i < 2; i++) {
+                reply = call(other, "Change", "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\"}]}");
+                ck_assert_str_eq(text_at(reply, "/parameters/refused/0/errno"), "EDQUOT");
+                ck_assert_msg(strncmp(text_at(reply, "/parameters/refused/0/message"), "name: ", 6) == 0, "%s",
+                              json_object_to_json_string(reply));
+                json_object_put(reply);
+                ck_assert_int_eq(trigger(other, "n", 1), LIMIT);
+        }
+        watch_name(other, "m", 2, 1); /* another name is not concerned */
+        if (geteuid() == 0)
+                ck_assert_int_eq(trigger(fd, "m", 1), 1);
+        change(fd, "{\"remove\":[17]}");
+        watch_name(other, "n", 1, 1);
+        ck_assert_int_eq(trigger(other, "n", 1), LIMIT);
+        (void)close(fd);
+        (void)close(other);
+        daemon_stop(daemon);
+}
+END_TEST
+
+int main(int argc, char *argv[]) {
+        TCase *c = harness_case(harness_suite("protocol-quotas"), "quotas");
+
+        tcase_add_test(c, test_quota_connections);
+        tcase_add_test(c, test_quota_watches);
+        tcase_add_test(c, test_quota_watches_of_a_name);
+        return harness_main(argc, argv);
+}
