@@ -51,7 +51,6 @@ void expect_none_refused(int fd);
 
 /* The call that makes watches of one name, and its reply. */
 void send_watches(int fd, const char *name, int first, int n);
-void expect_nothing_refused(int fd);
 /* The same in as many calls as it takes. */
 void watch_name(int fd, const char *name, int first, int n);
 

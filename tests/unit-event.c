@@ -61,6 +61,16 @@ static void assert_same_process(const struct event_process *a, const struct even
         assert_same_text(a->cgroup, b->cgroup, "cgroup");
 }
 
+static void assert_same_list(const char *const *a, const char *const *b) {
+        ck_assert_int_eq(!a, !b);
+        for (size_t i = 0; a; i++) {
+                ck_assert_int_eq(!a[i], !b[i]);
+                if (!a[i])
+                        break;
+                ck_assert_str_eq(a[i], b[i]);
+        }
+}
+
 static void assert_same_link(const struct event_link *a, const struct event_link *b) {
         ck_assert_int_eq(!a, !b);
         if (!a)
@@ -74,13 +84,10 @@ static void assert_same_link(const struct event_link *a, const struct event_link
         ck_assert_int_eq(a->carrier, b->carrier);
         ck_assert_int_eq(a->mtu, b->mtu);
         ck_assert_int_eq(a->flaps, b->flaps);
-        ck_assert_int_eq(!a->addresses, !b->addresses);
-        for (size_t i = 0; a->addresses; i++) {
-                ck_assert_int_eq(!a->addresses[i], !b->addresses[i]);
-                if (!a->addresses[i])
-                        break;
-                ck_assert_str_eq(a->addresses[i], b->addresses[i]);
-        }
+        ck_assert_int_eq(a->new_namespace, b->new_namespace);
+        ck_assert_int_eq(a->new_index, b->new_index);
+        assert_same_list(a->addresses, b->addresses);
+        assert_same_list(a->gateways, b->gateways);
 }
 
 static void assert_same_event(const struct event *a, const struct event *b) {
@@ -149,7 +156,7 @@ struct parts {
         struct event event;
         struct event_process process;
         struct event_link link;
-        const char *addresses[4];
+        const char *addresses[4], *gateways[4];
 };
 
 static void random_event(struct random *r, struct parts *p) {
@@ -180,8 +187,12 @@ static void random_event(struct random *r, struct parts *p) {
         };
         for (size_t n = random_below(r, 4), i = 0; i < n; i++)
                 p->addresses[i] = random_text(r, false);
+        for (size_t n = random_below(r, 4), i = 0; i < n; i++)
+                p->gateways[i] = random_text(r, false);
         if (!random_once_in(r, 3))
                 p->link.addresses = p->addresses;
+        if (!random_once_in(r, 3))
+                p->link.gateways = p->gateways;
         if (random_once_in(r, 2))
                 p->event.process = &p->process;
         if (random_once_in(r, 2))

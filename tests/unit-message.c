@@ -158,7 +158,7 @@ START_TEST(messages_depth) {
                         nested(text, depth, kinds[i][0], kinds[i][1]);
                         json_object_put(parse(text));
                 }
-                for (unsigned depth = MESSAGE_DEPTH_MAX + 1; depth < 200; depth++) {
+                for (unsigned depth = MESSAGE_DEPTH_MAX; depth < 200; depth++) {
                         nested(text, depth, kinds[i][0], kinds[i][1]);
                         assert_refused(text);
                 }
@@ -268,18 +268,16 @@ START_TEST(fields_wrong) {
                 { "text", "1" }, { "text", "true" }, { "text", "[\"a\"]" }, { "text", "{}" },
                 { "list", "\"a\"" }, { "list", "[1]" }, { "list", "[\"a\",null]" }, { "list", "[[\"a\"]]" }, { "list", "{}" },
                 { "object", "[]" }, { "object", "\"\"" }, { "array", "{}" }, { "array", "1" },
-                { "unknown", "1" }, { "unknown", "null" }, { "Number", "1" }, { "numbe", "1" }, { "", "1" },
+                { "unknown", "1" }, { "unknown", "null" }, { "Number", "1" }, { "numbe", "1" },
         };
         char text[256];
 
         for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
                 (void)snprintf(text, sizeof(text), "{\"other\":1,\"%s\":%s}", wrong[i].member, wrong[i].value);
-                if (wrong[i].member[0])
-                        assert_fields(text, wrong[i].member);
+                assert_fields(text, wrong[i].member);
                 (void)snprintf(text, sizeof(text), "{\"%s\":%s,\"other\":1%s}", wrong[i].member, wrong[i].value,
                                strcmp(wrong[i].member, "text") != 0 ? ",\"text\":\"x\"" : "");
-                if (wrong[i].member[0])
-                        assert_fields(text, wrong[i].member);
+                assert_fields(text, wrong[i].member);
         }
         assert_fields("{}", "other");
         assert_fields("{\"other\":null}", "other");
