@@ -3,7 +3,7 @@
 /*
  * Figures for monitoring: GetStatistics counts what was done, neither more nor less, each event has become of
  * something, and kev status --metrics says the same in the OpenMetrics format. That losses of the kernel's are counted
- * as repaired is in test-overflow.c, test-netdev.c; the sums within one queue in unit-queue.c.
+ * as repaired is in test-overflow.c, test-netdev.c; the sums within one queue in queues.c.
  */
 
 #include <ctype.h>

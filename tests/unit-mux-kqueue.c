@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * mux/kqueue.c on the double: what the contract of all backends (unit-mux.c) doesn't ask, refusals above all. Before
+ * mux/kqueue.c on the double: what the contract of all backends (muxes.h) doesn't ask, refusals above all. Before
  * that the double itself: what kqueue(2) says.
  */
 

@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * One daemon after another (restarts.h): tree watches go on, with either mechanism. What was done in between is told;
+ * where that can't be known it is said.
+ */
+
+#include <errno.h>
+#include <sys/mount.h>
+#include <unistd.h>
+
+#include <json-c/json.h>
+
+#include "files.h"
+#include "harness.h"
+#include "manager.h"
+#include "restarts.h"
+
+static void setup_fanotify(void) {
+        need_fanotify();
+        begin((const char *const[]){ "--file-mechanism=fanotify", NULL });
+}
+
+static void watch_root(const char *root, const char *more) {
+        watch_it(at("{\"id\":1,\"filter\":\"tree\",\"path\":\"%s\"%s}", root, more));
+}
+
+/* All that happens without a daemon, as it happened. */
+START_TEST(test_tree) {
+        const char *root = make_root("t");
+
+        make_dir(at("%s/old", root));
+        make_file(at("%s/old/g", root));
+        watch_root(root, ",\"notes\":[\"create\",\"delete\",\"rename\"]");
+        make_file(at("%s/before", root));
+        manager_stop(manager);
+        make_file(at("%s/a", root));
+        make_dir(at("%s/d", root));
+        make_file(at("%s/d/b", root));
+        move(at("%s/d", root), at("%s/e", root));
+        make_file(at("%s/e/c", root));
+        make_file(at("%s/old/f", root));
+        remove_file(at("%s/old/g", root));
+        manager_start(manager);
+        expect_path("create", at("%s/before", root));
+        expect_path("create", at("%s/a", root));
+        expect_path("create", at("%s/d", root));
+        expect_path("create", at("%s/d/b", root));
+        expect_path("rename", at("%s/e", root));
+        expect_path("create", at("%s/e/c", root));
+        expect_path("create", at("%s/old/f", root));
+        expect_path("delete", at("%s/old/g", root));
+        make_file(at("%s/e/g", root));
+        expect_path("create", at("%s/e/g", root));
+        expect_silence();
+}
+END_TEST
+
+/* What is made in a directory of which nobody knows yet is told where it is found. */
+START_TEST(test_tree_of_new_ones) {
+        const char *root = make_root("t");
+
+        watch_root(root, ",\"notes\":[\"create\",\"delete\",\"rename\"]");
+        manager_stop(manager);
+        make_dir(at("%s/d", root));
+        make_dir(at("%s/d/e", root));
+        make_file(at("%s/d/e/f", root));
+        manager_start(manager);
+        expect_path("create", at("%s/d", root));
+        expect_path("create", at("%s/d/e", root));
+        expect_path("create", at("%s/d/e/f", root));
+        manager_stop(manager);
+        remove_file(at("%s/d/e/f", root));
+        move(at("%s/d/e", root), at("%s/e", root));
+        make_file(at("%s/e/g", root));
+        manager_start(manager);
+        expect_path("delete", at("%s/d/e/f", root));
+        expect_path("rename", at("%s/e", root));
+        expect_path("create", at("%s/e/g", root));
+        expect_silence();
+}
+END_TEST
+
+START_TEST(test_tree_with_globs) {
+        const char *root = make_root("t");
+
+        make_dir(at("%s/d", root));
+        watch_root(root, ",\"notes\":[\"create\"],\"tree\":{\"include\":[\"**/*.c\"],\"exclude\":[\"x*\"]}");
+        manager_stop(manager);
+        make_file(at("%s/d/a.c", root));
+        make_file(at("%s/d/a.o", root));
+        make_file(at("%s/x.c", root));
+        manager_start(manager);
+        expect_path("create", at("%s/d/a.c", root));
+        expect_silence();
+        restart();
+        make_file(at("%s/d/b.o", root));
+        make_file(at("%s/d/b.c", root));
+        expect_path("create", at("%s/d/b.c", root));
+        expect_silence();
+}
+END_TEST
+
+START_TEST(test_tree_gone_and_back) {
+        const char *root = make_root("t");
+
+        watch_root(root, "");
+        manager_stop(manager);
+        remove_dir(root);
+        manager_start(manager);
+        expect_path("gone", root);
+        restart();
+        make_dir(root);
+        expect_path("back", root);
+        make_file(at("%s/a", root));
+        expect_path("create", at("%s/a", root));
+}
+END_TEST
+
+/* Another directory under the name. */
+START_TEST(test_tree_replaced) {
+        const char *root = make_root("t");
+
+        watch_root(root, ",\"notes\":[\"create\",\"gone\",\"back\"]");
+        manager_stop(manager);
+        move(root, at("%s.old", root));
+        make_dir(root);
+        make_file(at("%s/a", root));
+        manager_start(manager);
+        expect_path("gone", root);
+        expect_path("back", root);
+        make_file(at("%s/b", root));
+        expect_path("create", at("%s/b", root));
+        make_file(at("%s.old/c", root));
+        expect_silence();
+        run(root, at("rm -r %s.old", root));
+}
+END_TEST
+
+/* Another file system of the same kind, which may have the numbers of the old one. */
+START_TEST(test_tree_mounted_anew) {
+        const char *mount_point = make_root("m"), *root = at("%s/t", mount_point);
+        struct json_object *event;
+        bool told = false;
+
+        if (mount("tmpfs", mount_point, "tmpfs", 0, NULL) < 0 && errno == EPERM)
+                harness_skip("nothing can be mounted here");
+        make_dir(root);
+        watch_root(root, ",\"notes\":[\"create\",\"gone\",\"back\"]");
+        manager_stop(manager);
+        assert_system(umount2(mount_point, 0) == 0, "umount");
+        assert_system(mount("tmpfs", mount_point, "tmpfs", 0, NULL) == 0, "mount");
+        make_dir(root);
+        manager_start(manager);
+        while (!told) {
+                event = next_event(client);
+                told = has_note(event, "rescan");
+                ck_assert_msg(told || has_note(event, "gone"), "%s", json_object_to_json_string(event));
+                json_object_put(event);
+        }
+        make_file(at("%s/a", root));
+        expect_path("create", at("%s/a", root));
+        assert_system(umount2(mount_point, MNT_DETACH) == 0, "umount");
+}
+END_TEST
+
+/* Many directories, most of them never looked at. */
+START_TEST(test_tree_of_many) {
+        const char *root = make_root("t");
+        struct json_object *event;
+        size_t n = make_tree(root, 6, 3), n_told = 0;
+
+        watch_root(root, ",\"notes\":[\"create\"]");
+        restart();
+        manager_stop(manager);
+        touch_tree(root, 6, 3, "new");
+        manager_start(manager);
+        while ((event = due_event(client))) {
+                ck_assert_msg(has_note(event, "create"), "%s", json_object_to_json_string(event));
+                json_object_put(event);
+                n_told++;
+        }
+        ck_assert_int_eq(n_told, n);
+}
+END_TEST
+
+/* What can't be gone on with is said to be in doubt, and goes on. */
+START_TEST(test_tree_in_doubt) {
+        const char *root = make_root("t");
+
+        make_dir(at("%s/d", root));
+        watch_root(root, ",\"notes\":[\"create\"],\"tree\":{\"crossMounts\":true}");
+        make_file(at("%s/before", root));
+        restart();
+        expect_path("create", at("%s/before", root));
+        expect_path("rescan", root);
+        make_file(at("%s/d/after", root));
+        expect_path("create", at("%s/d/after", root));
+        expect_silence();
+}
+END_TEST
+
+/* Another watch's directories are not forgotten with a client that goes meanwhile. */
+START_TEST(test_tree_of_two) {
+        const char *root = make_root("t");
+        int first = client;
+
+        make_dir(at("%s/d", root));
+        make_dir(at("%s/d/e", root));
+        watch_root(root, "");
+        client = client_connect(manager_socket(manager));
+        watch_root(at("%s/d", root), ",\"notes\":[\"create\"]");
+        manager_stop(manager);
+        (void)close(first);
+        manager_start(manager);
+        make_file(at("%s/d/e/f", root));
+        expect_path("create", at("%s/d/e/f", root));
+        make_file(at("%s/f", root));
+        expect_silence();
+}
+END_TEST
+
+static void add_trees(TCase *c) {
+        tcase_add_test(c, test_tree_of_new_ones);
+        tcase_add_test(c, test_tree_with_globs);
+        tcase_add_test(c, test_tree_of_many);
+        tcase_add_test(c, test_tree_of_two);
+        tcase_add_test(c, test_tree_in_doubt);
+        tcase_add_test(c, test_tree_gone_and_back);
+        tcase_add_test(c, test_tree_replaced);
+        tcase_add_test(c, test_tree_mounted_anew);
+}
+
+int main(int argc, char *argv[]) {
+        Suite *s = harness_suite("restart-trees");
+        TCase *c;
+
+        c = harness_case(s, "inotify");
+        tcase_add_checked_fixture(c, setup, teardown);
+        add_trees(c);
+
+        c = harness_case(s, "fanotify");
+        tcase_add_checked_fixture(c, setup_fanotify, teardown);
+        add_trees(c);
+        tcase_add_test(c, test_tree);
+        return harness_main(argc, argv);
+}
