@@ -164,13 +164,16 @@ END_TEST
 
 /* Who connects while there is no daemon waits for the next. */
 START_TEST(test_connecting_meanwhile) {
+        struct json_object *reply;
         int other;
 
         manager_stop(manager);
         other = client_connect(manager_socket(manager));
         client_send_message(other, "{\"method\":\"org.kevd.events.GetLimits\"}");
         manager_start(manager);
-        json_object_put(client_receive(other, HARNESS_REPLY_MSEC));
+        reply = client_receive(other, HARNESS_REPLY_MSEC);
+        ck_assert_msg(json_at(reply, "/parameters"), "no reply");
+        json_object_put(reply);
         (void)close(other);
 }
 END_TEST

@@ -15,21 +15,7 @@
 #include "files.h"
 #include "harness.h"
 #include "macro.h"
-#include "manager.h"
-
-static struct manager *manager;
-static int client;
-
-static void begin(const char *const *options) {
-        manager = manager_new(options);
-        manager_start(manager);
-        client = client_connect(manager_socket(manager));
-}
-
-static void teardown(void) {
-        (void)close(client);
-        manager_free(manager);
-}
+#include "restarts.h"
 
 /* NULL: it is in force. */
 static const char *watch(const char *text) {
@@ -142,7 +128,7 @@ START_TEST(test_broker) {
 END_TEST
 
 int main(int argc, char *argv[]) {
-        Suite *suite = harness_suite("helpers");
+        Suite *suite = harness_suite("restart-helpers");
         TCase *c = harness_case(suite, "feeds");
 
         tcase_add_checked_fixture(c, setup_bpf, teardown);

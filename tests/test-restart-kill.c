@@ -71,7 +71,9 @@ START_TEST(test_kill_of_a_stream) {
         struct json_object *reply;
 
         send_call("Monitor", "{\"watches\":[" USER_WATCH "]}", ",\"more\":true");
-        json_object_put(client_receive(client, HARNESS_REPLY_MSEC));
+        reply = client_receive(client, HARNESS_REPLY_MSEC);
+        ck_assert(json_at(reply, "/continues"));
+        json_object_put(reply);
         for (int i = 1; i <= 2; i++) {
                 kill_and_start(1);
                 reply = client_receive(client, HARNESS_REPLY_MSEC);

@@ -22,16 +22,13 @@
 #include "files.h"
 #include "harness.h"
 #include "macro.h"
-#include "manager.h"
+#include "restarts.h"
 
 #define NEVER "3600000" /* milliseconds: not while a test runs */
 
 enum { QUEUE_BYTES = 64 * 1024 }; /* of a connection, a quarter of the user's */
 
-static struct manager *manager;
-static int client;
-
-static void begin(const char *mechanism) {
+static void prepare(const char *mechanism) {
         manager = manager_new((const char *const[]){ mechanism, at("--limit-queue-bytes=%d", 4 * QUEUE_BYTES),
                                                      at("--config=%s/kevd.conf", harness_tempdir()), NULL });
 }
@@ -46,25 +43,15 @@ static void start(void) {
         client = client_connect(manager_socket(manager));
 }
 
-static void setup(void) {
-        begin("--file-mechanism=inotify");
+static void setup_inotify(void) {
+        prepare("--file-mechanism=inotify");
         start();
 }
 
 static void setup_fanotify(void) {
         need_fanotify();
-        begin("--file-mechanism=fanotify");
+        prepare("--file-mechanism=fanotify");
         start();
-}
-
-static void teardown(void) {
-        (void)close(client);
-        manager_free(manager);
-}
-
-static void restart(void) {
-        manager_stop(manager);
-        manager_start(manager);
 }
 
 /* ---- what a client does ------------------------------------------------------------------- */
@@ -96,21 +83,8 @@ static void expect_event(struct json_object *event, const char *note, const char
         json_object_put(event);
 }
 
-static void expect(const char *note, const char *path) {
+static void expect_at(const char *note, const char *path) {
         expect_event(next_event(client), note, path);
-}
-
-static void expect_silence(void) {
-        struct json_object *event = due_event(client);
-
-        ck_assert_msg(!event, "%s", json_object_to_json_string(event));
-}
-
-static void trigger(const char *name, int data) {
-        int other = client_connect(manager_socket(manager));
-
-        json_object_put(client_call(other, "org.kevd.events.Trigger", at("{\"name\":\"%s\",\"data\":%d}", name, data)));
-        (void)close(other);
 }
 
 static void expect_trigger(int64_t data, int64_t seq) {
@@ -132,7 +106,7 @@ START_TEST(test_settling_goes_on) {
         written = now_msec();
         make_file(at("%s/a", root));
         restart();
-        expect("create", at("%s/a", root));
+        expect_at("create", at("%s/a", root));
         ck_assert_int_ge(now_msec() - written, 1500);
         expect_silence();
 }
@@ -149,9 +123,9 @@ START_TEST(test_latency_goes_on) {
         restart();
         make_file(at("%s/b", root));
         restart();
-        expect("create", at("%s/a", root));
+        expect_at("create", at("%s/a", root));
         ck_assert_int_ge(now_msec() - written, 2000);
-        expect("create", at("%s/b", root));
+        expect_at("create", at("%s/b", root));
 }
 END_TEST
 
@@ -167,8 +141,8 @@ START_TEST(test_settling_ends) {
         restart();
         expect_silence();
         change("{\"modify\":[{\"id\":1,\"filter\":\"tree\",\"tree\":{}}]}");
-        expect("create", at("%s/a", root));
-        expect("create", at("%s/b", root));
+        expect_at("create", at("%s/a", root));
+        expect_at("create", at("%s/b", root));
         expect_silence();
 }
 END_TEST
@@ -271,7 +245,7 @@ START_TEST(test_bound) {
         ck_assert_int_lt(n_events, 3 * BOUND_FILES * BOUND_DIRS);
         expect_silence();
         make_file(at("%s/d0/last", root));
-        expect("create", at("%s/d0/last", root));
+        expect_at("create", at("%s/d0/last", root));
 }
 END_TEST
 
@@ -437,7 +411,7 @@ static void restart_while_attaching(const char *root, size_t n_watches) {
         ck_assert_msg(!reply || !json_at(reply, "/parameters/refused/0"), "%s", json_object_to_json_string(reply));
         json_object_put(reply);
         make_file(name);
-        expect("create", name);
+        expect_at("create", name);
         expect_silence();
         change("{\"remove\":[1]}");
 }
@@ -491,7 +465,7 @@ START_TEST(test_mount_within) {
         expect_among("rescan", place);
         make_file(at("%s/file", place)); /* of the other file system, which is not entered */
         make_file(at("%s/beside", root));
-        expect("create", at("%s/beside", root));
+        expect_at("create", at("%s/beside", root));
         manager_stop(manager);
         assert_system(umount2(place, 0) == 0, place);
         manager_start(manager);
@@ -510,7 +484,7 @@ static void expect_replaced(const char *root) {
                 return;
         }
         expect_event(event, "gone", root);
-        expect("back", root);
+        expect_at("back", root);
 }
 
 /* Over what is watched. */
@@ -528,23 +502,23 @@ START_TEST(test_mount_over) {
                 manager_start(manager);
                 expect_replaced(root);
                 make_file(at("%s/file%d", root, i));
-                expect("create", at("%s/file%d", root, i));
+                expect_at("create", at("%s/file%d", root, i));
                 expect_silence();
         }
         make_file(at("%s/d/file", root));
-        expect("create", at("%s/d/file", root));
+        expect_at("create", at("%s/d/file", root));
 }
 END_TEST
 
 static void setup_mounts(void) {
         need_private_mounts();
-        setup();
+        setup_inotify();
 }
 
 static void setup_mounts_fanotify(void) {
         need_fanotify();
         need_private_mounts();
-        begin("--file-mechanism=fanotify");
+        prepare("--file-mechanism=fanotify");
         start();
 }
 
@@ -553,7 +527,7 @@ int main(int argc, char *argv[]) {
         TCase *c;
 
         c = harness_case(s, "events");
-        tcase_add_checked_fixture(c, setup, teardown);
+        tcase_add_checked_fixture(c, setup_inotify, teardown);
         tcase_add_test(c, test_settling_goes_on);
         tcase_add_test(c, test_latency_goes_on);
         tcase_add_test(c, test_settling_ends);
@@ -562,7 +536,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_limits_are_lowered);
 
         c = harness_case(s, "inotify");
-        tcase_add_checked_fixture(c, setup, teardown);
+        tcase_add_checked_fixture(c, setup_inotify, teardown);
         tcase_set_timeout(c, 120);
         tcase_add_test(c, test_bound);
         tcase_add_test(c, test_load);

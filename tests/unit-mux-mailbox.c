@@ -23,13 +23,14 @@ struct letter {
 };
 
 static struct mailbox mailbox;
-static unsigned next_number[SENDERS], n_letters;
+static unsigned next_number[SENDERS], n_letters, n_times;
 static bool in_parts; /* all letters but the last of each */
 
 static void on_mail(struct mailbox *m) {
         struct list *message;
 
         ck_assert_ptr_eq(m, &mailbox);
+        n_times++; /* that it was called */
         while ((message = mailbox_take(m))) {
                 struct letter *letter = list_entry(message, struct letter, link);
 
@@ -86,17 +87,14 @@ START_TEST(mail_from_threads) {
 END_TEST
 
 START_TEST(mail_wakes_the_loop_once) {
-        unsigned calls;
-
         open_mux(_i);
         ck_assert_int_eq(mailbox_open(&mailbox, mux, on_mail), 0);
         send_letter(0, 0);
         send_letter(0, 1);
         turn(-1);
         ck_assert_uint_eq(n_letters, 2);
-        calls = n_letters;
         turns(3);
-        ck_assert_uint_eq(n_letters, calls);
+        ck_assert_uint_eq(n_times, 1);
         /* Taken without being called: the next letter wakes it all the same. */
         send_letter(0, 2);
         free(list_entry(mailbox_take(&mailbox), struct letter, link));

@@ -268,7 +268,7 @@ START_TEST(threads_take_no_signals) {
 END_TEST
 
 int main(int argc, char *argv[]) {
-        TCase *c = harness_case(harness_suite("mux"), "workers");
+        TCase *c = harness_case(harness_suite("workers"), "workers");
 
         tcase_add_test(c, work_is_done);
         tcase_add_test(c, work_is_done_before_free);
