@@ -7,6 +7,9 @@
 #include "queue.h"
 #include "state.h"
 
+/* A timer is late by about so much, and to tell takes its time: what is promised to the client is when it comes. */
+#define DELIVERY_NSEC (1 * NSEC_PER_MSEC)
+
 struct settle {
         struct watch *watch;
         struct mux *mux;
@@ -34,6 +37,8 @@ int settle_new(struct watch *watch, const struct tree_options *options, struct s
         settle->quiet_nsec = nsec_of(options->settle_msec);
         settle->latency_nsec = options->max_latency_msec != ABSENT ? nsec_of(options->max_latency_msec) :
                                                                      settle->quiet_nsec * SETTLE_LATENCY_FACTOR;
+        if (settle->latency_nsec > 10 * DELIVERY_NSEC)
+                settle->latency_nsec -= DELIVERY_NSEC;
         *ret_settle = settle;
         return 0;
 }
