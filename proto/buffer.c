@@ -56,6 +56,21 @@ void buffer_consume(struct buffer *b, size_t size) {
                 memmove(b->data, b->data + size, b->size);
 }
 
+/* A byte of eight, each. */
+#define EACH(byte) (UINT64_C(0x0101010101010101) * (byte))
+
+/* Whether none of eight bytes is a control character, which are below the space and DEL, a quote or a backslash: the high
+ * bit of a byte from which one was taken too much, and of none that had it before. */
+static inline bool are_plain(uint64_t eight) {
+        uint64_t quote = eight ^ EACH('"'), backslash = eight ^ EACH('\\'), del = eight ^ EACH(0x7f);
+        uint64_t control = (eight - EACH(0x20)) & ~eight;
+
+        quote = (quote - EACH(1)) & ~quote;
+        backslash = (backslash - EACH(1)) & ~backslash;
+        del = (del - EACH(1)) & ~del;
+        return ((control | quote | backslash | del) & EACH(0x80)) == 0;
+}
+
 void json_put_string(struct buffer *b, const char *data, size_t size) {
         static const char hex[] = "0123456789abcdef";
         /* 0: as it is; u: \u00XX; else the letter behind the backslash. */
@@ -70,8 +85,18 @@ void json_put_string(struct buffer *b, const char *data, size_t size) {
                 return;
         *p++ = '"';
         for (size_t i = 0; i < size; i++) {
-                unsigned char c = (unsigned char)data[i];
+                unsigned char c;
+                uint64_t eight;
 
+                for (; i + sizeof(eight) <= size; i += sizeof(eight), p += sizeof(eight)) {
+                        memcpy(&eight, data + i, sizeof(eight));
+                        if (!are_plain(eight))
+                                break;
+                        memcpy(p, &eight, sizeof(eight));
+                }
+                if (i == size)
+                        break;
+                c = (unsigned char)data[i];
                 if (escape[c] == 0) {
                         *p++ = (char)c;
                         continue;
