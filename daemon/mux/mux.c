@@ -11,7 +11,7 @@
 
 enum {
         READY_MAX = 256,
-        TIMERS_A_TURN = 256,
+        TIMERS_A_TURN = 64,
         NO_MEMORY_NSEC = 1000000, /* then the kernel is asked again */
 };
 

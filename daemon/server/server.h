@@ -105,7 +105,7 @@ void server_figures_changed(struct server *server);
 
 /* By time. Users take turns, and each one's connections do, so that who has many gets no more than who has one. */
 enum {
-        TURN_NSEC = 300 * 1000,
+        TURN_NSEC = 150 * 1000,
         TURN_NSEC_OF_USER = 100 * 1000,
 };
 

@@ -325,6 +325,14 @@ void source_on_repaired(struct source *source, struct losses *losses);
 /* The queue's end. */
 void source_forget_losses(struct source *source, struct losses *losses);
 
+/* A turn of the loop has had enough of a source when so many events were made: where a user has many watches of one thing,
+ * each thing that happens is long work. `told`: source->n_events as the turn began. */
+enum { TOLD_A_TURN = 128 };
+
+static inline bool source_has_told_enough(const struct source *source, uint64_t told) {
+        return source->n_events - told >= TOLD_A_TURN;
+}
+
 static inline void source_report(struct source *source, struct subscription *subscription, struct report *report) {
         source->context->sink->report(subscription, report);
 }

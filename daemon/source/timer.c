@@ -27,7 +27,7 @@
 
 enum {
         PAUSE_NSEC = 100 * 1000,
-        MOMENTS_A_TURN = 256,
+        MOMENTS_A_TURN = 64,
 };
 
 struct timer_source {
