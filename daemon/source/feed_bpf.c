@@ -334,6 +334,7 @@ static bool bpf_save(struct feed *f, struct state_writer *w) {
         feed_writer_stop(&f->writer);
         if (f->writer.failed)
                 return false;
+        state_put_u64(w, BPF_FORMAT);
         for (size_t i = 0; i < OPENING_FDS_MAX; i++)
                 state_put_fd(w, f->opened.fds[i]);
         state_put_bool(w, f->opened.lacks_ids);
@@ -344,6 +345,7 @@ static bool bpf_save(struct feed *f, struct state_writer *w) {
 
 static int bpf_resume(struct broker *opener _unused_, struct mailbox *mailbox, struct feed_shared *shared,
                       struct state_reader *r, struct feed **ret_feed) {
+        bool is_ours = state_get_u64(r) == BPF_FORMAT; /* another version's program may tell otherwise */
         struct feed *f = calloc(1, sizeof(*f));
         int result;
 
@@ -358,7 +360,7 @@ static int bpf_resume(struct broker *opener _unused_, struct mailbox *mailbox, s
         f->losses.others = state_get_u64(r);
         result = feed_writer_init(&f->writer, mailbox, shared);
         if (result == 0)
-                result = r->failed ? -EBADMSG : start(f);
+                result = r->failed || !is_ours ? -EBADMSG : start(f);
         if (result < 0)
                 free_feed(f);
         else

@@ -3,6 +3,9 @@
 
 /* What the program in the kernel hands over: processes.bpf.c writes it, feed_bpf.c reads it. */
 
+/* Another one with each change of what is told and kept: the next daemon may be of another version. */
+enum { BPF_FORMAT = 1 };
+
 enum bpf_record_kind {
         BPF_RECORD_FORK = 1, /* of processes; `parent` is who made it */
         BPF_RECORD_EXEC,
