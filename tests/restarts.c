@@ -121,6 +121,26 @@ void expect_silence(void) {
         ck_assert_msg(!event, "%s", json_object_to_json_string(event));
 }
 
+void connect_many(int clients[MANY]) {
+        for (int i = 0; i < MANY; i++) {
+                clients[i] = client = i == 0 ? client : client_connect(manager_socket(manager));
+                watch_it(at("{\"id\":1,\"filter\":\"user\",\"name\":\"n%d\"}", i));
+        }
+        client = clients[0];
+}
+
+void expect_of_many(int clients[MANY]) {
+        for (int i = 0; i < MANY; i++)
+                trigger(at("n%d", i), i);
+        for (int i = 0; i < MANY; i++) {
+                client = clients[i];
+                expect_data("trigger", i, 1);
+                if (i > 0)
+                        (void)close(client);
+        }
+        client = clients[0];
+}
+
 pid_t start_process(void) {
         pid_t pid = fork();
 

@@ -53,5 +53,10 @@ void expect_data(const char *note, int64_t data, int64_t seq);
 void expect_path(const char *note, const char *path);
 void expect_silence(void);
 
+/* Each with a watch of a name of its own; `client` is the first. */
+void connect_many(int clients[MANY]);
+/* Each is told of its own, and nothing was told before. All but the first are closed. */
+void expect_of_many(int clients[MANY]);
+
 /* A child, which does nothing until it is killed. */
 pid_t start_process(void);

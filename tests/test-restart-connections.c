@@ -133,20 +133,9 @@ END_TEST
 START_TEST(test_many_clients) {
         int clients[MANY];
 
-        for (int i = 0; i < MANY; i++) {
-                clients[i] = client = i == 0 ? client : client_connect(manager_socket(manager));
-                watch_it(at("{\"id\":1,\"filter\":\"user\",\"name\":\"n%d\"}", i));
-        }
+        connect_many(clients);
         restart();
-        for (int i = 0; i < MANY; i++)
-                trigger(at("n%d", i), i);
-        for (int i = 0; i < MANY; i++) {
-                client = clients[i];
-                expect_data("trigger", i, 1);
-                if (i > 0)
-                        (void)close(client);
-        }
-        client = clients[0];
+        expect_of_many(clients);
 }
 END_TEST
 

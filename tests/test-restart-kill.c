@@ -160,10 +160,7 @@ END_TEST
 START_TEST(test_kill_of_many) {
         int clients[MANY];
 
-        for (int i = 0; i < MANY; i++) {
-                clients[i] = client = i == 0 ? client : client_connect(manager_socket(manager));
-                watch_it(at("{\"id\":1,\"filter\":\"user\",\"name\":\"n%d\"}", i));
-        }
+        connect_many(clients);
         kill_and_start(MANY);
         for (int i = 0; i < MANY; i++) {
                 client = clients[i];
@@ -180,25 +177,14 @@ END_TEST
 START_TEST(test_restart_of_many) {
         int clients[MANY];
 
-        for (int i = 0; i < MANY; i++) {
-                clients[i] = client = i == 0 ? client : client_connect(manager_socket(manager));
-                watch_it(at("{\"id\":1,\"filter\":\"user\",\"name\":\"n%d\"}", i));
-        }
+        connect_many(clients);
         wait_kept(MANY);
         manager_stop(manager);
         ck_assert(!manager_has_stored(manager, "kevd-live"));
         for (int i = 0; i < MANY; i++)
                 ck_assert_msg(!manager_has_stored(manager, at("c%x", (unsigned)i)), "connection %d", i);
         manager_start(manager);
-        for (int i = 0; i < MANY; i++)
-                trigger(at("n%d", i), i);
-        for (int i = 0; i < MANY; i++) {
-                client = clients[i];
-                expect_data("trigger", i, 1);
-                if (i > 0)
-                        (void)close(client);
-        }
-        client = clients[0];
+        expect_of_many(clients);
 }
 END_TEST
 
