@@ -642,6 +642,15 @@ static void note_problem(const struct point *point, const char *when, const char
                       error_name(point->error), point->first, point->times, point->cold, when, what);
 }
 
+static const char *how_it_ended(void) {
+        siginfo_t info;
+        static char text[64];
+
+        assert_system(waitid(P_PID, (id_t)kevd->pid, &info, WEXITED | WNOWAIT) == 0, "waitid");
+        (void)snprintf(text, sizeof(text), info.si_code == CLD_EXITED ? "exit status %d" : "signal %d", info.si_status);
+        return text;
+}
+
 /* A life without a fault is as the first one was. */
 static bool is_well(const struct point *point) {
         struct life l;
@@ -677,7 +686,7 @@ static bool live_with(const struct point *point) {
         faults->armed = 0;
         hit = faults->hits > 0;
         if (has_ended())
-                problem(&l, "the daemon has ended");
+                problem(&l, "the daemon has ended, %s", how_it_ended());
         if (l.problem[0])
                 note_problem(point, "in its life", l.problem);
         well = !l.problem[0];
@@ -769,7 +778,9 @@ static const struct {
         { "fanotify", "recvmsg:ENOBUFS:5:1:0" },    /* the broker had ended */
         { "fanotify", "sendmsg:EINTR:2:1:0" },      /* a helper's first words were lost, and waited for without end */
         { "connector", "ppoll:ENOMEM:1:1:0" },      /* the daemon ended */
+        { "fanotify", "open64:EINTR:1:1:1" },       /* the broker had ended as it began */
         { "deputies", "recvmsg:ENOBUFS:14:1:0" },   /* the deputy had ended */
+        { "deputies", "open64:EINTR:2:1:1" },       /* the daemon ended: what was passed on was refused */
 };
 
 START_TEST(test_life) {

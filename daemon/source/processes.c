@@ -539,7 +539,7 @@ static void end_pending(struct processes *s, struct pending *pending, const stru
 /* There is no feed after all: then pidfds have to do. */
 static void pass_on(struct processes *s, struct pending *pending) {
         struct subscription *subscription = pending->watch->subscription;
-        const struct sink *sink = s->source.context->sink;
+        const struct sink *upper = s->source.context->upper; /* the nearer one asks what it is attached to */
         int pidfd = pending->subject.pidfd, r;
         struct subject subject = {
                 .filter = KEV_FILTER_PROC, .notes = subscription->notes, .fd = pidfd, .pid = pending->pid,
@@ -551,7 +551,7 @@ static void pass_on(struct processes *s, struct pending *pending) {
         r = sources_pass_on(subscription, &subject, &refusal); /* frees it here */
         (void)safe_close(pidfd);
         if (r <= 0)
-                sink->attached(subscription, r < 0 ? &refusal : NULL);
+                upper->attached(subscription, r < 0 ? &refusal : NULL);
 }
 
 static bool may_do_without_feed(const struct processes *s, const struct proc_watch *w) {
