@@ -364,7 +364,7 @@ static bool handle(struct group *g, struct chunk *chunk, const struct event_info
 }
 
 static void handle_some(struct group *g) {
-        uint64_t now = realtime_nsec() / NSEC_PER_USEC, told = g->s->source.n_events;
+        uint64_t now = realtime_nsec() / NSEC_PER_USEC, before = g->s->source.n_reports;
         unsigned budget = EVENTS_A_TURN;
 
         while (!list_empty(&g->chunks)) {
@@ -375,7 +375,7 @@ static void handle_some(struct group *g) {
                         size_t next = chunk->position + m->event_len;
                         struct event_info e;
 
-                        if (budget-- == 0 || source_has_told_enough(&g->s->source, told)) {
+                        if (budget-- == 0 || source_has_told_enough(&g->s->source, before)) {
                                 mux_defer(g->s->mux, &g->go_on);
                                 return;
                         }

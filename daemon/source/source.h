@@ -157,7 +157,8 @@ struct source_settings {
         bool has_observers;    /* there is a group whose members may see all processes: */
         gid_t observers;
         bool restores;      /* the last daemon has left something: sources_restored() will be called */
-        bool acts_for_others;  /* has its broker mark file systems, enter namespaces and act for users */
+        bool acts_for_others;  /* has its broker mark file systems, enter namespaces and act for users, */
+        int files_error;       /* unless it has not the rights: a negative errno, or 0 */
         bool limited_queue; /* fanotify's is no longer than fs.fanotify.max_queued_events */
 };
 
@@ -243,7 +244,8 @@ struct source {
         const struct source_class *class;
         struct source_context *context;
         uint64_t n_subscriptions;
-        uint64_t n_events; /* that were made of its reports: the sink's to count */
+        uint64_t n_reports; /* to subscriptions, those included of which nothing was made */
+        uint64_t n_events;  /* that were made of these: the sink's to count */
         uint64_t kernel_overflows, losses_repaired;
         char reason[160]; /* why another mechanism served a watch, the last time; or empty */
 };
@@ -325,15 +327,16 @@ void source_on_repaired(struct source *source, struct losses *losses);
 /* The queue's end. */
 void source_forget_losses(struct source *source, struct losses *losses);
 
-/* A turn of the loop has had enough of a source when so many events were made: where a user has many watches of one thing,
- * each thing that happens is long work. `told`: source->n_events as the turn began. */
-enum { TOLD_A_TURN = 128 };
+/* A turn of the loop has had enough of a source when so many were told, or might have been: where a user has many watches
+ * of one thing, each thing that happens is long work. `before`: source->n_reports as the turn began. */
+enum { REPORTS_A_TURN = 128 };
 
-static inline bool source_has_told_enough(const struct source *source, uint64_t told) {
-        return source->n_events - told >= TOLD_A_TURN;
+static inline bool source_has_told_enough(const struct source *source, uint64_t before) {
+        return source->n_reports - before >= REPORTS_A_TURN;
 }
 
 static inline void source_report(struct source *source, struct subscription *subscription, struct report *report) {
+        source->n_reports++;
         source->context->sink->report(subscription, report);
 }
 

@@ -17,6 +17,8 @@ static void report_at(struct tree *tree, struct dir *dir, struct report *report)
                         continue;
                 if (!tree->may_tell || tree->may_tell(tree, watch, report))
                         watch_report(watch, report);
+                else
+                        subscription->source->n_reports++; /* it was as much work */
         }
         report_done(report);
 }
