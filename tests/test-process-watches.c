@@ -8,9 +8,11 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -643,6 +645,44 @@ START_TEST(test_old_zombie) {
 }
 END_TEST
 
+/* proc(5): with hidepid the daemon does not see who has not its user, and as little of who has more rights. */
+static void hide_processes(void) {
+        if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+            mount("proc", "/proc", "proc", 0, "hidepid=2,gid=64102") < 0)
+                harness_skip("a /proc that hides processes can't be mounted here");
+}
+
+/* Whom /proc does not show, when all that it has are looked at, is not taken to have ended. */
+START_TEST(test_hidden) {
+        struct json_object *event;
+        struct daemon *daemon;
+        struct maker maker;
+        int fd, second;
+        pid_t pid;
+
+        hide_processes();
+        daemon = start_following(NULL);
+        fd = client_connect(daemon->socket);
+        second = client_connect(daemon->socket);
+        maker = maker_start(USER);
+        pid = maker_fork(&maker, run_exit, 9);
+        watch(fd, "", "'id':1,'pid':%d,'notes':['exit','track']", (int)pid);
+        watch(second, "", "'id':1,'match':{'comm':'kevd-nobody'},'notes':['exit']");
+        for (int i = 0; i < 3; i++) /* the feed has something to tell */
+                (void)maker_reap(&maker, maker_fork(&maker, run_exit_at_once, 0));
+        event = client_call(fd, "org.kevd.events.Wait", "{\"timeoutMsec\":500}"); /* while they are looked at */
+        ck_assert_msg(!json_at(event, "/parameters/events/0"), "%s", json_object_to_json_string(event));
+        json_object_put(event);
+        go(&maker, 1);
+        (void)expect(fd, 1, "exit", pid, 9 << 8);
+        ck_assert_int_eq(maker_reap(&maker, pid), 9 << 8);
+        maker_stop(&maker);
+        (void)close(fd);
+        (void)close(second);
+        daemon_stop(daemon);
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         Suite *suite = harness_suite("process-watches");
         TCase *c;
@@ -665,5 +705,6 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_oneshot);
         tcase_add_test(c, test_modify);
         tcase_add_test(c, test_old_zombie);
+        tcase_add_test(c, test_hidden);
         return harness_main(argc, argv);
 }

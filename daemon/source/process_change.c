@@ -319,7 +319,7 @@ static bool was_told(struct processes *s, const struct record *r) {
         return told;
 }
 
-static bool is_alive(pid_t pid) {
+bool process_is_alive(pid_t pid) {
         int pidfd _cleanup_(closep) = pidfd_open(pid, 0);
 
         return pidfd >= 0 && !pidfd_has_ended(pidfd);
@@ -331,7 +331,7 @@ static bool is_of_displaced(struct processes *s, const struct process *p, const 
 
         if (!older)
                 return false;
-        if (is_alive(r->pid) || (r->parent > 0 && r->parent == older->parent_pid && r->parent != p->parent_pid)) {
+        if (process_is_alive(r->pid) || (r->parent > 0 && r->parent == older->parent_pid && r->parent != p->parent_pid)) {
                 older->had_record = true;
                 return true;
         }

@@ -46,7 +46,7 @@ struct rescan {
 
 /* ---- the worker -------------------------------------------------------------------------------------------------- */
 
-/* One that can't be read is there all the same. */
+/* One that can't be read may be there all the same: is_hidden(). */
 static int add_found(struct rescan *r, pid_t pid) {
         struct process_stat again;
         struct found *f;
@@ -216,6 +216,11 @@ static bool was_there(const struct processes *s, const struct rescan *r, const s
         return p->seen < s->n_rescans && (!p->forked_nsec || p->forked_nsec < r->since_nsec);
 }
 
+/* proc(5), hidepid: it is there, and /proc does not show it. */
+static bool is_hidden(const struct process *p) {
+        return p->pidfd >= 0 ? !pidfd_has_ended(p->pidfd) : process_is_alive(p->pid);
+}
+
 static void compare(struct processes *s, struct rescan *r) {
         for (size_t i = 0; i < r->n; i++) {
                 struct found *f = &r->found[i];
@@ -233,7 +238,7 @@ static void compare(struct processes *s, struct rescan *r) {
         hash_for_each(node, &s->table) {
                 struct process *p = container_of(node, struct process, node);
 
-                if (p->state == PROCESS_RUNS && was_there(s, r, p) && p->n_tries == 0)
+                if (p->state == PROCESS_RUNS && was_there(s, r, p) && p->n_tries == 0 && !is_hidden(p))
                         end_unseen(s, p);
         }
         ended_trim(s);

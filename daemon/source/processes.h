@@ -246,6 +246,8 @@ void tell_lost(struct processes *s, uint64_t count);
 void process_on_record(struct processes *s, const struct chunk *chunk, const struct record *r);
 void process_on_mark(struct processes *s);
 void process_on_pidfd(struct processes *s, struct process *p, uint32_t events);
+/* Some process has that number, and has not ended. */
+bool process_is_alive(pid_t pid);
 /* It runs no more. How it ended is told as far as that is known. */
 void process_end(struct processes *s, struct process *p, uint64_t realtime_usec);
 
