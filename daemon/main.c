@@ -67,6 +67,8 @@ static void on_signal(struct mux_io *io, unsigned events _unused_) {
 static void on_broker_failed(struct mux_deferred *deferred) {
         struct daemon *d = container_of(deferred, struct daemon, broker_failed);
 
+        if (d->server.stopping) /* all of it ends */
+                return;
         if (!handover_is_possible() && !broker_has_failed(d->server.sources.context.opener))
                 return;
         d->has_failed = true;
@@ -177,19 +179,22 @@ static int run(struct daemon *d, const struct options *options) {
         return d->has_failed ? -EPIPE : r;
 }
 
-/* What fanotify takes, and acting for other users, is a system daemon's, and of whoever asks for fanotify. */
-static void start_broker(struct daemon *d, const struct options *options) {
-        bool files = options->settings.acts_for_others;
+/* What fanotify takes, and acting for other users, is a system daemon's, and of whoever asks for fanotify. Without a broker
+ * that should be there already the daemon is to be started again, if there is somebody to do it. */
+static int start_broker(struct daemon *d, const struct options *options, struct source_settings *settings) {
+        bool files = settings->acts_for_others;
         int r = options->broker ? broker_connect(options->broker, &d->broker_fd) :
-                                  broker_start(&source_helpers, files, &d->broker_fd, &d->broker);
+                                  broker_start(&source_helpers, &files, &d->broker_fd, &d->broker);
 
-        if (r == 0)
-                return;
-        d->broker_fd = r;
-        if (options->broker)
-                log_warning("no broker at %s: %s", options->broker, strerror(-r));
-        if (files)
-                log_notice("neither fanotify nor files of other users: %s", strerror(-r));
+        if (r < 0) {
+                d->broker_fd = r;
+                if (options->broker)
+                        log_warning("no broker at %s: %s", options->broker, strerror(-r));
+        } else if (!files && settings->acts_for_others)
+                settings->files_error = -EPERM;
+        if (settings->acts_for_others && (r < 0 || settings->files_error))
+                log_notice("neither fanotify nor files of other users: %s", strerror(r < 0 ? -r : -settings->files_error));
+        return r < 0 && options->broker && handover_is_possible() ? r : 0;
 }
 
 static int serve_broker(void) {
@@ -207,9 +212,10 @@ static int serve_broker(void) {
 static int serve(const struct options *options, int argc, char **argv) {
         struct daemon d = { .signal_fd = -1, .signals = MUX_IO_INIT, .handover = HANDOVER_INIT };
         struct source_settings settings = options->settings;
-        int r;
+        int r = start_broker(&d, options, &settings);
 
-        start_broker(&d, options);
+        if (r < 0)
+                return r;
         if (options->mode != MODE_PRIVATE)
                 sockets_take(&d.sockets, &d.handover);
         settings.restores = handover_has_state(&d.handover);

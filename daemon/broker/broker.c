@@ -385,16 +385,15 @@ static int start(const struct helper_programs *of_daemon, uint64_t kept, int *re
         return 0;
 }
 
-int broker_start(const struct helper_programs *of_daemon, bool files, int *ret_fd, pid_t *ret_pid) {
-        uint64_t had, wanted = capabilities_for_processes() | (files ? capabilities_for_files() : 0);
-        int r = get_capabilities(&had), s;
+int broker_start(const struct helper_programs *of_daemon, bool *files, int *ret_fd, pid_t *ret_pid) {
+        uint64_t had, wanted;
+        int r = get_capabilities(&had), none = *files ? -EPERM : -EOPNOTSUPP, s;
 
         if (r < 0)
                 return r;
-        if (files && (~had & capabilities_for_files()))
-                r = -EPERM;
-        else
-                r = had & wanted ? start(of_daemon, wanted, ret_fd, ret_pid) : -EOPNOTSUPP;
+        *files &= !(~had & capabilities_for_files());
+        wanted = capabilities_for_processes() | (*files ? capabilities_for_files() : 0);
+        r = had & wanted ? start(of_daemon, wanted, ret_fd, ret_pid) : none;
         s = keep_capabilities(capabilities_of_daemon());
         if (r == 0 && s < 0)
                 *ret_fd = safe_close(*ret_fd);

@@ -21,11 +21,11 @@ struct helper_programs {
 
 /*
  * Starts it, and takes from this process all capabilities but those that it is known to need, also where this fails.
- * The socket is the caller's; the broker ends when it is closed. `files`: it has to be able to start surveyors,
- * stand-ins and deputies. -EPERM: this process hasn't the capabilities for that; -EOPNOTSUPP: nor any other that a
- * helper needs. To be called before there are threads.
+ * The socket is the caller's; the broker ends when it is closed. `files`: it is to be able to start surveyors,
+ * stand-ins and deputies; false behind it: this process hasn't the capabilities for that. -EPERM: nor any other that a
+ * helper needs; -EOPNOTSUPP: the same where `files` was false. To be called before there are threads.
  */
-int broker_start(const struct helper_programs *programs, bool files, int *ret_fd, pid_t *ret_pid);
+int broker_start(const struct helper_programs *programs, bool *files, int *ret_fd, pid_t *ret_pid);
 /* The same with one that is there already, and listens at `path`. Returns what socket(2) or connect(2) say. */
 int broker_connect(const char *path, int *ret_fd);
 /* Is the broker of a daemon whose end of the socket is elsewhere, until that is closed. Returns where it can't. */

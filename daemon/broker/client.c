@@ -117,8 +117,12 @@ static bool take_message(struct helper *h) {
                 return false;
         }
         if (h->state == HELPER_STARTING) {
+                int error = answer->error;
+
                 h->state = HELPER_READY;
-                h->fn(h, answer->error, fd); /* may close it */
+                h->fn(h, error, fd); /* may close it, and after an error free it */
+                if (error != 0)
+                        return false;
                 if (h->state == HELPER_READY)
                         send_questions(h);
                 return h->state == HELPER_READY;
@@ -186,6 +190,7 @@ static void send_requests(struct broker *b) {
 
 static int keep_request(struct broker *b, const struct helper_request *request, int fd) {
         struct request *r = malloc(sizeof(*r));
+        int result;
 
         if (!r)
                 return -ENOMEM;
@@ -196,8 +201,14 @@ static int keep_request(struct broker *b, const struct helper_request *request, 
                 free(r);
                 return -EMFILE;
         }
+        result = mux_modify(b->mux, &b->io, MUX_IN | MUX_OUT);
+        if (result < 0) {
+                (void)safe_close(r->fd);
+                free(r);
+                return result;
+        }
         list_append(&b->unsent, &r->link);
-        return mux_modify(b->mux, &b->io, MUX_IN | MUX_OUT);
+        return 0;
 }
 
 static int ask_broker(struct broker *b, const struct helper_request *request, int fd) {

@@ -90,7 +90,7 @@ static void on_late(struct mux_timer *timer) {
         fail(container_of(timer, struct opener_call, timer), -ETIMEDOUT, "");
 }
 
-/* The broker could not start it just now. */
+/* The broker could not start it just now, or has ended. */
 static void on_helper(struct helper *helper, int error _unused_, int fd) {
         (void)safe_close(fd);
         fail(container_of(helper, struct opener_call, helper), -EAGAIN, "");

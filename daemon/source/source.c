@@ -116,10 +116,10 @@ void sources_open(struct sources *sources, struct mux *mux, struct workers *work
         if (broker_fd >= 0)
                 sources->context.broker_error = broker_open(mux, broker_fd, &sources->context.opener);
         observer_open(sources->context.opener);
-        if (settings->acts_for_others)
+        if (settings->acts_for_others && settings->files_error == 0)
                 sources->context.broker = sources->context.opener;
         else if (sources->context.broker_error == 0)
-                sources->context.broker_error = -EOPNOTSUPP;
+                sources->context.broker_error = settings->files_error ? settings->files_error : -EOPNOTSUPP;
         for (size_t i = 0; i < ARRAY_SIZE(classes); i++) {
                 int r = classes[i]->open(&sources->context, &sources->list[i]);
 
