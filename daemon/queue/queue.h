@@ -86,7 +86,7 @@ struct watch {
         int64_t id;
         struct prefix *prefix; /* NULL: its events have no path */
         struct watch_options *options; /* NULL: none were given */
-        size_t charged;        /* bytes of both, though they are shared */
+        size_t charged;        /* bytes of both, though they are shared, and of a predicate */
         struct list entries;   /* all of its events, in order */
         struct hash *folded;   /* struct entry by path: its pending rescans; or NULL */
         struct entry *lost;    /* proc: its pending `lost`; or NULL */

@@ -2,7 +2,6 @@
 #include "peer.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,14 +25,6 @@ static uint64_t network_of(const struct observed_links *links) {
         const char *inode = links->text[OBSERVED_NETWORK] ? strchr(links->text[OBSERVED_NETWORK], '[') : NULL;
 
         return inode ? strtoull(inode + 1, NULL, 10) : 0;
-}
-
-/* Whether the process that we looked at in /proc can't have been the peer: its
- * pid was free for another before we were done. */
-static bool has_ended(int pidfd) {
-        struct pollfd p = { .fd = pidfd, .events = POLLIN };
-
-        return poll(&p, 1, 0) > 0 && (p.revents & POLLHUP);
 }
 
 /* socket(7): SO_PEERGROUPS, Linux 4.13. */
@@ -96,7 +87,8 @@ int peer_identify(int fd, struct asker *ret_asker) {
         ret_asker->other_pids = !is_same(&theirs, ours, OBSERVED_PIDS);
         ret_asker->other_network = !is_same(&theirs, ours, OBSERVED_NETWORK);
         ret_asker->network = network_of(&theirs);
-        if (pidfd == PEER_GONE || (pidfd >= 0 && has_ended(pidfd))) {
+        /* What we looked at in /proc may have been another: the pid was free for it before we were done. */
+        if (pidfd == PEER_GONE || (pidfd >= 0 && pidfd_has_hung_up(pidfd))) {
                 ret_asker->other_mounts = ret_asker->other_pids = ret_asker->other_network = true;
                 ret_asker->network = 0;
         }

@@ -272,6 +272,8 @@ static int look_start(struct descriptor *d, int fd, uint32_t reopen_for, uint64_
                 .is_first = fd >= 0, .keeps_fd = d->is_exclusive, .mark = -1, .figure = ABSENT,
         };
         list_init(&l->message);
+        if (!d->owner->observer && list_empty(&d->owner->looks)) /* there may be one by now */
+                d->owner->observer = observer_get(d->owner->uid);
         list_append(&d->owner->looks, &l->in_owner);
         d->owner->refs++;
         d->look = l;
@@ -505,6 +507,7 @@ static int finish(struct descriptor *d, const struct look *l, struct refusal *re
                 return refuse(refusal, -l->error, "%s", l->why);
         if (d->filter != KEV_FILTER_POLL)
                 r = check_figures(d, l, refusal);
+        d->has_figures |= l->is_unanswered; /* there may be: they are asked for again */
         if (r == 0 && l->mark >= 0 && descriptor_files_add(&d->all->files, l->mark, &d->file) < 0)
                 r = refuse(refusal, ENOMEM, "no memory");
         if (r == 0 && d->is_exclusive && group_join(d, l->fd) < 0)
@@ -562,7 +565,9 @@ static void on_reopened(struct descriptor *d, struct look *l) {
         int r;
 
         d->handle.number = l->handle.number;
-        if (l->error < 0)
+        if (l->error == -EIO)
+                r = refuse(&refusal, EAGAIN, "descriptor: what looks at your descriptors does not answer, or is not to be had");
+        else if (l->error < 0)
                 r = refuse(&refusal, EBADF, "descriptor: has to be passed again for notes that the watch did not have: the "
                                             "caller's own is not to be had");
         else

@@ -332,7 +332,7 @@ static void bpf_mark(struct feed *f, uint64_t serial) {
 /* What the program tells from now on stays in its rings. */
 static bool bpf_save(struct feed *f, struct state_writer *w) {
         feed_writer_stop(&f->writer);
-        if (f->writer.failed)
+        if (f->writer.failed || f->held.kind || f->n_reserved_put < f->n_reserved) /* it was taken, and there was no room */
                 return false;
         state_put_u64(w, BPF_FORMAT);
         for (size_t i = 0; i < OPENING_FDS_MAX; i++)
@@ -403,14 +403,19 @@ static int on_test_sample(void *context, void *data, size_t size) {
         return 0;
 }
 
-static bool hears(struct processes_bpf *program) {
+/* 1: it does, 0: it says nothing; or a negative errno. */
+static int hears(struct processes_bpf *program) {
         uint64_t deadline = monotonic_nsec() + TEST_MSEC * NSEC_PER_MSEC, now;
         pid_t child = -1;
         struct ring_buffer *ring = ring_buffer__new(bpf_map__fd(program->maps.records), on_test_sample, &child, NULL);
 
         if (!ring)
-                return false;
+                return -errno;
         child = fork();
+        if (child < 0) {
+                ring_buffer__free(ring);
+                return -EAGAIN;
+        }
         if (child == 0)
                 _exit(0);
         while (child > 0 && (now = monotonic_nsec()) < deadline &&
@@ -454,7 +459,9 @@ int feed_bpf_load(size_t buffer_bytes, bool is_only, int ret_fds[OPENING_FDS_MAX
                 r = processes_bpf__load(program);
         if (r == 0)
                 r = attach(program, is_only, opening);
-        if (r == 0 && !hears(program)) {
+        if (r == 0)
+                r = hears(program);
+        if (r == 0) {
                 r = -EOPNOTSUPP;
                 (void)snprintf(opening->why, sizeof(opening->why), "BPF: the program says nothing (of this pid namespace)");
         }

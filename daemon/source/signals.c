@@ -243,6 +243,7 @@ static int begin_opening(struct signals *s, struct refusal *refusal) {
 
 /* ---- attach --------------------------------------------------------------------------------------------------------------- */
 
+/* Those that wait for the feed may be of the same processes: each holds one by itself. */
 static int check_limit(const struct signals *s, uid_t uid, struct refusal *refusal) {
         size_t n = 0;
 
@@ -251,6 +252,8 @@ static int check_limit(const struct signals *s, uid_t uid, struct refusal *refus
 
                 n += list_entry(t->watches.next, struct signal_watch, link)->asker->uid == uid;
         }
+        list_for_each(entry, &s->waiting)
+                n += list_entry(entry, struct signal_watch, link)->asker->uid == uid;
         return n < TARGETS_OF_USER_MAX ? 0 : refuse(refusal, EDQUOT, "pid: the limit of %d processes a user is reached",
                                                     TARGETS_OF_USER_MAX);
 }
@@ -352,7 +355,11 @@ static int signals_attach(struct source *source, struct subscription *subscripti
         if (r < 0)
                 return r;
         w = watch_new(subscription, subject);
-        r = w ? open_wanted(s, subject, &w->wanted, refusal) : refuse(refusal, ENOMEM, "no memory");
+        r = w ? 0 : refuse(refusal, ENOMEM, "no memory");
+        if (r == 0 && !s->feed)
+                r = check_limit(s, subject->asker->uid, refusal);
+        if (r == 0)
+                r = open_wanted(s, subject, &w->wanted, refusal);
         if (r == 0 && s->feed)
                 r = join(s, w, refusal);
         if (r < 0) {
