@@ -235,6 +235,17 @@ static uint64_t n_expected(const struct witness_page *page) {
         return n;
 }
 
+/* Of these. Timers that are due later may have been told meanwhile. */
+static uint64_t n_missing(const struct witness_page *page) {
+        uint64_t n = 0;
+
+        for (int kind = 0; kind < WITNESS_KINDS; kind++)
+                for (unsigned i = 0; i < page->n_begun[kind]; i++)
+                        n += page->ops[kind][i].times == 0 &&
+                             (kind != WITNESS_TIMER || page->ops[kind][i].begun_nsec < page->stopped_nsec);
+        return n;
+}
+
 static _Noreturn void live(void) {
         uint64_t heard = 0;
         pthread_t names, calls;
@@ -248,7 +259,7 @@ static _Noreturn void live(void) {
         (void)pthread_join(names, NULL);
         (void)pthread_join(calls, NULL);
         self.page->stopped_nsec = heard = now_nsec();
-        while (self.page->n_told < n_expected(self.page) && now_nsec() < heard + QUIET_SEC * NSEC_PER_SEC) {
+        while (n_missing(self.page) > 0 && now_nsec() < heard + QUIET_SEC * NSEC_PER_SEC) {
                 int r = kev_dispatch(self.kev, 100);
 
                 check(r, self.kev, "kev_dispatch");
@@ -302,10 +313,7 @@ struct witness_result witness_end(struct witness *witness) {
         if (witness->pid > 0)
                 (void)waitpid(witness->pid, &status, 0);
         result.expected = n_expected(page);
-        for (int kind = 0; kind < WITNESS_KINDS; kind++)
-                for (unsigned i = 0; i < page->n_begun[kind]; i++)
-                        result.missing += page->ops[kind][i].times == 0 &&
-                                          (kind != WITNESS_TIMER || page->ops[kind][i].begun_nsec < page->stopped_nsec);
+        result.missing = n_missing(page);
         result.odd = page->odd;
         (void)snprintf(result.error, sizeof(result.error), "%s",
                        page->error[0] || status == 0 ? page->error : "it was killed");
