@@ -7,10 +7,12 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <json-c/json.h>
@@ -287,6 +289,65 @@ START_TEST(test_exchange) {
 }
 END_TEST
 
+/* What others do in other directories comes between the kernel's events of one exchange. */
+static void write_between(const char *root, int writer) {
+        char a[PATH_MAX], b[PATH_MAX];
+
+        (void)snprintf(a, sizeof(a), "%s/between%d/a", root, writer);
+        (void)snprintf(b, sizeof(b), "%s/between%d/b", root, writer);
+        for (;;) {
+                make_file(a);
+                move(a, b);
+                remove_file(b);
+        }
+}
+
+START_TEST(test_exchanged_while_others_write) {
+        enum { PAIRS = 1000 };
+        const char *root = make_root("w"), *outside = make_root("outside"), *there = at("%s/there", root);
+        struct follower *f = follower_new(kevd, root, REPLAY_AT_REST);
+        pid_t exchanger, others[2];
+
+        harness_label(_i == 0 ? "within" : "with outside");
+        if (_i == 0)
+                make_dir(there);
+        else
+                there = outside;
+        make_dir(at("%s/here", root));
+        for (int i = 0; i < PAIRS; i++) {
+                make_dir(at("%s/here/%d", root, i));
+                make_dir(at("%s/here/%d/a", root, i));
+                make_dir(at("%s/%d", there, i));
+                make_dir(at("%s/%d/b", there, i));
+        }
+        follower_check(f, "before");
+        for (int i = 0; i < 2; i++) {
+                make_dir(at("%s/between%d", root, i));
+                others[i] = fork_writer();
+                if (others[i] == 0)
+                        write_between(root, i);
+        }
+        exchanger = fork_writer();
+        if (exchanger == 0) {
+                for (int i = 0; i < PAIRS; i++)
+                        exchange(at("%s/%d/b", there, i), at("%s/here/%d/a", root, i));
+                _exit(0);
+        }
+        follow_writers(f, &exchanger, 1);
+        for (int i = 0; i < 2; i++) {
+                (void)kill(others[i], SIGKILL);
+                (void)waitpid(others[i], NULL, 0);
+        }
+        follower_check(f, "exchanged");
+        for (int i = 0; i < PAIRS; i++) {
+                make_file(at("%s/here/%d/a/later", root, i));
+                make_file(at("%s/%d/b/later", there, i));
+        }
+        follower_check(f, "later");
+        follower_free(f);
+}
+END_TEST
+
 /* ---- several at once ------------------------------------------------------------------------- */
 
 /* Renames within and across directories; no name is ever used twice. */
@@ -422,6 +483,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_renamed_and_back);
         tcase_add_loop_test(c, test_exchange, 0, 6);
         tcase_add_loop_test(c, test_exchanged_with_outside, 0, 4);
+        tcase_add_loop_test(c, test_exchanged_while_others_write, 0, 2);
         tcase_add_test(c, test_parallel_renames);
         tcase_add_test(c, test_renamed_while_filled);
         tcase_add_test(c, test_made_and_renamed);

@@ -57,7 +57,7 @@ static void on_entry(struct inotify *s, struct mark *mark, const struct inotify_
         if (event->mask & IN_MOVED_FROM)
                 move_on_from(s, mark, event, now);
         if (event->mask & (IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO))
-                s->last_arrival.wd = 0;
+                mark->arrival = (struct arrival){ 0 };
         if (event->mask & IN_MOVED_FROM)
                 return;
         if (event->mask & IN_MOVED_TO) {

@@ -60,6 +60,13 @@
 #include "source.h"
 #include "tree.h"
 
+/* The last change of an entry of a directory, if that was an IN_MOVED_TO. Hashes, not keyed; 0: it was another, or the
+ * entry came from out of sight. */
+struct arrival {
+        uint32_t name;
+        uint32_t origin; /* directory and name */
+};
+
 /* The kernel's watch of one inode. */
 struct mark {
         struct hash_node node; /* by wd */
@@ -71,6 +78,7 @@ struct mark {
         struct dir *dirs;  /* several where a mount shows one inode in two places */
         struct vnode *vnode;
         struct list waiters; /* tree watches that wait for an entry */
+        struct arrival arrival;
 };
 
 /* A MOVED_FROM that has no MOVED_TO yet. */
@@ -79,7 +87,8 @@ struct move {
         uint32_t cookie;
         struct mark *mark;
         bool is_dir;
-        bool was_filled; /* the name had come from out of sight just before: this may be the rest of an exchange */
+        bool was_filled; /* the name had come just before: this may be the rest of an exchange */
+        uint32_t origin; /* then, as in struct arrival */
         uint64_t realtime_usec;
         uint64_t deadline_nsec; /* CLOCK_MONOTONIC: then it went where nobody looks */
         uint64_t position;      /* in what was read */
@@ -116,14 +125,6 @@ struct inotify {
 
         struct list moves;
         struct mux_timer move_timer;
-        struct {
-                uint64_t from_dir, to_dir;
-                char from[256], to[256];
-        } last_rename;
-        struct {
-                int wd; /* 0: the last change of an entry was none */
-                char name[256];
-        } last_arrival; /* out of sight's */
 
         struct mounts mounts;
 

@@ -10,14 +10,46 @@
 
 enum { MOVE_WAIT_USEC = 2000 }; /* for the second half: who renames may be preempted in between */
 
+/*
+ * An exchange of two names (renameat2(2)) is told as two renames that undo each other, after which neither name has
+ * what the first of the two said. Others' events come in between, but none of the two directories: they are locked. So
+ * each directory remembers its last arrival, and a rename that takes that away at once may be the rest of an exchange
+ * if it ends where the arrival has come from. With one end out of sight that can't be told.
+ */
+
+static uint32_t hash_place(uint32_t h, const char *name) {
+        for (; *name; name++)
+                h = (h ^ (unsigned char)*name) * UINT32_C(16777619);
+        return h ? h : 1;
+}
+
+static uint32_t hash_name(const char *name) {
+        return hash_place(UINT32_C(2166136261), name);
+}
+
+static uint32_t hash_origin(const struct mark *mark, const char *name) {
+        return hash_place(UINT32_C(2166136261) ^ (uint32_t)mark->wd, name);
+}
+
+static bool is_exchange(const struct move *move, uint32_t destination) {
+        return move->was_filled && (move->origin == 0 || move->origin == destination);
+}
+
+static void tell(struct inotify *s, bool exchange, struct dir *from, const char *from_name, struct dir *to,
+                 const char *to_name, bool is_dir, uint64_t now) {
+        if (exchange && from)
+                tree_on_exchange(s, from, from_name, to, to_name, is_dir, now);
+        else
+                tree_on_move(s, from, from_name, to, to_name, is_dir, now);
+}
+
 void move_out(struct inotify *s, struct move *move) {
+        bool exchange = is_exchange(move, 0);
+
         list_remove(&move->link);
         for (struct dir *d = move->mark->dirs, *next; d; d = next) {
                 next = d->next_on_mark;
-                if (move->was_filled)
-                        tree_on_exchange(s, d, move->name, NULL, NULL, move->is_dir, move->realtime_usec);
-                else
-                        tree_on_move(s, d, move->name, NULL, NULL, move->is_dir, move->realtime_usec);
+                tell(s, exchange, d, move->name, NULL, NULL, move->is_dir, move->realtime_usec);
         }
         if (move->mark->vnode)
                 vnode_on_move(move->mark, move->is_dir, false, move->realtime_usec);
@@ -61,26 +93,13 @@ void move_on_from(struct inotify *s, struct mark *mark, const struct inotify_eve
         move->cookie = event->cookie;
         move->mark = mark;
         move->is_dir = event->mask & IN_ISDIR;
-        move->was_filled = s->last_arrival.wd == mark->wd && strcmp(s->last_arrival.name, event->name) == 0;
+        move->was_filled = mark->arrival.name == hash_name(event->name);
+        move->origin = mark->arrival.origin;
         move->realtime_usec = now;
         move->deadline_nsec = monotonic_nsec() + MOVE_WAIT_USEC * NSEC_PER_USEC;
         move->position = s->bytes_handled;
         (void)snprintf(move->name, sizeof(move->name), "%s", event->name);
         list_append(&s->moves, &move->link);
-}
-
-/* Two moves that undo each other may be one exchange (renameat2(2)), after which
- * neither name has what the first of the two said. */
-static bool is_exchange(struct inotify *s, struct dir *from, const char *from_name, struct dir *to,
-                        const char *to_name) {
-        bool mirrored = s->last_rename.from_dir == to->id && s->last_rename.to_dir == from->id &&
-                        strcmp(s->last_rename.from, to_name) == 0 && strcmp(s->last_rename.to, from_name) == 0;
-
-        s->last_rename.from_dir = from->id;
-        s->last_rename.to_dir = to->id;
-        (void)snprintf(s->last_rename.from, sizeof(s->last_rename.from), "%s", from_name);
-        (void)snprintf(s->last_rename.to, sizeof(s->last_rename.to), "%s", to_name);
-        return mirrored;
 }
 
 /* The directory on `mark` that is on the mount of `like`. */
@@ -94,31 +113,28 @@ static struct dir *dir_on_mount(const struct mark *mark, const struct dir *like)
 
 void move_on_to(struct inotify *s, struct mark *mark, const struct inotify_event *event, uint64_t now) {
         struct move *move = NULL;
-        bool is_dir = event->mask & IN_ISDIR;
+        bool is_dir = event->mask & IN_ISDIR, exchange = false;
 
         list_for_each(entry, &s->moves)
                 if (list_entry(entry, struct move, link)->cookie == event->cookie)
                         move = list_entry(entry, struct move, link);
-        if (move)
+        if (move) {
                 list_remove(&move->link);
-        else {
-                s->last_arrival.wd = mark->wd;
-                (void)snprintf(s->last_arrival.name, sizeof(s->last_arrival.name), "%s", event->name);
+                exchange = is_exchange(move, hash_origin(mark, event->name));
         }
+        mark->arrival.name = hash_name(event->name);
+        mark->arrival.origin = move ? hash_origin(move->mark, move->name) : 0;
         for (struct dir *d = mark->dirs, *next; d; d = next) {
                 struct dir *from = move ? dir_on_mount(move->mark, d) : NULL;
 
                 next = d->next_on_mark;
-                if (from && is_exchange(s, from, move->name, d, event->name))
-                        tree_on_exchange(s, from, move->name, d, event->name, is_dir, now);
-                else
-                        tree_on_move(s, from, from ? move->name : NULL, d, event->name, is_dir, now);
+                tell(s, exchange, from, from ? move->name : NULL, d, event->name, is_dir, now);
         }
         if (move)
                 for (struct dir *d = move->mark->dirs, *next; d; d = next) {
                         next = d->next_on_mark;
                         if (!dir_on_mount(mark, d))
-                                tree_on_move(s, d, move->name, NULL, NULL, is_dir, now);
+                                tell(s, exchange, d, move->name, NULL, NULL, is_dir, now);
                 }
         if (mark->vnode)
                 vnode_on_move(mark, is_dir, move && move->mark == mark, now);

@@ -78,6 +78,19 @@ static void put_vnodes(struct state_writer *w, const struct inotify *s) {
         state_put_i64(w, -1);
 }
 
+/* Half of an exchange may be in the queue still. */
+static void put_arrivals(struct state_writer *w, const struct inotify *s) {
+        hash_for_each(node, &s->marks) {
+                const struct mark *mark = container_of(node, const struct mark, node);
+
+                if (mark->arrival.name == 0)
+                        continue;
+                state_put_i64(w, mark->wd);
+                state_put_u64(w, mark->arrival.name);
+                state_put_u64(w, mark->arrival.origin);
+        }
+}
+
 void inotify_save_source(struct source *source, struct state_writer *w) {
         struct inotify *s = container_of(source, struct inotify, source);
 
@@ -89,6 +102,7 @@ void inotify_save_source(struct source *source, struct state_writer *w) {
         mounts_save(&s->mounts, w);
         put_tree(w, s);
         put_vnodes(w, s);
+        put_arrivals(w, s);
 }
 
 bool inotify_save(struct source *source, struct subscription *subscription, struct state_writer *w) {
@@ -161,6 +175,19 @@ static bool get_vnodes(struct inotify *s, struct state_reader *r) {
         return !r->failed && wd == -1;
 }
 
+/* Up to the end. */
+static bool get_arrivals(struct inotify *s, struct state_reader *r) {
+        while (!r->failed && !state_is_at_end(r)) {
+                int64_t wd = state_get_i64(r);
+                uint64_t name = state_get_u64(r), origin = state_get_u64(r);
+                struct mark *mark = wd > 0 && wd <= INT32_MAX ? mark_find(s, (int)wd) : NULL;
+
+                if (mark)
+                        mark->arrival = (struct arrival){ (uint32_t)name, (uint32_t)origin };
+        }
+        return !r->failed;
+}
+
 static bool is_instance(int fd) {
         char path[32], text[32];
         ssize_t n;
@@ -184,7 +211,7 @@ static int load(struct inotify *s, struct state_reader *r) {
                 return result;
         atomic_store(&s->lookup_context.newest_wd, (int)newest);
         mounts_load(&s->mounts, r);
-        return get_tree(s, r) && get_vnodes(s, r) ? 0 : -EBADMSG;
+        return get_tree(s, r) && get_vnodes(s, r) && get_arrivals(s, r) ? 0 : -EBADMSG;
 }
 
 static void release_unwatched(struct inotify *s) {
