@@ -289,6 +289,57 @@ START_TEST(test_exchange) {
 }
 END_TEST
 
+/* An exchange, and what has happened before the daemon came to look. */
+START_TEST(test_exchanged_and_moved_on) {
+        static const struct step {
+                const char *from, *to; /* NULL: it is removed */
+        } steps[][4] = {
+                { { "q/two", "out/two" } },
+                { { "q/two", NULL } },
+                { { "q/two", "r/three" } },
+                { { "q", "out/q" } },
+                { { "q", NULL } },
+                { { "q/two", "out/two" }, { "p/other", "q/two" } },
+                { { "p/one", "r/three" }, { "q/two", "out/two" } },
+                { { "p/one", "r/three" }, { "q/two", NULL } },
+                { { "p/one", "r/three" }, { "q", "out/q" } },
+                { { "p", "s" }, { "q/two", "out/two" } },
+                { { "p", "s" }, { "s/one", "r/three" }, { "q", "out/q" } },
+                { { "q", "t" }, { "t/two", "out/two" } },
+                { { "q", "t" }, { "p/one", "t/one" }, { "t", "out/t" } },
+                { { "q", "t" }, { "t/two", "r/three" }, { "p/one", "out/one" } },
+        };
+        const char *root = make_root("w"), *outside = make_root("outside");
+        const struct step *step = steps[_i];
+        struct follower *f = follower_new(kevd, root, REPLAY_AT_REST);
+
+        harness_label(at("%d: %s to %s", _i, step->from, step->to ? step->to : "nowhere"));
+        for (const char *name = "pqr"; *name; name++)
+                make_dir(at("%s/%c", root, *name));
+        make_dir(at("%s/p/one", root));
+        make_dir(at("%s/p/other", root));
+        make_dir(at("%s/q/two", root));
+        make_tree(at("%s/p/one", root), 2, 2);
+        make_tree(at("%s/q/two", root), 3, 1);
+        follower_check(f, "before");
+        assert_system(kill(kevd->pid, SIGSTOP) == 0, "kill");
+        exchange(at("%s/p/one", root), at("%s/q/two", root));
+        for (; step->from; step++)
+                if (!step->to)
+                        run(root, at("rm -r %s", step->from));
+                else if (strncmp(step->to, "out/", 4) == 0)
+                        move(at("%s/%s", root, step->from), at("%s/%s", outside, step->to + 4));
+                else
+                        move(at("%s/%s", root, step->from), at("%s/%s", root, step->to));
+        assert_system(kill(kevd->pid, SIGCONT) == 0, "kill");
+        follower_check(f, "moved on");
+        check_registrations(f, "moved on");
+        run(harness_tempdir(), "for d in $(find w outside -type d); do touch $d/later; done");
+        follower_check(f, "later");
+        follower_free(f);
+}
+END_TEST
+
 /* What others do in other directories comes between the kernel's events of one exchange. */
 static void write_between(const char *root, int writer) {
         char a[PATH_MAX], b[PATH_MAX];
@@ -483,6 +534,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_renamed_and_back);
         tcase_add_loop_test(c, test_exchange, 0, 6);
         tcase_add_loop_test(c, test_exchanged_with_outside, 0, 4);
+        tcase_add_loop_test(c, test_exchanged_and_moved_on, 0, 14);
         tcase_add_loop_test(c, test_exchanged_while_others_write, 0, 2);
         tcase_add_test(c, test_parallel_renames);
         tcase_add_test(c, test_renamed_while_filled);

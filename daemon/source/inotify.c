@@ -52,6 +52,8 @@ static void on_entry(struct inotify *s, struct mark *mark, const struct inotify_
                         move_out(s, move);
                         break; /* there is one a directory at most */
                 }
+        if (!list_empty(&s->names))
+                tree_on_asked_name(s, mark, event->mask, event->name);
         if (event->mask & (IN_CREATE | IN_MOVED_TO))
                 wait_on_entry(s, mark, event->name);
         if (event->mask & IN_MOVED_FROM)
@@ -292,8 +294,10 @@ static bool concerns(const struct inotify *s, const struct lookup *lookup, const
         case LOOKUP_PLACE:
                 return lookup->watch && lookup->watch->asker == asker;
         case LOOKUP_ACCESS:
-        case LOOKUP_NAME:
                 return tree_is_watched_by(s, lookup->root, asker);
+        case LOOKUP_NAME:
+                return tree_is_watched_by(s, lookup->root, asker) || tree_is_watched_by(s, lookup->stop, asker) ||
+                       tree_is_watched_by(s, lookup->moved, asker);
         case LOOKUP_CRAWL:
                 return (lookup->purpose != PURPOSE_INITIAL || lookup->doubted) &&
                        tree_is_watched_by(s, lookup->root, asker);
@@ -502,6 +506,7 @@ static void inotify_init_lists(struct inotify *s) {
         list_init(&s->lookups);
         list_init(&s->due);
         list_init(&s->crawls);
+        list_init(&s->names);
         list_init(&s->unblocked);
         barriers_init(&s->barriers, s->mux, is_past);
         mux_deferred_init(&s->go_on, on_go_on);

@@ -149,6 +149,7 @@ struct inotify {
         struct list due;       /* their answers, as they came */
         struct hash answered;  /* the same, by first_wd */
         struct list crawls;    /* of them, by serial */
+        struct list names;     /* of them, those that ask whether a name is there */
         struct list unblocked; /* watches that may be in force now */
         uint64_t serial, order;
         uint64_t answering; /* the serial of the lookup whose answer is being handled, or 0 */
@@ -261,9 +262,10 @@ void tree_on_self(struct inotify *s, struct dir *dir, uint32_t mask, uint64_t re
 void tree_on_move(struct inotify *s, struct dir *from, const char *from_name, struct dir *to, const char *to_name,
                   bool is_dir, uint64_t realtime_usec);
 /* The two names may have changed places: then `from_name` is there again. `to` is NULL where the other is out of
- * sight. */
+ * sight. Whether it is so is asked, or the next event of `from_name` tells it. */
 void tree_on_exchange(struct inotify *s, struct dir *from, const char *from_name, struct dir *to, const char *to_name,
                       bool is_dir, uint64_t realtime_usec);
+void tree_on_asked_name(struct inotify *s, const struct mark *mark, uint32_t mask, const char *name);
 /* The kernel has dropped the mark. */
 void tree_on_unmarked(struct inotify *s, struct dir *dir);
 /* Everything is asked again. */

@@ -32,6 +32,8 @@ int submit(struct inotify *s, struct lookup *lookup, uid_t user, struct dir *roo
         list_append(&s->lookups, &lookup->link);
         if (lookup->kind == LOOKUP_CRAWL)
                 tree_add_crawl(s, lookup);
+        if (lookup->kind == LOOKUP_NAME)
+                list_append(&s->names, &lookup->crawl);
         return 0;
 }
 
@@ -41,6 +43,7 @@ static void end_lookup(struct inotify *s, struct lookup *lookup) {
         list_splice(&s->unblocked, &lookup->blocked);
         tree_unref(&s->tree, lookup->root);
         tree_unref(&s->tree, lookup->stop);
+        tree_unref(&s->tree, lookup->moved);
         lookup_free(lookup);
 }
 

@@ -14,7 +14,8 @@ enum { MOVE_WAIT_USEC = 2000 }; /* for the second half: who renames may be preem
  * An exchange of two names (renameat2(2)) is told as two renames that undo each other, after which neither name has
  * what the first of the two said. Others' events come in between, but none of the two directories: they are locked. So
  * each directory remembers its last arrival, and a rename that takes that away at once may be the rest of an exchange
- * if it ends where the arrival has come from. With one end out of sight that can't be told.
+ * if it ends where the arrival has come from, or if one of these places is not known: it is out of sight, or the second
+ * half of a rename was too late.
  */
 
 static uint32_t hash_place(uint32_t h, const char *name) {
@@ -31,10 +32,6 @@ static uint32_t hash_origin(const struct mark *mark, const char *name) {
         return hash_place(UINT32_C(2166136261) ^ (uint32_t)mark->wd, name);
 }
 
-static bool is_exchange(const struct move *move, uint32_t destination) {
-        return move->was_filled && (move->origin == 0 || move->origin == destination);
-}
-
 static void tell(struct inotify *s, bool exchange, struct dir *from, const char *from_name, struct dir *to,
                  const char *to_name, bool is_dir, uint64_t now) {
         if (exchange && from)
@@ -44,12 +41,10 @@ static void tell(struct inotify *s, bool exchange, struct dir *from, const char 
 }
 
 void move_out(struct inotify *s, struct move *move) {
-        bool exchange = is_exchange(move, 0);
-
         list_remove(&move->link);
         for (struct dir *d = move->mark->dirs, *next; d; d = next) {
                 next = d->next_on_mark;
-                tell(s, exchange, d, move->name, NULL, NULL, move->is_dir, move->realtime_usec);
+                tell(s, move->was_filled, d, move->name, NULL, NULL, move->is_dir, move->realtime_usec);
         }
         if (move->mark->vnode)
                 vnode_on_move(move->mark, move->is_dir, false, move->realtime_usec);
@@ -120,7 +115,7 @@ void move_on_to(struct inotify *s, struct mark *mark, const struct inotify_event
                         move = list_entry(entry, struct move, link);
         if (move) {
                 list_remove(&move->link);
-                exchange = is_exchange(move, hash_origin(mark, event->name));
+                exchange = move->was_filled && (move->origin == 0 || move->origin == hash_origin(mark, event->name));
         }
         mark->arrival.name = hash_name(event->name);
         mark->arrival.origin = move ? hash_origin(move->mark, move->name) : 0;

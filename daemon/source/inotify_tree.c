@@ -642,8 +642,15 @@ void tree_on_move(struct inotify *s, struct dir *from, const char *from_name, st
         }
 }
 
+/* What is taken for `moved` may be another: it is asked by itself, since it may have gone on from `to` by now. */
+static void doubt_exchange(struct inotify *s, struct dir *from, struct dir *to, struct dir *moved) {
+        doubt_both(s, tree_holds(s, from) ? from : NULL, tree_holds(s, to) ? to : NULL);
+        if (tree_holds(s, moved))
+                tree_crawl(s, moved, PURPOSE_RECHECK, 0, 0, NULL);
+}
+
 /* Without memory to ask it is taken to be there. */
-static void ask_for_name(struct inotify *s, struct dir *dir, const char *name, struct dir *other) {
+static void ask_for_name(struct inotify *s, struct dir *dir, const char *name, struct dir *other, struct dir *moved) {
         struct buffer path _cleanup_(buffer_free) = BUFFER_INIT;
         struct lookup *lookup;
 
@@ -652,39 +659,76 @@ static void ask_for_name(struct inotify *s, struct dir *dir, const char *name, s
                 buffer_put_literal(&path, "/");
         buffer_put(&path, name, strlen(name) + 1);
         lookup = path.error ? NULL : lookup_new(LOOKUP_NAME, path.data);
-        if (lookup) {
-                if (submit(s, lookup, tree_user_of(dir), dir, other) == 0)
-                        return;
-                lookup_free(lookup);
+        if (lookup && submit(s, lookup, tree_user_of(dir), dir, other) == 0) {
+                lookup->moved = tree_ref(moved);
+                lookup->watched_wd = dir->mark ? dir->mark->wd : -1;
+                return;
         }
-        doubt_both(s, dir, other);
+        lookup_free(lookup);
+        doubt_exchange(s, dir, other, moved);
 }
 
-/* Something of that name is there: the two were exchanged, or it was made since. */
-void tree_on_name(struct inotify *s, struct lookup *lookup) {
-        struct buffer path _cleanup_(buffer_free) = BUFFER_INIT;
-        const char *name = strrchr(lookup->path, '/');
-        struct dir *other = lookup->stop && tree_holds(s, lookup->stop) ? lookup->stop : NULL;
-        bool moved;
+static const char *name_of(const struct lookup *lookup) {
+        return strrchr(lookup->path, '/') + 1;
+}
 
-        if (!tree_root_of(s, lookup))
+/* A name that goes was there, and one that is made was not; what comes in its place tells nothing. */
+void tree_on_asked_name(struct inotify *s, const struct mark *mark, uint32_t mask, const char *name) {
+        if (!(mask & (IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO)))
                 return;
-        tree_path(lookup->root, &path);
-        moved = path.error || strncmp(path.data, lookup->path, path.size) != 0 ||
-                lookup->path + (path.size > 1 ? path.size : 0) != name;
-        if (moved) /* the directory has another place by now */
-                ask_for_name(s, lookup->root, name + 1, other);
+        list_for_each(entry, &s->names) {
+                struct lookup *lookup = list_entry(entry, struct lookup, crawl);
+
+                if (lookup->settled || lookup->watched_wd != mark->wd || strcmp(name_of(lookup), name) != 0)
+                        continue;
+                lookup->settled = true;
+                if (!(mask & IN_CREATE))
+                        doubt_exchange(s, lookup->root, lookup->stop, lookup->moved);
+        }
+}
+
+/* Whether its path may have led elsewhere: a directory on the way has moved, or is in doubt itself. */
+static bool is_astray(const struct inotify *s, const struct lookup *lookup, const struct dir *dir) {
+        list_for_each(entry, &s->names) {
+                const struct lookup *before = list_entry(entry, struct lookup, crawl);
+
+                if (before == lookup)
+                        break;
+                if (!before->settled)
+                        return true;
+        }
+        for (const struct dir *d = dir; d; d = d->parent)
+                if (d->lookup)
+                        return true;
+        return tree_has_moved(dir, lookup);
+}
+
+/* Something of that name is there: the two were exchanged, or it was made since. Where nothing is, they were not; but
+ * only if nothing can have gone from there unseen. */
+void tree_on_name(struct inotify *s, struct lookup *lookup) {
+        struct dir *dir = tree_root_of(s, lookup);
+
+        if (lookup->settled)
+                return;
+        if (!dir || !dir->mark || dir->mark->wd != lookup->watched_wd)
+                doubt_exchange(s, dir, lookup->stop, lookup->moved);
+        else if (is_astray(s, lookup, dir))
+                ask_for_name(s, dir, name_of(lookup), lookup->stop, lookup->moved);
         else if (!file_is_absent(lookup->error))
-                doubt_both(s, lookup->root, other);
+                doubt_exchange(s, dir, lookup->stop, lookup->moved);
 }
 
 void tree_on_exchange(struct inotify *s, struct dir *from, const char *from_name, struct dir *to, const char *to_name,
                       bool is_dir, uint64_t realtime_usec) {
+        struct dir *moved = NULL;
+
         tree_on_move(s, from, from_name, to, to_name, is_dir, realtime_usec);
         /* The move itself may have taken one of them out of the tree. */
         to = tree_holds(s, to) ? to : NULL;
+        if (to && is_dir)
+                moved = tree_child(&s->tree, to, to_name);
         if (tree_holds(s, from))
-                ask_for_name(s, from, from_name, to);
+                ask_for_name(s, from, from_name, to, moved);
         else
-                doubt_both(s, NULL, to);
+                doubt_exchange(s, NULL, to, moved);
 }

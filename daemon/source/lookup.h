@@ -129,7 +129,7 @@ struct lookup {
         /* The loop's own. */
         struct list link;
         struct list answers; /* messages that were taken and are not handled */
-        struct list crawl;   /* CRAWL: among all, by serial */
+        struct list crawl;   /* CRAWL: among all, by serial; NAME: among all */
         struct list blocked; /* watches that wait for this one */
         uint64_t serial;
         uint64_t order; /* of submission */
@@ -144,9 +144,11 @@ struct lookup {
         bool recovered;   /* some of it could not be watched before */
         bool doubted;     /* something happened meanwhile: it, or part of it, will be asked again */
         struct dir *stop; /* NAME: the other directory; CRAWL: told no higher than below this one. The same */
+        struct dir *moved; /* NAME: what may be another than it is taken for. The same */
+        bool settled;      /* NAME: an event has answered it */
         uint64_t n_placed; /* tree.n_placed at submission: what was placed since is younger */
         struct file_watch *watch;
-        int watched_wd; /* LOOKUP_STAT: the mark it is about */
+        int watched_wd; /* STAT: the mark it is about; NAME: that of `root` as it was asked, or -1 */
         struct listing *listing; /* LIST: that it is for; NULL: it is not wanted any more */
 };
 
