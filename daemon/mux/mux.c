@@ -62,6 +62,10 @@ uint64_t realtime_nsec(void) {
         return clock_nsec(CLOCK_REALTIME);
 }
 
+uint64_t boottime_nsec(void) {
+        return clock_nsec(CLOCK_BOOTTIME);
+}
+
 static const struct mux_backend *find_backend(const char *name) {
         for (size_t i = 0; i < ARRAY_SIZE(backends); i++)
                 if (!name || strcmp(backends[i]->name, name) == 0)

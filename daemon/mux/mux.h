@@ -43,9 +43,10 @@ const char *mux_backend_name(const struct mux *mux);
 const struct mux_backend *mux_backend_at(unsigned i);
 const char *mux_backend_name_at(unsigned i);
 
-/* CLOCK_MONOTONIC and CLOCK_REALTIME, in nanoseconds. */
+/* CLOCK_MONOTONIC, CLOCK_REALTIME and CLOCK_BOOTTIME, in nanoseconds. */
 uint64_t monotonic_nsec(void);
 uint64_t realtime_nsec(void);
+uint64_t boottime_nsec(void);
 
 /* ---- descriptors, level-triggered ------------------------------------------ */
 

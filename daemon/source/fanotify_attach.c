@@ -496,9 +496,10 @@ struct fan_watch *fan_watch_new(struct fanotify *s, struct subscription *subscri
 int fanotify_attach(struct source *source, struct subscription *subscription, const struct subject *subject,
                            struct refusal *refusal) {
         struct fan_watch *w;
+        int r = check_mounts(subject, refusal);
 
-        if (subject->fd < 0 && subject->asker->other_mounts)
-                return refuse(refusal, EXDEV, "path: the caller lives in another mount namespace, or in one that can't be seen; pass a descriptor");
+        if (r < 0)
+                return r;
         w = fan_watch_new(container_of(source, struct fanotify, source), subscription, subject, refusal);
         if (!w)
                 return -refusal->error;

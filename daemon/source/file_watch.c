@@ -26,6 +26,13 @@ const char *file_error_text(int error) {
         }
 }
 
+int check_mounts(const struct subject *subject, struct refusal *refusal) {
+        if (subject->fd >= 0 || !subject->asker->other_mounts)
+                return 0;
+        return refuse(refusal, EXDEV, "path: the caller lives in another mount namespace, or in one that can't be seen; "
+                                      "pass a descriptor");
+}
+
 int refuse_self_and_who(const struct subject *subject, struct refusal *refusal) {
         return refuse(refusal, EOPNOTSUPP, "%s: inotify, which serves this, does not say who does what; fanotify does, "
                                            "in a system daemon",

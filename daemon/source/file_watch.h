@@ -46,6 +46,8 @@ struct file_watch {
 /* Whether a positive errno says that there is nothing of that name; what it means to whoever asked for the path. */
 bool file_is_absent(int error);
 const char *file_error_text(int error);
+/* A path of another mount namespace means something else. */
+int check_mounts(const struct subject *subject, struct refusal *refusal);
 /* inotify does not know who does what. */
 int refuse_self_and_who(const struct subject *subject, struct refusal *refusal);
 

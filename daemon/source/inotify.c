@@ -378,9 +378,7 @@ static int check_asker(const struct inotify *s, const struct subject *subject, s
                 return refuse(refusal, EOPNOTSUPP, "%s: this daemon runs as another user, and can't tell which files "
                                                    "you may see; ask one of your own (address user or private)",
                               subject->path ? "path" : "descriptor");
-        if (subject->path && subject->fd < 0 && asker->other_mounts)
-                return refuse(refusal, EXDEV, "path: the caller lives in another mount namespace, or in one that can't be seen; pass a descriptor");
-        return 0;
+        return check_mounts(subject, refusal);
 }
 
 static void free_watch(struct file_watch *watch) {

@@ -106,16 +106,9 @@ static bool has_ended(const struct found *f) {
 
 /* ---- comparing ------------------------------------------------------------------------------------------------------ */
 
-static uint64_t clock_nsec(clockid_t clock) {
-        struct timespec t;
-
-        (void)clock_gettime(clock, &t);
-        return (uint64_t)t.tv_sec * NSEC_PER_SEC + (uint64_t)t.tv_nsec;
-}
-
 /* CLOCK_MONOTONIC. */
 static uint64_t started_nsec(const struct found *f) {
-        uint64_t awake = clock_nsec(CLOCK_MONOTONIC), asleep = clock_nsec(CLOCK_BOOTTIME) - awake;
+        uint64_t awake = monotonic_nsec(), asleep = boottime_nsec() - awake;
         uint64_t start = f->stat.start_time * (NSEC_PER_SEC / (uint64_t)sysconf(_SC_CLK_TCK));
 
         return start > asleep ? start - asleep : 0;

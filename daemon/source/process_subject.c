@@ -5,13 +5,20 @@
 #include <fcntl.h>
 #include <sys/pidfd.h>
 
+int check_pids(const struct asker *asker, const char *member, struct refusal *refusal) {
+        if (!asker->other_pids)
+                return 0;
+        return refuse(refusal, EXDEV, "%s: the caller lives in another pid namespace, or in one that can't be seen; pass "
+                                      "a pidfd", member);
+}
+
 static int open_by_pid(const struct source_context *context, const struct subject *subject, struct process_subject *s,
                        struct refusal *refusal) {
         const struct asker *asker = subject->asker;
-        int r;
+        int r = check_pids(asker, "pid", refusal);
 
-        if (asker->other_pids)
-                return refuse(refusal, EXDEV, "pid: the caller lives in another pid namespace, or in one that can't be seen; pass a pidfd");
+        if (r < 0)
+                return r;
         s->pid = (pid_t)subject->pid;
         s->pidfd = pidfd_open(s->pid, 0);
         if (s->pidfd < 0) {

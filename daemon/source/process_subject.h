@@ -16,6 +16,9 @@ struct process_subject {
         struct process_ids ids;
 };
 
+/* A pid of another namespace means another process. `member`: of the watch, that the refusal names. */
+int check_pids(const struct asker *asker, const char *member, struct refusal *refusal);
+
 /* By its number, if all of its user ids are the asker's or the asker sees all processes; or by the passed pidfd, with which the
  * asker could learn as much by itself. A negative errno, with the reason, otherwise; -ESRCH: there is none of that
  * number. */

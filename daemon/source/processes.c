@@ -444,11 +444,8 @@ static int open_subject(const struct source_context *context, struct pending *pe
                         struct refusal *refusal) {
         int r;
 
-        if (subject->match) {
-                if (subject->asker->other_pids)
-                        return refuse(refusal, EXDEV, "match: the caller lives in another pid namespace, or in one that can't be seen; pass a pidfd");
-                return 0;
-        }
+        if (subject->match)
+                return check_pids(subject->asker, "match", refusal);
         r = process_subject_open(context, subject, &pending->subject, refusal);
         if (r == -ESRCH && subject->fd < 0) /* it may have ended just now */
                 return 0;
