@@ -218,7 +218,7 @@ static void after_handling(struct inotify *s) {
 }
 
 static void handle_some(struct inotify *s) {
-        uint64_t now = realtime_nsec() / NSEC_PER_USEC;
+        uint64_t now = realtime_nsec() / NSEC_PER_USEC, before = s->source.n_reports;
         unsigned budget = EVENTS_A_TURN;
 
         while (!list_empty(&s->chunks)) {
@@ -232,7 +232,7 @@ static void handle_some(struct inotify *s) {
                                 size = sizeof(*event) + event->len;
                         else /* as if the kernel had dropped the rest */
                                 s->in_doubt = true;
-                        if (budget-- == 0) {
+                        if (budget-- == 0 || source_has_told_enough(&s->source, before)) {
                                 mux_defer(s->mux, &s->go_on);
                                 return;
                         }
