@@ -2,6 +2,7 @@
 
 #include "files.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -91,6 +92,20 @@ void touch_tree(const char *path, int width, int depth, const char *name) {
                 (void)snprintf(child, sizeof(child), "%s/d%d", path, i);
                 touch_tree(child, width, depth - 1, name);
         }
+}
+
+size_t make_file_everywhere(const char *path, const char *name) {
+        DIR *directory = opendir(path);
+        struct dirent *entry;
+        size_t n = 1;
+
+        assert_system(directory, path);
+        while ((entry = readdir(directory)))
+                if (entry->d_type == DT_DIR && strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+                        n += make_file_everywhere(at("%s/%s", path, entry->d_name), name);
+        (void)closedir(directory);
+        make_file(at("%s/%s", path, name));
+        return n;
 }
 
 void move(const char *from, const char *to) {

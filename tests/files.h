@@ -26,6 +26,8 @@ const char *make_root(const char *name);
 size_t make_tree(const char *path, int width, int depth);
 /* A file of this name in each directory of what make_tree() made. */
 void touch_tree(const char *path, int width, int depth, const char *name);
+/* A new one of this name in the directory and in each below it. Returns how many these are. */
+size_t make_file_everywhere(const char *path, const char *name);
 
 void move(const char *from, const char *to);
 void exchange(const char *from, const char *to);

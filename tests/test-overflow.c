@@ -1,21 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * The kernel's own losses. The daemon is stopped while more happens than its inotify instance may hold
- * (fs.inotify.max_queued_events): from there on everything is lost, for all watches alike. When it runs
- * again, trees get `rescan`, files are compared, and what was made meanwhile is watched.
- *
- * The noise that fills the queue is made in a directory of its own, which a client watches that never
- * reads: so a test can say to the event where the loss begins. rtnetlink's losses are in test-netdev.c.
+ * What becomes of losses of the kernel's (losses.h): trees get `rescan`, files are compared, and what was made
+ * meanwhile is watched. rtnetlink's losses are in test-netdev.c.
  */
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -27,137 +20,17 @@
 #include "files.h"
 #include "harness.h"
 #include "kev.h"
+#include "losses.h"
 #include "macro.h"
 #include "replay.h"
 #include "unit.h"
 
 enum {
         SECONDS = 120,
-        QUEUE_MAX = 1000 * 1000, /* of events: more take too long to make */
-        SPLITS = 70,             /* more than do_changes() has events */
+        SPLITS = 70, /* more than do_changes() has events */
 };
 
-static struct daemon *kevd;
-static struct kev *noise; /* watches what fills the kernel's queue */
-static int64_t noise_id;
-
-/* ---- the loss --------------------------------------------------------------------------------- */
-
-static size_t max_queued(void) {
-        FILE *file = fopen("/proc/sys/fs/inotify/max_queued_events", "re");
-        size_t n = 0;
-
-        if (!file || fscanf(file, "%zu", &n) != 1)
-                harness_skip("fs.inotify.max_queued_events can't be read");
-        (void)fclose(file);
-        if (n > QUEUE_MAX)
-                harness_skip("fs.inotify.max_queued_events is too large to be reached");
-        return n;
-}
-
-/* Every thread: workers go on watching otherwise. */
-static bool is_stopped(void *userdata _unused_) {
-        DIR *threads = opendir(at("/proc/%d/task", kevd->pid));
-        struct dirent *thread;
-        bool stopped = true;
-
-        assert_system(threads, "/proc");
-        while ((thread = readdir(threads))) {
-                FILE *stat = thread->d_name[0] == '.' ? NULL :
-                                                        fopen(at("/proc/%d/task/%s/stat", kevd->pid, thread->d_name), "re");
-                char state = 0;
-
-                if (!stat)
-                        continue;
-                stopped &= fscanf(stat, "%*d (%*[^)]) %c", &state) == 1 && state == 'T';
-                (void)fclose(stat);
-        }
-        (void)closedir(threads);
-        return stopped;
-}
-
-static void stop_daemon(void) {
-        assert_system(kill(kevd->pid, SIGSTOP) == 0, "kill");
-        ck_assert_msg(wait_until(is_stopped, NULL, HARNESS_REPLY_MSEC), "the daemon does not stop");
-}
-
-static void let_go_on(void) {
-        assert_system(kill(kevd->pid, SIGCONT) == 0, "kill");
-}
-
-/* So many events of their own: the kernel merges only what is equal to the last. */
-static void make_noise(size_t n) {
-        const char *files[] = { at("%s/noise/0", harness_tempdir()), at("%s/noise/1", harness_tempdir()) };
-
-        for (size_t i = 0; i < n; i++)
-                assert_system(chmod(files[i % 2], 0600) == 0, files[i % 2]);
-}
-
-/* On return the daemon is stopped, and its queue has room for `room` events. */
-static void fill_queue(size_t room) {
-        stop_daemon();
-        make_noise(max_queued() - room);
-}
-
-/* On return it is stopped, and all that happens is lost. */
-static void begin_loss(void) {
-        fill_queue(0);
-        make_noise(2);
-}
-
-static uint64_t count_overflows(void) {
-        struct json_object *status, *found;
-        uint64_t n;
-        char *text;
-
-        ck_assert_int_eq(kev_call(noise, "org.kevd.manager.GetStatus", NULL, &text), 0);
-        status = json_tokener_parse(text);
-        ck_assert_int_eq(json_pointer_get(status, "/counters/kernelOverflows", &found), 0);
-        n = (uint64_t)json_object_get_int64(found);
-        json_object_put(status);
-        free(text);
-        return n;
-}
-
-static void watch_noise(void) {
-        const char *path = make_root("noise");
-        struct kev_watch *watch;
-
-        make_file(at("%s/0", path));
-        make_file(at("%s/1", path));
-        ck_assert_int_eq(open_kev(kevd->socket, &noise), 0);
-        ck_assert_int_eq(kev_watch_new(KEV_FILTER_TREE, &watch), 0);
-        ck_assert_int_eq(kev_watch_set_path(watch, path), 0);
-        ck_assert_int_eq(kev_add(noise, watch, NULL, NULL, &noise_id), 0);
-        kev_watch_free(watch);
-}
-
-static void start(void) {
-        kevd = daemon_start(NULL);
-        watch_noise();
-}
-
-static void stop(void) {
-        noise = kev_close(noise);
-        daemon_stop(kevd);
-}
-
 /* ---- afterwards ---------------------------------------------------------------------------------- */
-
-/* A file in every directory of the tree; how many there are. */
-static size_t touch_all(const char *path, const char *name) {
-        DIR *directory = opendir(path);
-        struct dirent *entry;
-        size_t n = 1;
-
-        assert_system(directory, path);
-        while ((entry = readdir(directory)))
-                if (entry->d_type == DT_DIR && strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-                        n += touch_all(at("%s/%s", path, entry->d_name), name);
-        (void)closedir(directory);
-        make_file(at("%s/%s", path, name));
-        return n;
-}
 
 /* All that is due: how many files of that name were made. */
 static size_t count_made(struct follower *f, const char *name) {
@@ -173,7 +46,7 @@ static size_t count_made(struct follower *f, const char *name) {
 static size_t check_watched(struct follower *f, const char *root, const char *what) {
         static int serial;
         const char *name = at("later%d", serial++);
-        size_t rescans = replay_n_rescans(f->replay), n = touch_all(root, name), told = count_made(f, name);
+        size_t rescans = replay_n_rescans(f->replay), n = make_file_everywhere(root, name), told = count_made(f, name);
         char *differences = replay_compare(f->replay);
 
         ck_assert_msg(told == n && !differences, "%s: later a file was made in each of %zu directories, and %zu were told:\n%s",
@@ -195,19 +68,6 @@ static size_t check_all(struct follower *f, const char *root, const char *what) 
         follower_check(f, what);
         ck_assert_int_eq(daemon_expect_repaired(kevd), (int64_t)count_overflows());
         return check_watched(f, root, what);
-}
-
-static bool has_watches(void *userdata) {
-        const size_t *n = userdata;
-
-        return daemon_fdinfo_inotify_watches(kevd->pid) == *n;
-}
-
-/* `n` directories, and that of the noise. What is gone is let go of. */
-static void check_held(size_t n, const char *what) {
-        n++;
-        ck_assert_msg(wait_until(has_watches, &n, HARNESS_REPLY_MSEC), "%s: %zu inotify watches instead of %zu", what,
-                      daemon_fdinfo_inotify_watches(kevd->pid), n);
 }
 
 /* ---- trees ------------------------------------------------------------------------------------------ */
@@ -531,7 +391,7 @@ START_TEST(test_while_starting) {
                 /* What is there when the watch is in force is not told, but all of it is watched. */
                 follower_drain(f);
                 name = at("later%d", i);
-                n = touch_all(root, name);
+                n = make_file_everywhere(root, name);
                 told = count_made(f, name);
                 ck_assert_msg(told == n, "a file in each of %zu directories, and %zu told", n, told);
                 check_held(n, "after the crawl");
@@ -667,258 +527,30 @@ START_TEST(test_vnode) {
 }
 END_TEST
 
-/* ---- the limit of watches --------------------------------------------------------------------------------- */
-
-static void write_text(const char *path, const char *text) {
-        int fd = open(path, O_WRONLY | O_CLOEXEC);
-
-        if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text))
-                harness_skip(at("%s can't be written", path));
-        (void)close(fd);
-}
-
-/* The daemon has so many inotify watches at most; nobody else is concerned. */
-static void start_with_limit(int limit) {
-        const char *ids = at("0 %u 1", geteuid()), *groups = at("0 %u 1", getegid());
-
-        if (unshare(CLONE_NEWUSER) < 0)
-                harness_skip("there are no user namespaces");
-        write_text("/proc/self/setgroups", "deny");
-        write_text("/proc/self/uid_map", ids);
-        write_text("/proc/self/gid_map", groups);
-        write_text("/proc/sys/user/max_inotify_watches", at("%d", limit));
-        start();
-}
-
-/* What a client knows that it doesn't see. */
-struct blind {
-        const char *paths[1024];
-        size_t n;
-};
-
-static bool is_blind(const struct blind *b, const char *path) {
-        for (size_t i = 0; i < b->n; i++) {
-                size_t size = strlen(b->paths[i]);
-
-                if (strncmp(path, b->paths[i], size) == 0 && (path[size] == '/' || path[size] == 0))
-                        return true;
-        }
-        return false;
-}
-
-/* It and what is below it are watched, but for what is said to be degraded afterwards. */
-static void see_again(struct blind *b, const char *path) {
-        size_t size = strlen(path), left = 0;
-
-        for (size_t i = 0; i < b->n; i++)
-                if (strncmp(b->paths[i], path, size) != 0 || (b->paths[i][size] != '/' && b->paths[i][size] != 0))
-                        b->paths[left++] = b->paths[i];
-        b->n = left;
-}
-
-/* All that is due: what was degraded, and how many files of that name were made. */
-static size_t take_with_blind(struct follower *f, struct blind *b, const char *name) {
-        const struct kev_event *event;
-        size_t n = 0;
-
-        while (follower_take(f, 0, &event)) {
-                const char *path = kev_event_path(event);
-
-                if (kev_event_notes(event) & KEV_NOTE_RESCAN)
-                        see_again(b, path);
-                if (kev_event_notes(event) & KEV_NOTE_DEGRADED && b->n < ARRAY_SIZE(b->paths))
-                        b->paths[b->n++] = at("%s", path);
-                n += kev_event_notes(event) & KEV_NOTE_CREATE && strcmp(strrchr(path, '/') + 1, name) == 0;
-        }
-        return n;
-}
-
-static size_t count_seen_dirs(const struct blind *b, const char *path) {
-        DIR *directory = opendir(path);
-        struct dirent *entry;
-        size_t n = !is_blind(b, path);
-
-        assert_system(directory, path);
-        while ((entry = readdir(directory)))
-                if (entry->d_type == DT_DIR && entry->d_name[0] != '.')
-                        n += count_seen_dirs(b, at("%s/%s", path, entry->d_name));
-        (void)closedir(directory);
-        return n;
-}
-
-/* Every directory is either watched, or said not to be. */
-static size_t check_said(struct follower *f, struct blind *b, const char *root, const char *what) {
-        static int serial;
-        const char *name = at("later%d", serial++);
-        size_t n, told, seen;
-
-        (void)take_with_blind(f, b, name);
-        seen = count_seen_dirs(b, root);
-        n = touch_all(root, name);
-        told = take_with_blind(f, b, name);
-        ck_assert_msg(told == seen, "%s: of %zu directories, %zu were not said to be degraded, but %zu are watched", what, n,
-                      seen, told);
-        return n - told;
-}
-
-/* A watch that does not fit is refused, or made in part, and says so; others don't notice. */
-START_TEST(test_limit_at_attach) {
-        const char *root = make_root("w"), *large = make_root("large");
-        static struct blind none, b;
-        struct follower *f, *other;
-        struct kev_watch *watch;
-        struct kev *kev;
-        int r, fits = 0;
-
-        start_with_limit(100);
-        f = follower_new(kevd, root, REPLAY_AT_REST);
-        make_tree(root, 3, 2); /* 13 */
-        follower_check(f, "before");
-        for (int i = 0; i < 20; i++) {
-                make_dir(at("%s/d%d", large, i));
-                make_tree(at("%s/d%d", large, i), 3, 2);
-        }
-        ck_assert_int_eq(open_kev(kevd->socket, &kev), 0);
-        ck_assert_int_eq(kev_watch_new(KEV_FILTER_TREE, &watch), 0);
-        ck_assert_int_eq(kev_watch_set_path(watch, large), 0);
-        r = kev_add(kev, watch, NULL, NULL, NULL);
-        ck_assert_msg(r == 0 || r == -ENOSPC, "%s", kev_error_message(kev));
-        kev_close(kev);
-        if (r == 0) {
-                other = follower_new_with(kevd, watch, large, REPLAY_AT_REST);
-                ck_assert_msg(check_said(other, &b, large, "a part") > 0, "more is watched than can be");
-                follower_free(other);
-        } else {
-                kev_watch_free(watch);
-        }
-        ck_assert_uint_eq(check_said(f, &none, root, "who was there before"), 0);
-
-        /* Single files: as many as fit. */
-        ck_assert_int_eq(open_kev(kevd->socket, &kev), 0);
-        for (int i = 0; i < 200; i++) {
-                make_file(at("%s/f%d", large, i));
-                ck_assert_int_eq(kev_watch_new(KEV_FILTER_VNODE, &watch), 0);
-                ck_assert_int_eq(kev_watch_set_path(watch, at("%s/f%d", large, i)), 0);
-                r = kev_add(kev, watch, NULL, NULL, NULL);
-                ck_assert_msg(r == 0 || r == -ENOSPC, "%s", kev_error_message(kev));
-                ck_assert_msg(r == 0 || strstr(kev_error_message(kev), "max_user_watches"), "%s", kev_error_message(kev));
-                fits += r == 0;
-                kev_watch_free(watch);
-        }
-        /* Beside the noise's: what the other watch had is free again, perhaps not all at once. */
-        ck_assert_int_gt(fits, 0);
-        ck_assert_int_le(fits, 100 - 14);
-        ck_assert_uint_eq(daemon_fdinfo_inotify_watches(kevd->pid), (size_t)fits + 14);
-        ck_assert_uint_eq(check_said(f, &none, root, "who was there before"), 0);
-        kev_close(kev);
-        check_held(13, "the rest is free again");
-        follower_free(f);
-        stop();
-}
-END_TEST
-
-/* New directories, told one by one or found after a loss. */
-START_TEST(test_limit_at_growth) {
-        const char *root = make_root("w");
-        static struct blind b;
-        struct follower *f;
-
-        harness_label(_i ? "in a loss" : "as they come");
-        start_with_limit(30);
-        f = follower_new(kevd, root, REPLAY_AT_REST);
-        if (_i)
-                begin_loss();
-        for (int i = 0; i < 50; i++) {
-                make_dir(at("%s/d%d", root, i));
-                make_dir(at("%s/d%d/below", root, i));
-                make_file(at("%s/d%d/below/file", root, i));
-        }
-        if (_i)
-                let_go_on();
-        ck_assert_uint_gt(check_said(f, &b, root, "what does not fit"), 0);
-        ck_assert_msg(f->notes & KEV_NOTE_DEGRADED, "nothing was degraded");
-        run(root, "rm -r d*"); /* it lives on */
-        follower_drain(f);
-        make_file(at("%s/last", root));
-        ck_assert(follower_take(f, 0, NULL));
-        follower_free(f);
-        stop();
-}
-END_TEST
-
-struct recovery {
-        struct follower *f;
-        struct blind *b;
-};
-
-static bool has_recovered(void *userdata) {
-        struct recovery *r = userdata;
-
-        (void)take_with_blind(r->f, r->b, "");
-        return r->b->n == 0;
-}
-
-/* Watches come free, since somebody else needs them no more, or since the limit is raised: nothing stays degraded. */
-START_TEST(test_limit_recovery) {
-        const char *root = make_root("w"), *large = make_root("large");
-        static struct blind b;
-        struct recovery recovery = { .b = &b };
-        struct follower *other;
-
-        harness_label(_i ? "the limit is raised" : "another lets go");
-        start_with_limit(60);
-        recovery.f = follower_new(kevd, root, REPLAY_AT_REST);
-        (void)make_tree(large, 6, 2);
-        other = follower_new(kevd, large, REPLAY_AT_REST);
-        for (int i = 0; i < 5; i++) {
-                make_dir(at("%s/d%d", root, i));
-                (void)make_tree(at("%s/d%d", root, i), 2, 2);
-        }
-        ck_assert_uint_gt(check_said(recovery.f, &b, root, "what does not fit"), 0);
-        ck_assert_uint_gt(b.n, 0);
-        if (_i)
-                write_text("/proc/sys/user/max_inotify_watches", "1000");
-        else
-                follower_free(other);
-        ck_assert_msg(wait_until(has_recovered, &recovery, 20 * 1000), "%zu directories are not watched yet", b.n);
-        ck_assert_uint_eq(check_said(recovery.f, &b, root, "after that"), 0);
-        ck_assert_uint_eq(b.n, 0);
-        follower_free(recovery.f);
-        if (_i)
-                follower_free(other);
-        stop();
-}
-END_TEST
-
 /* ---- the program ------------------------------------------------------------------------------------------ */
 
-static TCase *make_case(Suite *suite, const char *name, bool with_daemon) {
+static TCase *make_case(Suite *suite, const char *name) {
         TCase *c = harness_case(suite, name);
 
-        if (with_daemon)
-                tcase_add_checked_fixture(c, start, stop);
+        tcase_add_checked_fixture(c, start, stop);
         tcase_set_timeout(c, SECONDS);
         return c;
 }
 
 int main(int argc, char *argv[]) {
         Suite *suite = harness_suite("overflow");
-        TCase *c = make_case(suite, "trees", true);
+        TCase *c = make_case(suite, "trees");
 
         tcase_add_loop_test(c, test_changes, 0, harness_rounds(SPLITS) + 1);
         tcase_add_test(c, test_what_was_queued);
         tcase_add_test(c, test_every_watch);
         tcase_add_loop_test(c, test_root, 0, 5);
-        c = make_case(suite, "again", true);
+        c = make_case(suite, "again");
         tcase_add_loop_test(c, test_again_and_again, 0, harness_rounds(16));
         tcase_add_test(c, test_into_itself);
         tcase_add_test(c, test_while_starting);
         tcase_add_test(c, test_while_crawling);
-        c = make_case(suite, "vnode", true);
+        c = make_case(suite, "vnode");
         tcase_add_loop_test(c, test_vnode, 0, ARRAY_SIZE(vnode_cases));
-        c = make_case(suite, "limit", false);
-        tcase_add_test(c, test_limit_at_attach);
-        tcase_add_loop_test(c, test_limit_at_growth, 0, 2);
-        tcase_add_loop_test(c, test_limit_recovery, 0, 2);
         return harness_main(argc, argv);
 }
