@@ -81,14 +81,7 @@ struct json_object *call_manager(sd_bus *bus, const char *method) {
 /* ---- Varlink ---------------------------------------------------------------------------------------------- */
 
 void watch_name(int fd, const char *name) {
-        struct json_object *reply;
-        char parameters[128];
-
-        format(parameters, sizeof(parameters), "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"%s\"}]}", name);
-        reply = client_call(fd, "org.kevd.events.Change", parameters);
-        ck_assert_msg(json_at(reply, "/parameters/refused") && !json_at(reply, "/parameters/refused/0"), "%s",
-                      json_object_to_json_string(reply));
-        json_object_put(reply);
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"%s\"}]}", name);
 }
 
 void trigger(int fd, const char *name) {

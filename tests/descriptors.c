@@ -23,19 +23,12 @@ static struct json_object *call(int kevd, int fd, const char *parameters) {
         return reply;
 }
 
-static char *format_list(const char *format, va_list args) {
-        char *text;
-
-        ck_assert_int_ge(vasprintf(&text, format, args), 0);
-        return text;
-}
-
 struct json_object *change_reply(int kevd, int fd, const char *format, ...) {
         _cleanup_(freep) char *parameters = NULL;
         va_list args;
 
         va_start(args, format);
-        parameters = format_list(format, args);
+        ck_assert_int_ge(vasprintf(&parameters, format, args), 0);
         va_end(args);
         return call(kevd, fd, parameters);
 }
@@ -46,7 +39,7 @@ void change(int kevd, int fd, const char *format, ...) {
         va_list args;
 
         va_start(args, format);
-        parameters = format_list(format, args);
+        ck_assert_int_ge(vasprintf(&parameters, format, args), 0);
         va_end(args);
         reply = call(kevd, fd, parameters);
         ck_assert_msg(json_at(reply, "/parameters/refused") && !json_at(reply, "/parameters/refused/0"), "%s: %s",
@@ -60,7 +53,7 @@ void refused(int kevd, int fd, const char *error, const char *format, ...) {
         va_list args;
 
         va_start(args, format);
-        parameters = format_list(format, args);
+        ck_assert_int_ge(vasprintf(&parameters, format, args), 0);
         va_end(args);
         reply = call(kevd, fd, parameters);
         ck_assert_msg(strcmp(text_at(reply, "/parameters/refused/0/errno"), error) == 0, "%s, not %s: %s", parameters, error,
@@ -142,13 +135,6 @@ void expect_notes(int kevd, const char *notes) {
 
         check_notes(event, notes);
         json_object_put(event);
-}
-
-void expect_nothing(int kevd) {
-        struct json_object *events = take_events(kevd, 0);
-
-        ck_assert_msg(json_object_array_length(events) == 0, "%s", json_object_to_json_string(events));
-        json_object_put(events);
 }
 
 /* ---- the daemon -------------------------------------------------------------------------- */

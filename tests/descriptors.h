@@ -32,7 +32,6 @@ struct json_object *event_of(struct json_object *events, int64_t id);
 size_t due(int kevd, const char *notes);
 /* The next event comes in time, and has these notes. */
 void expect_notes(int kevd, const char *notes);
-void expect_nothing(int kevd);
 
 /* ---- the daemon -------------------------------------------------------------------- */
 

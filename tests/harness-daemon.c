@@ -560,6 +560,20 @@ struct json_object *client_call(int fd, const char *method, const char *paramete
         return reply;
 }
 
+void client_change(int fd, const char *text, ...) {
+        _cleanup_(freep) char *parameters = NULL;
+        struct json_object *reply;
+        va_list arguments;
+
+        va_start(arguments, text);
+        ck_assert_int_ge(vasprintf(&parameters, text, arguments), 0);
+        va_end(arguments);
+        reply = client_call(fd, "org.kevd.events.Change", parameters);
+        ck_assert_msg(json_at(reply, "/parameters/refused") && !json_at(reply, "/parameters/refused/0"), "%s: %s",
+                      parameters, json_object_to_json_string(reply));
+        json_object_put(reply);
+}
+
 static struct json_object *take_event(int fd, const char *parameters) {
         struct json_object *reply = client_call(fd, "org.kevd.events.Wait", parameters);
         struct json_object *event = json_object_get(json_at(reply, "/parameters/events/0"));
@@ -577,6 +591,14 @@ struct json_object *next_event(int fd) {
 
 struct json_object *due_event(int fd) {
         return take_event(fd, "{\"maxEvents\":1,\"timeoutMsec\":0}");
+}
+
+void expect_nothing(int fd) {
+        struct json_object *reply = client_call(fd, "org.kevd.events.Wait", "{\"timeoutMsec\":0}");
+
+        ck_assert_msg(json_at(reply, "/parameters/events") && !json_at(reply, "/parameters/events/0"), "%s",
+                      json_object_to_json_string(reply));
+        json_object_put(reply);
 }
 
 bool has_note(struct json_object *event, const char *note) {

@@ -154,10 +154,15 @@ struct json_object *client_receive(int fd, int timeout_msec);
  * frees: parameters and, for an error, error. */
 struct json_object *client_call(int fd, const char *method, const char *parameters);
 
+/* A Change of which nothing may be refused. */
+void client_change(int fd, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
 /* What a Wait brings, one event, which the caller frees. No event in time fails the test; due_event() returns NULL
  * then, and waits for nothing. */
 struct json_object *next_event(int fd);
 struct json_object *due_event(int fd);
+/* No event is due. */
+void expect_nothing(int fd);
 bool has_note(struct json_object *event, const char *note);
 
 /* What a JSON pointer points to in an object (RFC 6901), or NULL. It stays the object's. */

@@ -276,14 +276,7 @@ struct json_object *ip_json(const char *what) {
 /* ---- events ------------------------------------------------------------------------------------------ */
 
 void watch(int fd, const char *members) {
-        struct json_object *reply;
-        char parameters[256];
-
-        (void)snprintf(parameters, sizeof(parameters), "{\"add\":[{\"id\":1,\"filter\":\"netdev\"%s}]}", members);
-        reply = client_call(fd, "org.kevd.events.Change", parameters);
-        ck_assert_msg(json_at(reply, "/parameters/refused") && !json_at(reply, "/parameters/refused/0"), "%s",
-                      json_object_to_json_string(reply));
-        json_object_put(reply);
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"netdev\"%s}]}", members);
 }
 
 void describe(struct json_object *event, char *text, size_t size) {

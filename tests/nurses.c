@@ -63,13 +63,6 @@ void expect_event(int fd, int64_t id, const char *note, pid_t pid, int status) {
         json_object_put(event);
 }
 
-void expect_no_event(int fd) {
-        struct json_object *reply = client_call(fd, "org.kevd.events.Wait", "{\"timeoutMsec\":0}");
-
-        ck_assert_msg(!json_at(reply, "/parameters/events/0"), "%s", json_object_to_json_string(reply));
-        json_object_put(reply);
-}
-
 /* ---- processes of somebody else -------------------------------------------------------------------- */
 
 void wait_go(void) {

@@ -25,7 +25,6 @@ void check_status(struct json_object *event, int status);
 /* An event of that note alone, about that process. */
 void check_event(struct json_object *event, int64_t id, const char *note, pid_t pid);
 void expect_event(int fd, int64_t id, const char *note, pid_t pid, int status);
-void expect_no_event(int fd);
 
 /* ---- processes of somebody else -------------------------------------------------------------------- */
 

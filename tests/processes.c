@@ -286,7 +286,7 @@ bool expect(int fd, int64_t id, const char *note, pid_t pid, int64_t data) {
         }
 }
 
-void expect_nothing(int fd, const pid_t *pids, size_t n) {
+void expect_only_others(int fd, const pid_t *pids, size_t n) {
         struct json_object *event;
 
         while ((event = due_event(fd))) {

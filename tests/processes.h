@@ -67,7 +67,7 @@ struct json_object *next_told(int fd);
  * The event's flag eof is returned. */
 bool expect(int fd, int64_t id, const char *note, pid_t pid, int64_t data);
 /* Nothing is due, but what the watch of id 0 tells of others than these processes. */
-void expect_nothing(int fd, const pid_t *pids, size_t n);
+void expect_only_others(int fd, const pid_t *pids, size_t n);
 /* As of wait(2): data, exit code and signal belong together. */
 void check_status(struct json_object *event, int status);
 

@@ -63,21 +63,6 @@ void expect_answers(int fd) {
         json_object_put(call(fd, "GetLimits", "{}"));
 }
 
-void change(int fd, const char *format, ...) {
-        _cleanup_(freep) char *parameters = NULL;
-        struct json_object *reply, *refused;
-        va_list args;
-
-        va_start(args, format);
-        ck_assert_int_ge(vasprintf(&parameters, format, args), 0);
-        va_end(args);
-        reply = client_call(fd, "org.kevd.events.Change", parameters);
-        refused = json_at(reply, "/parameters/refused");
-        ck_assert_msg(json_object_is_type(refused, json_type_array) && json_object_array_length(refused) == 0,
-                      "Change %s: %s", parameters, json_object_to_json_string(reply));
-        json_object_put(reply);
-}
-
 void refused(int fd, const char *watch, const char *error) {
         struct json_object *reply = call(fd, "Change", "{\"add\":[%s]}", watch);
 
@@ -103,13 +88,6 @@ size_t n_events(struct json_object *reply) {
 
         ck_assert_msg(json_object_is_type(events, json_type_array), "no events in %s", json_object_to_json_string(reply));
         return json_object_array_length(events);
-}
-
-void expect_nothing(int fd) {
-        struct json_object *reply = take(fd);
-
-        ck_assert_msg(n_events(reply) == 0, "%s", json_object_to_json_string(reply));
-        json_object_put(reply);
 }
 
 void send_with_fd(int fd, int passed, const char *text) {

@@ -33,8 +33,6 @@ struct json_object *call(int fd, const char *method, const char *format, ...) __
 struct json_object *receive(int fd);
 void expect_answers(int fd);
 
-/* A Change of which nothing may be refused. */
-void change(int fd, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* One watch that must be refused. */
 void refused(int fd, const char *watch, const char *error);
 /* Returns how many watches it reached. */
@@ -43,7 +41,6 @@ int64_t trigger(int fd, const char *name, int64_t data);
 /* Wait(0): what is due just now. */
 struct json_object *take(int fd);
 size_t n_events(struct json_object *reply);
-void expect_nothing(int fd);
 
 /* A message with a descriptor, and the reply to a Change that was sent so. */
 void send_with_fd(int fd, int passed, const char *text);

@@ -63,11 +63,7 @@ void expect_clean_start(void) {
 /* ---- what a client does ------------------------------------------------------------------- */
 
 void watch_it(const char *text) {
-        struct json_object *reply = client_call(client, "org.kevd.events.Change", at("{\"add\":[%s]}", text));
-
-        ck_assert_msg(json_at(reply, "/parameters/refused") && !json_at(reply, "/parameters/refused/0"), "%s",
-                      json_object_to_json_string(reply));
-        json_object_put(reply);
+        client_change(client, "{\"add\":[%s]}", text);
 }
 
 void watch_fd(const char *text, int fd) {
@@ -116,9 +112,7 @@ void expect_path(const char *note, const char *path) {
 }
 
 void expect_silence(void) {
-        struct json_object *event = due_event(client);
-
-        ck_assert_msg(!event, "%s", json_object_to_json_string(event));
+        expect_nothing(client);
 }
 
 void connect_many(int clients[MANY]) {

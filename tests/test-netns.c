@@ -132,11 +132,7 @@ static int count_sockets(const struct daemon *daemon, const int *fds, size_t n_f
 }
 
 static void unwatch(int fd) {
-        struct json_object *reply = client_call(fd, "org.kevd.events.Change", "{\"remove\":[1]}");
-
-        ck_assert_msg(json_at(reply, "/parameters/refused") && !json_at(reply, "/parameters/refused/0"), "%s",
-                      json_object_to_json_string(reply));
-        json_object_put(reply);
+        client_change(fd, "{\"remove\":[1]}");
 }
 
 /* ---- the caller's own devices --------------------------------------------------------------------------- */
@@ -166,12 +162,6 @@ static void expect_next(int fd, const char *device, const char *expected) {
 
         expect_line(event, expected);
         json_object_put(event);
-}
-
-static void expect_nothing(int fd) {
-        struct json_object *event = due_event(fd);
-
-        ck_assert_msg(!event, "%s", json_object_to_json_string(event));
 }
 
 /* Puts the name in the place of each "@". */

@@ -43,7 +43,7 @@ START_TEST(test_shared) {
                 if (i != 1) {
                         expect_event(fds[i], (int64_t)i, "reap", pid, 3 << 8);
                         expect_event(fds[i], 10 + (int64_t)i, "reap", pid, 3 << 8);
-                        expect_no_event(fds[i]);
+                        expect_nothing(fds[i]);
                         (void)close(fds[i]);
                 }
         nurse_stop(&nurse);
@@ -67,11 +67,11 @@ START_TEST(test_oneshot) {
         expect_change(client_call(fd, "org.kevd.events.Change", parameters), "");
         go(1);
         expect_event(fd, 1, "exit", pid, 1 << 8);
-        expect_no_event(fd);
+        expect_nothing(fd);
         expect_change(client_call(fd, "org.kevd.events.Change", "{\"remove\":[1]}"), "ENOENT");
         (void)nurse_reap(&nurse, pid);
         expect_event(fd, 2, "reap", pid, 1 << 8);
-        expect_no_event(fd);
+        expect_nothing(fd);
         nurse_stop(&nurse);
         (void)close(fd);
         daemon_stop(daemon);
@@ -96,7 +96,7 @@ START_TEST(test_removed_while_ending) {
                 json_object_put(client_call(fd, "org.kevd.events.Change", parameters));
                 (void)snprintf(parameters, sizeof(parameters), "{\"remove\":[%d]}", i);
                 json_object_put(client_call(fd, "org.kevd.events.Change", parameters));
-                expect_no_event(fd);
+                expect_nothing(fd);
                 (void)nurse_reap(&nurse, pid);
         }
         nurse_stop(&nurse);
@@ -143,7 +143,7 @@ static void many(bool reaped) {
                 (void)sprintf(text + size, "]}");
                 expect_change(client_call(fd, "org.kevd.events.Change", text), "");
         }
-        expect_no_event(fd);
+        expect_nothing(fd);
         go(N);
         if (reaped)
                 nurse_order(&nurse, (struct order){ .what = REAP, .n = N, .pid = -1 });
@@ -175,7 +175,7 @@ static void many(bool reaped) {
                 ck_assert_uint_eq(exits[i], 1);
                 ck_assert_uint_eq(reaps[i], reaped);
         }
-        expect_no_event(fd);
+        expect_nothing(fd);
         if (!reaped)
                 nurse_order(&nurse, (struct order){ .what = REAP, .n = N, .pid = -1 });
         (void)nurse_next(&nurse);

@@ -56,11 +56,11 @@ START_TEST(test_exit_code) {
         nurse = nurse_start();
         pid = nurse_fork(&nurse, run_exit);
         watch_pid(fd, 1, pid, "");
-        expect_no_event(fd);
+        expect_nothing(fd);
         go(1);
         /* A zombie, which nobody has reaped: the daemon may see how it ended. */
         expect_event(fd, 1, "exit", pid, run_code << 8);
-        expect_no_event(fd);
+        expect_nothing(fd);
         status = nurse_reap(&nurse, pid);
         ck_assert_int_eq(WEXITSTATUS(status), run_code);
         expect_event(fd, 1, "reap", pid, status);

@@ -36,12 +36,12 @@ START_TEST(test_zombie) {
         /* The daemon knows it already. */
         watch_pid(second, 2, pid, "");
         expect_event(second, 2, "exit", pid, 5 << 8);
-        expect_no_event(second);
-        expect_no_event(fd);
+        expect_nothing(second);
+        expect_nothing(fd);
         (void)nurse_reap(&nurse, pid);
         expect_event(fd, 1, "reap", pid, 5 << 8);
         expect_event(second, 2, "reap", pid, 5 << 8);
-        expect_no_event(fd);
+        expect_nothing(fd);
         nurse_stop(&nurse);
         (void)close(fd);
         (void)close(second);
@@ -164,7 +164,7 @@ START_TEST(test_dead_leader) {
 
         ck_assert(wait_until(leader_has_ended, &pid, HARNESS_REPLY_MSEC));
         watch_pid(fd, 1, pid, "");
-        expect_no_event(fd);
+        expect_nothing(fd);
         go(1);
         expect_event(fd, 1, "exit", pid, 17 << 8);
         status = nurse_reap(&nurse, pid);
@@ -203,7 +203,7 @@ START_TEST(test_pidfd) {
         pidfd = pidfd_open(pid, 0);
         ck_assert_int_ge(pidfd, 0);
         watch_pidfd(fd, 1, pidfd, "");
-        expect_no_event(fd);
+        expect_nothing(fd);
         go(1);
         expect_event(fd, 1, "exit", pid, 9 << 8);
         (void)nurse_reap(&nurse, pid);
@@ -234,10 +234,10 @@ START_TEST(test_pidfd_let_go) {
         watch_pidfd(other, 2, pidfd, "");
         go(1);
         expect_event(other, 2, "exit", pid, 9 << 8);
-        expect_no_event(fd);
+        expect_nothing(fd);
         (void)nurse_reap(&nurse, pid);
         expect_event(other, 2, "reap", pid, 9 << 8);
-        expect_no_event(fd);
+        expect_nothing(fd);
         (void)close(pidfd);
         nurse_stop(&nurse);
         (void)close(fd);
@@ -269,7 +269,7 @@ START_TEST(test_pidfd_reaped) {
                         check_status(event, 9 << 8);
                 json_object_put(event);
         }
-        expect_no_event(fd);
+        expect_nothing(fd);
         (void)close(pidfd);
         nurse_stop(&nurse);
         (void)close(fd);

@@ -198,7 +198,7 @@ START_TEST(test_half_closed_wait) {
         int fd = client_connect(daemon->socket), other = client_connect(daemon->socket);
         struct json_object *reply;
 
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\"}]}");
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\"}]}");
         client_send_message(fd, "{\"method\":\"org.kevd.events.Wait\",\"more\":true}");
         ck_assert_int_eq(shutdown(fd, SHUT_WR), 0);
         for (int i = 0; i < 3; i++) {
@@ -292,8 +292,9 @@ START_TEST(test_calls_of_a_peer_that_left) {
 
         harness_label(l->what);
         ck_assert_ptr_nonnull(all);
-        change(other, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\"},{\"id\":2,\"filter\":\"tree\",\"path\":\"%s\"}]}",
-               harness_tempdir());
+        client_change(other, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\"},"
+                             "{\"id\":2,\"filter\":\"tree\",\"path\":\"%s\"}]}",
+                      harness_tempdir());
         expect_answers(fd);
         before = n_fds_of(daemon->pid) - 1;
         if (l->first)

@@ -171,7 +171,7 @@ START_TEST(test_descriptor_leaks) {
         size_t before;
 
         /* What a first watch makes it open for good does not count. */
-        change(other, "{\"add\":[{\"id\":1,\"filter\":\"vnode\",\"path\":\"%s/file\"}]}", harness_tempdir());
+        client_change(other, "{\"add\":[{\"id\":1,\"filter\":\"vnode\",\"path\":\"%s/file\"}]}", harness_tempdir());
         before = n_fds_of(daemon->pid);
         for (size_t i = 0; i < ARRAY_SIZE(calls); i++)
                 for (int how = 0; how < 3; how++) {
@@ -272,7 +272,7 @@ START_TEST(test_descriptors_of_a_user) {
         file = open_new_file("file");
         other = client_connect(daemon->socket);
         passing = client_connect(daemon->socket);
-        change(other, "{\"add\":[{\"id\":1,\"filter\":\"vnode\",\"path\":\"%s/file\"}]}", harness_tempdir());
+        client_change(other, "{\"add\":[{\"id\":1,\"filter\":\"vnode\",\"path\":\"%s/file\"}]}", harness_tempdir());
         expect_answers(passing);
         before = n_fds_of(daemon->pid);
 

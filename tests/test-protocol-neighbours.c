@@ -23,7 +23,7 @@ START_TEST(test_garbage_beside) {
 
         expect_answers(fd);
         before = n_fds_of(daemon->pid);
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\"}]}");
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\"}]}");
         for (int i = 0; i < 300; i++) {
                 struct json_object *reply;
 
@@ -182,7 +182,7 @@ START_TEST(test_busy_timers_beside) {
                 for (int i = 0; i < A_CALL; i++)
                         size += (size_t)sprintf(text + size, "%s{\"id\":%d,\"filter\":\"timer\",\"data\":0,\"notes\":[\"nsec\"]}",
                                                 i ? "," : "", id++);
-                change(fd, "{\"add\":[%s]}", text);
+                client_change(fd, "{\"add\":[%s]}", text);
         }
         for (int i = 0; i < 20; i++) {
                 int64_t start = now_msec();

@@ -73,8 +73,8 @@ START_TEST(test_other_user) {
         json_object_put(reply);
 
         /* Names are each user's own. */
-        change(root, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\"}]}");
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\"}]}");
+        client_change(root, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\"}]}");
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\"}]}");
         ck_assert_int_eq(trigger(fd, "n", 1), 1);
         expect_nothing(root);
         ck_assert_int_eq(trigger(root, "n", 2), 1);
@@ -83,7 +83,7 @@ START_TEST(test_other_user) {
         ck_assert_int_eq(number_at(reply, "/parameters/events/0/data"), 1);
         json_object_put(reply);
         /* Network devices of one's own namespace are everybody's. */
-        change(fd, "{\"add\":[{\"id\":2,\"filter\":\"netdev\"}]}");
+        client_change(fd, "{\"add\":[{\"id\":2,\"filter\":\"netdev\"}]}");
         (void)close(fd);
         (void)close(root);
         daemon_stop(daemon);
@@ -136,7 +136,7 @@ static void check_watch(int fd, const char *watch, const char *error) {
         if (error[0])
                 refused(fd, watch, error);
         else
-                change(fd, "{\"add\":[%s]}", watch);
+                client_change(fd, "{\"add\":[%s]}", watch);
 }
 
 /* What the peer does: in a process of its own, that ends without the harness's checks. */

@@ -140,7 +140,7 @@ START_TEST(test_quota_watches_of_a_name) {
         watch_name(other, "m", 2, 1); /* another name is not concerned */
         if (geteuid() == 0)
                 ck_assert_int_eq(trigger(fd, "m", 1), 1);
-        change(fd, "{\"remove\":[17]}");
+        client_change(fd, "{\"remove\":[17]}");
         watch_name(other, "n", 1, 1);
         ck_assert_int_eq(trigger(other, "n", 1), LIMIT);
         (void)close(fd);

@@ -22,7 +22,7 @@ START_TEST(test_call_ends_wait) {
         int fd = client_connect(daemon->socket), other = client_connect(daemon->socket);
         struct json_object *reply;
 
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\"}]}");
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\"}]}");
         for (int i = 0; i < 100; i++) {
                 client_send_message(fd, i % 2 ? "{\"method\":\"org.kevd.events.Wait\"}"
                                               : "{\"method\":\"org.kevd.events.Wait\",\"more\":true}");
@@ -49,7 +49,7 @@ START_TEST(test_pipelined_waits) {
         int fd = client_connect(daemon->socket);
         struct json_object *reply;
 
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\"}]}");
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\"}]}");
         for (int i = 0; i < 300; i++)
                 client_send_message(fd, "{\"method\":\"org.kevd.events.Wait\"}");
         client_send_message(fd, "{\"method\":\"org.kevd.events.Trigger\",\"parameters\":{\"name\":\"n\"}}");
@@ -98,7 +98,7 @@ START_TEST(test_barrier_file) {
         int fd = client_connect(daemon->socket), file = open_new_file("file");
         struct json_object *reply;
 
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"vnode\",\"path\":\"%s/file\"}]}", harness_tempdir());
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"vnode\",\"path\":\"%s/file\"}]}", harness_tempdir());
         for (int i = 0; i < 500; i++) {
                 touch(file);
                 reply = take(fd);
@@ -119,7 +119,7 @@ START_TEST(test_barrier_tree) {
 
         (void)snprintf(path, sizeof(path), "%s/tree", harness_tempdir());
         ck_assert_int_eq(mkdir(path, 0700), 0);
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"tree\",\"path\":\"%s\"}]}", path);
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"tree\",\"path\":\"%s\"}]}", path);
         for (int i = 0; i < 500; i++) {
                 struct json_object *reply;
                 bool found = false;
@@ -153,7 +153,8 @@ START_TEST(test_barrier_process) {
                 pid_t pid = start_child();
                 struct json_object *reply;
 
-                change(fd, "{\"add\":[{\"id\":%d,\"filter\":\"proc\",\"pid\":%d,\"notes\":[\"exit\",\"reap\"]}]}", i, (int)pid);
+                client_change(fd, "{\"add\":[{\"id\":%d,\"filter\":\"proc\",\"pid\":%d,"
+                                  "\"notes\":[\"exit\",\"reap\"]}]}", i, (int)pid);
                 end_child(pid);
                 reply = take(fd);
                 ck_assert_msg(n_events(reply) == 2, "round %d: %s", i, json_object_to_json_string(reply));
@@ -174,7 +175,7 @@ START_TEST(test_barrier_timer) {
         for (int i = 0; i < 100; i++) {
                 struct json_object *reply;
 
-                change(fd, "{\"add\":[{\"id\":%d,\"filter\":\"timer\",\"data\":1,\"flags\":[\"oneshot\"]}]}", i);
+                client_change(fd, "{\"add\":[{\"id\":%d,\"filter\":\"timer\",\"data\":1,\"flags\":[\"oneshot\"]}]}", i);
                 (void)poll(NULL, 0, 2); /* the time that the timer is about */
                 reply = take(fd);
                 ck_assert_msg(n_events(reply) == 1, "round %d", i);
@@ -190,7 +191,7 @@ START_TEST(test_barrier_trigger) {
         struct daemon *daemon = daemon_start("--mux", _i == 0 ? "epoll" : "poll");
         int fd = client_connect(daemon->socket), other = client_connect(daemon->socket);
 
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\"}]}");
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\"}]}");
         for (int i = 0; i < 500; i++) {
                 struct json_object *reply;
 
@@ -258,7 +259,7 @@ START_TEST(test_max_events) {
         int fd = client_connect(daemon->socket), other = client_connect(daemon->socket);
         int64_t seq = 0;
 
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\"}]}");
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\"}]}");
         for (int i = 0; i < 100; i++)
                 ck_assert_int_eq(trigger(other, "n", i), 1);
         while (seq < 100) {
@@ -288,7 +289,7 @@ START_TEST(test_max_events_of_stream) {
         int fd = client_connect(daemon->socket), other = client_connect(daemon->socket);
         int64_t seq = 0;
 
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\"}]}");
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\"}]}");
         for (int i = 0; i < 100; i++)
                 ck_assert_int_eq(trigger(other, "n", i), 1);
         client_send_message(fd, "{\"method\":\"org.kevd.events.Wait\",\"more\":true,\"parameters\":{\"maxEvents\":7}}");

@@ -19,21 +19,21 @@ START_TEST(test_disabled) {
         int fd = client_connect(daemon->socket);
         struct json_object *reply;
 
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\",\"flags\":[\"disabled\"]}]}");
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\",\"flags\":[\"disabled\"]}]}");
         ck_assert_int_eq(trigger(fd, "n", 1), 1);
         expect_nothing(fd);
-        change(fd, "{\"enable\":[1]}");
+        client_change(fd, "{\"enable\":[1]}");
         reply = take(fd);
         ck_assert_uint_eq(n_events(reply), 1); /* it went on accumulating */
         json_object_put(reply);
 
         ck_assert_int_eq(trigger(fd, "n", 2), 1);
-        change(fd, "{\"disable\":[1]}");
+        client_change(fd, "{\"disable\":[1]}");
         expect_nothing(fd);
         ck_assert_int_eq(trigger(fd, "n", 3), 1);
-        change(fd, "{\"enable\":[1],\"disable\":[1]}"); /* in this order */
+        client_change(fd, "{\"enable\":[1],\"disable\":[1]}"); /* in this order */
         expect_nothing(fd);
-        change(fd, "{\"enable\":[1]}");
+        client_change(fd, "{\"enable\":[1]}");
         reply = take(fd);
         ck_assert_int_eq(number_at(reply, "/parameters/events/0/data"), 2);
         ck_assert_int_eq(number_at(reply, "/parameters/events/1/data"), 3);
@@ -49,7 +49,7 @@ START_TEST(test_oneshot) {
         int fd = client_connect(daemon->socket);
         struct json_object *reply;
 
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\",\"flags\":[\"oneshot\"]}]}");
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\",\"flags\":[\"oneshot\"]}]}");
         ck_assert_int_eq(trigger(fd, "n", 1), 1);
         ck_assert_int_eq(trigger(fd, "n", 2), 1);
         reply = take(fd);
@@ -63,7 +63,7 @@ START_TEST(test_oneshot) {
         ck_assert_str_eq(text_at(reply, "/parameters/refused/1/errno"), "ENOENT");
         json_object_put(reply);
         /* Its number is free again. */
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\"}]}");
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\"}]}");
         (void)close(fd);
         daemon_stop(daemon);
 }
@@ -74,7 +74,7 @@ START_TEST(test_dispatch) {
         int fd = client_connect(daemon->socket);
         struct json_object *reply;
 
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\",\"flags\":[\"dispatch\"]}]}");
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\",\"flags\":[\"dispatch\"]}]}");
         for (int i = 0; i < 3; i++) {
                 ck_assert_int_eq(trigger(fd, "n", i), 1);
                 reply = take(fd);
@@ -82,12 +82,12 @@ START_TEST(test_dispatch) {
                 json_object_put(reply);
                 ck_assert_int_eq(trigger(fd, "n", i), 1);
                 expect_nothing(fd);
-                change(fd, "{\"enable\":[1]}");
+                client_change(fd, "{\"enable\":[1]}");
                 reply = take(fd); /* what came while it was disabled */
                 ck_assert_uint_eq(n_events(reply), 1);
                 json_object_put(reply);
                 expect_nothing(fd);
-                change(fd, "{\"enable\":[1]}");
+                client_change(fd, "{\"enable\":[1]}");
                 expect_nothing(fd);
         }
         (void)close(fd);
@@ -101,9 +101,10 @@ START_TEST(test_remove) {
         int fd = client_connect(daemon->socket);
         struct json_object *reply;
 
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\"},{\"id\":2,\"filter\":\"user\",\"name\":\"n\"}]}");
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\"},"
+                          "{\"id\":2,\"filter\":\"user\",\"name\":\"n\"}]}");
         ck_assert_int_eq(trigger(fd, "n", 1), 2);
-        change(fd, "{\"remove\":[1],\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"m\"}]}");
+        client_change(fd, "{\"remove\":[1],\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"m\"}]}");
         reply = take(fd);
         ck_assert_uint_eq(n_events(reply), 1);
         ck_assert_int_eq(number_at(reply, "/parameters/events/0/id"), 2);

@@ -56,16 +56,8 @@ static void setup_fanotify(void) {
 
 /* ---- what a client does ------------------------------------------------------------------- */
 
-static void change(const char *parameters) {
-        struct json_object *reply = client_call(client, "org.kevd.events.Change", parameters);
-
-        ck_assert_msg(json_at(reply, "/parameters/refused") && !json_at(reply, "/parameters/refused/0"), "%s",
-                      json_object_to_json_string(reply));
-        json_object_put(reply);
-}
-
 static void watch_root(const char *root, const char *more) {
-        change(at("{\"add\":[{\"id\":1,\"filter\":\"tree\",\"path\":\"%s\"%s}]}", root, more));
+        client_change(client, "{\"add\":[{\"id\":1,\"filter\":\"tree\",\"path\":\"%s\"%s}]}", root, more);
 }
 
 static bool event_has(struct json_object *event, const char *member, const char *word) {
@@ -140,7 +132,7 @@ START_TEST(test_settling_ends) {
         expect_silence();
         restart();
         expect_silence();
-        change("{\"modify\":[{\"id\":1,\"filter\":\"tree\",\"tree\":{}}]}");
+        client_change(client, "{\"modify\":[{\"id\":1,\"filter\":\"tree\",\"tree\":{}}]}");
         expect_at("create", at("%s/a", root));
         expect_at("create", at("%s/b", root));
         expect_silence();
@@ -149,7 +141,7 @@ END_TEST
 
 /* Disabled by its event, before or after the restart. */
 START_TEST(test_dispatch) {
-        change("{\"add\":[{\"id\":7,\"filter\":\"user\",\"name\":\"bell\",\"flags\":[\"dispatch\"]}]}");
+        client_change(client, "{\"add\":[{\"id\":7,\"filter\":\"user\",\"name\":\"bell\",\"flags\":[\"dispatch\"]}]}");
         trigger("bell", 1);
         restart();
         expect_trigger(1, 1);
@@ -157,12 +149,12 @@ START_TEST(test_dispatch) {
         restart();
         trigger("bell", 3);
         expect_silence();
-        change("{\"enable\":[7]}");
+        client_change(client, "{\"enable\":[7]}");
         expect_trigger(2, 2);
         expect_silence();
         restart();
         expect_silence();
-        change("{\"enable\":[7]}");
+        client_change(client, "{\"enable\":[7]}");
         expect_trigger(3, 3);
         expect_silence();
 }
@@ -254,12 +246,12 @@ START_TEST(test_limits_are_lowered) {
         int large = client_connect(manager_socket(manager)), last = client_connect(manager_socket(manager));
         int first = client;
 
-        change("{\"add\":[{\"id\":7,\"filter\":\"user\",\"name\":\"bell\"}]}");
+        client_change(client, "{\"add\":[{\"id\":7,\"filter\":\"user\",\"name\":\"bell\"}]}");
         client = last;
-        change("{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"gong\"}]}");
+        client_change(client, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"gong\"}]}");
         client = large;
         for (int i = 0; i < 5; i++)
-                change(at("{\"add\":[{\"id\":%d,\"filter\":\"user\",\"name\":\"n%d\"}]}", i, i));
+                client_change(client, "{\"add\":[{\"id\":%d,\"filter\":\"user\",\"name\":\"n%d\"}]}", i, i);
         set_limits("limit-watches = 3\n");
         restart();
         client_expect_close(large, HARNESS_REPLY_MSEC);
@@ -271,7 +263,7 @@ START_TEST(test_limits_are_lowered) {
         client = first;
         trigger("bell", 1);
         expect_trigger(1, 1);
-        change("{\"add\":[{\"id\":8,\"filter\":\"user\",\"name\":\"a\"}]}");
+        client_change(client, "{\"add\":[{\"id\":8,\"filter\":\"user\",\"name\":\"a\"}]}");
         restart();
         trigger("a", 2);
         expect_trigger(2, 2);
@@ -413,7 +405,7 @@ static void restart_while_attaching(const char *root, size_t n_watches) {
         make_file(name);
         expect_at("create", name);
         expect_silence();
-        change("{\"remove\":[1]}");
+        client_change(client, "{\"remove\":[1]}");
 }
 
 START_TEST(test_attaching) {

@@ -24,16 +24,10 @@
 /* The watch 1 of the test's directory, added or modified with these tree options. */
 static void set(int fd, const char *what, const char *tree) {
         bool add = strcmp(what, "add") == 0;
-        struct json_object *reply;
-        char parameters[512];
 
-        (void)snprintf(parameters, sizeof(parameters),
-                       "{\"%s\":[{\"id\":1,\"filter\":\"tree\"%s%s%s,\"notes\":[\"create\",\"write\"],\"tree\":%s}]}",
-                       what, add ? ",\"path\":\"" : "", add ? harness_tempdir() : "", add ? "\"" : "", tree);
-        reply = client_call(fd, "org.kevd.events.Change", parameters);
-        ck_assert_msg(json_at(reply, "/parameters/refused") && !json_at(reply, "/parameters/refused/0"), "%s",
-                      json_object_to_json_string(reply));
-        json_object_put(reply);
+        client_change(fd, "{\"%s\":[{\"id\":1,\"filter\":\"tree\"%s%s%s,"
+                          "\"notes\":[\"create\",\"write\"],\"tree\":%s}]}", what,
+                      add ? ",\"path\":\"" : "", add ? harness_tempdir() : "", add ? "\"" : "", tree);
 }
 
 static void call_change(int fd, const char *parameters) {

@@ -50,7 +50,7 @@ START_TEST(test_refused) {
         struct json_object *event;
 
         harness_label(impossible[_i]);
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":20}]}");
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":20}]}");
         refused(fd, impossible[_i], "EINVAL");
         for (int i = 0; i < 3; i++) {
                 drain(fd);
@@ -118,10 +118,10 @@ START_TEST(test_products) {
                               "%s: %s", parameters, json_object_to_json_string(reply));
                 json_object_put(reply);
         }
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":%lld,\"notes\":%s}]}", (long long)longest,
-               products[_i].notes);
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":%lld,\"notes\":%s}]}", (long long)longest,
+                      products[_i].notes);
         /* It is far off: one that is near comes without it. */
-        change(fd, "{\"add\":[{\"id\":2,\"filter\":\"timer\",\"data\":5,\"flags\":[\"oneshot\"]}]}");
+        client_change(fd, "{\"add\":[{\"id\":2,\"filter\":\"timer\",\"data\":5,\"flags\":[\"oneshot\"]}]}");
         for (struct json_object *event = next_event(fd); event; event = due_event(fd)) {
                 ck_assert_int_eq(number_at(event, "/id"), 2);
                 json_object_put(event);
@@ -154,8 +154,9 @@ START_TEST(test_put_off) {
                 if (is_moment)
                         add_moment(fd, 1, moment);
                 else
-                        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":%lld}]}", (long long)lead_msec);
-                change(fd, "%s", parameters);
+                        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":%lld}]}",
+                                      (long long)lead_msec);
+                client_change(fd, "%s", parameters);
                 if (now_usec() - before < (lead_msec - 1) * 1000)
                         break;
                 (void)close(fd);
@@ -178,10 +179,10 @@ START_TEST(test_brought_forward) {
         int64_t moment;
 
         harness_label(far_off[_i]);
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":4000000000,\"notes\":%s}]}", far_off[_i]);
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":4000000000,\"notes\":%s}]}", far_off[_i]);
         moment = clock_usec(CLOCK_REALTIME) / 1000 + 50;
-        change(fd, "{\"modify\":[{\"id\":1,\"filter\":\"timer\",\"data\":%lld,\"notes\":[\"msec\",\"abstime\"]}]}",
-               (long long)moment);
+        client_change(fd, "{\"modify\":[{\"id\":1,\"filter\":\"timer\",\"data\":%lld,"
+                          "\"notes\":[\"msec\",\"abstime\"]}]}", (long long)moment);
         expect_moment(fd, 1, moment);
         expect_nothing(fd);
         (void)close(fd);
@@ -193,14 +194,14 @@ START_TEST(test_modify_restarts) {
         struct daemon *daemon = daemon_start(NULL);
         int fd = client_connect(daemon->socket);
 
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":100}]}");
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":100}]}");
         for (int i = 0; i < 3; i++) {
                 int64_t before;
                 struct json_object *event;
 
                 let_pass(60);
                 before = now_usec();
-                change(fd, "{\"modify\":[{\"id\":1,\"filter\":\"timer\",\"data\":100}]}");
+                client_change(fd, "{\"modify\":[{\"id\":1,\"filter\":\"timer\",\"data\":100}]}");
                 drain(fd); /* of the time before, on a slow machine */
                 if (now_usec() - before >= 100000)
                         continue;
@@ -221,15 +222,15 @@ START_TEST(test_modify_kind) {
         struct json_object *event;
         int64_t before;
 
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":3600,\"notes\":[\"sec\"]}]}");
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":3600,\"notes\":[\"sec\"]}]}");
         before = now_usec();
-        change(fd, "{\"modify\":[{\"id\":1,\"filter\":\"timer\",\"data\":20,\"notes\":[\"msec\"]}]}");
+        client_change(fd, "{\"modify\":[{\"id\":1,\"filter\":\"timer\",\"data\":20,\"notes\":[\"msec\"]}]}");
         event = next_event(fd);
         ck_assert_int_ge(now_usec() - before, 20000);
         ck_assert_str_eq(text_at(event, "/notes/0"), "msec");
         json_object_put(event);
 
-        change(fd, "{\"modify\":[{\"id\":1,\"filter\":\"timer\",\"data\":1,\"notes\":[\"sec\",\"abstime\"]}]}");
+        client_change(fd, "{\"modify\":[{\"id\":1,\"filter\":\"timer\",\"data\":1,\"notes\":[\"sec\",\"abstime\"]}]}");
         do /* events of the period may stand before it */
                 event = due_event(fd);
         while (event && strcmp(text_at(event, "/flags/0"), "eof") != 0 && (json_object_put(event), true));
@@ -237,14 +238,14 @@ START_TEST(test_modify_kind) {
         json_object_put(event);
         expect_nothing(fd);
 
-        change(fd, "{\"modify\":[{\"id\":1,\"filter\":\"timer\",\"data\":20,\"notes\":[\"msec\"]}]}");
+        client_change(fd, "{\"modify\":[{\"id\":1,\"filter\":\"timer\",\"data\":20,\"notes\":[\"msec\"]}]}");
         for (int i = 0; i < 2; i++) {
                 event = next_event(fd);
                 ck_assert_ptr_null(json_at(event, "/flags"));
                 json_object_put(event);
         }
         /* Without a new period it runs on. */
-        change(fd, "{\"modify\":[{\"id\":1,\"filter\":\"timer\"}]}");
+        client_change(fd, "{\"modify\":[{\"id\":1,\"filter\":\"timer\"}]}");
         drain(fd);
         json_object_put(next_event(fd));
         (void)close(fd);
@@ -259,14 +260,14 @@ START_TEST(test_added_again) {
         struct json_object *event;
         int64_t before;
 
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":1}]}");
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":1}]}");
         json_object_put(next_event(fd));
         let_pass(20);
         before = now_usec();
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":3600,\"notes\":[\"sec\"]}]}");
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":3600,\"notes\":[\"sec\"]}]}");
         expect_nothing(fd);
 
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":50,\"flags\":[\"oneshot\"]}]}");
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":50,\"flags\":[\"oneshot\"]}]}");
         event = next_event(fd);
         ck_assert_int_ge(now_usec() - before, 50000);
         ck_assert_str_eq(text_at(event, "/notes/0"), "msec");
@@ -275,29 +276,31 @@ START_TEST(test_added_again) {
         refused(fd, "{\"remove\":[1]}", "ENOENT");
 
         /* One that is disabled counts for when it is enabled; added again it does so from the start. */
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":1,\"flags\":[\"disabled\"]}]}");
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":1,\"flags\":[\"disabled\"]}]}");
         let_pass(20);
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":3600,\"notes\":[\"sec\"]}],\"enable\":[1]}");
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":3600,\"notes\":[\"sec\"]}],"
+                          "\"enable\":[1]}");
         expect_nothing(fd);
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":1,\"flags\":[\"disabled\"]}]}");
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":1,\"flags\":[\"disabled\"]}]}");
         let_pass(20);
         expect_nothing(fd);
 
         /* Again and again before its time: it never expires. */
         before = now_usec();
         for (int i = 0; i < 100; i++)
-                change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":3600,\"notes\":[\"sec\"]}]}");
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":30},{\"id\":1,\"filter\":\"timer\",\"data\":60}]}");
+                client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":3600,\"notes\":[\"sec\"]}]}");
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":30},"
+                          "{\"id\":1,\"filter\":\"timer\",\"data\":60}]}");
         event = next_event(fd);
         ck_assert_int_ge(now_usec() - before, 60000);
         json_object_put(event);
 
         /* Moments, too; one that is past comes at once, and after it a period again. */
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":1,\"notes\":[\"sec\",\"abstime\"]}]}");
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":1,\"notes\":[\"sec\",\"abstime\"]}]}");
         event = next_event(fd);
         ck_assert_str_eq(text_at(event, "/flags/0"), "eof");
         json_object_put(event);
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":5}]}");
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":5}]}");
         for (int i = 0; i < 3; i++) {
                 event = next_event(fd);
                 ck_assert_ptr_null(json_at(event, "/flags"));
@@ -314,7 +317,8 @@ START_TEST(test_added_as_another) {
         struct daemon *daemon = daemon_start(NULL);
         int fd = client_connect(daemon->socket);
 
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":20},{\"id\":2,\"filter\":\"user\",\"name\":\"n\"}]}");
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":20},"
+                          "{\"id\":2,\"filter\":\"user\",\"name\":\"n\"}]}");
         refused(fd, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\"}]}", "EEXIST");
         refused(fd, "{\"add\":[{\"id\":1,\"filter\":\"vnode\",\"path\":\"/\"}]}", "EEXIST");
         refused(fd, "{\"add\":[{\"id\":1,\"filter\":\"proc\",\"pid\":1}]}", "EEXIST");
@@ -328,7 +332,7 @@ START_TEST(test_added_as_another) {
                 ck_assert_int_eq(number_at(event, "/id"), 1);
                 json_object_put(event);
         }
-        change(fd, "{\"remove\":[1],\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\"}]}");
+        client_change(fd, "{\"remove\":[1],\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\"}]}");
         refused(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":20}]}", "EEXIST");
         expect_nothing(fd);
         (void)close(fd);

@@ -37,8 +37,8 @@ START_TEST(test_past) {
         for (size_t i = 0; i < ARRAY_SIZE(moments); i++) {
                 struct json_object *event;
 
-                change(fd, "{\"add\":[{\"id\":%zu,\"filter\":\"timer\",\"data\":%lld,\"notes\":[\"abstime\",\"%s\"]}]}", i,
-                       (long long)moments[i], units[_i].note);
+                client_change(fd, "{\"add\":[{\"id\":%zu,\"filter\":\"timer\",\"data\":%lld,"
+                                  "\"notes\":[\"abstime\",\"%s\"]}]}", i, (long long)moments[i], units[_i].note);
                 event = due_event(fd); /* at once: in the very next answer */
                 ck_assert_msg(event, "a moment that is past did not fire");
                 ck_assert_int_eq(number_at(event, "/id"), (int64_t)i);
@@ -62,8 +62,8 @@ START_TEST(test_future) {
         moment = clock_usec(CLOCK_REALTIME) + (_i == 0 ? 1500000 : 60000);
         if (units[_i].usec)
                 moment -= moment % units[_i].usec;
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":%lld,\"notes\":[\"%s\",\"abstime\"]}]}",
-               (long long)in_units((size_t)_i, moment), units[_i].note);
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":%lld,\"notes\":[\"%s\",\"abstime\"]}]}",
+                      (long long)in_units((size_t)_i, moment), units[_i].note);
         event = next_event(fd);
         ck_assert_int_ge(clock_usec(CLOCK_REALTIME), moment);
         ck_assert_int_ge(number_at(event, "/realtimeUsec"), moment);
@@ -84,8 +84,8 @@ START_TEST(test_moment_ends) {
         for (int i = 0; i < 2; i++) {
                 int64_t moment = clock_usec(CLOCK_REALTIME) / 1000 + 30;
 
-                change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":%lld,\"notes\":[\"abstime\"]%s}]}",
-                       (long long)moment, flags[i]);
+                client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":%lld,\"notes\":[\"abstime\"]%s}]}",
+                              (long long)moment, flags[i]);
                 event = next_event(fd);
                 ck_assert_int_ge(number_at(event, "/realtimeUsec"), moment * 1000);
                 ck_assert_int_eq(number_at(event, "/data"), 1);
@@ -93,7 +93,7 @@ START_TEST(test_moment_ends) {
                 let_pass(60); /* twice the time that it took: a period would come again */
                 expect_nothing(fd);
                 if (i == 0)
-                        change(fd, "{\"remove\":[1]}");
+                        client_change(fd, "{\"remove\":[1]}");
                 else
                         refused(fd, "{\"remove\":[1]}", "ENOENT");
         }
@@ -113,11 +113,11 @@ START_TEST(test_moments) {
 
         for (int i = 0; i < N; i++) {
                 moments[i] = now + 150 + i * 37 % 50;
-                change(fd, "{\"add\":[{\"id\":%d,\"filter\":\"timer\",\"data\":%lld,\"notes\":[\"abstime\"]}]}", i,
-                       (long long)(i % 10 == 0 ? now + 3600 * 1000 : moments[i]));
+                client_change(fd, "{\"add\":[{\"id\":%d,\"filter\":\"timer\",\"data\":%lld,\"notes\":[\"abstime\"]}]}",
+                              i, (long long)(i % 10 == 0 ? now + 3600 * 1000 : moments[i]));
         }
         for (int i = 0; i < N; i += 10) {
-                change(fd, "{\"remove\":[%d]}", i);
+                client_change(fd, "{\"remove\":[%d]}", i);
                 left--;
         }
         while (left > 0) {
@@ -148,7 +148,7 @@ static void add_moments(int fd, int n, int64_t msec) {
                                          size ? "," : "", i, (long long)msec);
                 if (size < sizeof(list) - 200 && i < n - 1)
                         continue;
-                change(fd, "{\"add\":[%s]}", list);
+                client_change(fd, "{\"add\":[%s]}", list);
                 size = 0;
         }
 }
@@ -238,12 +238,12 @@ START_TEST(test_earliest_taken_back) {
         add_moment(fd, 0, moment);
         for (int i = 1; i <= 20; i++) {
                 add_moment(fd, 1, moment - i * 5);
-                change(fd, "{\"remove\":[1]}"); /* with its event, if it was so late */
+                client_change(fd, "{\"remove\":[1]}"); /* with its event, if it was so late */
         }
         expect_moment(fd, 0, moment);
 
         /* None is left: the next one after that comes, too. */
-        change(fd, "{\"remove\":[0]}");
+        client_change(fd, "{\"remove\":[0]}");
         moment = clock_usec(CLOCK_REALTIME) / 1000 + 20;
         add_moment(fd, 2, moment);
         expect_moment(fd, 2, moment);

@@ -45,8 +45,8 @@ START_TEST(test_period) {
 
         harness_label(periods[_i].notes);
         before = now_usec();
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":%lld,\"notes\":%s}]}", (long long)periods[_i].data,
-               periods[_i].notes);
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":%lld,\"notes\":%s}]}",
+                      (long long)periods[_i].data, periods[_i].notes);
         made = now_usec();
         event = next_event(fd);
         ck_assert_str_eq(text_at(event, "/filter"), "timer");
@@ -62,7 +62,7 @@ START_TEST(test_period) {
         most = (now_usec() - before) / periods[_i].period_usec;
         ck_assert_msg(found >= least && found <= most, "%lld expiries, not from %lld to %lld", (long long)found,
                       (long long)least, (long long)most);
-        change(fd, "{\"remove\":[1]}");
+        client_change(fd, "{\"remove\":[1]}");
         expect_nothing(fd);
         (void)close(fd);
         daemon_stop(daemon);
@@ -76,8 +76,8 @@ START_TEST(test_seconds) {
         int64_t before = now_usec();
         struct json_object *event;
 
-        change(fd, "{\"add\":[{\"id\":0,\"filter\":\"timer\",\"data\":0,\"notes\":[\"sec\"]},"
-                   "{\"id\":1,\"filter\":\"timer\",\"data\":1,\"notes\":[\"sec\"]}]}");
+        client_change(fd, "{\"add\":[{\"id\":0,\"filter\":\"timer\",\"data\":0,\"notes\":[\"sec\"]},"
+                          "{\"id\":1,\"filter\":\"timer\",\"data\":1,\"notes\":[\"sec\"]}]}");
         for (int i = 0; i < 2; i++) {
                 event = next_event(fd);
                 ck_assert_int_ge(now_usec() - before, 1000000);
@@ -98,7 +98,7 @@ START_TEST(test_missed) {
         struct json_object *event;
 
         before = now_usec();
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":5}]}");
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":5}]}");
         made = now_usec();
         ck_assert_int_eq(kill(daemon->pid, SIGSTOP), 0);
         let_pass(100);
@@ -124,7 +124,7 @@ START_TEST(test_phase) {
         int64_t before, made, found = 0;
 
         before = now_usec();
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":%d,\"notes\":[\"usec\"]}]}", PERIOD_USEC);
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":%d,\"notes\":[\"usec\"]}]}", PERIOD_USEC);
         made = now_usec();
         for (int i = 0; i < ROUNDS; i++) {
                 struct json_object *event;
@@ -166,8 +166,8 @@ START_TEST(test_short_periods) {
         int64_t before = now_usec(), found = 0;
 
         harness_label(short_periods[_i].name);
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":%lld,\"notes\":[\"%s\"]}]}",
-               (long long)short_periods[_i].data, short_periods[_i].unit);
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":%lld,\"notes\":[\"%s\"]}]}",
+                      (long long)short_periods[_i].data, short_periods[_i].unit);
         for (int i = 0; i < 20 || found < 1000; i++) {
                 struct json_object *event = next_event(fd);
 
@@ -202,7 +202,8 @@ START_TEST(test_merged) {
         bound = number_at(reply, "/parameters/queueBytes");
         json_object_put(reply);
         before = now_usec();
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":5},{\"id\":2,\"filter\":\"user\",\"name\":\"n\"}]}");
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":5},"
+                          "{\"id\":2,\"filter\":\"user\",\"name\":\"n\"}]}");
         made = now_usec();
         /* Other events fill the queue up to where the timer's meet its bound. */
         while ((bytes = pending_bytes(other)) < bound - 4096)
@@ -216,7 +217,7 @@ START_TEST(test_merged) {
                 json_object_put(reply);
         } while (bytes == 0);
         end = now_usec();
-        change(fd, "{\"remove\":[2]}"); /* with its events */
+        client_change(fd, "{\"remove\":[2]}"); /* with its events */
         while ((event = due_event(fd))) {
                 found += number_at(event, "/data");
                 json_object_put(event);
@@ -237,7 +238,7 @@ START_TEST(test_oneshot) {
         struct json_object *event;
         int64_t before = now_usec();
 
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":5,\"flags\":[\"oneshot\"]}]}");
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":5,\"flags\":[\"oneshot\"]}]}");
         let_pass(30);
         event = next_event(fd);
         /* One expiry, as kqueue has it, or all: but none of what it stands for may be missing. */
@@ -255,12 +256,12 @@ START_TEST(test_dispatch) {
         struct daemon *daemon = daemon_start(NULL);
         int fd = client_connect(daemon->socket);
 
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":5,\"flags\":[\"dispatch\"]}]}");
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",\"data\":5,\"flags\":[\"dispatch\"]}]}");
         for (int i = 0; i < 5; i++) {
                 json_object_put(next_event(fd));
                 let_pass(12);
                 expect_nothing(fd);
-                change(fd, "{\"enable\":[1]}");
+                client_change(fd, "{\"enable\":[1]}");
         }
         (void)close(fd);
         daemon_stop(daemon);

@@ -27,9 +27,10 @@ START_TEST(test_trigger) {
         struct json_object *event;
         char parameters[128];
 
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\"},{\"id\":2,\"filter\":\"user\",\"name\":\"n\"},"
-                   "{\"id\":3,\"filter\":\"user\",\"name\":\"nn\"},{\"id\":4,\"filter\":\"user\",\"name\":\"N\"}]}");
-        change(second, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\",\"flags\":[\"disabled\"]}]}");
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\"},"
+                          "{\"id\":2,\"filter\":\"user\",\"name\":\"n\"},"
+                          "{\"id\":3,\"filter\":\"user\",\"name\":\"nn\"},{\"id\":4,\"filter\":\"user\",\"name\":\"N\"}]}");
+        client_change(second, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\",\"flags\":[\"disabled\"]}]}");
         for (size_t i = 0; i < ARRAY_SIZE(data); i++) {
                 (void)snprintf(parameters, sizeof(parameters), "{\"name\":\"n\",\"data\":%lld}", (long long)data[i]);
                 ck_assert_int_eq(trigger(second, parameters), 3);
@@ -51,12 +52,12 @@ START_TEST(test_trigger) {
         json_object_put(event);
 
         /* What goes is not reached any more. */
-        change(fd, "{\"remove\":[1]}");
+        client_change(fd, "{\"remove\":[1]}");
         ck_assert_int_eq(trigger(fd, "{\"name\":\"n\"}"), 2);
         (void)close(second);
         while (trigger(fd, "{\"name\":\"n\"}") > 1)
                 ;
-        change(fd, "{\"remove\":[2]}");
+        client_change(fd, "{\"remove\":[2]}");
         ck_assert_int_eq(trigger(fd, "{\"name\":\"n\"}"), 0);
         ck_assert_int_eq(trigger(fd, "{\"name\":\"nn\"}"), 1);
         (void)close(fd);
@@ -78,7 +79,7 @@ START_TEST(test_other_user) {
         for (size_t i = 0; i < ARRAY_SIZE(users); i++) {
                 fds[i] = client_connect_as(daemon->socket, users[i]);
                 ck_assert_int_eq(trigger(fds[i], "{\"name\":\"n\"}"), 0);
-                change(fds[i], "{\"add\":[{\"id\":%zu,\"filter\":\"user\",\"name\":\"n\"}]}", i + 1);
+                client_change(fds[i], "{\"add\":[{\"id\":%zu,\"filter\":\"user\",\"name\":\"n\"}]}", i + 1);
         }
         for (size_t i = 0; i < ARRAY_SIZE(users); i++) {
                 int second = client_connect_as(daemon->socket, users[i]);
@@ -110,7 +111,7 @@ START_TEST(test_names) {
         memset(longest, 'x', 255);
         longest[255] = 0;
         for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-                change(fd, "{\"add\":[{\"id\":%zu,\"filter\":\"user\",\"name\":\"%s\"}]}", i, names[i]);
+                client_change(fd, "{\"add\":[{\"id\":%zu,\"filter\":\"user\",\"name\":\"%s\"}]}", i, names[i]);
                 (void)snprintf(parameters, sizeof(parameters), "{\"name\":\"%s\"}", names[i]);
                 ck_assert_int_eq(trigger(fd, parameters), 1);
         }
@@ -131,7 +132,7 @@ START_TEST(test_trigger_by_itself) {
         int fd = client_connect(daemon->socket);
         struct json_object *reply;
 
-        change(fd, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\",\"flags\":[\"oneshot\"]}]}");
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"user\",\"name\":\"n\",\"flags\":[\"oneshot\"]}]}");
         client_send_message(fd, "{\"method\":\"org.kevd.events.Wait\",\"more\":true}");
         client_send_message(fd, "{\"method\":\"org.kevd.events.Trigger\",\"parameters\":{\"name\":\"n\"}}");
         client_send_message(fd, "{\"method\":\"org.kevd.events.Wait\",\"more\":true}");

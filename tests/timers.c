@@ -2,34 +2,8 @@
 #include "timers.h"
 
 #include <poll.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
 
 #include <json-c/json.h>
-
-#include "macro.h"
-
-static char *format_list(const char *format, va_list args) {
-        char *text;
-
-        ck_assert_int_ge(vasprintf(&text, format, args), 0);
-        return text;
-}
-
-void change(int fd, const char *format, ...) {
-        _cleanup_(freep) char *parameters = NULL;
-        struct json_object *reply;
-        va_list args;
-
-        va_start(args, format);
-        parameters = format_list(format, args);
-        va_end(args);
-        reply = client_call(fd, "org.kevd.events.Change", parameters);
-        ck_assert_msg(json_at(reply, "/parameters/refused") && !json_at(reply, "/parameters/refused/0"), "%s: %s",
-                      parameters, json_object_to_json_string(reply));
-        json_object_put(reply);
-}
 
 void refused(int fd, const char *parameters, const char *error) {
         struct json_object *reply = client_call(fd, "org.kevd.events.Change", parameters);
@@ -39,15 +13,9 @@ void refused(int fd, const char *parameters, const char *error) {
         json_object_put(reply);
 }
 
-void expect_nothing(int fd) {
-        struct json_object *event = due_event(fd);
-
-        ck_assert_msg(!event, "%s", json_object_to_json_string(event));
-}
-
 void add_moment(int fd, int64_t id, int64_t msec) {
-        change(fd, "{\"add\":[{\"id\":%lld,\"filter\":\"timer\",\"data\":%lld,\"notes\":[\"abstime\"]}]}",
-               (long long)id, (long long)msec);
+        client_change(fd, "{\"add\":[{\"id\":%lld,\"filter\":\"timer\",\"data\":%lld,\"notes\":[\"abstime\"]}]}",
+                      (long long)id, (long long)msec);
 }
 
 void expect_moment(int fd, int64_t id, int64_t msec) {

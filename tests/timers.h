@@ -12,12 +12,8 @@
 
 #include "harness.h"
 
-/* Change, of which nothing may be refused. */
-void change(int fd, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* Whose first refusal has this errno. */
+/* Change, whose first refusal has this errno. */
 void refused(int fd, const char *parameters, const char *error);
-/* Nothing is due. */
-void expect_nothing(int fd);
 
 /* Watches of one moment, in milliseconds. */
 void add_moment(int fd, int64_t id, int64_t msec);
