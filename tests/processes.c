@@ -4,10 +4,12 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -213,6 +215,10 @@ void watch(int fd, const char *error, const char *format, ...) {
         va_end(arguments);
 }
 
+void watch_pid(int fd, const char *error, int64_t id, pid_t pid) {
+        watch(fd, error, "'id':%lld,'pid':%d,'notes':['exit','reap']", (long long)id, (int)pid);
+}
+
 size_t take_events(int fd, int timeout_msec, event_fn *fn, void *userdata) {
         struct json_object *reply, *events;
         char parameters[64];
@@ -271,10 +277,7 @@ bool expect(int fd, int64_t id, const char *note, pid_t pid, int64_t data) {
                         json_object_put(event);
                         continue;
                 }
-                ck_assert_msg(number_at(event, "/id") == id && is_note(event, note) && pid_of(event) == pid &&
-                                      number_at(event, "/count") == 1,
-                              "%s instead of %lld: %s of %d", json_object_to_json_string(event), (long long)id, note,
-                              (int)pid);
+                check_event(event, id, note, pid);
                 if (data != ANY)
                         ck_assert_msg(json_at(event, "/data") && number_at(event, "/data") == data,
                                       "%s: its data is not %lld", json_object_to_json_string(event), (long long)data);
@@ -295,6 +298,20 @@ void expect_only_others(int fd, const pid_t *pids, size_t n) {
         }
 }
 
+void expect_event(int fd, int64_t id, const char *note, pid_t pid, int status) {
+        struct json_object *event = next_event(fd);
+
+        check_event(event, id, note, pid);
+        check_status(event, status);
+        json_object_put(event);
+}
+
+void check_event(struct json_object *event, int64_t id, const char *note, pid_t pid) {
+        ck_assert_msg(number_at(event, "/id") == id && is_note(event, note) && pid_of(event) == pid &&
+                              number_at(event, "/count") == 1,
+                      "%s instead of %lld: %s of %d", json_object_to_json_string(event), (long long)id, note, (int)pid);
+}
+
 void check_status(struct json_object *event, int status) {
         const char *text = json_object_to_json_string(event);
 
@@ -303,6 +320,7 @@ void check_status(struct json_object *event, int status) {
         if (WIFEXITED(status)) {
                 ck_assert_msg(number_at(event, "/process/exitCode") == WEXITSTATUS(status), "%s", text);
                 ck_assert_msg(!json_at(event, "/process/signal"), "%s", text);
+                ck_assert_msg(!json_at(event, "/process/coreDumped"), "%s", text);
         } else {
                 ck_assert_msg(number_at(event, "/process/signal") == WTERMSIG(status), "%s", text);
                 ck_assert_msg(!json_at(event, "/process/exitCode"), "%s", text);
@@ -314,7 +332,7 @@ void check_status(struct json_object *event, int status) {
 /* ---- the maker's process: no assertions here --------------------------------------------------------------------- */
 
 struct order {
-        enum { FORK, FORK_AS, REAP } what;
+        enum { FORK, FORK_AS, REAP, REAP_ANY } what;
         int n, argument;
         pid_t pid;
         run_fn *run;
@@ -390,6 +408,10 @@ static void serve(const struct order *order) {
         case REAP:
                 answer.pid = waitpid(order->pid, &answer.status, 0);
                 break;
+        case REAP_ANY:
+                for (int i = 0; i < order->n; i++)
+                        answer.pid = waitpid(-1, &answer.status, 0);
+                break;
         }
         say(&answer, sizeof(answer));
 }
@@ -413,8 +435,8 @@ struct maker maker_start(uid_t uid) {
         int ends[2], go_ends[2];
         struct maker maker;
 
-        assert_system(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends) == 0, "socketpair");
-        assert_system(pipe2(go_ends, 0) == 0, "pipe2");
+        assert_system(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0, "socketpair");
+        assert_system(pipe2(go_ends, O_CLOEXEC) == 0, "pipe2");
         maker = (struct maker){ .fd = ends[0], .go_fd = go_ends[1] };
         maker.pid = fork();
         assert_system(maker.pid >= 0, "fork");
@@ -484,6 +506,22 @@ int maker_reap(const struct maker *maker, pid_t pid) {
         answer = hear_answer(maker);
         ck_assert_int_eq(answer.pid, pid);
         return answer.status;
+}
+
+void maker_begin_reaping(const struct maker *maker, int n) {
+        send_order(maker, (struct order){ .what = REAP_ANY, .n = n });
+}
+
+void maker_end_reaping(const struct maker *maker) {
+        ck_assert_int_gt(hear_answer(maker).pid, 0);
+}
+
+void wait_zombie(pid_t pid) {
+        struct pollfd ended = { .fd = pidfd_open(pid, 0), .events = POLLIN };
+
+        assert_system(ended.fd >= 0, "pidfd_open");
+        ck_assert_int_eq(poll(&ended, 1, HARNESS_REPLY_MSEC), 1);
+        (void)close(ended.fd);
 }
 
 void go(const struct maker *maker, size_t n) {

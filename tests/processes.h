@@ -2,8 +2,9 @@
 #pragma once
 
 /*
- * What programs about all processes have in common: a system daemon that follows them, processes of other users that
- * do as they are told, and storms of short ones.
+ * What programs about processes have in common: a system daemon that follows all of them, what a watch tells of them,
+ * processes that are children neither of the daemon nor of the client and do as they are told, and storms of short
+ * ones. What goes wrong fails the test.
  */
 
 #include <stdbool.h>
@@ -48,6 +49,8 @@ void expect_pidfds(const struct daemon *daemon, size_t n);
 void change(int fd, const char *error, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* The members of one proc watch, without the filter. */
 void watch(int fd, const char *error, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* For exit and reap. */
+void watch_pid(int fd, const char *error, int64_t id, pid_t pid);
 /* What the refusal says. It lives until the next. */
 const char *refusal_message(void);
 
@@ -68,6 +71,11 @@ struct json_object *next_told(int fd);
 bool expect(int fd, int64_t id, const char *note, pid_t pid, int64_t data);
 /* Nothing is due, but what the watch of id 0 tells of others than these processes. */
 void expect_only_others(int fd, const pid_t *pids, size_t n);
+
+/* Where nothing of others can come between: the next event is this. */
+void expect_event(int fd, int64_t id, const char *note, pid_t pid, int status);
+/* It has this note alone. */
+void check_event(struct json_object *event, int64_t id, const char *note, pid_t pid);
 /* As of wait(2): data, exit code and signal belong together. */
 void check_status(struct json_object *event, int status);
 
@@ -79,7 +87,7 @@ struct maker {
         int fd, go_fd;
 };
 
-/* All its ids are these. It holds what is open here by then, connections too. */
+/* All its ids are these; 0: as they are here. It holds what is open here by then, connections too. */
 struct maker maker_start(uid_t uid);
 /* All its children have been told to end. */
 void maker_stop(struct maker *maker);
@@ -94,6 +102,11 @@ void maker_fork_many(const struct maker *maker, run_fn *run, int n, pid_t *ret_p
 bool maker_fork_as(const struct maker *maker, run_fn *run, int argument, pid_t pid);
 /* Returns its status. */
 int maker_reap(const struct maker *maker, pid_t pid);
+/* So many, whichever, each as soon as it has ended, while the test goes on; and waits for the last. */
+void maker_begin_reaping(const struct maker *maker, int n);
+void maker_end_reaping(const struct maker *maker);
+/* Until the process is a zombie. */
+void wait_zombie(pid_t pid);
 
 /* In children: until go() lets one of them go on. */
 void wait_go(void);

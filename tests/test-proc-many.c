@@ -14,31 +14,28 @@
 
 #include "harness.h"
 #include "macro.h"
-#include "nurses.h"
+#include "processes.h"
 
 START_TEST(test_shared) {
         struct daemon *daemon = daemon_start(NULL);
         int fds[3];
-        struct nurse nurse;
-        pid_t pid;
+        struct maker maker = maker_start(0);
+        pid_t pid = maker_fork(&maker, run_exit, 3);
 
-        run_code = 3;
-        nurse = nurse_start();
-        pid = nurse_fork(&nurse, run_exit);
         for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
                 fds[i] = client_connect(daemon->socket);
-                watch_pid(fds[i], (int64_t)i, pid, "");
-                watch_pid(fds[i], 10 + (int64_t)i, pid, ""); /* twice on one connection */
+                watch_pid(fds[i], "", (int64_t)i, pid);
+                watch_pid(fds[i], "", 10 + (int64_t)i, pid); /* twice on one connection */
         }
         /* One of them goes: the others don't notice. */
         (void)close(fds[1]);
-        go(1);
+        go(&maker, 1);
         for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
                 if (i != 1) {
                         expect_event(fds[i], (int64_t)i, "exit", pid, 3 << 8);
                         expect_event(fds[i], 10 + (int64_t)i, "exit", pid, 3 << 8);
                 }
-        (void)nurse_reap(&nurse, pid);
+        (void)maker_reap(&maker, pid);
         for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
                 if (i != 1) {
                         expect_event(fds[i], (int64_t)i, "reap", pid, 3 << 8);
@@ -46,7 +43,7 @@ START_TEST(test_shared) {
                         expect_nothing(fds[i]);
                         (void)close(fds[i]);
                 }
-        nurse_stop(&nurse);
+        maker_stop(&maker);
         daemon_stop(daemon);
 }
 END_TEST
@@ -54,25 +51,19 @@ END_TEST
 START_TEST(test_oneshot) {
         struct daemon *daemon = daemon_start(NULL);
         int fd = client_connect(daemon->socket);
-        struct nurse nurse;
-        char parameters[256];
-        pid_t pid;
+        struct maker maker = maker_start(0);
+        pid_t pid = maker_fork(&maker, run_exit, 1);
 
-        run_code = 1;
-        nurse = nurse_start();
-        pid = nurse_fork(&nurse, run_exit);
-        (void)snprintf(parameters, sizeof(parameters),
-                       "{\"add\":[{\"id\":1,\"filter\":\"proc\",\"pid\":%d,\"notes\":[\"exit\",\"reap\"],\"flags\":[\"oneshot\"]},"
-                       "{\"id\":2,\"filter\":\"proc\",\"pid\":%d,\"notes\":[\"reap\"]}]}", (int)pid, (int)pid);
-        expect_change(client_call(fd, "org.kevd.events.Change", parameters), "");
-        go(1);
+        change(fd, "", "'add':[{'id':1,'filter':'proc','pid':%d,'notes':['exit','reap'],'flags':['oneshot']},"
+                       "{'id':2,'filter':'proc','pid':%d,'notes':['reap']}]", (int)pid, (int)pid);
+        go(&maker, 1);
         expect_event(fd, 1, "exit", pid, 1 << 8);
         expect_nothing(fd);
-        expect_change(client_call(fd, "org.kevd.events.Change", "{\"remove\":[1]}"), "ENOENT");
-        (void)nurse_reap(&nurse, pid);
+        change(fd, "ENOENT", "'remove':[1]");
+        (void)maker_reap(&maker, pid);
         expect_event(fd, 2, "reap", pid, 1 << 8);
         expect_nothing(fd);
-        nurse_stop(&nurse);
+        maker_stop(&maker);
         (void)close(fd);
         daemon_stop(daemon);
 }
@@ -82,12 +73,10 @@ END_TEST
 START_TEST(test_removed_while_ending) {
         struct daemon *daemon = daemon_start(NULL);
         int fd = client_connect(daemon->socket);
-        struct nurse nurse;
+        struct maker maker = maker_start(0);
 
-        run_code = 0;
-        nurse = nurse_start();
         for (int i = 0; i < 300; i++) {
-                pid_t pid = nurse_fork(&nurse, run_exit_at_once);
+                pid_t pid = maker_fork(&maker, run_exit_at_once, 0);
                 char parameters[256];
 
                 if (i % 2)
@@ -97,29 +86,20 @@ START_TEST(test_removed_while_ending) {
                 (void)snprintf(parameters, sizeof(parameters), "{\"remove\":[%d]}", i);
                 json_object_put(client_call(fd, "org.kevd.events.Change", parameters));
                 expect_nothing(fd);
-                (void)nurse_reap(&nurse, pid);
+                (void)maker_reap(&maker, pid);
         }
-        nurse_stop(&nurse);
+        maker_stop(&maker);
         (void)close(fd);
         daemon_stop(daemon);
 }
 END_TEST
-
-static int code_of(pid_t pid) {
-        return pid % 256;
-}
-
-static void run_exit_of_many(void) {
-        wait_go();
-        _exit(code_of(getpid()));
-}
 
 /* `reaped`: by their parent as they end, or only when all have been reported. */
 static void many(bool reaped) {
         enum { N = 2000, A_CALL = 500 };
         struct rlimit limit;
         struct daemon *daemon;
-        struct nurse nurse;
+        struct maker maker;
         static pid_t pids[N];
         static unsigned exits[N], reaps[N];
         char *text = malloc(A_CALL * 100);
@@ -130,10 +110,8 @@ static void many(bool reaped) {
                 harness_skip("the daemon may not have enough descriptors");
         daemon = daemon_start(NULL);
         fd = client_connect(daemon->socket);
-        nurse = nurse_start();
-        nurse_order(&nurse, (struct order){ .what = FORK, .n = N, .run = run_exit_of_many });
-        for (int i = 0; i < N; i++)
-                pids[i] = nurse_next(&nurse).pid;
+        maker = maker_start(0);
+        maker_fork_many(&maker, run_code_of_pid, N, pids);
         for (int i = 0; i < N;) {
                 size_t size = (size_t)sprintf(text, "{\"add\":[");
 
@@ -141,12 +119,12 @@ static void many(bool reaped) {
                         size += (size_t)sprintf(text + size, "%s{\"id\":%d,\"filter\":\"proc\",\"pid\":%d,\"notes\":[\"exit\",\"reap\"]}",
                                                 j ? "," : "", i, (int)pids[i]);
                 (void)sprintf(text + size, "]}");
-                expect_change(client_call(fd, "org.kevd.events.Change", text), "");
+                client_change(fd, "%s", text);
         }
         expect_nothing(fd);
-        go(N);
+        go(&maker, N);
         if (reaped)
-                nurse_order(&nurse, (struct order){ .what = REAP, .n = N, .pid = -1 });
+                maker_begin_reaping(&maker, N);
         while (n_exits < N || (reaped && n_reaps < N)) {
                 struct json_object *reply = client_call(fd, "org.kevd.events.Wait", "{\"timeoutMsec\":9000}");
                 size_t n = json_object_array_length(json_at(reply, "/parameters/events"));
@@ -177,10 +155,10 @@ static void many(bool reaped) {
         }
         expect_nothing(fd);
         if (!reaped)
-                nurse_order(&nurse, (struct order){ .what = REAP, .n = N, .pid = -1 });
-        (void)nurse_next(&nurse);
+                maker_begin_reaping(&maker, N);
+        maker_end_reaping(&maker);
         free(text);
-        nurse_stop(&nurse);
+        maker_stop(&maker);
         (void)close(fd);
         daemon_stop(daemon);
 }

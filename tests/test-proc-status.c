@@ -22,24 +22,25 @@
 
 #include "harness.h"
 #include "macro.h"
-#include "nurses.h"
+#include "processes.h"
 
 enum { NOBODY = 65534 };
 
-static void run_for_ever(void) {
-        for (;;)
-                (void)pause();
+static int run_for_ever(int unused _unused_) {
+        while (pause() < 0)
+                ;
+        return 0;
 }
 
-static void run_kill_itself(void) {
+static int run_kill_itself(int number) {
         struct rlimit core = { RLIM_INFINITY, RLIM_INFINITY };
 
         wait_go();
         (void)setrlimit(RLIMIT_CORE, &core);
         (void)chdir(harness_tempdir());
-        (void)signal(run_code, SIG_DFL);
-        (void)raise(run_code);
-        _exit(99);
+        (void)signal(number, SIG_DFL);
+        (void)raise(number);
+        return 99;
 }
 
 /* ---- statuses ------------------------------------------------------------------------------------------ */
@@ -49,22 +50,19 @@ static const int exit_codes[] = { 0, 1, 2, 7, 42, 77, 126, 127, 128, 129, 137, 2
 START_TEST(test_exit_code) {
         struct daemon *daemon = daemon_start(NULL);
         int fd = client_connect(daemon->socket), status;
-        struct nurse nurse;
-        pid_t pid;
+        struct maker maker = maker_start(0);
+        pid_t pid = maker_fork(&maker, run_exit, exit_codes[_i]);
 
-        run_code = exit_codes[_i];
-        nurse = nurse_start();
-        pid = nurse_fork(&nurse, run_exit);
-        watch_pid(fd, 1, pid, "");
+        watch_pid(fd, "", 1, pid);
         expect_nothing(fd);
-        go(1);
+        go(&maker, 1);
         /* A zombie, which nobody has reaped: the daemon may see how it ended. */
-        expect_event(fd, 1, "exit", pid, run_code << 8);
+        expect_event(fd, 1, "exit", pid, exit_codes[_i] << 8);
         expect_nothing(fd);
-        status = nurse_reap(&nurse, pid);
-        ck_assert_int_eq(WEXITSTATUS(status), run_code);
+        status = maker_reap(&maker, pid);
+        ck_assert_int_eq(WEXITSTATUS(status), exit_codes[_i]);
         expect_event(fd, 1, "reap", pid, status);
-        nurse_stop(&nurse);
+        maker_stop(&maker);
         (void)close(fd);
         daemon_stop(daemon);
 }
@@ -79,24 +77,21 @@ static const int signals[] = {
 START_TEST(test_signal) {
         struct daemon *daemon = daemon_start(NULL);
         int fd = client_connect(daemon->socket), status;
+        struct maker maker = maker_start(0);
+        pid_t pid = maker_fork(&maker, run_kill_itself, signals[_i]);
         struct json_object *event;
-        struct nurse nurse;
-        pid_t pid;
 
         harness_label(strsignal(signals[_i]));
-        run_code = signals[_i];
-        nurse = nurse_start();
-        pid = nurse_fork(&nurse, run_kill_itself);
-        watch_pid(fd, 1, pid, "");
-        go(1);
+        watch_pid(fd, "", 1, pid);
+        go(&maker, 1);
         event = next_event(fd);
         check_event(event, 1, "exit", pid);
-        status = nurse_reap(&nurse, pid);
+        status = maker_reap(&maker, pid);
         ck_assert_int_eq(WTERMSIG(status), signals[_i]);
         check_status(event, status);
         json_object_put(event);
         expect_event(fd, 1, "reap", pid, status);
-        nurse_stop(&nurse);
+        maker_stop(&maker);
         (void)close(fd);
         daemon_stop(daemon);
 }
@@ -105,15 +100,15 @@ END_TEST
 START_TEST(test_killed) {
         struct daemon *daemon = daemon_start(NULL);
         int fd = client_connect(daemon->socket);
-        struct nurse nurse = nurse_start();
-        pid_t pid = nurse_fork(&nurse, run_for_ever);
+        struct maker maker = maker_start(0);
+        pid_t pid = maker_fork(&maker, run_for_ever, 0);
 
-        watch_pid(fd, 1, pid, "");
+        watch_pid(fd, "", 1, pid);
         ck_assert_int_eq(kill(pid, SIGKILL), 0);
         expect_event(fd, 1, "exit", pid, SIGKILL);
-        ck_assert_int_eq(nurse_reap(&nurse, pid), SIGKILL);
+        ck_assert_int_eq(maker_reap(&maker, pid), SIGKILL);
         expect_event(fd, 1, "reap", pid, SIGKILL);
-        nurse_stop(&nurse);
+        maker_stop(&maker);
         (void)close(fd);
         daemon_stop(daemon);
 }
@@ -123,20 +118,17 @@ END_TEST
 START_TEST(test_orphan) {
         struct daemon *daemon = daemon_start(NULL);
         int fd = client_connect(daemon->socket);
-        struct nurse nurse;
-        pid_t pid;
+        struct maker maker = maker_start(0);
+        pid_t pid = maker_fork(&maker, run_exit, 33);
 
-        run_code = 33;
-        nurse = nurse_start();
-        pid = nurse_fork(&nurse, run_exit);
-        watch_pid(fd, 1, pid, "");
+        watch_pid(fd, "", 1, pid);
         /* The end of its parent. */
-        (void)close(nurse.fd);
-        ck_assert_int_eq(waitpid(nurse.pid, NULL, 0), nurse.pid);
-        go(1);
+        ck_assert_int_eq(kill(maker.pid, SIGKILL), 0);
+        ck_assert_int_eq(waitpid(maker.pid, NULL, 0), maker.pid);
+        go(&maker, 1);
         expect_event(fd, 1, "exit", pid, 33 << 8);
-        (void)close(go_fds[0]);
-        (void)close(go_fds[1]);
+        (void)close(maker.fd);
+        (void)close(maker.go_fd);
         (void)close(fd);
         daemon_stop(daemon);
 }
@@ -146,21 +138,15 @@ END_TEST
 
 static int said_fds[2]; /* what the process has to say before it runs */
 
-static void run_as_nobody(gid_t gid) {
+static int run_as_nobody(int group) {
+        gid_t gid = (gid_t)group;
+
         /* Having changed its ids, it would be closed to everybody else. */
         if (setresgid(gid, gid, gid) < 0 || setresuid(NOBODY, NOBODY, NOBODY) < 0 || prctl(PR_SET_DUMPABLE, 1) < 0 ||
             write(said_fds[1], "x", 1) != 1)
-                _exit(1);
+                return 1;
         wait_go();
-        _exit(7);
-}
-
-static void run_in_own_group(void) {
-        run_as_nobody(NOBODY);
-}
-
-static void run_in_another_group(void) {
-        run_as_nobody(NOBODY - 1);
+        return 7;
 }
 
 /* A client that the daemon can look at: of the same user, all its ids. It stays until it was accepted. */
@@ -182,7 +168,7 @@ static void connect_as_nobody(int fd, const char *path) {
 START_TEST(test_unprivileged) {
         struct daemon *daemon;
         struct json_object *event;
-        struct nurse nurse;
+        struct maker maker;
         int fd, status;
         pid_t pid, client;
         char byte;
@@ -193,8 +179,8 @@ START_TEST(test_unprivileged) {
                 harness_skip("a daemon without privileges has no BPF");
         harness_label(_i == 0 ? "own group" : "another group");
         ck_assert_int_eq(pipe2(said_fds, O_CLOEXEC), 0);
-        nurse = nurse_start();
-        pid = nurse_fork(&nurse, _i == 0 ? run_in_own_group : run_in_another_group);
+        maker = maker_start(0);
+        pid = maker_fork(&maker, run_as_nobody, _i == 0 ? NOBODY : NOBODY - 1);
         ck_assert_int_eq(read(said_fds[0], &byte, 1), 1);
         ck_assert_int_eq(chown(harness_tempdir(), NOBODY, NOBODY), 0);
         /* Executing the daemon makes the effective ids its saved ones. */
@@ -214,20 +200,20 @@ START_TEST(test_unprivileged) {
         ck_assert_int_eq(waitpid(client, &status, 0), client);
         ck_assert_int_eq(status, 0);
 
-        watch_pid(fd, 1, pid, "");
-        go(1);
+        watch_pid(fd, "", 1, pid);
+        go(&maker, 1);
         event = next_event(fd);
         check_event(event, 1, "exit", pid);
         if (json_at(event, "/data"))
                 check_status(event, 7 << 8);
         json_object_put(event);
-        ck_assert_int_eq(nurse_reap(&nurse, pid), 7 << 8);
+        ck_assert_int_eq(maker_reap(&maker, pid), 7 << 8);
         event = next_event(fd);
         check_event(event, 1, "reap", pid);
         if (json_at(event, "/data"))
                 check_status(event, 7 << 8);
         json_object_put(event);
-        nurse_stop(&nurse);
+        maker_stop(&maker);
         (void)close(said_fds[0]);
         (void)close(said_fds[1]);
         (void)close(fd);
@@ -262,7 +248,7 @@ static void have_no_feed(void) {
 /* A helper finds out that there is no feed. Those that came meanwhile and need none are served. */
 START_TEST(test_no_feed_after_all) {
         struct daemon *daemon;
-        struct nurse nurse;
+        struct maker maker;
         pid_t pid;
         int fd;
 
@@ -270,18 +256,17 @@ START_TEST(test_no_feed_after_all) {
                 harness_skip("needs root, to start a system daemon");
         if (getenv("KEVD_PROCESS_FEED"))
                 harness_skip("only where the daemon chooses its feed by itself");
-        run_code = 7;
-        nurse = nurse_start();
-        pid = nurse_fork(&nurse, run_exit);
+        maker = maker_start(0);
+        pid = maker_fork(&maker, run_exit, 7);
         have_no_feed();
         daemon = daemon_start("--mode=system");
         fd = client_connect(daemon->socket);
         watch_beside_one_that_needs_a_feed(fd, pid);
-        go(1);
+        go(&maker, 1);
         expect_event(fd, 1, "exit", pid, 7 << 8);
-        ck_assert_int_eq(nurse_reap(&nurse, pid), 7 << 8);
+        ck_assert_int_eq(maker_reap(&maker, pid), 7 << 8);
         expect_event(fd, 1, "reap", pid, 7 << 8);
-        nurse_stop(&nurse);
+        maker_stop(&maker);
         (void)close(fd);
         daemon_stop(daemon);
 }

@@ -17,32 +17,29 @@
 
 #include "harness.h"
 #include "macro.h"
-#include "nurses.h"
+#include "processes.h"
 
 /* ---- who has ended ---------------------------------------------------------------------------------------- */
 
 START_TEST(test_zombie) {
         struct daemon *daemon = daemon_start(NULL);
         int fd = client_connect(daemon->socket), second = client_connect(daemon->socket);
-        struct nurse nurse;
-        pid_t pid;
+        struct maker maker = maker_start(0);
+        pid_t pid = maker_fork(&maker, run_exit_at_once, 5);
 
-        run_code = 5;
-        nurse = nurse_start();
-        pid = nurse_fork(&nurse, run_exit_at_once);
         wait_zombie(pid);
-        watch_pid(fd, 1, pid, "");
+        watch_pid(fd, "", 1, pid);
         expect_event(fd, 1, "exit", pid, 5 << 8);
         /* The daemon knows it already. */
-        watch_pid(second, 2, pid, "");
+        watch_pid(second, "", 2, pid);
         expect_event(second, 2, "exit", pid, 5 << 8);
         expect_nothing(second);
         expect_nothing(fd);
-        (void)nurse_reap(&nurse, pid);
+        (void)maker_reap(&maker, pid);
         expect_event(fd, 1, "reap", pid, 5 << 8);
         expect_event(second, 2, "reap", pid, 5 << 8);
         expect_nothing(fd);
-        nurse_stop(&nurse);
+        maker_stop(&maker);
         (void)close(fd);
         (void)close(second);
         daemon_stop(daemon);
@@ -53,26 +50,24 @@ END_TEST
 START_TEST(test_zombie_at_once) {
         struct daemon *daemon = daemon_start(NULL);
         int fd = client_connect(daemon->socket);
-        struct nurse nurse;
+        struct maker maker = maker_start(0);
 
-        run_code = 5;
-        nurse = nurse_start();
         for (int i = 0; i < 200; i++) {
-                pid_t pid = nurse_fork(&nurse, run_exit_at_once);
+                pid_t pid = maker_fork(&maker, run_exit_at_once, 5);
                 struct json_object *reply, *event;
 
                 wait_zombie(pid);
-                watch_pid(fd, i, pid, "");
+                watch_pid(fd, "", i, pid);
                 reply = client_call(fd, "org.kevd.events.Wait", "{\"timeoutMsec\":0}");
                 event = json_at(reply, "/parameters/events/0");
                 ck_assert_msg(event, "round %d", i);
                 check_event(event, i, "exit", pid);
                 check_status(event, 5 << 8);
                 json_object_put(reply);
-                (void)nurse_reap(&nurse, pid);
+                (void)maker_reap(&maker, pid);
                 expect_event(fd, i, "reap", pid, 5 << 8);
         }
-        nurse_stop(&nurse);
+        maker_stop(&maker);
         (void)close(fd);
         daemon_stop(daemon);
 }
@@ -81,15 +76,15 @@ END_TEST
 START_TEST(test_gone) {
         struct daemon *daemon = daemon_start(NULL);
         int fd = client_connect(daemon->socket);
-        struct nurse nurse = nurse_start();
-        pid_t pid = nurse_fork(&nurse, run_exit_at_once);
+        struct maker maker = maker_start(0);
+        pid_t pid = maker_fork(&maker, run_exit_at_once, 0);
 
-        (void)nurse_reap(&nurse, pid);
+        (void)maker_reap(&maker, pid);
         /* A feed of all processes knows that it has just ended, if it was there by then. */
         if (!daemon_is_on_feed())
-                watch_pid(fd, 1, pid, "ESRCH");
-        watch_pid(fd, 2, INT_MAX, "ESRCH");
-        nurse_stop(&nurse);
+                watch_pid(fd, "ESRCH", 1, pid);
+        watch_pid(fd, "ESRCH", 2, INT_MAX);
+        maker_stop(&maker);
         (void)close(fd);
         daemon_stop(daemon);
 }
@@ -116,8 +111,8 @@ START_TEST(test_thread) {
         ck_assert_int_eq(pipe2(fds + 2, O_CLOEXEC), 0);
         ck_assert_int_eq(pthread_create(&thread, NULL, thread_tid, fds), 0);
         ck_assert_int_eq(read(fds[0], &tid, sizeof(tid)), sizeof(tid));
-        watch_pid(fd, 1, tid, "ESRCH");
-        watch_pid(fd, 1, getpid(), "");
+        watch_pid(fd, "ESRCH", 1, tid);
+        watch_pid(fd, "", 1, getpid());
         ck_assert_int_eq(write(fds[3], "x", 1), 1);
         ck_assert_int_eq(pthread_join(thread, NULL), 0);
         for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
@@ -135,12 +130,12 @@ static void *thread_leave(void *userdata) {
 }
 
 /* Its leader ends first: the process lives on in another thread, whose status is its own. */
-static void run_without_leader(void) {
+static int run_without_leader(int unused _unused_) {
         pthread_t thread;
 
         if (pthread_create(&thread, NULL, thread_leave, NULL) != 0)
-                _exit(1);
-        (void)syscall(SYS_exit, 3); /* this thread alone */
+                return 1;
+        return (int)syscall(SYS_exit, 3); /* this thread alone */
 }
 
 static bool leader_has_ended(void *userdata) {
@@ -159,18 +154,18 @@ static bool leader_has_ended(void *userdata) {
 START_TEST(test_dead_leader) {
         struct daemon *daemon = daemon_start(NULL);
         int fd = client_connect(daemon->socket), status;
-        struct nurse nurse = nurse_start();
-        pid_t pid = nurse_fork(&nurse, run_without_leader);
+        struct maker maker = maker_start(0);
+        pid_t pid = maker_fork(&maker, run_without_leader, 0);
 
         ck_assert(wait_until(leader_has_ended, &pid, HARNESS_REPLY_MSEC));
-        watch_pid(fd, 1, pid, "");
+        watch_pid(fd, "", 1, pid);
         expect_nothing(fd);
-        go(1);
+        go(&maker, 1);
         expect_event(fd, 1, "exit", pid, 17 << 8);
-        status = nurse_reap(&nurse, pid);
+        status = maker_reap(&maker, pid);
         ck_assert_int_eq(status, 17 << 8);
         expect_event(fd, 1, "reap", pid, status);
-        nurse_stop(&nurse);
+        maker_stop(&maker);
         (void)close(fd);
         daemon_stop(daemon);
 }
@@ -178,7 +173,7 @@ END_TEST
 
 /* ---- pidfds passed --------------------------------------------------------------------------------------------- */
 
-static void watch_pidfd(int fd, int64_t id, int pidfd, const char *error) {
+static void watch_pidfd(int fd, int64_t id, int pidfd) {
         struct json_object *reply;
         char call[256];
 
@@ -187,29 +182,27 @@ static void watch_pidfd(int fd, int64_t id, int pidfd, const char *error) {
                        "\"descriptor\":0,\"notes\":[\"exit\",\"reap\"]}]}}", (long long)id);
         client_send_with_fds(fd, call, strlen(call) + 1, &pidfd, 1);
         reply = client_receive(fd, HARNESS_REPLY_MSEC);
-        ck_assert_ptr_nonnull(reply);
-        expect_change(reply, error);
+        ck_assert_msg(reply && json_at(reply, "/parameters/refused") && !json_at(reply, "/parameters/refused/0"), "%s",
+                      json_object_to_json_string(reply));
+        json_object_put(reply);
 }
 
 START_TEST(test_pidfd) {
         struct daemon *daemon = daemon_start(NULL);
         int fd = client_connect(daemon->socket), pidfd;
-        struct nurse nurse;
-        pid_t pid;
+        struct maker maker = maker_start(0);
+        pid_t pid = maker_fork(&maker, run_exit, 9);
 
-        run_code = 9;
-        nurse = nurse_start();
-        pid = nurse_fork(&nurse, run_exit);
         pidfd = pidfd_open(pid, 0);
         ck_assert_int_ge(pidfd, 0);
-        watch_pidfd(fd, 1, pidfd, "");
+        watch_pidfd(fd, 1, pidfd);
         expect_nothing(fd);
-        go(1);
+        go(&maker, 1);
         expect_event(fd, 1, "exit", pid, 9 << 8);
-        (void)nurse_reap(&nurse, pid);
+        (void)maker_reap(&maker, pid);
         expect_event(fd, 1, "reap", pid, 9 << 8);
         (void)close(pidfd);
-        nurse_stop(&nurse);
+        maker_stop(&maker);
         (void)close(fd);
         daemon_stop(daemon);
 }
@@ -219,27 +212,24 @@ END_TEST
 START_TEST(test_pidfd_let_go) {
         struct daemon *daemon = daemon_start(NULL);
         int fd = client_connect(daemon->socket), other = client_connect(daemon->socket), pidfd;
-        struct nurse nurse;
-        pid_t pid;
+        struct maker maker = maker_start(0);
+        pid_t pid = maker_fork(&maker, run_exit, 9);
 
-        run_code = 9;
-        nurse = nurse_start();
-        pid = nurse_fork(&nurse, run_exit);
         pidfd = pidfd_open(pid, 0);
         ck_assert_int_ge(pidfd, 0);
         for (int i = 0; i < 3; i++) {
-                watch_pidfd(fd, 1, pidfd, "");
+                watch_pidfd(fd, 1, pidfd);
                 json_object_put(client_call(fd, "org.kevd.events.Change", "{\"remove\":[1]}"));
         }
-        watch_pidfd(other, 2, pidfd, "");
-        go(1);
+        watch_pidfd(other, 2, pidfd);
+        go(&maker, 1);
         expect_event(other, 2, "exit", pid, 9 << 8);
         expect_nothing(fd);
-        (void)nurse_reap(&nurse, pid);
+        (void)maker_reap(&maker, pid);
         expect_event(other, 2, "reap", pid, 9 << 8);
         expect_nothing(fd);
         (void)close(pidfd);
-        nurse_stop(&nurse);
+        maker_stop(&maker);
         (void)close(fd);
         (void)close(other);
         daemon_stop(daemon);
@@ -251,16 +241,13 @@ START_TEST(test_pidfd_reaped) {
         struct daemon *daemon = daemon_start(NULL);
         int fd = client_connect(daemon->socket), pidfd;
         struct json_object *event;
-        struct nurse nurse;
-        pid_t pid;
+        struct maker maker = maker_start(0);
+        pid_t pid = maker_fork(&maker, run_exit_at_once, 9);
 
-        run_code = 9;
-        nurse = nurse_start();
-        pid = nurse_fork(&nurse, run_exit_at_once);
         pidfd = pidfd_open(pid, 0);
         ck_assert_int_ge(pidfd, 0);
-        (void)nurse_reap(&nurse, pid);
-        watch_pidfd(fd, 1, pidfd, "");
+        (void)maker_reap(&maker, pid);
+        watch_pidfd(fd, 1, pidfd);
         for (int i = 0; i < 2; i++) {
                 event = next_event(fd);
                 ck_assert_int_eq(number_at(event, "/id"), 1);
@@ -271,7 +258,7 @@ START_TEST(test_pidfd_reaped) {
         }
         expect_nothing(fd);
         (void)close(pidfd);
-        nurse_stop(&nurse);
+        maker_stop(&maker);
         (void)close(fd);
         daemon_stop(daemon);
 }
@@ -283,7 +270,7 @@ START_TEST(test_pidfd_reaped_status) {
         int fd = client_connect(daemon->socket), pidfd;
         struct json_object *event, *status;
         const char *mechanism = NULL;
-        struct nurse nurse;
+        struct maker maker;
         pid_t pid;
 
         status = client_call(fd, "org.kevd.manager.GetStatus", NULL);
@@ -297,17 +284,16 @@ START_TEST(test_pidfd_reaped_status) {
         if (!strstr(mechanism, "PIDFD_INFO_EXIT"))
                 harness_skip("this kernel does not keep the status of a process that was reaped");
         json_object_put(status);
-        run_code = 9;
-        nurse = nurse_start();
-        pid = nurse_fork(&nurse, run_exit_at_once);
+        maker = maker_start(0);
+        pid = maker_fork(&maker, run_exit_at_once, 9);
         pidfd = pidfd_open(pid, 0);
-        (void)nurse_reap(&nurse, pid);
-        watch_pidfd(fd, 1, pidfd, "");
+        (void)maker_reap(&maker, pid);
+        watch_pidfd(fd, 1, pidfd);
         event = next_event(fd);
         check_status(event, 9 << 8);
         json_object_put(event);
         (void)close(pidfd);
-        nurse_stop(&nurse);
+        maker_stop(&maker);
         (void)close(fd);
         daemon_stop(daemon);
 }
