@@ -2,7 +2,6 @@
 #include "muxes.h"
 
 #include <stdlib.h>
-#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/select.h>
 #include <unistd.h>
@@ -51,25 +50,6 @@ void raise_fd_limit(size_t n) {
         assert_system(setrlimit(RLIMIT_NOFILE, &limit) == 0, "setrlimit");
         if (limit.rlim_cur < n + 64)
                 harness_skip("too few descriptors are allowed");
-}
-
-int make_eventfd(bool ready) {
-        int fd = eventfd(ready, EFD_CLOEXEC | EFD_NONBLOCK);
-
-        assert_system(fd >= 0, "eventfd");
-        return fd;
-}
-
-void make_ready(int fd) {
-        uint64_t one = 1;
-
-        assert_system(write(fd, &one, sizeof(one)) == sizeof(one), "write");
-}
-
-void make_unready(int fd) {
-        uint64_t value;
-
-        assert_system(read(fd, &value, sizeof(value)) == sizeof(value), "read");
 }
 
 /* ---- one descriptor ------------------------------------------------------------------------------ */

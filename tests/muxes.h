@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "eventfds.h"
 #include "mux.h"
 
 enum { A_TURN = 256 }; /* so many callbacks fit into one */
@@ -25,9 +26,6 @@ void turns(unsigned n);
 
 /* Skips the test where so many can't be open. */
 void raise_fd_limit(size_t n);
-int make_eventfd(bool ready);
-void make_ready(int fd);
-void make_unready(int fd);
 
 /* ---- one descriptor ------------------------------------------------------------------------------ */
 

@@ -9,38 +9,19 @@
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "backend.h"
+#include "eventfds.h"
 #include "harness.h"
 #include "kqueue/sys/event.h"
 #include "macro.h"
 #include "mux.h"
 
 static const struct timespec at_once;
-
-static int make_eventfd(bool ready) {
-        int fd = eventfd(ready, EFD_CLOEXEC | EFD_NONBLOCK);
-
-        assert_system(fd >= 0, "eventfd");
-        return fd;
-}
-
-static void make_ready(int fd) {
-        uint64_t one = 1;
-
-        assert_system(write(fd, &one, sizeof(one)) == sizeof(one), "write");
-}
-
-static void make_unready(int fd) {
-        uint64_t value;
-
-        assert_system(read(fd, &value, sizeof(value)) == sizeof(value), "read");
-}
 
 /* ---- the double ------------------------------------------------------------------------------------ */
 
