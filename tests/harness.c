@@ -94,6 +94,23 @@ bool wait_until(bool (*predicate)(void *userdata), void *userdata, int timeout_m
         return true;
 }
 
+pid_t start_process(void) {
+        pid_t pid = fork();
+
+        if (pid == 0) {
+                (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+                for (;;)
+                        (void)pause();
+        }
+        assert_system(pid > 0, "fork");
+        return pid;
+}
+
+void end_process(pid_t pid) {
+        ck_assert_int_eq(kill(pid, SIGKILL), 0);
+        ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+}
+
 /* ---- directories ----------------------------------------------------------- */
 
 /* Removes what the directory holds, up to a directory that is not empty: 1, and that one open. */

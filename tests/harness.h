@@ -68,6 +68,10 @@ int64_t now_msec(void);
 /* Whether `predicate` became true in time; it is asked every millisecond or so. */
 bool wait_until(bool (*predicate)(void *userdata), void *userdata, int timeout_msec);
 
+/* A child, which does nothing until it is killed and reaped. */
+pid_t start_process(void);
+void end_process(pid_t pid);
+
 /* ---- the daemon ------------------------------------------------------------ */
 
 struct daemon {

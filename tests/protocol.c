@@ -3,12 +3,10 @@
 
 #include <fcntl.h>
 #include <limits.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "macro.h"
@@ -140,19 +138,4 @@ int open_new_file(const char *name) {
 
 void touch(int fd) {
         ck_assert_int_eq(write(fd, "x", 1), 1);
-}
-
-pid_t start_child(void) {
-        pid_t pid = fork();
-
-        assert_system(pid >= 0, "fork");
-        if (pid == 0)
-                for (;;)
-                        (void)pause();
-        return pid;
-}
-
-void end_child(pid_t pid) {
-        ck_assert_int_eq(kill(pid, SIGKILL), 0);
-        ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
 }

@@ -56,7 +56,3 @@ void watch_name(int fd, const char *name, int first, int n);
 /* In the test's directory. */
 int open_new_file(const char *name);
 void touch(int fd);
-
-/* It does nothing. */
-pid_t start_child(void);
-void end_child(pid_t pid);

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "restarts.h"
 
-#include <signal.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "files.h"
@@ -133,16 +131,4 @@ void expect_of_many(int clients[MANY]) {
                         (void)close(client);
         }
         client = clients[0];
-}
-
-pid_t start_process(void) {
-        pid_t pid = fork();
-
-        if (pid == 0) {
-                (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-                for (;;)
-                        (void)pause();
-        }
-        ck_assert_int_gt(pid, 0);
-        return pid;
 }

@@ -57,6 +57,3 @@ void expect_silence(void);
 void connect_many(int clients[MANY]);
 /* Each is told of its own, and nothing was told before. All but the first are closed. */
 void expect_of_many(int clients[MANY]);
-
-/* A child, which does nothing until it is killed. */
-pid_t start_process(void);

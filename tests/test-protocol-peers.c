@@ -67,7 +67,7 @@ START_TEST(test_other_user) {
                 json_object_put(reply);
         }
         json_object_put(reply);
-        end_child(own);
+        end_process(own);
         reply = take(fd);
         ck_assert_int_eq(number_at(reply, "/parameters/events/0/process/signal"), SIGKILL);
         json_object_put(reply);
@@ -113,7 +113,7 @@ START_TEST(test_other_user_in_part) {
         ck_assert_int_eq(read(ready[0], &byte, 1), 1);
         (void)snprintf(watch, sizeof(watch), "{\"id\":1,\"filter\":\"proc\",\"pid\":%d}", (int)pid);
         refused(fd, watch, "EPERM");
-        end_child(pid);
+        end_process(pid);
         (void)close(ready[0]);
         (void)close(ready[1]);
         (void)close(fd);

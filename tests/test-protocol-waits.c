@@ -150,12 +150,12 @@ START_TEST(test_barrier_process) {
         int fd = client_connect(daemon->socket);
 
         for (int i = 0; i < 500; i++) {
-                pid_t pid = start_child();
+                pid_t pid = start_process();
                 struct json_object *reply;
 
                 client_change(fd, "{\"add\":[{\"id\":%d,\"filter\":\"proc\",\"pid\":%d,"
                                   "\"notes\":[\"exit\",\"reap\"]}]}", i, (int)pid);
-                end_child(pid);
+                end_process(pid);
                 reply = take(fd);
                 ck_assert_msg(n_events(reply) == 2, "round %d: %s", i, json_object_to_json_string(reply));
                 ck_assert_str_eq(text_at(reply, "/parameters/events/0/notes/0"), "exit");

@@ -108,23 +108,6 @@ static struct kev_watch *process_watch(pid_t pid) {
         return watch;
 }
 
-static pid_t start_process(void) {
-        pid_t pid = fork();
-
-        if (pid == 0) {
-                (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-                for (;;)
-                        (void)pause();
-        }
-        ck_assert_int_gt(pid, 0);
-        return pid;
-}
-
-static void end_process(pid_t pid) {
-        ck_assert_int_eq(kill(pid, SIGKILL), 0);
-        ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
-}
-
 enum { N_IDS = 16 };
 
 /* What each watch said, until there was no more. */

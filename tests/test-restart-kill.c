@@ -12,7 +12,6 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <json-c/json.h>
@@ -128,8 +127,7 @@ START_TEST(test_kill_of_all_filters) {
         watch_fd("{\"id\":8,\"filter\":\"read\",\"descriptor\":0}", fd);
         wait_kept(1);
         manager_kill(manager);
-        (void)kill(gone, SIGKILL);
-        ck_assert_int_eq(waitpid(gone, NULL, 0), gone);
+        end_process(gone);
         make_file(at("%s/new", root));
         manager_start(manager);
         while (told != all) {
@@ -148,8 +146,7 @@ START_TEST(test_kill_of_all_filters) {
                 ck_assert_int_eq(id == 4, has_note(event, "exit"));
                 json_object_put(event);
         }
-        (void)kill(pid, SIGKILL);
-        ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+        end_process(pid);
         json_object_put(expect("exit"));
         make_file(at("%s/newer", root));
         expect_path("create", at("%s/newer", root));
@@ -221,8 +218,7 @@ START_TEST(test_kill_and_another_process) {
         watch_it(at("{\"id\":1,\"filter\":\"proc\",\"pid\":%d,\"notes\":[\"exit\",\"reap\"]}", (int)pid));
         wait_kept(1);
         size = written_down();
-        (void)kill(pid, SIGKILL);
-        ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+        end_process(pid);
         json_object_put(expect("exit"));
         json_object_put(expect("reap"));
         other = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
@@ -238,8 +234,7 @@ START_TEST(test_kill_and_another_process) {
         kill_and_start(1);
         while ((event = due_event(client))) /* the ended one may be told again */
                 json_object_put(event);
-        (void)kill(other, SIGKILL);
-        ck_assert_int_eq(waitpid(other, NULL, 0), other);
+        end_process(other);
         expect_silence();
 }
 END_TEST

@@ -108,8 +108,7 @@ START_TEST(test_process_goes_on) {
         restart();
         restart();
         expect_silence();
-        (void)kill(pid, SIGKILL);
-        ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+        end_process(pid);
         json_object_put(expect("exit"));
 }
 END_TEST
@@ -172,8 +171,7 @@ START_TEST(test_process_not_kept) {
         drop_carried("pidfd");
         manager_start(manager);
         expect_silence();
-        (void)kill(pid, SIGKILL);
-        ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+        end_process(pid);
         json_object_put(expect("exit"));
 }
 END_TEST
@@ -329,8 +327,7 @@ START_TEST(test_signals) {
                 ck_assert_int_eq(number_at(reply, "/data"), SIGWINCH);
                 json_object_put(reply);
         }
-        (void)kill(pid, SIGKILL);
-        ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+        end_process(pid);
         if (refused)
                 harness_skip("signals can't be followed here");
 }
