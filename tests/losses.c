@@ -14,6 +14,7 @@
 #include "files.h"
 #include "kev.h"
 #include "macro.h"
+#include "replay.h"
 
 enum { QUEUE_MAX = 1000 * 1000 }; /* of events: more take too long to make */
 
@@ -24,13 +25,11 @@ static struct kev *noise; /* watches what fills the kernel's queue */
 
 static void watch_noise(void) {
         const char *path = make_root("noise");
-        struct kev_watch *watch;
+        struct kev_watch *watch = new_tree_watch(path, 0);
 
         make_file(at("%s/0", path));
         make_file(at("%s/1", path));
         ck_assert_int_eq(open_kev(kevd->socket, &noise), 0);
-        ck_assert_int_eq(kev_watch_new(KEV_FILTER_TREE, &watch), 0);
-        ck_assert_int_eq(kev_watch_set_path(watch, path), 0);
         ck_assert_int_eq(kev_add(noise, watch, NULL, NULL, NULL), 0);
         kev_watch_free(watch);
 }

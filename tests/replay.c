@@ -562,12 +562,18 @@ struct follower *follower_new_with(const struct daemon *daemon, struct kev_watch
         return f;
 }
 
-struct follower *follower_new(const struct daemon *daemon, const char *path, enum replay_rescan rescan) {
+struct kev_watch *new_tree_watch(const char *path, uint64_t notes) {
         struct kev_watch *watch;
 
         ck_assert_int_eq(kev_watch_new(KEV_FILTER_TREE, &watch), 0);
         ck_assert_int_eq(kev_watch_set_path(watch, path), 0);
-        ck_assert_int_eq(kev_watch_set_notes(watch, kev_filter_default_notes(KEV_FILTER_TREE) & ~KEV_NOTE_BACK), 0);
+        ck_assert_int_eq(kev_watch_set_notes(watch, notes), 0);
+        return watch;
+}
+
+struct follower *follower_new(const struct daemon *daemon, const char *path, enum replay_rescan rescan) {
+        struct kev_watch *watch = new_tree_watch(path, kev_filter_default_notes(KEV_FILTER_TREE) & ~KEV_NOTE_BACK);
+
         return follower_new_with(daemon, watch, path, rescan);
 }
 

@@ -75,6 +75,9 @@ struct follower {
         bool ended;       /* `gone` with eof */
 };
 
+/* A watch of a tree, which the caller may fill in further. `notes` of 0: the default ones. */
+struct kev_watch *new_tree_watch(const char *path, uint64_t notes);
+
 /* Follows the directory, which is empty, on a connection of its own, until it is gone. */
 struct follower *follower_new(const struct daemon *daemon, const char *path, enum replay_rescan rescan);
 /* The same on a watch that the caller has filled in; takes the watch over. */

@@ -43,10 +43,8 @@ struct scope {
 };
 
 static struct kev_watch *make_watch(const char *root, struct scope scope) {
-        struct kev_watch *watch;
+        struct kev_watch *watch = new_tree_watch(root, 0);
 
-        ck_assert_int_eq(kev_watch_new(KEV_FILTER_TREE, &watch), 0);
-        ck_assert_int_eq(kev_watch_set_path(watch, root), 0);
         if (scope.without_x)
                 ck_assert_int_eq(kev_watch_add_exclude(watch, "**/x"), 0);
         if (scope.depth > 0)

@@ -47,10 +47,8 @@ static void stop(void) {
 }
 
 static struct kev_watch *new_watch(const char *path) {
-        struct kev_watch *watch;
+        struct kev_watch *watch = new_tree_watch(path, 0);
 
-        ck_assert_int_eq(kev_watch_new(KEV_FILTER_TREE, &watch), 0);
-        ck_assert_int_eq(kev_watch_set_path(watch, path), 0);
         ck_assert_int_eq(kev_watch_set_cross_mounts(watch, true), 0);
         return watch;
 }

@@ -34,16 +34,6 @@ static void stop(void) {
                 daemon_stop(kevd);
 }
 
-static struct kev_watch *new_watch(const char *path, uint64_t notes) {
-        struct kev_watch *watch;
-
-        ck_assert_int_eq(kev_watch_new(KEV_FILTER_TREE, &watch), 0);
-        ck_assert_int_eq(kev_watch_set_path(watch, path), 0);
-        if (notes)
-                ck_assert_int_eq(kev_watch_set_notes(watch, notes), 0);
-        return watch;
-}
-
 /* The notes of all that is due about the path. */
 static uint64_t notes_about(struct follower *f, const char *path) {
         const struct kev_event *event;
@@ -120,7 +110,7 @@ START_TEST(test_who) {
         need_fanotify();
         root = make_root("w");
         path = at("%s/file", root);
-        f = follower_new_with(kevd, new_watch(root, KEV_NOTE_WHO), root, REPLAY_STRICT);
+        f = follower_new_with(kevd, new_tree_watch(root, KEV_NOTE_WHO), root, REPLAY_STRICT);
         writer = fork_writer();
         if (writer == 0) {
                 int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
@@ -161,7 +151,7 @@ START_TEST(test_exclude_self) {
 
         need_fanotify();
         root = make_root("w");
-        watch = new_watch(root, 0);
+        watch = new_tree_watch(root, 0);
         ck_assert_int_eq(kev_watch_set_exclude_self(watch, true), 0);
         f = follower_new_with(kevd, watch, root, REPLAY_STRICT);
         make_file(at("%s/mine", root));
@@ -344,7 +334,7 @@ START_TEST(test_second_choice) {
         need_fanotify();
         system = daemon_start("--mode=system");
         ck_assert_int_eq(kev_open(at("unix:%s", system->socket), &kev), 0);
-        watch = new_watch("/proc/sys/kernel", 0);
+        watch = new_tree_watch("/proc/sys/kernel", 0);
         ck_assert_int_eq(kev_add(kev, watch, NULL, NULL, &id), 0);
         ck_assert_int_eq(kev_get_mechanism(kev, id, &name), 0);
         ck_assert_str_eq(name, "inotify");
@@ -369,7 +359,7 @@ START_TEST(test_no_choice) {
         system = daemon_start("--mode=system");
         ck_assert_int_eq(kev_open(at("unix:%s", system->socket), &kev), 0);
         for (size_t i = 0; i < ARRAY_SIZE(notes); i++) {
-                struct kev_watch *watch = new_watch("/proc/sys/kernel", notes[i]);
+                struct kev_watch *watch = new_tree_watch("/proc/sys/kernel", notes[i]);
 
                 ck_assert_int_eq(kev_watch_set_cross_mounts(watch, i == 1), 0);
                 ck_assert_int_eq(kev_watch_set_exclude_self(watch, i == 2), 0);

@@ -25,20 +25,10 @@ static void stop(void) {
                 daemon_stop(kevd);
 }
 
-static struct kev_watch *new_watch(const char *path, uint64_t notes) {
-        struct kev_watch *watch;
-
-        ck_assert_int_eq(kev_watch_new(KEV_FILTER_TREE, &watch), 0);
-        ck_assert_int_eq(kev_watch_set_path(watch, path), 0);
-        if (notes)
-                ck_assert_int_eq(kev_watch_set_notes(watch, notes), 0);
-        return watch;
-}
-
 /* ---- lists ------------------------------------------------------------------------------------ */
 
 static struct follower *follow_list_with(const char *root, enum replay_rescan rescan) {
-        struct kev_watch *watch = new_watch(root, 0);
+        struct kev_watch *watch = new_tree_watch(root, 0);
 
         ck_assert_int_eq(kev_watch_set_list(watch, true), 0);
         return follower_new_with(kevd, watch, root, rescan);

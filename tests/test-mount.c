@@ -29,10 +29,8 @@ static void stop(void) {
 }
 
 static struct follower *follow(const char *path) {
-        struct kev_watch *watch;
+        struct kev_watch *watch = new_tree_watch(path, 0);
 
-        ck_assert_int_eq(kev_watch_new(KEV_FILTER_TREE, &watch), 0);
-        ck_assert_int_eq(kev_watch_set_path(watch, path), 0);
         return follower_new_with(kevd, watch, path, REPLAY_AT_REST);
 }
 

@@ -160,11 +160,8 @@ START_TEST(test_what_was_queued) {
 END_TEST
 
 static struct follower *follow(const char *path, uint64_t notes, const char *include) {
-        struct kev_watch *watch;
+        struct kev_watch *watch = new_tree_watch(path, notes);
 
-        ck_assert_int_eq(kev_watch_new(KEV_FILTER_TREE, &watch), 0);
-        ck_assert_int_eq(kev_watch_set_path(watch, path), 0);
-        ck_assert_int_eq(kev_watch_set_notes(watch, notes), 0);
         if (include)
                 ck_assert_int_eq(kev_watch_add_include(watch, include), 0);
         return follower_new_with(kevd, watch, path, REPLAY_AT_REST);
@@ -379,8 +376,7 @@ START_TEST(test_while_starting) {
                 pid_t pid;
 
                 ck_assert_uint_gt(make_tree(root, 9, 4), 5000);
-                ck_assert_int_eq(kev_watch_new(KEV_FILTER_TREE, &watch), 0);
-                ck_assert_int_eq(kev_watch_set_path(watch, root), 0);
+                watch = new_tree_watch(root, 0);
                 pid = fork();
                 assert_system(pid >= 0, "fork");
                 if (pid == 0)

@@ -83,9 +83,7 @@ START_TEST(test_notes) {
         const struct kev_event *event;
 
         ck_assert_int_eq(open_kev(kevd->socket, &kev), 0);
-        ck_assert_int_eq(kev_watch_new(KEV_FILTER_TREE, &watch), 0);
-        ck_assert_int_eq(kev_watch_set_path(watch, root), 0);
-        ck_assert_int_eq(kev_watch_set_notes(watch, KEV_NOTE_CLOSEWRITE), 0);
+        watch = new_tree_watch(root, KEV_NOTE_CLOSEWRITE);
         ck_assert_int_eq(kev_add(kev, watch, NULL, NULL, NULL), 0);
         kev_watch_free(watch);
         make_dir(at("%s/d", root));

@@ -14,10 +14,8 @@
 #include "trees.h"
 
 static struct follower *follow_with(const char *root, const char *include, const char *exclude, int depth) {
-        struct kev_watch *watch;
+        struct kev_watch *watch = new_tree_watch(root, 0);
 
-        ck_assert_int_eq(kev_watch_new(KEV_FILTER_TREE, &watch), 0);
-        ck_assert_int_eq(kev_watch_set_path(watch, root), 0);
         if (include)
                 ck_assert_int_eq(kev_watch_add_include(watch, include), 0);
         if (exclude)

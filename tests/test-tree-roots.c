@@ -159,8 +159,7 @@ static void expect_refusal(const char *path, int error, const char *field) {
         int r;
 
         ck_assert_int_eq(open_kev(kevd->socket, &kev), 0);
-        ck_assert_int_eq(kev_watch_new(KEV_FILTER_TREE, &watch), 0);
-        ck_assert_int_eq(kev_watch_set_path(watch, path), 0);
+        watch = new_tree_watch(path, 0);
         r = kev_add(kev, watch, NULL, NULL, NULL);
         ck_assert_msg(r == -error, "%s: %s instead of %s (%s)", path, strerror(-r), strerror(error),
                       kev_error_message(kev));

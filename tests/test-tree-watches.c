@@ -140,8 +140,7 @@ START_TEST(test_twice_on_one_connection) {
         int64_t id;
         size_t n[2] = { 0 };
 
-        ck_assert_int_eq(kev_watch_new(KEV_FILTER_TREE, &watch), 0);
-        ck_assert_int_eq(kev_watch_set_path(watch, root), 0);
+        watch = new_tree_watch(root, 0);
         ck_assert_int_eq(kev_add(f->kev, watch, NULL, NULL, &id), 0);
         kev_watch_free(watch);
         make_dir(at("%s/d", root));
@@ -182,8 +181,7 @@ START_TEST(test_made_and_removed) {
 
         make_tree(root, 3, 2);
         ck_assert_int_eq(open_kev(kevd->socket, &kev), 0);
-        ck_assert_int_eq(kev_watch_new(KEV_FILTER_TREE, &watch), 0);
-        ck_assert_int_eq(kev_watch_set_path(watch, root), 0);
+        watch = new_tree_watch(root, 0);
         for (int i = 0; i < harness_rounds(1000); i++) {
                 const struct kev_event *event;
                 int64_t id;

@@ -49,12 +49,8 @@ static const char *in_tempdir(const char *name) {
 /* With `notes` of 0: the default ones. */
 static struct follower *follow(const char *name, uint64_t notes) {
         const char *path = in_tempdir(name);
-        struct kev_watch *watch;
+        struct kev_watch *watch = new_tree_watch(path, notes);
 
-        ck_assert_int_eq(kev_watch_new(KEV_FILTER_TREE, &watch), 0);
-        ck_assert_int_eq(kev_watch_set_path(watch, path), 0);
-        if (notes)
-                ck_assert_int_eq(kev_watch_set_notes(watch, notes), 0);
         return follower_new_with(kevd, watch, path, REPLAY_AT_REST);
 }
 
@@ -195,8 +191,7 @@ START_TEST(test_not_there_yet) {
 
         ck_assert_uint_ne(notes & KEV_NOTE_BACK, 0);
         ck_assert_int_eq(open_kev(kevd->socket, &kev), 0);
-        ck_assert_int_eq(kev_watch_new(KEV_FILTER_TREE, &watch), 0);
-        ck_assert_int_eq(kev_watch_set_path(watch, in_tempdir("a/b/d")), 0);
+        watch = new_tree_watch(in_tempdir("a/b/d"), 0);
         ck_assert_int_eq(kev_add(kev, watch, NULL, NULL, NULL), -ENOENT);
         ck_assert_int_eq(kev_watch_set_notes(watch, notes & ~KEV_NOTE_BACK), 0);
         ck_assert_int_eq(kev_add(kev, watch, NULL, NULL, NULL), -ENOENT);

@@ -130,8 +130,7 @@ START_TEST(test_at_attach) {
                 make_tree(at("%s/d%d", large, i), 3, 2);
         }
         ck_assert_int_eq(open_kev(kevd->socket, &kev), 0);
-        ck_assert_int_eq(kev_watch_new(KEV_FILTER_TREE, &watch), 0);
-        ck_assert_int_eq(kev_watch_set_path(watch, large), 0);
+        watch = new_tree_watch(large, 0);
         r = kev_add(kev, watch, NULL, NULL, NULL);
         ck_assert_msg(r == 0 || r == -ENOSPC, "%s", kev_error_message(kev));
         kev_close(kev);
