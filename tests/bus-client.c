@@ -2,21 +2,12 @@
 #include "bus-client.h"
 
 #include <limits.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "macro.h"
-
-void format(char *text, size_t size, const char *form, ...) {
-        va_list args;
-
-        va_start(args, form);
-        ck_assert_int_lt(vsnprintf(text, size, form, args), (int)size);
-        va_end(args);
-}
 
 /* ---- D-Bus ------------------------------------------------------------------------------------------------ */
 

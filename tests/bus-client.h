@@ -19,9 +19,6 @@
 #define MANAGER_PATH "/org/kevd/Manager"
 #define MANAGER_INTERFACE "org.kevd.Manager"
 
-/* As snprintf(3); all of it fits. */
-void format(char *text, size_t size, const char *form, ...) __attribute__((format(printf, 3, 4)));
-
 /* ---- D-Bus ----------------------------------------------------------------------------------------------- */
 
 /* The caller frees it. */

@@ -53,8 +53,8 @@ static bool wait_readable(int fd, int64_t deadline) {
 
 static unsigned n_daemons; /* that this test has started */
 
-static char *format(const char *text, ...) __attribute__((format(printf, 1, 2)));
-static char *format(const char *text, ...) {
+static char *new_text(const char *text, ...) __attribute__((format(printf, 1, 2)));
+static char *new_text(const char *text, ...) {
         char *result;
         va_list args;
 
@@ -171,8 +171,8 @@ static void need_bpf(void) {
 
 struct daemon *daemon_start_with(const char *const *options) {
         unsigned number = ++n_daemons;
-        _cleanup_(freep) char *log_path = format("%s/kevd-%u.log", harness_tempdir(), number);
-        _cleanup_(freep) char *notify_path = format("%s/notify-%u", harness_tempdir(), number);
+        _cleanup_(freep) char *log_path = new_text("%s/kevd-%u.log", harness_tempdir(), number);
+        _cleanup_(freep) char *notify_path = new_text("%s/notify-%u", harness_tempdir(), number);
         _cleanup_(freep) char *listen_option = NULL, *mechanism_option = NULL, *feed_option = NULL, *mux_option = NULL;
         _cleanup_(freep) char **argv = NULL;
         const char *path = getenv("KEVD"), *mechanism = getenv("KEVD_FILE_MECHANISM");
@@ -184,8 +184,8 @@ struct daemon *daemon_start_with(const char *const *options) {
 
         ck_assert_msg(path, "KEVD, the path of the daemon, is not in the environment");
         ck_assert_ptr_nonnull(daemon);
-        daemon->socket = format("%s/socket-%u", harness_tempdir(), number);
-        listen_option = format("--listen=%s", daemon->socket);
+        daemon->socket = new_text("%s/socket-%u", harness_tempdir(), number);
+        listen_option = new_text("--listen=%s", daemon->socket);
 
         while (options[n])
                 n++;
@@ -196,12 +196,12 @@ struct daemon *daemon_start_with(const char *const *options) {
                 ck_assert_int_eq(chmod(harness_tempdir(), 0755), 0);
         }
         if (mechanism)
-                mechanism_option = format("--file-mechanism=%s", mechanism);
+                mechanism_option = new_text("--file-mechanism=%s", mechanism);
         if (daemon_is_on_bpf())
                 need_bpf();
         if (feed)
-                feed_option = format("--process-feed=%s", feed);
-        mux_option = format("--mux=%s", mux ? mux : "epoll"); /* unless the test asks for another */
+                feed_option = new_text("--process-feed=%s", feed);
+        mux_option = new_text("--mux=%s", mux ? mux : "epoll"); /* unless the test asks for another */
         argv = calloc(n + 8, sizeof(*argv));
         ck_assert_ptr_nonnull(argv);
         argv[0] = (char *)path;
@@ -278,7 +278,7 @@ static size_t count_lines(FILE *file, const char *start) {
 
 /* proc_pid_stat(5). False: there is no such process any more. */
 static bool read_stat(pid_t pid, char comm[64], pid_t *ret_parent) {
-        _cleanup_(freep) char *path = format("/proc/%d/stat", (int)pid);
+        _cleanup_(freep) char *path = new_text("/proc/%d/stat", (int)pid);
         FILE *file = fopen(path, "re");
         bool done;
 
@@ -309,7 +309,7 @@ pid_t daemon_find_helper(pid_t daemon, const char *name) {
 
 size_t daemon_fdinfo_inotify_watches(pid_t pid) {
         pid_t holder = is_other_client() ? daemon_find_helper(pid, "kevd-deputy") : pid;
-        _cleanup_(freep) char *path = format("/proc/%d/fdinfo", (int)holder);
+        _cleanup_(freep) char *path = new_text("/proc/%d/fdinfo", (int)holder);
         DIR *directory = holder > 0 ? opendir(path) : NULL;
         struct dirent *entry;
         size_t n = 0;
@@ -553,7 +553,7 @@ struct json_object *client_call(int fd, const char *method, const char *paramete
         _cleanup_(freep) char *text = NULL;
         struct json_object *reply;
 
-        text = format("{\"method\":\"%s\",\"parameters\":%s}", method, parameters ? parameters : "{}");
+        text = new_text("{\"method\":\"%s\",\"parameters\":%s}", method, parameters ? parameters : "{}");
         client_send_message(fd, text);
         reply = client_receive(fd, HARNESS_REPLY_MSEC);
         ck_assert_msg(reply, "no reply to %s", method);

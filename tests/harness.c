@@ -20,6 +20,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -92,6 +93,14 @@ bool wait_until(bool (*predicate)(void *userdata), void *userdata, int timeout_m
                 (void)poll(NULL, 0, 1);
         }
         return true;
+}
+
+void format(char *text, size_t size, const char *form, ...) {
+        va_list args;
+
+        va_start(args, form);
+        ck_assert_int_lt(vsnprintf(text, size, form, args), (int)size);
+        va_end(args);
 }
 
 pid_t start_process(void) {

@@ -68,6 +68,9 @@ int64_t now_msec(void);
 /* Whether `predicate` became true in time; it is asked every millisecond or so. */
 bool wait_until(bool (*predicate)(void *userdata), void *userdata, int timeout_msec);
 
+/* As snprintf(3); all of it fits. */
+void format(char *text, size_t size, const char *form, ...) __attribute__((format(printf, 3, 4)));
+
 /* A child, which does nothing until it is killed and reaped. */
 pid_t start_process(void);
 void end_process(pid_t pid);

@@ -10,7 +10,6 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mount.h>
@@ -31,15 +30,6 @@ enum {
         BURST = 20,        /* lines of a kind and a user */
         PERIOD_MSEC = 10000,
 };
-
-static void format(char *text, size_t size, const char *form, ...) __attribute__((format(printf, 3, 4)));
-static void format(char *text, size_t size, const char *form, ...) {
-        va_list args;
-
-        va_start(args, form);
-        ck_assert_int_lt(vsnprintf(text, size, form, args), (int)size);
-        va_end(args);
-}
 
 /* ---- in journald's place -------------------------------------------------------------------------------- */
 

@@ -9,7 +9,6 @@
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -21,15 +20,6 @@
 
 #include "harness.h"
 #include "macro.h"
-
-static void format(char *text, size_t size, const char *form, ...) __attribute__((format(printf, 3, 4)));
-static void format(char *text, size_t size, const char *form, ...) {
-        va_list args;
-
-        va_start(args, form);
-        ck_assert_int_lt(vsnprintf(text, size, form, args), (int)size);
-        va_end(args);
-}
 
 /* ---- the configuration ------------------------------------------------------------------------------- */
 
