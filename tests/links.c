@@ -16,12 +16,12 @@
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <json-c/json.h>
 
+#include "answers.h"
 #include "macro.h"
 
 /* ---- namespaces -------------------------------------------------------------------------------- */
@@ -37,11 +37,6 @@ static void write_file(const char *path, const char *format, ...) {
         va_end(args);
         assert_system(fclose(file) == 0, path);
 }
-
-union control {
-        struct cmsghdr header;
-        char bytes[CMSG_SPACE(sizeof(int))];
-};
 
 /* No address of the kernel's own making comes in between. */
 static bool make_no_addresses(void) {
@@ -81,36 +76,6 @@ void enter_namespace(void) {
 
 /* ---- homes: no assertions in the process ------------------------------------------------------------ */
 
-static void answer(int socket, int fd) {
-        struct iovec part = { .iov_base = (char[]){ "." }, .iov_len = 1 };
-        union control control = { 0 };
-        struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
-
-        control.header = (struct cmsghdr){
-                .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int)),
-        };
-        memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
-        if (fd >= 0) {
-                message.msg_control = control.bytes;
-                message.msg_controllen = sizeof(control.bytes);
-        }
-        if (sendmsg(socket, &message, MSG_NOSIGNAL) != 1)
-                _exit(1);
-        (void)safe_close(fd);
-}
-
-static int connect_to(const char *path) {
-        struct sockaddr_un address = { .sun_family = AF_UNIX };
-        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-        if (strlen(path) >= sizeof(address.sun_path))
-                _exit(1);
-        memcpy(address.sun_path, path, strlen(path) + 1);
-        if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
-                return fd;
-        return safe_close(fd);
-}
-
 __attribute__((noreturn)) static void live(int socket, uid_t uid) {
         char path[PATH_MAX];
         ssize_t n;
@@ -121,30 +86,19 @@ __attribute__((noreturn)) static void live(int socket, uid_t uid) {
                 _exit(1);
         if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0) /* to be another user clears it */
                 _exit(1);
-        answer(socket, -1);
+        send_answer(socket, -1);
         while ((n = recv(socket, path, sizeof(path) - 1, 0)) > 0) {
                 path[n] = 0;
-                answer(socket, connect_to(path));
+                send_answer(socket, connect_to(path));
         }
         _exit(0);
 }
 
 /* What live() answers: a descriptor, or -1. */
 static int take_answer(const struct home *home) {
-        char byte;
-        struct iovec part = { .iov_base = &byte, .iov_len = 1 };
-        union control control;
-        struct msghdr message = {
-                .msg_iov = &part, .msg_iovlen = 1,
-                .msg_control = control.bytes, .msg_controllen = sizeof(control.bytes),
-        };
-        struct cmsghdr *c;
-        int fd = -1;
+        int fd;
 
-        ck_assert_msg(recvmsg(home->socket, &message, MSG_CMSG_CLOEXEC) == 1, "the process of a namespace has ended");
-        c = CMSG_FIRSTHDR(&message);
-        if (c)
-                memcpy(&fd, CMSG_DATA(c), sizeof(fd));
+        ck_assert_msg(receive_answer(home->socket, &fd), "the process of a namespace has ended");
         return fd;
 }
 

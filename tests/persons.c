@@ -20,10 +20,10 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "answers.h"
 #include "harness.h"
 #include "macro.h"
 
@@ -58,19 +58,6 @@ static struct {
         bool wanted[WATCHES_MAX];
         int last;                 /* the highest number so far */
 } self;
-
-static int connect_to(const char *path) {
-        struct sockaddr_un address = { .sun_family = AF_UNIX };
-        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-        if (strlen(path) >= sizeof(address.sun_path))
-                _exit(1);
-        memcpy(address.sun_path, path, strlen(path) + 1);
-        if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
-                return fd;
-        self.page->result = errno;
-        return safe_close(fd);
-}
 
 static void watch_one(const char *path) {
         int wd = inotify_add_watch(self.inotify, path, SEEN | IN_ONLYDIR | IN_DONT_FOLLOW);
@@ -172,7 +159,10 @@ static int serve(void) {
         self.page->result = 0;
         switch (self.page->request) {
         case REQUEST_CONNECT:
-                return connect_to(self.page->bytes);
+                fd = connect_to(self.page->bytes);
+                if (fd < 0)
+                        self.page->result = errno;
+                return fd;
         case REQUEST_OPEN_PATH:
                 fd = open(self.page->bytes, O_PATH | O_DIRECTORY | O_CLOEXEC);
                 if (fd < 0)
@@ -196,29 +186,6 @@ static int serve(void) {
         _exit(1);
 }
 
-union control {
-        struct cmsghdr header;
-        char bytes[CMSG_SPACE(sizeof(int))];
-};
-
-static void answer(int socket, int fd) {
-        struct iovec part = { .iov_base = (char[]){ "." }, .iov_len = 1 };
-        union control control = { 0 };
-        struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
-
-        control.header = (struct cmsghdr){
-                .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int)),
-        };
-        memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
-        if (fd >= 0) {
-                message.msg_control = control.bytes;
-                message.msg_controllen = sizeof(control.bytes);
-        }
-        if (sendmsg(socket, &message, MSG_NOSIGNAL) != 1)
-                _exit(1);
-        (void)safe_close(fd);
-}
-
 __attribute__((noreturn)) static void live(struct person_page *page, int socket, uid_t uid, gid_t gid,
                                            const gid_t *groups, size_t n_groups) {
         char byte;
@@ -231,7 +198,7 @@ __attribute__((noreturn)) static void live(struct person_page *page, int socket,
         if (self.inotify < 0)
                 _exit(1);
         while (recv(socket, &byte, 1, 0) == 1)
-                answer(socket, serve());
+                send_answer(socket, serve());
         _exit(0);
 }
 
@@ -239,22 +206,11 @@ __attribute__((noreturn)) static void live(struct person_page *page, int socket,
 
 /* A descriptor if one came. */
 static int ask(struct person *person, enum request request) {
-        char byte = '.';
-        struct iovec part = { .iov_base = &byte, .iov_len = 1 };
-        union control control;
-        struct msghdr message = {
-                .msg_iov = &part, .msg_iovlen = 1,
-                .msg_control = control.bytes, .msg_controllen = sizeof(control.bytes),
-        };
-        struct cmsghdr *c;
-        int fd = -1;
+        int fd;
 
         person->page->request = request;
-        assert_system(send(person->socket, &byte, 1, MSG_NOSIGNAL) == 1, person->name);
-        assert_system(recvmsg(person->socket, &message, MSG_CMSG_CLOEXEC) == 1, person->name);
-        c = CMSG_FIRSTHDR(&message);
-        if (c)
-                memcpy(&fd, CMSG_DATA(c), sizeof(fd));
+        assert_system(send(person->socket, ".", 1, MSG_NOSIGNAL) == 1, person->name);
+        assert_system(receive_answer(person->socket, &fd), person->name);
         return fd;
 }
 
