@@ -470,22 +470,7 @@ END_TEST
 
 /* ---- moving -------------------------------------------------------------------------------------------------- */
 
-static int64_t index_of(const struct home *home, const char *device) {
-        int before = home_enter(home);
-        struct json_object *links;
-        char command[64];
-        int64_t index;
-
-        (void)snprintf(command, sizeof(command), "link show %s", device);
-        links = ip_json(command);
-        index = number_at(links, "/0/ifindex");
-        json_object_put(links);
-        home_leave(before);
-        return index;
-}
-
-/* How the namespace of the device numbers that of its peer. */
-static int64_t peers_namespace(const struct home *home, const char *device) {
+static int64_t link_number(const struct home *home, const char *device, const char *pointer) {
         int before = home_enter(home);
         struct json_object *links;
         char command[64];
@@ -493,10 +478,19 @@ static int64_t peers_namespace(const struct home *home, const char *device) {
 
         (void)snprintf(command, sizeof(command), "link show %s", device);
         links = ip_json(command);
-        number = number_at(links, "/0/link_netnsid");
+        number = number_at(links, pointer);
         json_object_put(links);
         home_leave(before);
         return number;
+}
+
+static int64_t index_of(const struct home *home, const char *device) {
+        return link_number(home, device, "/0/ifindex");
+}
+
+/* How the namespace of the device numbers that of its peer. */
+static int64_t peers_namespace(const struct home *home, const char *device) {
+        return link_number(home, device, "/0/link_netnsid");
 }
 
 static struct json_object *next_linkinv(int fd, const char *device) {
