@@ -12,19 +12,7 @@
 #include "descriptors.h"
 #include "files.h"
 #include "macro.h"
-
-static struct daemon *daemon_;
-static int kevd;
-
-static void start(void) {
-        daemon_ = daemon_start(NULL);
-        kevd = client_connect(daemon_->socket);
-}
-
-static void stop(void) {
-        (void)close(kevd);
-        daemon_stop(daemon_);
-}
+#include "one-client.h"
 
 /* Each filter, and what it says of something that is ready for it. */
 static const struct {
