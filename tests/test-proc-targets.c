@@ -173,6 +173,13 @@ END_TEST
 
 /* ---- pidfds passed --------------------------------------------------------------------------------------------- */
 
+static int open_pidfd(pid_t pid) {
+        int pidfd = pidfd_open(pid, 0);
+
+        assert_system(pidfd >= 0, "pidfd_open");
+        return pidfd;
+}
+
 static void watch_pidfd(int fd, int64_t id, int pidfd) {
         struct json_object *reply;
         char call[256];
@@ -193,8 +200,7 @@ START_TEST(test_pidfd) {
         struct maker maker = maker_start(0);
         pid_t pid = maker_fork(&maker, run_exit, 9);
 
-        pidfd = pidfd_open(pid, 0);
-        ck_assert_int_ge(pidfd, 0);
+        pidfd = open_pidfd(pid);
         watch_pidfd(fd, 1, pidfd);
         expect_nothing(fd);
         go(&maker, 1);
@@ -215,11 +221,10 @@ START_TEST(test_pidfd_let_go) {
         struct maker maker = maker_start(0);
         pid_t pid = maker_fork(&maker, run_exit, 9);
 
-        pidfd = pidfd_open(pid, 0);
-        ck_assert_int_ge(pidfd, 0);
+        pidfd = open_pidfd(pid);
         for (int i = 0; i < 3; i++) {
                 watch_pidfd(fd, 1, pidfd);
-                json_object_put(client_call(fd, "org.kevd.events.Change", "{\"remove\":[1]}"));
+                change(fd, "", "'remove':[1]");
         }
         watch_pidfd(other, 2, pidfd);
         go(&maker, 1);
@@ -244,8 +249,7 @@ START_TEST(test_pidfd_reaped) {
         struct maker maker = maker_start(0);
         pid_t pid = maker_fork(&maker, run_exit_at_once, 9);
 
-        pidfd = pidfd_open(pid, 0);
-        ck_assert_int_ge(pidfd, 0);
+        pidfd = open_pidfd(pid);
         (void)maker_reap(&maker, pid);
         watch_pidfd(fd, 1, pidfd);
         for (int i = 0; i < 2; i++) {
@@ -286,7 +290,7 @@ START_TEST(test_pidfd_reaped_status) {
         json_object_put(status);
         maker = maker_start(0);
         pid = maker_fork(&maker, run_exit_at_once, 9);
-        pidfd = pidfd_open(pid, 0);
+        pidfd = open_pidfd(pid);
         (void)maker_reap(&maker, pid);
         watch_pidfd(fd, 1, pidfd);
         event = next_event(fd);
