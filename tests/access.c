@@ -168,8 +168,8 @@ void stop_parties(void) {
         daemon_stop(all.daemon);
 }
 
-TCase *make_access_case(const char *name, void (*start)(void)) {
-        TCase *c = harness_case(harness_suite("access"), name);
+TCase *make_access_case(Suite *suite, const char *name, void (*start)(void)) {
+        TCase *c = harness_case(suite, name);
 
         tcase_add_checked_fixture(c, start, stop_parties);
         return c;

@@ -66,8 +66,8 @@ extern struct everybody all;
 /* Root, the user, and one who is in no group and owns nothing. */
 extern struct party *const root_party, *const user_party;
 
-/* A case of the suite "access"; `start` is start_parties(), or calls it. */
-TCase *make_access_case(const char *name, void (*start)(void));
+/* `start` is start_parties(), or calls it. */
+TCase *make_access_case(Suite *suite, const char *name, void (*start)(void));
 
 /* A daemon, and the three, with a directory that all of them may search. Takes root. */
 void start_parties(void);

@@ -33,8 +33,8 @@ enum {
 /* For system calls: says what failed, and errno's text. */
 #define assert_system(expression, what) ck_assert_msg((expression), "%s: %s", (what), strerror(errno))
 
-/* Suites run in the order in which they were made. The names appear in TAP as "suite:case:test",
- * and hold no colon. */
+/* Suites run in the order in which they were made. The names appear in TAP as "suite:case:test", and
+ * hold no colon. No two programs have a suite of the same name. */
 Suite *harness_suite(const char *name);
 TCase *harness_case(Suite *suite, const char *name);
 

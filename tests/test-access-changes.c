@@ -180,7 +180,7 @@ START_TEST(test_list) {
 END_TEST
 
 int main(int argc, char *argv[]) {
-        TCase *c = make_access_case("changes", start_parties);
+        TCase *c = make_access_case(harness_suite("access-changes"), "changes", start_parties);
 
         tcase_add_loop_test(c, test_change, 0, ARRAY_SIZE(changes));
         tcase_add_test(c, test_change_acl);

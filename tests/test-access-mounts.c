@@ -65,7 +65,7 @@ static void start_with_mounts(void) {
 }
 
 int main(int argc, char *argv[]) {
-        TCase *c = make_access_case("mounts", start_with_mounts);
+        TCase *c = make_access_case(harness_suite("access-mounts"), "mounts", start_with_mounts);
 
         tcase_add_test(c, test_above_mount);
         tcase_add_test(c, test_mounted_elsewhere);

@@ -191,7 +191,7 @@ START_TEST(test_groups) {
 END_TEST
 
 int main(int argc, char *argv[]) {
-        TCase *c = make_access_case("places", start_parties);
+        TCase *c = make_access_case(harness_suite("access-places"), "places", start_parties);
 
         tcase_add_loop_test(c, test_place, 0, ARRAY_SIZE(places));
         tcase_add_loop_test(c, test_place_is_root, 0, ARRAY_SIZE(places));

@@ -401,7 +401,7 @@ START_TEST(test_random) {
 END_TEST
 
 int main(int argc, char *argv[]) {
-        TCase *c = make_access_case("random", start_parties);
+        TCase *c = make_access_case(harness_suite("access-random"), "random", start_parties);
 
         tcase_add_loop_test(c, test_random, 0, 4);
         return harness_main(argc, argv);

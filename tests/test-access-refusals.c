@@ -98,7 +98,7 @@ START_TEST(test_refused_descriptor) {
 END_TEST
 
 int main(int argc, char *argv[]) {
-        TCase *c = make_access_case("refusals", start_parties);
+        TCase *c = make_access_case(harness_suite("access-refusals"), "refusals", start_parties);
 
         tcase_add_test(c, test_refused);
         tcase_add_test(c, test_refused_descriptor);

@@ -330,7 +330,7 @@ START_TEST(test_secret) {
 END_TEST
 
 int main(int argc, char *argv[]) {
-        TCase *c = make_access_case("secrets", start_parties);
+        TCase *c = make_access_case(harness_suite("access-secrets"), "secrets", start_parties);
 
         tcase_add_loop_test(c, test_secret, 0, ARRAY_SIZE(ways));
         return harness_main(argc, argv);

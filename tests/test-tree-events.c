@@ -99,7 +99,7 @@ START_TEST(test_notes) {
 END_TEST
 
 int main(int argc, char *argv[]) {
-        TCase *c = make_tree_case(harness_suite("tree"), "events", 60);
+        TCase *c = make_tree_case(harness_suite("tree-events"), "events", 60);
 
         tcase_add_test(c, test_file);
         tcase_add_test(c, test_kinds);

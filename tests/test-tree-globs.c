@@ -113,7 +113,7 @@ START_TEST(test_moved_into_sight) {
 END_TEST
 
 int main(int argc, char *argv[]) {
-        TCase *c = make_tree_case(harness_suite("tree"), "globs", 60);
+        TCase *c = make_tree_case(harness_suite("tree-globs"), "globs", 60);
 
         tcase_add_test(c, test_include);
         tcase_add_test(c, test_exclude);

@@ -523,7 +523,7 @@ START_TEST(test_made_and_renamed) {
 END_TEST
 
 int main(int argc, char *argv[]) {
-        TCase *c = make_tree_case(harness_suite("tree"), "moves", 120);
+        TCase *c = make_tree_case(harness_suite("tree-moves"), "moves", 120);
 
         tcase_add_test(c, test_moved_in);
         tcase_add_test(c, test_moved_out);

@@ -126,7 +126,7 @@ START_TEST(test_deep_before) {
 END_TEST
 
 int main(int argc, char *argv[]) {
-        TCase *c = make_tree_case(harness_suite("tree"), "names", 60);
+        TCase *c = make_tree_case(harness_suite("tree-names"), "names", 60);
 
         tcase_add_test(c, test_names);
         tcase_add_test(c, test_strange_root);

@@ -142,7 +142,7 @@ START_TEST(test_random_with_exchanges) {
 END_TEST
 
 int main(int argc, char *argv[]) {
-        TCase *c = make_tree_case(harness_suite("tree"), "random", ROUNDS_SECONDS);
+        TCase *c = make_tree_case(harness_suite("tree-random"), "random", ROUNDS_SECONDS);
 
         tcase_add_loop_test(c, test_random, 1, 6);
         tcase_add_loop_test(c, test_random_with_exchanges, 1, 6);

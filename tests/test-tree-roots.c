@@ -270,7 +270,7 @@ START_TEST(test_readable_again) {
 END_TEST
 
 int main(int argc, char *argv[]) {
-        Suite *suite = harness_suite("tree");
+        Suite *suite = harness_suite("tree-roots");
         TCase *c = make_tree_case(suite, "roots", 60);
 
         tcase_add_test(c, test_root_deleted);

@@ -151,7 +151,7 @@ START_TEST(test_round) {
 END_TEST
 
 int main(int argc, char *argv[]) {
-        TCase *c = make_tree_case(harness_suite("tree"), "rounds", ROUNDS_SECONDS);
+        TCase *c = make_tree_case(harness_suite("tree-rounds"), "rounds", ROUNDS_SECONDS);
 
         tcase_add_loop_test(c, test_round, 0, ARRAY_SIZE(rounds));
         return harness_main(argc, argv);

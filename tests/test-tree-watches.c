@@ -228,7 +228,7 @@ START_TEST(test_handed_over) {
 END_TEST
 
 int main(int argc, char *argv[]) {
-        TCase *c = make_tree_case(harness_suite("tree"), "watches", 120);
+        TCase *c = make_tree_case(harness_suite("tree-watches"), "watches", 120);
 
         tcase_add_loop_test(c, test_nested_watches, 0, 2);
         tcase_add_test(c, test_nested_root_moved);

@@ -125,7 +125,7 @@ START_TEST(test_forget) {
 END_TEST
 
 int main(int argc, char *argv[]) {
-        TCase *c = harness_case(harness_suite("unit"), "history");
+        TCase *c = harness_case(harness_suite("history"), "history");
 
         tcase_add_loop_test(c, test_random, 0, 4);
         tcase_add_test(c, test_bound);

@@ -109,7 +109,7 @@ START_TEST(test_whose_set) {
 END_TEST
 
 int main(int argc, char *argv[]) {
-        Suite *suite = harness_suite("observer");
+        Suite *suite = harness_suite("unit-observer");
         TCase *c = harness_case(suite, "descriptors");
 
         tcase_add_loop_test(c, test_whose_set, 0, 2);

@@ -252,7 +252,7 @@ START_TEST(test_older_thread) {
 END_TEST
 
 int main(int argc, char *argv[]) {
-        TCase *c = harness_case(harness_suite("sandbox"), "calls");
+        TCase *c = harness_case(harness_suite("unit-sandbox"), "calls");
 
         tcase_add_loop_test(c, test_forbidden, 0, (int)(ARRAY_SIZE(forbidden) * ARRAY_SIZE(sandboxes)));
         tcase_add_test(c, test_refused);

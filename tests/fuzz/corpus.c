@@ -56,7 +56,7 @@ static int is_input(const struct dirent *entry) {
 }
 
 int main(int argc, char *argv[]) {
-        TCase *c = harness_case(harness_suite("fuzz"), TARGET);
+        TCase *c = harness_case(harness_suite("fuzz-" TARGET), "corpus");
         int n = scandir(CORPUS, &entries, is_input, alphasort), r;
 
         if (n <= 0) {
