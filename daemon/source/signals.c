@@ -139,14 +139,14 @@ static void on_end(struct mux_io *io, unsigned events _unused_) {
 }
 
 /* Takes the pidfd over, also when it fails. */
-static int target_new(struct signals *s, const struct process_subject *subject, struct target **ret,
-                      struct refusal *refusal) {
+static struct target *target_new(struct signals *s, const struct process_subject *subject, struct refusal *refusal) {
         struct target *t = calloc(1, sizeof(*t));
         int r;
 
         if (!t) {
                 (void)close(subject->pidfd);
-                return refuse(refusal, ENOMEM, "no memory");
+                refusal_set(refusal, ENOMEM, "no memory");
+                return NULL;
         }
         t->all = s;
         t->pid = subject->pid;
@@ -163,10 +163,10 @@ static int target_new(struct signals *s, const struct process_subject *subject, 
                 r = -ESRCH;
         if (r < 0) {
                 target_free(t);
-                return refuse(refusal, -r, "pid: %s", strerror(-r));
+                refusal_set(refusal, -r, "pid: %s", strerror(-r));
+                return NULL;
         }
-        *ret = t;
-        return 0;
+        return t;
 }
 
 /* ---- the feed ------------------------------------------------------------------------------------------------------------- */
@@ -278,24 +278,22 @@ static int open_wanted(const struct signals *s, const struct subject *subject, s
         return r;
 }
 
-/* Takes the pidfd over, also when it fails. */
-static int find_or_make(struct signals *s, const struct process_subject *wanted, uid_t uid, struct target **ret,
-                        struct refusal *refusal) {
-        int r;
+/* Takes the pidfd over, also when it fails: NULL. */
+static struct target *find_or_make(struct signals *s, const struct process_subject *wanted, uid_t uid,
+                                   struct refusal *refusal) {
+        struct target *t = find_target(s, wanted->pid);
 
-        *ret = find_target(s, wanted->pid);
-        if (*ret && !pidfd_has_hung_up((*ret)->pidfd)) {
+        if (t && !pidfd_has_hung_up(t->pidfd)) {
                 (void)close(wanted->pidfd);
-                return 0;
+                return t;
         }
-        if (*ret) /* its number is another's by now */
-                on_end(&(*ret)->io, MUX_IN);
-        r = check_limit(s, uid, refusal);
-        if (r < 0) {
+        if (t) /* its number is another's by now */
+                on_end(&t->io, MUX_IN);
+        if (check_limit(s, uid, refusal) < 0) {
                 (void)close(wanted->pidfd);
-                return r;
+                return NULL;
         }
-        return target_new(s, wanted, ret, refusal);
+        return target_new(s, wanted, refusal);
 }
 
 static struct signal_watch *watch_new(struct subscription *subscription, const struct subject *subject) {
@@ -316,12 +314,11 @@ static struct signal_watch *watch_new(struct subscription *subscription, const s
 static int join(struct signals *s, struct signal_watch *w, struct refusal *refusal) {
         struct process_subject wanted = w->wanted;
         struct target *t;
-        int r;
 
         w->wanted.pidfd = -1;
-        r = find_or_make(s, &wanted, w->asker->uid, &t, refusal);
-        if (r < 0)
-                return r;
+        t = find_or_make(s, &wanted, w->asker->uid, refusal);
+        if (!t)
+                return -refusal->error;
         w->target = t;
         list_append(&t->watches, &w->link);
         mux_timer_clear(s->mux, &s->idle_timer);
