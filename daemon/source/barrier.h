@@ -20,8 +20,8 @@ struct inquiry {
 };
 
 struct barriers;
-/* Whether the barrier has nothing to wait for any more. It may keep in barrier->serial, which is 0 at first, the last
- * question that counts. */
+/* Whether the barrier has nothing to wait for any more. It may keep in barrier->serial and
+ * barrier->crowds, which are 0 at first, the last question that counts, and a crowds_mark(). */
 typedef bool barrier_is_past_fn(struct barriers *barriers, struct source_barrier *barrier);
 
 struct barriers {

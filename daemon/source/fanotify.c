@@ -25,6 +25,10 @@ static bool is_past(struct barriers *barriers, struct source_barrier *barrier) {
         }
         if (barrier->serial == 0)
                 barrier->serial = s->serial; /* what the events up to here have asked */
+        if (barrier->crowds == 0)
+                barrier->crowds = crowds_mark(&s->crowds);
+        if (!crowds_have_told(&s->crowds, barrier->asker->uid, barrier->crowds))
+                return false;
         list_for_each(entry, &s->inquiries) {
                 const struct inquiry *inquiry = list_entry(entry, struct inquiry, link);
 
@@ -34,6 +38,10 @@ static bool is_past(struct barriers *barriers, struct source_barrier *barrier) {
                         return false;
         }
         return true;
+}
+
+static void on_crowds_told(struct crowds *crowds) {
+        barriers_check(&container_of(crowds, struct fanotify, crowds)->barriers);
 }
 
 static bool fanotify_barrier(struct source *source, struct source_barrier *barrier) {
@@ -87,6 +95,7 @@ static int fanotify_open(struct source_context *context, struct source **ret_sou
         list_init(&s->unanswered);
         list_init(&s->inquiries);
         barriers_init(&s->barriers, s->mux, is_past);
+        crowds_init(&s->crowds, s->mux, on_crowds_told);
         mux_deferred_init(&s->tidy, on_tidy);
         s->broker = context->broker;
         fanotify_follow_mounts(s);
@@ -105,6 +114,7 @@ static void fanotify_close(struct source *source) {
         fan_wait_free(s);
         mux_deferred_cancel(&s->tidy);
         barriers_close(&s->barriers);
+        crowds_close(&s->crowds);
         free(s);
 }
 

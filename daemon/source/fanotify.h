@@ -49,6 +49,7 @@
 #include <sys/types.h>
 
 #include "barrier.h"
+#include "crowd.h"
 #include "client.h"
 #include "file_watch.h"
 #include "handle.h"
@@ -193,6 +194,7 @@ struct fanotify {
         uint64_t serial;
         uint64_t n_chunks; /* read, of all groups */
         struct barriers barriers;
+        struct crowds crowds;
         uint64_t n_watches;
         struct mux_deferred tidy; /* what nobody uses any more goes */
         bool compares_mounts;     /* then: what has come and gone between two daemons is told */

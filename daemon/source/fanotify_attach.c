@@ -45,7 +45,7 @@ static void leave(struct fan_watch *w) {
                 return;
         jobs_forget(&v->lister, &w->watch);
         held_forget(w);
-        list_remove(&w->watch.subscription->link);
+        crowd_leave(&w->s->crowds, &w->watch);
         list_remove(&w->watch.link);
         tree_count(w->watch.dir, -1);
         v->n_who -= w->wants_who;
@@ -196,7 +196,7 @@ static void enter(struct fan_watch *w, struct view *v, struct dir *dir) {
         watch->serial = ++s->serial;
         watch->state = WATCH_IN_FORCE;
         tree_count(dir, 1);
-        list_append(&dir->subscriptions, &watch->subscription->link);
+        crowd_enter(&s->crowds, watch);
         list_append(&v->tree.watches, &watch->link);
         w->returning = false;
         w->tries = 0;

@@ -75,7 +75,8 @@ bool fanotify_save(struct source *source _unused_, struct subscription *subscrip
         state_put_bytes(writer, handle.bytes, handle.size);
         if (watch->state != WATCH_IN_FORCE)
                 return watch->state == WATCH_WAITING || watch->state == WATCH_ENDED;
-        return watch->path && place && w->view && w->group && w->group->is_saved && w->n_held == 0 && !w->returning;
+        return watch->path && place && w->view && w->group && w->group->is_saved && w->n_held == 0 && !w->returning &&
+               !crowd_is_behind(&w->s->crowds, watch);
 }
 
 /* ---- reading ------------------------------------------------------------------------------------------ */

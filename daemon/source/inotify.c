@@ -315,6 +315,10 @@ static bool is_past(struct barriers *barriers, struct source_barrier *barrier) {
                 return false;
         if (barrier->serial == 0)
                 barrier->serial = s->serial; /* what the events up to here have asked */
+        if (barrier->crowds == 0)
+                barrier->crowds = crowds_mark(&s->crowds);
+        if (!crowds_have_told(&s->crowds, barrier->asker->uid, barrier->crowds))
+                return false;
         list_for_each(entry, &s->lookups) {
                 const struct lookup *lookup = list_entry(entry, struct lookup, link);
 
@@ -322,6 +326,10 @@ static bool is_past(struct barriers *barriers, struct source_barrier *barrier) {
                         return false;
         }
         return true;
+}
+
+static void on_crowds_told(struct crowds *crowds) {
+        barriers_check(&container_of(crowds, struct inotify, crowds)->barriers);
 }
 
 static bool inotify_barrier(struct source *source, struct source_barrier *barrier) {
@@ -507,6 +515,7 @@ static void inotify_init_lists(struct inotify *s) {
         list_init(&s->names);
         list_init(&s->unblocked);
         barriers_init(&s->barriers, s->mux, is_past);
+        crowds_init(&s->crowds, s->mux, on_crowds_told);
         mux_deferred_init(&s->go_on, on_go_on);
         mux_deferred_init(&s->empty_trash, on_empty_trash);
         s->io = MUX_IO_INIT;
@@ -524,6 +533,7 @@ static int inotify_open(struct source_context *context, struct source **ret_sour
         s->fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
         r = s->fd < 0 ? -errno : tree_init(&s->tree);
         s->tree.may_tell = list_may_tell;
+        s->tree.crowds = &s->crowds;
         lister_init(&s->lister, &inotify_lister, &s->tree, s->mux);
         if (r == 0)
                 r = lookup_context_open(&s->lookup_context, s->fd, &s->mailbox);
@@ -575,6 +585,7 @@ static void inotify_close(struct source *source) {
         mux_timer_clear(s->mux, &s->awaited_timer);
         mux_timer_clear(s->mux, &s->move_timer);
         barriers_close(&s->barriers);
+        crowds_close(&s->crowds);
         mux_timer_clear(s->mux, &s->retry_timer);
         mux_timer_clear(s->mux, &s->wait_timer);
         while ((entry = list_pop(&s->chunks)))

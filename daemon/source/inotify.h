@@ -53,6 +53,7 @@
 #include <sys/inotify.h>
 
 #include "barrier.h"
+#include "crowd.h"
 #include "file_watch.h"
 #include "listing.h"
 #include "lookup.h"
@@ -129,6 +130,7 @@ struct inotify {
         struct mounts mounts;
 
         struct tree tree;
+        struct crowds crowds;
         struct lister lister;
         struct list waiting; /* those that wait for theirs */
         struct mux_timer wait_timer;

@@ -120,7 +120,7 @@ bool inotify_save(struct source *source, struct subscription *subscription, stru
         state_put_u64(w, watch->device);
         state_put_u64(w, watch->inode);
         if (watch->state == WATCH_IN_FORCE)
-                return s->is_saved && !watch->again;
+                return s->is_saved && !watch->again && !crowd_is_behind(&s->crowds, watch);
         return watch->state == WATCH_WAITING || watch->state == WATCH_ENDED;
 }
 

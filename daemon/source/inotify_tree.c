@@ -120,7 +120,7 @@ void tree_empty_trash(struct inotify *s, unsigned budget) {
 }
 
 void tree_leave(struct inotify *s, struct file_watch *watch) {
-        list_remove(&watch->subscription->link);
+        crowd_leave(&s->crowds, watch);
         list_remove(&watch->link);
         list_remove(&watch->blocked);
         jobs_forget(&s->lister, watch);
@@ -307,7 +307,7 @@ void tree_on_resolved(struct inotify *s, struct lookup *lookup) {
 void tree_enter(struct inotify *s, struct file_watch *watch, struct dir *dir) {
         watch->dir = dir;
         tree_count(dir, 1);
-        list_append(&dir->subscriptions, &watch->subscription->link);
+        crowd_enter(&s->crowds, watch);
         list_append(&s->tree.watches, &watch->link);
 }
 

@@ -73,6 +73,7 @@ struct subscription {
         bool selective;         /* tree: sink->descends() may say no */
         bool is_part;           /* of a watch that crosses mounts: crossing.c */
         bool held;              /* its events are kept back, or let go: it is disabled */
+        bool in_crowd;          /* tree: crowd.h */
         bool anew;              /* it was to go on where the last daemon was, and something may be missing all the same */
 };
 
@@ -184,7 +185,7 @@ struct source_barrier {
         struct list link;
         void (*fn)(struct source_barrier *barrier);
         const struct asker *asker; /* what its watches need to know is waited for */
-        uint64_t position, serial; /* the source's own */
+        uint64_t position, serial, crowds; /* the source's own */
         unsigned n_looks;
 };
 

@@ -15,6 +15,7 @@
 #include "hash.h"
 #include "list.h"
 
+struct crowds;
 struct event_process;
 struct file_watch;
 struct listing;
@@ -56,6 +57,7 @@ struct tree {
         uint64_t n_placed; /* how often a directory was made or moved */
         size_t n_dirs;
         struct list watches; /* the tree watches that have a directory here */
+        struct crowds *crowds; /* of these; the source's */
         char *scratch, *from_scratch; /* SCRATCH_BYTES each: paths, built from the end */
         /* The event at hand: where it happened, in both directories for a rename; who did it, or NULL. */
         const struct dir *where, *from_where;

@@ -6,13 +6,27 @@
 
 #include <string.h>
 
+#include "crowd.h"
+
 static void report_at(struct tree *tree, struct dir *dir, struct report *report) {
         bool always = report->notes & KEV_NOTE_DEGRADED; /* part of what the watch is made of */
+        struct list *told = NULL; /* the last of a crowd that is told */
 
-        list_for_each(entry, &dir->subscriptions) {
+        for (struct list *entry = dir->subscriptions.next; entry != &dir->subscriptions; entry = entry->next) {
                 struct subscription *subscription = list_entry(entry, struct subscription, link);
                 struct file_watch *watch = subscription->object;
 
+                if (subscription->in_crowd && !told && !always) {
+                        struct crowd *crowd = crowd_of(tree->crowds, watch);
+
+                        if (crowd_puts_off(crowd)) {
+                                entry = crowd_last(crowd);
+                                continue;
+                        }
+                        told = crowd_last(crowd);
+                }
+                if (entry == told)
+                        told = NULL;
                 if (watch->state != WATCH_IN_FORCE && !(always && watch->state == WATCH_STARTING))
                         continue;
                 if (!tree->may_tell || tree->may_tell(tree, watch, report))
