@@ -261,6 +261,28 @@ START_TEST(test_renamed_and_back) {
 }
 END_TEST
 
+/* Nor are an arrival, a departure and another arrival, seen together. */
+START_TEST(test_in_and_out) {
+        const char *root = make_root("w"), *outside = make_root("outside");
+        struct follower *f = follower_new(kevd, root, REPLAY_STRICT);
+
+        for (int i = 0; i < 10; i++) {
+                make_file(at("%s/one%d", outside, i));
+                make_dir(at("%s/two%d", outside, i));
+                make_tree(at("%s/two%d", outside, i), 2, 1);
+                assert_system(kill(kevd->pid, SIGSTOP) == 0, "kill");
+                move(at("%s/one%d", outside, i), at("%s/in%d", root, i));
+                move(at("%s/in%d", root, i), at("%s/out%d", outside, i));
+                move(at("%s/two%d", outside, i), at("%s/in%d", root, i));
+                assert_system(kill(kevd->pid, SIGCONT) == 0, "kill");
+                follower_check(f, "another is there");
+                touch_tree(at("%s/in%d", root, i), 2, 1, "later");
+                follower_check(f, "later");
+        }
+        follower_free(f);
+}
+END_TEST
+
 /* ---- exchanges ------------------------------------------------------------------------------- */
 
 START_TEST(test_exchange) {
@@ -532,6 +554,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_moved_into_new);
         tcase_add_test(c, test_moved_between);
         tcase_add_test(c, test_renamed_and_back);
+        tcase_add_test(c, test_in_and_out);
         tcase_add_loop_test(c, test_exchange, 0, 6);
         tcase_add_loop_test(c, test_exchanged_with_outside, 0, 4);
         tcase_add_loop_test(c, test_exchanged_and_moved_on, 0, 14);

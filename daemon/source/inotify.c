@@ -52,19 +52,19 @@ static void on_entry(struct inotify *s, struct mark *mark, const struct inotify_
                         move_out(s, move);
                         break; /* there is one a directory at most */
                 }
-        if (!list_empty(&s->names))
+        if (!list_empty(&s->name_questions))
                 tree_on_asked_name(s, mark, event->mask, event->name);
         if (event->mask & (IN_CREATE | IN_MOVED_TO))
                 wait_on_entry(s, mark, event->name);
         if (event->mask & IN_MOVED_FROM)
                 move_on_from(s, mark, event, now);
-        if (event->mask & (IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO))
-                mark->arrival = (struct arrival){ 0 };
-        if (event->mask & IN_MOVED_FROM)
-                return;
-        if (event->mask & IN_MOVED_TO) {
+        if (event->mask & IN_MOVED_TO)
                 move_on_to(s, mark, event, now);
+        if (event->mask & (IN_MOVED_FROM | IN_MOVED_TO))
                 return;
+        if (event->mask & (IN_CREATE | IN_DELETE)) {
+                mark->arrival = (struct arrival){ 0 };
+                mark->is_fresh = false;
         }
         for (struct dir *d = mark->dirs, *next; d; d = next) {
                 next = d->next_on_mark;
@@ -512,7 +512,7 @@ static void inotify_init_lists(struct inotify *s) {
         list_init(&s->lookups);
         list_init(&s->due);
         list_init(&s->crawls);
-        list_init(&s->names);
+        list_init(&s->name_questions);
         list_init(&s->unblocked);
         barriers_init(&s->barriers, s->mux, is_past);
         crowds_init(&s->crowds, s->mux, on_crowds_told);

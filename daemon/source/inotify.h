@@ -61,11 +61,10 @@
 #include "source.h"
 #include "tree.h"
 
-/* The last change of an entry of a directory, if that was an IN_MOVED_TO. Hashes, not keyed; 0: it was another, or the
- * entry came from out of sight. */
+/* The last change of an entry of a directory, if that was an IN_MOVED_TO. Hashes, not keyed. */
 struct arrival {
-        uint32_t name;
-        uint32_t origin; /* directory and name */
+        uint32_t name;   /* 0: it was another change */
+        uint32_t origin; /* directory and name; 0: out of sight, or the first half was too late */
 };
 
 /* The kernel's watch of one inode. */
@@ -80,6 +79,7 @@ struct mark {
         struct vnode *vnode;
         struct list waiters; /* tree watches that wait for an entry */
         struct arrival arrival;
+        bool is_fresh; /* no entry has changed since it was made: the last change may have been any */
 };
 
 /* A MOVED_FROM that has no MOVED_TO yet. */
@@ -151,7 +151,7 @@ struct inotify {
         struct list due;       /* their answers, as they came */
         struct hash answered;  /* the same, by first_wd */
         struct list crawls;    /* of them, by serial */
-        struct list names;     /* of them, those that ask whether a name is there */
+        struct list name_questions; /* of them, LOOKUP_NAME */
         struct list unblocked; /* watches that may be in force now */
         uint64_t serial, order;
         uint64_t answering; /* the serial of the lookup whose answer is being handled, or 0 */
@@ -267,6 +267,7 @@ void tree_on_move(struct inotify *s, struct dir *from, const char *from_name, st
  * sight. Whether it is so is asked, or the next event of `from_name` tells it. */
 void tree_on_exchange(struct inotify *s, struct dir *from, const char *from_name, struct dir *to, const char *to_name,
                       bool is_dir, uint64_t realtime_usec);
+/* An entry of that name has changed, about which a question may be under way. */
 void tree_on_asked_name(struct inotify *s, const struct mark *mark, uint32_t mask, const char *name);
 /* The kernel has dropped the mark. */
 void tree_on_unmarked(struct inotify *s, struct dir *dir);

@@ -32,8 +32,6 @@ int submit(struct inotify *s, struct lookup *lookup, uid_t user, struct dir *roo
         list_append(&s->lookups, &lookup->link);
         if (lookup->kind == LOOKUP_CRAWL)
                 tree_add_crawl(s, lookup);
-        if (lookup->kind == LOOKUP_NAME)
-                list_append(&s->names, &lookup->crawl);
         return 0;
 }
 

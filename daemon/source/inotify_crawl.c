@@ -120,6 +120,15 @@ uid_t tree_user_of(const struct dir *dir) {
         return 0;
 }
 
+/* Who waits for all up to that question waits for this, too. */
+static void rely_on(struct inotify *s, struct lookup *lookup, uint64_t serial) {
+        if (lookup->serial <= serial)
+                return;
+        list_remove(&lookup->crawl);
+        lookup->serial = serial;
+        tree_add_crawl(s, lookup);
+}
+
 void tree_crawl(struct inotify *s, struct dir *dir, enum lookup_purpose purpose, uint64_t serial, uid_t user,
                 struct dir *stop) {
         struct buffer path _cleanup_(buffer_free) = BUFFER_INIT;
@@ -130,6 +139,8 @@ void tree_crawl(struct inotify *s, struct dir *dir, enum lookup_purpose purpose,
                 dir->again_purpose = (uint8_t)MAX((int)purpose, dir->again ? dir->again_purpose : 0);
                 dir->again = true;
                 dir->lookup->doubted = true;
+                if (s->answering)
+                        rely_on(s, dir->lookup, s->answering);
                 return;
         }
         tree_path(dir, &path);
@@ -300,15 +311,6 @@ bool tree_has_moved(const struct dir *dir, const struct lookup *lookup) {
         return false;
 }
 
-/* What waits for `lookup` waits for `other`, too. */
-static void rely_on(struct inotify *s, struct lookup *other, const struct lookup *lookup) {
-        if (other->serial <= lookup->serial)
-                return;
-        list_remove(&other->crawl);
-        other->serial = lookup->serial;
-        tree_add_crawl(s, other);
-}
-
 /* One of a crawl that goes directory by directory. */
 static void crawl_child(struct inotify *s, struct lookup *lookup, struct dir *dir, const char *name, bool touched) {
         struct dir *child;
@@ -322,7 +324,7 @@ static void crawl_child(struct inotify *s, struct lookup *lookup, struct dir *di
         }
         child->listed_by = lookup->order;
         if (child->lookup)
-                rely_on(s, child->lookup, lookup);
+                rely_on(s, child->lookup, lookup->serial);
         if (child->lookup && is_enough(child->lookup, lookup))
                 return;
         if (child->lookup) {
@@ -351,7 +353,7 @@ static void on_child(struct inotify *s, struct lookup *lookup, struct dir *dir, 
         else if (!child)
                 child = tree_make_child(&s->tree, dir, name);
         else if (child->lookup) { /* asked about already */
-                rely_on(s, child->lookup, lookup);
+                rely_on(s, child->lookup, lookup->serial);
                 if (!is_enough(child->lookup, lookup))
                         tree_crawl(s, child, lookup->purpose, 0, lookup->user, lookup->stop);
                 child = NULL;

@@ -34,6 +34,7 @@ struct mark *mark_get(struct inotify *s, int wd) {
         if (!mark)
                 return NULL;
         mark->wd = wd;
+        mark->is_fresh = true;
         list_init(&mark->ghost);
         list_init(&mark->waiters);
         if (hash_add(&s->marks, &mark->node, hash_u64((uint64_t)wd)) < 0) {

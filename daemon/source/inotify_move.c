@@ -14,22 +14,23 @@ enum { MOVE_WAIT_USEC = 2000 }; /* for the second half: who renames may be preem
  * An exchange of two names (renameat2(2)) is told as two renames that undo each other, after which neither name has
  * what the first of the two said. Others' events come in between, but none of the two directories: they are locked. So
  * each directory remembers its last arrival, and a rename that takes that away at once may be the rest of an exchange
- * if it ends where the arrival has come from, or if one of these places is not known: it is out of sight, or the second
- * half of a rename was too late.
+ * if it ends where the arrival has come from, or if one of these places is not known: it is out of sight, or was at the
+ * first of the two renames, or the second half of a rename was too late.
  */
 
-static uint32_t hash_place(uint32_t h, const char *name) {
+/* FNV-1a. */
+static uint32_t hash_on(uint32_t h, const char *name) {
         for (; *name; name++)
                 h = (h ^ (unsigned char)*name) * UINT32_C(16777619);
         return h ? h : 1;
 }
 
 static uint32_t hash_name(const char *name) {
-        return hash_place(UINT32_C(2166136261), name);
+        return hash_on(UINT32_C(2166136261), name);
 }
 
 static uint32_t hash_origin(const struct mark *mark, const char *name) {
-        return hash_place(UINT32_C(2166136261) ^ (uint32_t)mark->wd, name);
+        return hash_on((uint32_t)mark->wd * UINT32_C(2654435761), name);
 }
 
 static void tell(struct inotify *s, bool exchange, struct dir *from, const char *from_name, struct dir *to,
@@ -80,7 +81,11 @@ void moves_out_late(struct inotify *s) {
 
 void move_on_from(struct inotify *s, struct mark *mark, const struct inotify_event *event, uint64_t now) {
         struct move *move = calloc(1, sizeof(*move));
+        struct arrival last = mark->arrival;
+        bool was_fresh = mark->is_fresh;
 
+        mark->arrival = (struct arrival){ 0 };
+        mark->is_fresh = false;
         if (!move) {
                 s->in_doubt = true;
                 return;
@@ -88,8 +93,8 @@ void move_on_from(struct inotify *s, struct mark *mark, const struct inotify_eve
         move->cookie = event->cookie;
         move->mark = mark;
         move->is_dir = event->mask & IN_ISDIR;
-        move->was_filled = mark->arrival.name == hash_name(event->name);
-        move->origin = mark->arrival.origin;
+        move->was_filled = was_fresh || last.name == hash_name(event->name);
+        move->origin = last.origin;
         move->realtime_usec = now;
         move->deadline_nsec = monotonic_nsec() + MOVE_WAIT_USEC * NSEC_PER_USEC;
         move->position = s->bytes_handled;
@@ -115,10 +120,12 @@ void move_on_to(struct inotify *s, struct mark *mark, const struct inotify_event
                         move = list_entry(entry, struct move, link);
         if (move) {
                 list_remove(&move->link);
-                exchange = move->was_filled && (move->origin == 0 || move->origin == hash_origin(mark, event->name));
+                exchange = move->was_filled && (move->origin == 0 || mark->is_fresh ||
+                                                move->origin == hash_origin(mark, event->name));
         }
         mark->arrival.name = hash_name(event->name);
         mark->arrival.origin = move ? hash_origin(move->mark, move->name) : 0;
+        mark->is_fresh = false;
         for (struct dir *d = mark->dirs, *next; d; d = next) {
                 struct dir *from = move ? dir_on_mount(move->mark, d) : NULL;
 

@@ -134,8 +134,10 @@ static bool get_dir(struct inotify *s, struct state_reader *r, struct dir *dir, 
         if (r->failed || (wd >= 0 && !mark) || dir->mark || !list_empty(&dir->degraded)) /* twice the same */
                 return false;
         dir->mount = (uint32_t)mount;
-        if (mark)
+        if (mark) {
                 tree_set_mark(dir, mark);
+                mark->is_fresh = false; /* get_arrivals() */
+        }
         if (degraded)
                 list_append(&s->degraded, &dir->degraded);
         return true;
