@@ -6,6 +6,7 @@
  */
 
 #include <errno.h>
+#include <stdio.h>
 #include <sys/mount.h>
 #include <unistd.h>
 
@@ -184,6 +185,34 @@ START_TEST(test_tree_of_many) {
 }
 END_TEST
 
+/* Of very many watches of one directory (crowd.h) each is told, before the restart or after it. */
+START_TEST(test_tree_of_crowd) {
+        enum { WATCHES = 8500, A_CALL = 100 };
+        const char *root = make_root("t");
+        static unsigned told[WATCHES];
+        struct json_object *event;
+
+        for (int i = 0; i < WATCHES; i += A_CALL) {
+                char text[A_CALL * 120];
+                size_t size = 0;
+
+                for (int k = i; k < i + A_CALL; k++)
+                        size += (size_t)snprintf(text + size, sizeof(text) - size,
+                                                 "%s{\"id\":%d,\"filter\":\"tree\",\"path\":\"%s\"}", k > i ? "," : "", k, root);
+                ck_assert_uint_lt(size, sizeof(text));
+                client_change(client, "{\"add\":[%s]}", text);
+        }
+        make_file(at("%s/new", root));
+        restart();
+        while ((event = due_event(client))) {
+                told[number_at(event, "/id")]++;
+                json_object_put(event);
+        }
+        for (int i = 0; i < WATCHES; i++)
+                ck_assert_msg(told[i] > 0, "watch %d was told nothing", i);
+}
+END_TEST
+
 /* What can't be gone on with is said to be in doubt, and goes on. */
 START_TEST(test_tree_in_doubt) {
         const char *root = make_root("t");
@@ -224,6 +253,7 @@ static void add_trees(TCase *c) {
         tcase_add_test(c, test_tree_of_new_ones);
         tcase_add_test(c, test_tree_with_globs);
         tcase_add_test(c, test_tree_of_many);
+        tcase_add_test(c, test_tree_of_crowd);
         tcase_add_test(c, test_tree_of_two);
         tcase_add_test(c, test_tree_in_doubt);
         tcase_add_test(c, test_tree_gone_and_back);

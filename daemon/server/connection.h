@@ -44,7 +44,7 @@ enum {
         EVENTS_MAX = 1024,             /* of one reply where the call doesn't say */
         SILENCE_SEC = 30,              /* the longest of a stream */
         FDS_SEC = 10,                  /* a message with descriptors has to be whole, and run, by then */
-        RESTORE_SEC = 10,              /* the last daemon's watches have to be made by then */
+        RESTORE_SEC = 10,              /* the next of the last daemon's watches has to be made by then */
 };
 
 /* The Wait that a connection is in, so that another daemon can go on with it. */
@@ -118,6 +118,7 @@ struct connection {
         struct live *live; /* live.c; NULL: it would end with the daemon */
         bool is_settled; /* the daemon is about to end: all that had happened by then is in the queue */
         bool was_waiting; /* CALL_RESTORE: and goes on with that */
+        size_t n_left; /* the same: watches under way, at the last look */
 };
 
 /* A call is under way that no other daemon can go on with. */

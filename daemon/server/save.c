@@ -242,9 +242,18 @@ void connection_on_restored(struct connection *c) {
         mux_defer(c->server->mux, &c->flush);
 }
 
+static void on_restore_timer(struct mux_timer *timer);
+
+static int set_restore_timer(struct connection *c) {
+        c->n_left = c->n_starting;
+        return mux_timer_set(c->server->mux, &c->timer, monotonic_nsec() + RESTORE_SEC * NSEC_PER_SEC, on_restore_timer);
+}
+
 static void on_restore_timer(struct mux_timer *timer) {
         struct connection *c = container_of(timer, struct connection, timer);
 
+        if (c->n_starting < c->n_left && set_restore_timer(c) == 0)
+                return;
         log_info("connection of pid %d, user %u, ended: its watches could not be made again in time", c->asker.pid,
                  c->asker.uid);
         connection_doom(c);
@@ -278,17 +287,15 @@ static int go_on(struct connection *c, const struct wait_state *wait, struct sta
         c->max_events = wait->max_events;
         c->timeout_msec = timeout_of(wait);
         c->last_reply_nsec = MIN(wait->last_reply_nsec, monotonic_nsec());
-        result = mux_timer_set(c->server->mux, &c->timer, monotonic_nsec() + RESTORE_SEC * NSEC_PER_SEC, on_restore_timer);
-        if (result < 0)
-                return result;
         c->call = CALL_RESTORE;
         c->n_starting = 1; /* this very function */
         result = queue_restore(&c->queue, r);
         if (result < 0)
                 return result;
         c->n_starting += (size_t)result - 1;
-        if (c->n_starting == 0)
-                connection_on_restored(c);
+        if (c->n_starting > 0)
+                return set_restore_timer(c);
+        connection_on_restored(c);
         return 0;
 }
 

@@ -226,14 +226,17 @@ static void end_round(struct crowd *crowd) {
         list_append(&crowd->all->behind, &crowd->behind);
 }
 
+static void tell_rescan(struct file_watch *watch) {
+        if (watch->state == WATCH_IN_FORCE)
+                tree_tell_rescan(watch, "", 0);
+}
+
 static unsigned tell(struct crowd *crowd, unsigned budget) {
         for (; budget > 0 && crowd->next; budget--) {
                 struct list *link = crowd->next;
-                struct file_watch *watch = subscription_of(link)->object;
 
                 crowd->next = link == crowd->last ? NULL : link->next;
-                if (watch->state == WATCH_IN_FORCE)
-                        tree_tell_rescan(watch, "", 0);
+                tell_rescan(subscription_of(link)->object);
         }
         return budget;
 }
@@ -265,8 +268,9 @@ static void on_go_on(struct mux_deferred *deferred) {
         all->told(all);
 }
 
-bool crowd_is_behind(const struct crowds *all, const struct file_watch *watch) {
-        return watch->subscription->in_crowd && !list_empty(&crowd_of(all, watch)->behind);
+void crowd_catch_up(const struct crowds *all, struct file_watch *watch) {
+        if (watch->subscription->in_crowd && !list_empty(&crowd_of(all, watch)->behind))
+                tell_rescan(watch);
 }
 
 uint64_t crowds_mark(struct crowds *all) {

@@ -48,5 +48,5 @@ bool crowd_puts_off(struct crowd *crowd);
 /* A point in what happens, never 0; and whether the user has been told all that was put off before it. */
 uint64_t crowds_mark(struct crowds *crowds);
 bool crowds_have_told(const struct crowds *crowds, uid_t uid, uint64_t mark);
-/* Whether something is still to be told to the watch. */
-bool crowd_is_behind(const struct crowds *crowds, const struct file_watch *watch);
+/* What is put off is told to that watch now: there is no later. */
+void crowd_catch_up(const struct crowds *crowds, struct file_watch *watch);

@@ -69,14 +69,14 @@ bool fanotify_save(struct source *source _unused_, struct subscription *subscrip
         struct place *place = watch->dir ? watch->dir->place : NULL;
         struct handle_ref handle = place ? place_handle(place) : NO_HANDLE;
 
+        crowd_catch_up(&w->s->crowds, watch);
         state_put_u64(writer, watch->state);
         state_put_u64(writer, w->group ? w->group->device : 0);
         state_put_i64(writer, handle.type);
         state_put_bytes(writer, handle.bytes, handle.size);
         if (watch->state != WATCH_IN_FORCE)
                 return watch->state == WATCH_WAITING || watch->state == WATCH_ENDED;
-        return watch->path && place && w->view && w->group && w->group->is_saved && w->n_held == 0 && !w->returning &&
-               !crowd_is_behind(&w->s->crowds, watch);
+        return watch->path && place && w->view && w->group && w->group->is_saved && w->n_held == 0 && !w->returning;
 }
 
 /* ---- reading ------------------------------------------------------------------------------------------ */

@@ -107,20 +107,21 @@ void inotify_save_source(struct source *source, struct state_writer *w) {
 
 bool inotify_save(struct source *source, struct subscription *subscription, struct state_writer *w) {
         const struct inotify *s = container_of(source, struct inotify, source);
-        const struct file_watch *watch = subscription->object;
+        struct file_watch *watch = subscription->object;
         struct buffer path _cleanup_(buffer_free) = BUFFER_INIT;
 
         if (watch->dir)
                 tree_path(watch->dir, &path);
         if (path.error)
                 w->bytes.error = path.error;
+        crowd_catch_up(&s->crowds, watch);
         state_put_u64(w, watch->state);
         state_put_string(w, watch->dir ? path.data : NULL);
         state_put_i64(w, watch->mark ? watch->mark->wd : -1);
         state_put_u64(w, watch->device);
         state_put_u64(w, watch->inode);
         if (watch->state == WATCH_IN_FORCE)
-                return s->is_saved && !watch->again && !crowd_is_behind(&s->crowds, watch);
+                return s->is_saved && !watch->again;
         return watch->state == WATCH_WAITING || watch->state == WATCH_ENDED;
 }
 
