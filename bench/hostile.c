@@ -143,8 +143,8 @@ static void print_run(const struct hostile_kind *kind, const struct run *run, co
         printf("  %-6s %29s  %29s %8s\n", "", "msec without: p50, p99, max", "with: p50, p99, max", "p99 x");
         for (int k = 0; k < WITNESS_KINDS; k++)
                 print_latencies(witness, (enum witness_kind)k, run);
-        printf("  events %" PRIu64 ", missing %" PRIu64 ", odd %" PRIu64 "%s%s\n", result->expected, result->missing,
-               result->odd, result->error[0] ? "; " : "", result->error);
+        printf("  events %" PRIu64 ", missing %" PRIu64 "%s, odd %" PRIu64 "%s%s\n", result->expected, result->missing,
+               result->lacks, result->odd, result->error[0] ? "; " : "", result->error);
         printf("  at most %zu descriptors, %.1f MiB; CPU %.2f s\n", run->descriptors, mib(run->end.peak_rss_bytes),
                (double)(run->end.cpu_nsec - run->start.cpu_nsec) / 1e9);
         printf("  given back: ");

@@ -2,6 +2,7 @@
 #include "witness.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <kev.h>
@@ -236,14 +237,38 @@ static uint64_t n_expected(const struct witness_page *page) {
 }
 
 /* Of these. Timers that are due later may have been told meanwhile. */
+static bool is_missing(const struct witness_page *page, int kind, unsigned i) {
+        const struct op *op = &page->ops[kind][i];
+
+        return op->times == 0 && (kind != WITNESS_TIMER || op->begun_nsec < page->stopped_nsec);
+}
+
 static uint64_t n_missing(const struct witness_page *page) {
         uint64_t n = 0;
 
         for (int kind = 0; kind < WITNESS_KINDS; kind++)
                 for (unsigned i = 0; i < page->n_begun[kind]; i++)
-                        n += page->ops[kind][i].times == 0 &&
-                             (kind != WITNESS_TIMER || page->ops[kind][i].begun_nsec < page->stopped_nsec);
+                        n += is_missing(page, kind, i);
         return n;
+}
+
+static void describe_missing(const struct witness_page *page, char *text, size_t size) {
+        static const char *const names[WITNESS_KINDS] = { "tree", "user", "timer" };
+        size_t at = 0;
+
+        for (int kind = 0; kind < WITNESS_KINDS; kind++) {
+                uint64_t n = 0, first = 0, last = 0;
+
+                for (unsigned i = 0; i < page->n_begun[kind]; i++)
+                        if (is_missing(page, kind, i)) {
+                                last = page->ops[kind][i].begun_nsec;
+                                first = n++ == 0 ? last : first;
+                        }
+                if (n > 0 && at < size)
+                        at += (size_t)snprintf(text + at, size - at, " %s: %" PRIu64 ", %.1f to %.1f ms", names[kind], n,
+                                               ((double)page->stopped_nsec - (double)first) / 1e6,
+                                               ((double)page->stopped_nsec - (double)last) / 1e6);
+        }
 }
 
 static _Noreturn void live(void) {
@@ -314,6 +339,7 @@ struct witness_result witness_end(struct witness *witness) {
                 (void)waitpid(witness->pid, &status, 0);
         result.expected = n_expected(page);
         result.missing = n_missing(page);
+        describe_missing(page, result.lacks, sizeof(result.lacks));
         result.odd = page->odd;
         (void)snprintf(result.error, sizeof(result.error), "%s",
                        page->error[0] || status == 0 ? page->error : "it was killed");

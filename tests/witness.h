@@ -32,6 +32,7 @@ struct witness {
 struct witness_result {
         uint64_t expected;
         uint64_t missing; /* of what was expected */
+        char lacks[128];  /* of which kind how many, and when the first and the last of them were due before the end */
         uint64_t odd;     /* twice, merged, of another kind, or a `seq` that does not follow */
         char error[128];  /* why it ended before its time; or empty */
 };
