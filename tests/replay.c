@@ -254,13 +254,24 @@ static void on_made(struct replay *r, const char *path, enum kev_kind kind, bool
                 (void)node_add(parent, name, is_directory);
 }
 
+static bool is_in_dirty(const struct node *node) {
+        while (node && !node->dirty)
+                node = node->parent;
+        return node != NULL;
+}
+
+/* What leaves a directory that is still to be read again is to be read where it goes. */
 static void on_renamed(struct replay *r, const struct step *s) {
         char name[256], from_name[256];
         struct node *from = find_place(r, s->from_path, from_name), *to = find_place(r, s->path, name), *node, *target;
+        bool dirty = is_in_dirty(from);
 
         node = from && from_name[0] ? node_find(from, from_name) : NULL;
         if (!node) {
                 on_made(r, s->path, s->kind, true);
+                node = to && name[0] ? node_find(to, name) : NULL;
+                if (node && node->is_directory)
+                        node->dirty |= dirty;
                 return;
         }
         if (!to || !name[0] || node_is_below(to, node)) {
@@ -282,6 +293,7 @@ static void on_renamed(struct replay *r, const struct step *s) {
         node->name = strdup(name);
         ck_assert_ptr_nonnull(node->name);
         node_link(node, to);
+        node->dirty |= dirty && node->is_directory;
 }
 
 static void apply(struct replay *r, const struct step *s) {

@@ -12,6 +12,7 @@
  *   rename             it changes its place, with all below it, in the place of what was there;
  *                      where the old place isn't known, it is a create of the new one
  *   rescan             the directory is read again from the disk, with all below it
+ *                      (and what is renamed away from there before, where it goes)
  *   all else           changes nothing
  *
  * Of notes that were merged, what takes away comes before what makes.

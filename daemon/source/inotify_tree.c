@@ -542,13 +542,26 @@ static bool is_to_be_told(const struct dir *dir) {
         return false;
 }
 
+/* A crawl that is under way will tell `rescan` of where it was, and not of where it goes: who is told that it moves does
+ * not know what is in it. */
+static bool is_in_doubt(const struct inotify *s, const struct dir *from, const struct dir *to) {
+        list_for_each(entry, &s->crawls) {
+                const struct lookup *lookup = list_entry(entry, struct lookup, crawl);
+                const struct dir *root = lookup->purpose == PURPOSE_RECHECK ? tree_root_of(s, lookup) : NULL;
+
+                if (root && tree_is_below(from, root) && !tree_is_below(to, root))
+                        return true;
+        }
+        return false;
+}
+
 /* A directory that is known, to its new place. */
 static void move_known(struct inotify *s, struct dir *moved, struct dir *to, const char *to_name, struct dir *common,
                        uint64_t realtime_usec) {
         struct dir *target = tree_child(&s->tree, to, to_name), *from = moved->parent;
         bool new_to_some = tree_is_watched_below(to, common);
         bool alike = tree_wants_all(common) || tree_wants_alike(&s->tree, from, moved->name, to, to_name, common);
-        bool to_be_told = is_to_be_told(from);
+        bool to_be_told = is_to_be_told(from), in_doubt = is_in_doubt(s, from, to);
 
         if (target == moved)
                 return;
@@ -570,6 +583,8 @@ static void move_known(struct inotify *s, struct dir *moved, struct dir *to, con
         listing_on_left(&s->lister, moved, from, to);
         if (moved->lookup) /* the answer will be about the old place */
                 tree_crawl(s, moved, new_to_some || to_be_told ? PURPOSE_NEW : moved->lookup->purpose, 0, 0, NULL);
+        else if (in_doubt)
+                tree_crawl(s, moved, PURPOSE_RECHECK, 0, 0, NULL);
         else if (!moved->mark || to_be_told) /* that crawl does not find it any more */
                 tree_crawl(s, moved, PURPOSE_NEW, 0, 0, NULL);
         else if (new_to_some)
