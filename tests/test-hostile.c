@@ -135,7 +135,8 @@ START_TEST(test_kind) {
         come(kind, &place, &witness);
         result = witness_end(&witness);
         ck_assert_str_eq(result.error, "");
-        ck_assert_msg(result.missing == 0, "%llu are missing:%s", (unsigned long long)result.missing, result.lacks);
+        ck_assert_msg(result.missing == 0, "%llu are missing:%s; %llu are odd", (unsigned long long)result.missing,
+                      result.lacks, (unsigned long long)result.odd);
         ck_assert_uint_eq(result.odd, 0);
         witness_free(&witness);
         if (!is_silent && holdings_wait_back(kevd->pid, &first, BACK_MSEC, &last) < 0) {
