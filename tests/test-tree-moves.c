@@ -311,7 +311,7 @@ START_TEST(test_exchange) {
 }
 END_TEST
 
-/* An exchange, and what has happened before the daemon came to look. */
+/* An exchange, and what has happened before the daemon came to look. A deputy is not stopped: it sees them come. */
 START_TEST(test_exchanged_and_moved_on) {
         static const struct step {
                 const char *from, *to; /* NULL: it is removed */

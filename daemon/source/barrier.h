@@ -20,8 +20,8 @@ struct inquiry {
 };
 
 struct barriers;
-/* Whether the barrier has nothing to wait for any more. It may keep in barrier->serial and
- * barrier->crowds, which are 0 at first, the last question that counts, and a crowds_mark(). */
+/* Whether the barrier has nothing to wait for any more. It may keep in barrier->serial the last
+ * question that counts, and in barrier->crowds a crowds_mark(): both are 0 at first. */
 typedef bool barrier_is_past_fn(struct barriers *barriers, struct source_barrier *barrier);
 
 struct barriers {

@@ -8,10 +8,10 @@
 #include "tree_report.h"
 
 enum {
-        CROWD_MIN = 8, /* watches */
+        CROWD_MIN = 8,          /* watches */
         TELLINGS_A_TURN = 8192, /* to crowds of one user */
         RESCANS_A_TURN = 256,
-        PAUSE_MSEC = 100, /* between two rounds of `rescan` */
+        PAUSE_MSEC = 100,       /* between two rounds of `rescan` */
 };
 
 struct user {

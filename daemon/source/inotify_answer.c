@@ -37,7 +37,7 @@ int submit(struct inotify *s, struct lookup *lookup, uid_t user, struct dir *roo
 
 static void end_lookup(struct inotify *s, struct lookup *lookup) {
         list_remove(&lookup->link);
-        list_remove(&lookup->crawl);
+        list_remove(&lookup->among);
         list_splice(&s->unblocked, &lookup->blocked);
         tree_unref(&s->tree, lookup->root);
         tree_unref(&s->tree, lookup->stop);

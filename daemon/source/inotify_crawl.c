@@ -124,7 +124,7 @@ uid_t tree_user_of(const struct dir *dir) {
 static void rely_on(struct inotify *s, struct lookup *lookup, uint64_t serial) {
         if (lookup->serial <= serial)
                 return;
-        list_remove(&lookup->crawl);
+        list_remove(&lookup->among);
         lookup->serial = serial;
         tree_add_crawl(s, lookup);
 }

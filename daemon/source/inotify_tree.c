@@ -339,15 +339,15 @@ void tree_start(struct inotify *s, struct file_watch *watch, struct lookup *look
 void tree_add_crawl(struct inotify *s, struct lookup *lookup) {
         struct list *before = s->crawls.previous;
 
-        while (before != &s->crawls && list_entry(before, struct lookup, crawl)->serial > lookup->serial)
+        while (before != &s->crawls && list_entry(before, struct lookup, among)->serial > lookup->serial)
                 before = before->previous;
-        list_append(before->next, &lookup->crawl);
+        list_append(before->next, &lookup->among);
 }
 
 /* What the watch has to wait for. */
 static struct lookup *find_blocker(const struct inotify *s, const struct file_watch *watch) {
         list_for_each(entry, &s->crawls) {
-                struct lookup *lookup = list_entry(entry, struct lookup, crawl);
+                struct lookup *lookup = list_entry(entry, struct lookup, among);
 
                 if (lookup->serial > watch->serial)
                         break;
@@ -546,7 +546,7 @@ static bool is_to_be_told(const struct dir *dir) {
  * not know what is in it. */
 static bool is_in_doubt(const struct inotify *s, const struct dir *from, const struct dir *to) {
         list_for_each(entry, &s->crawls) {
-                const struct lookup *lookup = list_entry(entry, struct lookup, crawl);
+                const struct lookup *lookup = list_entry(entry, struct lookup, among);
                 const struct dir *root = lookup->purpose == PURPOSE_RECHECK ? tree_root_of(s, lookup) : NULL;
 
                 if (root && tree_is_below(from, root) && !tree_is_below(to, root))
@@ -682,7 +682,7 @@ static void ask_for_name(struct inotify *s, struct dir *dir, const char *name, s
         buffer_put(&path, name, strlen(name) + 1);
         lookup = path.error ? NULL : lookup_new(LOOKUP_NAME, path.data);
         if (lookup && submit(s, lookup, tree_user_of(dir), dir, other) == 0) {
-                list_append(place, &lookup->crawl);
+                list_append(place, &lookup->among);
                 lookup->moved = tree_ref(moved);
                 lookup->watched_wd = dir->mark ? dir->mark->wd : -1;
                 return;
@@ -701,7 +701,7 @@ void tree_on_asked_name(struct inotify *s, const struct mark *mark, uint32_t mas
         if (!(mask & (IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO)))
                 return;
         list_for_each(entry, &s->name_questions) {
-                struct lookup *lookup = list_entry(entry, struct lookup, crawl);
+                struct lookup *lookup = list_entry(entry, struct lookup, among);
 
                 if (lookup->settled || lookup->watched_wd != mark->wd || strcmp(name_of(lookup), name) != 0)
                         continue;
@@ -717,7 +717,7 @@ void tree_on_asked_name(struct inotify *s, const struct mark *mark, uint32_t mas
 /* Whether its path may have led elsewhere: a directory on the way is in doubt itself. */
 static bool is_astray(const struct inotify *s, const struct lookup *lookup, const struct dir *dir) {
         list_for_each(entry, &s->name_questions) {
-                const struct lookup *before = list_entry(entry, struct lookup, crawl);
+                const struct lookup *before = list_entry(entry, struct lookup, among);
 
                 if (before == lookup)
                         break;
@@ -740,7 +740,7 @@ void tree_on_name(struct inotify *s, struct lookup *lookup) {
         if (!dir || !dir->mark || dir->mark->wd != lookup->watched_wd || is_astray(s, lookup, dir))
                 doubt_exchange(s, dir, lookup->stop, lookup->moved);
         else if (tree_has_moved(dir, lookup))
-                ask_for_name(s, dir, name_of(lookup), lookup->stop, lookup->moved, &lookup->crawl);
+                ask_for_name(s, dir, name_of(lookup), lookup->stop, lookup->moved, &lookup->among);
         else if (!file_is_absent(lookup->error))
                 doubt_exchange(s, dir, lookup->stop, lookup->moved);
 }

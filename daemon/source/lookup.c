@@ -76,7 +76,7 @@ struct lookup *lookup_new(enum lookup_kind kind, const char *path) {
         list_init(&l->link);
         list_init(&l->answers);
         list_init(&l->section);
-        list_init(&l->crawl);
+        list_init(&l->among);
         list_init(&l->blocked);
         l->entries = BUFFER_INIT;
         l->end = (struct lookup_message){ .lookup = l, .end = true, .wd = -1, .first_wd = -1 };

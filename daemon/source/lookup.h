@@ -129,7 +129,7 @@ struct lookup {
         /* The loop's own. */
         struct list link;
         struct list answers; /* messages that were taken and are not handled */
-        struct list crawl;   /* CRAWL: among all, by serial; NAME: among all, by what they are about */
+        struct list among;   /* CRAWL: among all of these, by serial; NAME: the same, by what they are about */
         struct list blocked; /* watches that wait for this one */
         uint64_t serial;
         uint64_t order; /* of submission */
