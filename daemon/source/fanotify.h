@@ -55,6 +55,7 @@
 #include "handle.h"
 #include "listing.h"
 #include "mounts.h"
+#include "recent.h"
 #include "tree.h"
 #include "tree_report.h"
 
@@ -79,13 +80,6 @@ struct inherited {
 };
 
 enum { RESTORE_MSEC = 1000 }; /* so long such a queue waits for its watches */
-
-enum { NOTED_MAX = 256 };
-
-/* Something happened to what has a handle with this hash. */
-struct noted {
-        uint64_t number, hash;
-};
 
 /* One file system. */
 struct group {
@@ -118,8 +112,7 @@ struct group {
 
         struct hash moves;       /* of directories, read and not handled: by the object's handle */
         struct list moves_order; /* the same, first to last */
-        struct noted moved[NOTED_MAX], changed[NOTED_MAX]; /* the last that were read: moved; changed or moved */
-        uint64_t n_moved, n_changed, n_changed_before; /* before the queue was empty last */
+        struct recent moved, changed; /* directories, read: moved; changed or moved. By handle_hash() */
 
         struct hash names;       /* that had an event lately: fanotify_doubt.c */
         struct list names_order, names_doubtful;
@@ -184,6 +177,7 @@ struct fanotify {
         struct mux_timer restore_timer;
         struct list peers; /* stand-ins, by credentials: fanotify_access.c */
         struct list holding; /* watches whose events wait for a verdict */
+        uint64_t n_let_go;   /* how often such were looked through */
         struct mounts mounts;
         struct list waiting; /* watches whose directory is not there */
         struct list unanswered; /* watches whose question could not be put */

@@ -107,32 +107,12 @@ static bool is_directory_made(uint64_t mask) {
 
 /* ---- directories that move ------------------------------------------------------------------------------ */
 
-static void note(struct noted *ring, uint64_t *n, uint64_t number, uint64_t hash) {
-        ring[*n % NOTED_MAX] = (struct noted){ .number = number, .hash = hash };
-        (*n)++;
-}
-
-/* Whether the hash was noted after that number; true, too, if it is not known any more. */
-static bool has_since(const struct noted *ring, uint64_t n_ever, uint64_t number, uint64_t hash) {
-        uint64_t n = MIN(n_ever, (uint64_t)NOTED_MAX);
-
-        for (uint64_t i = 1; i <= n; i++) {
-                const struct noted *noted = &ring[(n_ever - i) % NOTED_MAX];
-
-                if (noted->number <= number)
-                        return false;
-                if (noted->hash == hash)
-                        return true;
-        }
-        return n == NOTED_MAX;
-}
-
 static void index_move(struct group *g, const struct event_info *e) {
         struct pending_move *m = malloc(sizeof(*m));
         uint64_t hash = handle_hash(e->object);
 
-        note(g->moved, &g->n_moved, e->number, hash);
-        note(g->changed, &g->n_changed, UINT64_MAX, hash);
+        recent_note(&g->moved, hash, e->number);
+        recent_note(&g->changed, hash, RECENT_UNKNOWN);
         if (m && hash_add(&g->moves, &m->node, hash) == 0) {
                 m->number = e->number;
                 handle_copy(&m->object, e->object);
@@ -172,11 +152,11 @@ const struct pending_move *group_next_move(const struct group *g, struct handle_
 }
 
 bool group_has_moved(const struct group *g, uint64_t number, uint64_t hash) {
-        return has_since(g->moved, g->n_moved, number, hash);
+        return recent_has_since(&g->moved, hash, number);
 }
 
 bool group_has_changed(const struct group *g, uint64_t number, uint64_t hash) {
-        return has_since(g->changed, g->n_changed, number, hash);
+        return recent_has_since(&g->changed, hash, number);
 }
 
 /* ---- reading ----------------------------------------------------------------------------------------------- */
@@ -199,7 +179,7 @@ static size_t index_events(struct group *g, const char *data, size_t size) {
                         index_move(g, &e);
                 } else if ((m->mask & FAN_ONDIR) && (m->mask & FAN_ATTRIB) && fanotify_parse(m, &e) && e.dir.size > 0 &&
                            strcmp(e.name, ".") == 0)
-                        note(g->changed, &g->n_changed, UINT64_MAX, handle_hash(e.dir));
+                        recent_note(&g->changed, handle_hash(e.dir), RECENT_UNKNOWN);
                 position += m->event_len;
         }
         return position;
@@ -214,11 +194,7 @@ static void give_chunk(struct group *g, struct chunk *chunk) {
 
 /* Changes of one directory are merged as long as they are queued: the last may have been at the very end. */
 static void on_drained(struct group *g) {
-        uint64_t first = MAX(g->n_changed_before, g->n_changed > NOTED_MAX ? g->n_changed - NOTED_MAX : 0);
-
-        for (uint64_t i = first; i < g->n_changed; i++)
-                g->changed[i % NOTED_MAX].number = g->n_read + 1;
-        g->n_changed_before = g->n_changed;
+        recent_settle(&g->changed, g->n_read + 1);
         g->drained = true;
 }
 
@@ -681,6 +657,8 @@ void group_free(struct group *g) {
         free(g->spare);
         pop_moves(g, UINT64_MAX);
         hash_free(&g->moves);
+        recent_free(&g->moved);
+        recent_free(&g->changed);
         list_remove(&g->link);
         free(g);
 }
