@@ -251,14 +251,25 @@ void step_begin(void) {
                 person_watch(all.parties[i].person, directories.paths, directories.size);
 }
 
-/* The path that the line is about lies where the party was told to look. */
-static bool is_rescanned(const struct party *party, const char *line) {
-        const char *path = strrchr(line, ' ') + 1;
-
+static bool is_path_rescanned(const struct party *party, const char *path) {
         for (size_t i = 0; i < party->rescans.n; i++)
                 if (is_at_or_below(path, party->rescans.texts[i]))
                         return true;
         return false;
+}
+
+/* What the line is about, or both ends of it, lie where the party was told to look. */
+static bool is_rescanned(const struct party *party, const char *line) {
+        static const char rename[] = "rename ";
+        char from[PATH_MAX];
+
+        if (!is_path_rescanned(party, strrchr(line, ' ') + 1))
+                return false;
+        if (strncmp(line, rename, strlen(rename)) != 0)
+                return true;
+        (void)snprintf(from, sizeof(from), "%s", line + strlen(rename));
+        *strchr(from, ' ') = 0;
+        return is_path_rescanned(party, from);
 }
 
 static const char *find_missing(const struct party *party) {

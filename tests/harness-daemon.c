@@ -289,22 +289,40 @@ static bool read_stat(pid_t pid, char comm[64], pid_t *ret_parent) {
         return done;
 }
 
-pid_t daemon_find_helper(pid_t daemon, const char *name) {
-        DIR *directory = opendir("/proc");
+/* The next in /proc; 0: there is none. */
+static pid_t next_helper(DIR *directory, pid_t daemon, const char *name) {
         struct dirent *entry;
-        pid_t found = 0;
 
-        assert_system(directory, "/proc");
         while ((entry = readdir(directory))) {
                 pid_t pid = atoi(entry->d_name), parent, grandparent;
                 char comm[64], above[64];
 
                 if (pid > 0 && read_stat(pid, comm, &parent) && strcmp(comm, name) == 0 &&
                     read_stat(parent, above, &grandparent) && grandparent == daemon)
-                        found = pid;
+                        return pid;
         }
+        return 0;
+}
+
+pid_t daemon_find_helper(pid_t daemon, const char *name) {
+        DIR *directory = opendir("/proc");
+        pid_t found;
+
+        assert_system(directory, "/proc");
+        found = next_helper(directory, daemon, name);
         (void)closedir(directory);
         return found;
+}
+
+size_t daemon_signal_helpers(pid_t daemon, const char *name, int signal) {
+        DIR *directory = opendir("/proc");
+        size_t n = 0;
+
+        assert_system(directory, "/proc");
+        for (pid_t pid; (pid = next_helper(directory, daemon, name)) > 0; n++)
+                assert_system(kill(pid, signal) == 0, name);
+        (void)closedir(directory);
+        return n;
 }
 
 size_t daemon_fdinfo_inotify_watches(pid_t pid) {

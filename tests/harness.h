@@ -104,6 +104,8 @@ size_t n_fds_of(pid_t pid);
 size_t daemon_fdinfo_inotify_watches(pid_t pid);
 /* A process that the daemon's broker has started, by its name. 0: there is none. */
 pid_t daemon_find_helper(pid_t daemon, const char *name);
+/* Sends it to all of that name. Returns how many there are. */
+size_t daemon_signal_helpers(pid_t daemon, const char *name, int signal);
 
 /* Waits until what was lost, as the kernel has announced so far, was looked at again. Returns how many losses. */
 int64_t daemon_expect_repaired(const struct daemon *daemon);

@@ -6,6 +6,7 @@
  */
 
 #include <errno.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -179,6 +180,48 @@ START_TEST(test_list) {
 }
 END_TEST
 
+/* Who is asked takes his time, and meanwhile very many directories go elsewhere on the file system: that says nothing
+ * about this one. */
+START_TEST(test_removals_elsewhere) {
+        enum { N = 1000 };
+        const char *root = make_root("w"), *d = at("%s/d", root), *elsewhere = at("%s/elsewhere", harness_tempdir());
+
+        make_dir(d);
+        follow(root);
+        STEP("create") {
+                ck_assert_uint_eq(daemon_signal_helpers(all.daemon->pid, "kevd-stand-in", SIGSTOP), all.n_parties);
+                make_file(at("%s/f", d));
+                make_dir(elsewhere);
+                for (int i = 0; i < N; i++)
+                        make_dir(at("%s/%d", elsewhere, i));
+                for (int i = 0; i < N; i++)
+                        remove_dir(at("%s/%d", elsewhere, i));
+                (void)daemon_signal_helpers(all.daemon->pid, "kevd-stand-in", SIGCONT);
+        }
+        tidy_steps();
+}
+END_TEST
+
+/* Where a file comes from is in doubt as the move is judged: that is looked at, too, and not only where it goes. */
+START_TEST(test_move_from_doubt) {
+        const char *root = make_root("w"), *from = at("%s/from", root), *to = at("%s/to", root);
+
+        make_dir(from);
+        make_dir(to);
+        make_file(at("%s/f", from));
+        follow(root);
+        STEP("create") make_file(at("%s/g", to));
+        STEP_NEW("move", root) {
+                ck_assert_uint_eq(daemon_signal_helpers(all.daemon->pid, "kevd-stand-in", SIGSTOP), all.n_parties);
+                assert_system(chmod(from, 0711) == 0, from);
+                assert_system(chmod(from, 0755) == 0, from);
+                move(at("%s/f", from), at("%s/f", to));
+                (void)daemon_signal_helpers(all.daemon->pid, "kevd-stand-in", SIGCONT);
+        }
+        tidy_steps();
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         TCase *c = make_access_case(harness_suite("access-changes"), "changes", start_parties);
 
@@ -187,5 +230,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_moved);
         tcase_add_test(c, test_moved_from_outside);
         tcase_add_test(c, test_list);
+        tcase_add_test(c, test_removals_elsewhere);
+        tcase_add_test(c, test_move_from_doubt);
         return harness_main(argc, argv);
 }

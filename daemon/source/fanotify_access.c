@@ -69,6 +69,7 @@ struct verdict {
         uint64_t asked_nsec; /* CLOCK_MONOTONIC */
         uint64_t asked_at, answered_at; /* the last event that was read then */
         bool was_denied; /* by the verdict before */
+        uint64_t doubted_in; /* the letting go in which `rescan` was told for it */
         size_t n_chain;
         uint64_t chain[]; /* hashes of the handles of the directory and all above */
 };
@@ -415,15 +416,26 @@ static int judge(const struct verdict *v, bool hidden, uint64_t number) {
         return v->state == VERDICT_ALLOWED;
 }
 
-static void tell_judged(struct fan_watch *w, const struct report *report, struct verdict *to, bool hidden,
-                        const struct verdict *from, bool from_hidden, uint64_t number) {
-        int sees_to = judge(to, hidden, number), sees_from = judge(from, from_hidden, number);
-        bool seen_now;
+/* It may look for itself where it may now, and else where it surely may. What happened before is covered by one look,
+ * whatever it was: of all that is let go together (of one number, not 0) one is told. */
+static void tell_doubt(struct fan_watch *w, struct event_path path, struct verdict *v, int sees, uint64_t letting_go) {
+        bool seen_now = sees > 0 || (v && v->state == VERDICT_ALLOWED);
 
-        if (sees_to < 0 || (report->from_below.bytes && sees_from < 0)) {
-                /* It may look for itself where it may now, and else where it surely may. */
-                seen_now = sees_to > 0 || (to && to->state == VERDICT_ALLOWED);
-                tree_tell_rescan(&w->watch, report->below.bytes, seen_now ? size_above(report->below) : 0);
+        if (sees == 0 || (v && letting_go != 0 && v->doubted_in == letting_go))
+                return;
+        if (v)
+                v->doubted_in = letting_go;
+        tree_tell_rescan(&w->watch, path.bytes, seen_now ? size_above(path) : 0);
+}
+
+static void tell_judged(struct fan_watch *w, const struct report *report, struct verdict *to, bool hidden,
+                        struct verdict *from, bool from_hidden, uint64_t number, uint64_t letting_go) {
+        int sees_to = judge(to, hidden, number);
+        int sees_from = report->from_below.bytes ? judge(from, from_hidden, number) : 0;
+
+        if (sees_to < 0 || sees_from < 0) {
+                tell_doubt(w, report->below, to, sees_to, letting_go);
+                tell_doubt(w, report->from_below, from, sees_from, letting_go);
                 return;
         }
         if (to && to->was_denied && sees_to > 0) { /* what is in it was not told so far */
@@ -435,6 +447,8 @@ static void tell_judged(struct fan_watch *w, const struct report *report, struct
 
 /* What has its verdict by now, up to the first that has not. */
 static void let_go_of(struct fan_watch *w) {
+        uint64_t letting_go = ++w->s->n_let_go;
+
         while (!list_empty(&w->held)) {
                 struct held *h = list_entry(w->held.next, struct held, link);
                 struct report report = REPORT_INIT;
@@ -451,7 +465,7 @@ static void let_go_of(struct fan_watch *w) {
                 if (h->has_from)
                         report.from_below = (struct event_path){ h->text + h->size, h->from_size };
                 w->n_held--;
-                tell_judged(w, &report, h->to, h->hidden, h->from, h->from_hidden, h->number);
+                tell_judged(w, &report, h->to, h->hidden, h->from, h->from_hidden, h->number, letting_go);
                 free_held(h);
         }
         list_remove(&w->holding);
@@ -534,6 +548,6 @@ bool access_may_tell(struct tree *tree, struct file_watch *watch, const struct r
         if (!list_empty(&w->held) || (to && to->state == VERDICT_AWAITED) || (from && from->state == VERDICT_AWAITED))
                 hold(w, report, to, hidden, from, from_hidden, number);
         else
-                tell_judged(w, report, to, hidden, from, from_hidden, number);
+                tell_judged(w, report, to, hidden, from, from_hidden, number, 0);
         return false;
 }
