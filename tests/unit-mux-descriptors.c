@@ -5,6 +5,7 @@
  * gets its share of the turns.
  */
 
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <netinet/in.h>
@@ -398,6 +399,134 @@ START_TEST(pri) {
 }
 END_TEST
 
+/* ---- what is told once -------------------------------------------------------------------------------------- */
+
+static void make_stream(int fds[2]) {
+        ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds), 0);
+}
+
+static void read_away(int fd) {
+        char space[65536];
+
+        while (read(fd, space, sizeof(space)) > 0)
+                ;
+        ck_assert_int_eq(errno, EAGAIN);
+}
+
+static void write_full(int fd) {
+        static const char space[65536];
+
+        while (write(fd, space, sizeof(space)) > 0)
+                ;
+        ck_assert_int_eq(errno, EAGAIN);
+}
+
+static void end_once(struct counted *c, const int fds[2]) {
+        mux_remove(mux, &c->io);
+        close_mux();
+        (void)close(fds[0]);
+        (void)close(fds[1]);
+}
+
+START_TEST(input_is_told_once) {
+        struct counted c;
+        int fds[2];
+
+        open_mux(_i);
+        make_stream(fds);
+        add_counted(&c, fds[0], MUX_ONCE | MUX_IN);
+        ck_assert_uint_eq(calls_in_a_turn(&c), 0);
+        for (int i = 0; i < 3; i++) {
+                ck_assert_int_eq(write(fds[1], "ab", 2), 2);
+                ck_assert_uint_eq(calls_in_a_turn(&c), 1);
+                ck_assert_uint_eq(c.events, MUX_IN);
+                ck_assert_uint_eq(calls_in_a_turn(&c), 0); /* it is there still */
+                ck_assert_uint_eq(calls_in_a_turn(&c), 0);
+                read_away(fds[0]);
+                ck_assert_int_eq(mux_rearm(mux, &c.io, MUX_IN), 0);
+                ck_assert_uint_eq(calls_in_a_turn(&c), 0);
+        }
+        end_once(&c, fds);
+}
+END_TEST
+
+/* What comes before it can be said that all was taken is not missed. */
+START_TEST(input_between_is_told) {
+        struct counted c;
+        int fds[2];
+
+        open_mux(_i);
+        make_stream(fds);
+        add_counted(&c, fds[0], MUX_ONCE | MUX_IN);
+        ck_assert_int_eq(write(fds[1], "a", 1), 1);
+        ck_assert_uint_eq(calls_in_a_turn(&c), 1);
+        read_away(fds[0]);
+        ck_assert_int_eq(write(fds[1], "a", 1), 1);
+        ck_assert_int_eq(mux_rearm(mux, &c.io, MUX_IN), 0);
+        ck_assert_uint_eq(calls_in_a_turn(&c), 1);
+        ck_assert_uint_eq(calls_in_a_turn(&c), 0);
+        read_away(fds[0]);
+        ck_assert_int_eq(mux_rearm(mux, &c.io, MUX_IN), 0);
+        ck_assert_int_eq(shutdown(fds[1], SHUT_WR), 0); /* an end is input */
+        ck_assert_uint_eq(calls_in_a_turn(&c), 1);
+        ck_assert_uint_ne(c.events & MUX_IN, 0);
+        end_once(&c, fds);
+}
+END_TEST
+
+START_TEST(room_is_told_once) {
+        struct counted c;
+        int fds[2];
+
+        open_mux(_i);
+        make_stream(fds);
+        add_counted(&c, fds[0], MUX_ONCE | MUX_IN);
+        write_full(fds[0]);
+        ck_assert_int_eq(mux_modify(mux, &c.io, MUX_ONCE | MUX_IN | MUX_OUT), 0);
+        ck_assert_uint_eq(calls_in_a_turn(&c), 0);
+        for (int i = 0; i < 3; i++) {
+                read_away(fds[1]);
+                ck_assert_uint_eq(calls_in_a_turn(&c), 1);
+                ck_assert_uint_eq(c.events, MUX_OUT);
+                ck_assert_uint_eq(calls_in_a_turn(&c), 0);
+                write_full(fds[0]);
+                ck_assert_int_eq(mux_rearm(mux, &c.io, MUX_OUT), 0);
+                ck_assert_uint_eq(calls_in_a_turn(&c), 0);
+        }
+        ck_assert_int_eq(mux_modify(mux, &c.io, MUX_ONCE | MUX_IN), 0);
+        read_away(fds[1]);
+        ck_assert_uint_eq(calls_in_a_turn(&c), 0);
+        ck_assert_int_eq(write(fds[1], "a", 1), 1);
+        ck_assert_uint_eq(calls_in_a_turn(&c), 1);
+        ck_assert_uint_eq(c.events, MUX_IN);
+        end_once(&c, fds);
+}
+END_TEST
+
+/* One of the two is told, and taken, as the other goes on lying there. */
+START_TEST(input_and_room_apart) {
+        struct counted c;
+        int fds[2];
+
+        open_mux(_i);
+        make_stream(fds);
+        add_counted(&c, fds[0], MUX_ONCE | MUX_IN | MUX_OUT);
+        ck_assert_uint_eq(calls_in_a_turn(&c), 1);
+        ck_assert_uint_eq(c.events, MUX_OUT);
+        ck_assert_int_eq(write(fds[1], "a", 1), 1);
+        ck_assert_uint_eq(calls_in_a_turn(&c), 1);
+        ck_assert_uint_ne(c.events & MUX_IN, 0);
+        ck_assert_uint_eq(calls_in_a_turn(&c), 0);
+        write_full(fds[0]);
+        ck_assert_int_eq(mux_rearm(mux, &c.io, MUX_OUT), 0);
+        ck_assert_uint_eq(calls_in_a_turn(&c), 0);
+        read_away(fds[1]);
+        ck_assert_uint_eq(calls_in_a_turn(&c), 1);
+        ck_assert_uint_ne(c.events & MUX_OUT, 0);
+        end_once(&c, fds);
+}
+END_TEST
+
 /* ---- signals ------------------------------------------------------------------------------------------------ */
 
 static atomic_int n_signals;
@@ -535,6 +664,12 @@ int main(int argc, char *argv[]) {
         tcase_add_loop_test(c, an_error_is_told, 0, n);
         tcase_add_loop_test(c, pri, 0, n);
         tcase_add_loop_test(c, a_signal_ends_the_wait, 0, n);
+
+        c = harness_case(suite, "once");
+        tcase_add_loop_test(c, input_is_told_once, 0, n);
+        tcase_add_loop_test(c, input_between_is_told, 0, n);
+        tcase_add_loop_test(c, room_is_told_once, 0, n);
+        tcase_add_loop_test(c, input_and_room_apart, 0, n);
 
         c = harness_case(suite, "many");
         tcase_add_loop_test(c, all_that_are_ready_are_served, 0, n);

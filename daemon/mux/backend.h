@@ -6,11 +6,12 @@
  * epoll(7), poll(2), select(2), kqueue(2) and /dev/poll. One file each,
  * compiled where its system header is there; the table is in mux.c.
  *
- * Level-triggered. A backend may know a descriptor by its number alone (select,
+ * Level-triggered, but for one that says otherwise. A backend may know a descriptor by its number alone (select,
  * poll, /dev/poll), so a number is in it once. It knows no callbacks and no
  * timers.
  */
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -21,6 +22,7 @@ struct mux_ready {
 
 struct mux_backend {
         const char *name;
+        bool tells_once; /* it knows MUX_ONCE, and needs no mux_rearm(): the others get neither */
         int (*open)(void **ret_state);
         void (*close)(void *state);
         /* -EEXIST: it is in already. -EMFILE: the backend has no room for that number. */

@@ -47,7 +47,7 @@ static void epoll_close(void *state) {
 static int control(struct epoll *e, int operation, int fd, unsigned events, void *token) {
         struct epoll_event event = {
                 .events = (events & MUX_IN ? (uint32_t)EPOLLIN : 0u) | (events & MUX_OUT ? (uint32_t)EPOLLOUT : 0u) |
-                          (events & MUX_PRI ? (uint32_t)EPOLLPRI : 0u),
+                          (events & MUX_PRI ? (uint32_t)EPOLLPRI : 0u) | (events & MUX_ONCE ? (uint32_t)EPOLLET : 0u),
                 .data.ptr = token,
         };
 
@@ -102,6 +102,7 @@ static int epoll_backend_wait(void *state, struct mux_ready *ready, size_t n_rea
 
 const struct mux_backend mux_backend_epoll = {
         .name = "epoll",
+        .tells_once = true,
         .open = epoll_open,
         .close = epoll_close,
         .add = epoll_add,

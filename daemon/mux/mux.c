@@ -117,8 +117,13 @@ uint64_t mux_turn(const struct mux *mux) {
 
 /* ---- descriptors ------------------------------------------------------------- */
 
+/* What the backend is asked for. */
+static unsigned asked(const struct mux *mux, unsigned events, unsigned told) {
+        return (mux->backend->tells_once ? events : events & ~(unsigned)MUX_ONCE) & ~told;
+}
+
 int mux_add(struct mux *mux, struct mux_io *io, int fd, unsigned events, mux_io_fn *fn) {
-        int r = mux->backend->add(mux->state, fd, events, io);
+        int r = mux->backend->add(mux->state, fd, asked(mux, events, 0), io);
 
         if (r < 0)
                 return r;
@@ -132,10 +137,32 @@ int mux_modify(struct mux *mux, struct mux_io *io, unsigned events) {
 
         if (io->events == events)
                 return 0;
-        r = mux->backend->modify(mux->state, io->fd, events, io);
-        if (r == 0)
+        r = mux->backend->modify(mux->state, io->fd, asked(mux, events, 0), io);
+        if (r == 0) {
                 io->events = events;
+                io->told = 0;
+        }
         return r;
+}
+
+int mux_rearm(struct mux *mux, struct mux_io *io, unsigned events) {
+        unsigned told = io->told & ~events;
+        int r;
+
+        if (told == io->told)
+                return 0;
+        r = mux->backend->modify(mux->state, io->fd, asked(mux, io->events, told), io);
+        if (r == 0)
+                io->told = told;
+        return r;
+}
+
+/* Where that fails it is told again. */
+static void note_told(struct mux *mux, struct mux_io *io, unsigned events) {
+        unsigned told = io->told | (events & (MUX_IN | MUX_OUT | MUX_PRI));
+
+        if (told != io->told && mux->backend->modify(mux->state, io->fd, asked(mux, io->events, told), io) == 0)
+                io->told = told;
 }
 
 void mux_remove(struct mux *mux, struct mux_io *io) {
@@ -269,6 +296,8 @@ static void run_ready(struct mux *mux, int n) {
                 if (!io)
                         continue;
                 io->ready_slot = -1;
+                if ((io->events & MUX_ONCE) && !mux->backend->tells_once)
+                        note_told(mux, io, mux->ready[i].events);
                 io->fn(io, mux->ready[i].events);
         }
 }

@@ -31,6 +31,7 @@ enum {
         MUX_PRI = 1 << 2,
         MUX_ERR = 1 << 3,
         MUX_HUP = 1 << 4,
+        MUX_ONCE = 1 << 5, /* only asked for: each is told once, until mux_rearm(). What comes on top may be told, too */
 };
 
 /* The backend of that name, or the best of this build with NULL. -EINVAL: there
@@ -48,7 +49,7 @@ uint64_t monotonic_nsec(void);
 uint64_t realtime_nsec(void);
 uint64_t boottime_nsec(void);
 
-/* ---- descriptors, level-triggered ------------------------------------------ */
+/* ---- descriptors, level-triggered unless with MUX_ONCE ---------------------- */
 
 struct mux_io;
 typedef void mux_io_fn(struct mux_io *io, unsigned events);
@@ -57,6 +58,7 @@ struct mux_io {
         mux_io_fn *fn;
         int fd; /* -1: not in the mux */
         unsigned events;
+        unsigned told;  /* MUX_ONCE: what the backend is not asked for until mux_rearm() */
         int ready_slot; /* in this turn's ready list, or -1 */
 };
 
@@ -67,6 +69,9 @@ struct mux_io {
  * directory, EEXIST); EMFILE where the backend can't hold so high a number. */
 int mux_add(struct mux *mux, struct mux_io *io, int fd, unsigned events, mux_io_fn *fn);
 int mux_modify(struct mux *mux, struct mux_io *io, unsigned events);
+/* For MUX_ONCE: all that was there of these was taken - read(2), or write(2), has said EAGAIN, or less than it might - and
+ * is told again when there is more. Errors: those of mux_modify(). */
+int mux_rearm(struct mux *mux, struct mux_io *io, unsigned events);
 void mux_remove(struct mux *mux, struct mux_io *io);
 
 /* ---- timers ---------------------------------------------------------------- */

@@ -39,7 +39,7 @@ static int take_socket(struct connection *c, int fd) {
         }
         r = account_charge(c->account, RESOURCE_CONNECTIONS, 1);
         if (r == 0) {
-                r = mux_add(c->server->mux, &c->io, fd, MUX_IN, on_io);
+                r = mux_add(c->server->mux, &c->io, fd, MUX_ONCE | MUX_IN, on_io);
                 if (r < 0)
                         account_return(c->account, RESOURCE_CONNECTIONS, 1);
         }
@@ -439,12 +439,16 @@ static int read_in(struct connection *c) {
         if (!piece.iov_base)
                 return -ENOMEM;
         n = receive(c, piece);
+        if (n == -EAGAIN || n == 0)
+                c->readable = false;
         if (n < 0)
                 return n == -EAGAIN || n == -EINTR ? 0 : (int)n;
         if (n == 0) {
                 c->end_of_input = true;
                 return 0;
         }
+        if ((size_t)n < piece.iov_len) /* most likely it is all, and a turn for nothing would cost more than to ask */
+                c->readable = recv(c->fd, &(char){ 0 }, 1, MSG_DONTWAIT | MSG_PEEK) >= 0 || errno != EAGAIN;
         for (size_t i = start; i < c->in.size; i++)
                 c->messages_received += c->in.data[i] == 0;
         return 1;
@@ -542,16 +546,17 @@ static void read_more(struct connection *c) {
                 c->end_of_input = true; /* all that it sent was read */
 }
 
-static unsigned wanted_events(const struct connection *c) {
-        return (wants_input(c) && !c->has_input ? MUX_IN : 0u) | (unwritten(c) > 0 ? MUX_OUT : 0u);
+/* What is there, or may be, and can be read. */
+static bool has_input(const struct connection *c) {
+        return (c->readable || c->gone) && wants_input(c);
 }
 
-/* When this one has room; the mux need not tell of it again in each turn until then. */
-static void read_later(struct connection *c) {
-        c->has_input = true;
-        if (mux_modify(c->server->mux, &c->io, wanted_events(c)) < 0)
-                connection_doom(c);
-        server_postpone(c->server, c);
+/* What was taken is told again when there is more, and what could not be written when there is room. */
+static int rearm(struct connection *c) {
+        unsigned taken = (c->readable ? 0u : MUX_IN) | MUX_OUT;
+        int r = mux_modify(c->server->mux, &c->io, MUX_ONCE | MUX_IN | (unwritten(c) > 0 ? MUX_OUT : 0u));
+
+        return r < 0 ? r : mux_rearm(c->server->mux, &c->io, taken);
 }
 
 static void read_now(struct connection *c) {
@@ -564,12 +569,13 @@ static void on_io(struct mux_io *io, unsigned events) {
         struct connection *c = container_of(io, struct connection, io);
 
         live_touch(c);
+        c->readable |= (events & MUX_IN) != 0;
         if (events & (MUX_ERR | MUX_HUP))
                 peer_gone(c);
         else if (!(events & MUX_IN) || !wants_input(c))
                 mux_defer(c->server->mux, &c->flush);
         else if (server_is_behind(c->server) || !server_has_room(c->server, c->account))
-                read_later(c);
+                server_postpone(c->server, c);
         else {
                 read_now(c);
                 mux_defer(c->server->mux, &c->flush);
@@ -589,7 +595,7 @@ static void go_on_later(struct connection *c) {
                 server_let_wait(c);
                 return;
         }
-        if (c->change || (may_run_next(c) && c->call == CALL_NONE))
+        if (c->change || (may_run_next(c) && c->call == CALL_NONE) || has_input(c))
                 server_postpone(c->server, c);
         else if (c->gone || (unwritten(c) == 0 && wait_is_due(c)))
                 mux_defer(c->server->mux, &c->flush);
@@ -622,9 +628,8 @@ static void flush(struct connection *c) {
         list_remove(&c->postponed);
         if (c->gone && !c->doomed && !close_watches(c))
                 return;
-        if ((c->gone || c->has_input) && !c->doomed && wants_input(c))
+        if (!c->doomed && has_input(c))
                 read_more(c);
-        c->has_input = false;
         if (!c->doomed)
                 handle_messages(c);
         if (!c->doomed && unwritten(c) == 0)
@@ -633,7 +638,7 @@ static void flush(struct connection *c) {
         if (r == -EDQUOT && !c->doomed)
                 violation_log(VIOLATION_UNREAD, &c->asker);
         if (r < 0 || c->doomed || is_finished(c) ||
-            (!c->gone && mux_modify(c->server->mux, &c->io, wanted_events(c)) < 0)) {
+            (!c->gone && rearm(c) < 0)) {
                 if (c->server->work_begin > 0)
                         end(c);
                 else /* long work perhaps, and next time it is measured */
@@ -649,7 +654,7 @@ static void flush(struct connection *c) {
 void connection_flush(struct connection *c) {
         struct account *account = account_ref(c->account);
         struct server *server = c->server;
-        bool more_than_output = has_message(c) || c->change || c->has_input || c->gone || c->doomed;
+        bool more_than_output = has_message(c) || c->change || has_input(c) || c->gone || c->doomed;
 
         if (more_than_output)
                 server_begin_work(server, account);

@@ -84,7 +84,7 @@ struct connection {
         struct passed_fd *fds; /* NULL: there are none */
         size_t n_fds, fds_room;
         struct mux_timer fds_timer; /* while there are some */
-        bool has_input; /* known from the mux, and not read yet for want of room */
+        bool readable; /* by what the mux has told, once; not read to its end since */
         bool has_to_wait; /* the next call is a long one, and another of the user's is under way */
         bool end_of_input, doomed;
         bool gone; /* the peer will read nothing more; out of the mux */
