@@ -14,6 +14,7 @@
 #include "files.h"
 #include "harness.h"
 #include "macro.h"
+#include "persons.h"
 
 static const struct {
         const char *name;
@@ -39,31 +40,54 @@ static void set_rights(const char *path, int i, bool open) {
         assert_system(chmod(path, open ? changes[i].open : changes[i].closed) == 0, path);
 }
 
-START_TEST(test_change) {
-        const char *root = make_root("w"), *d = at("%s/a/d", root), *changed = at("%s/%s", root, changes[_i].at);
+/* Others of the user, so many that what all of them may see is told to them together: crowd.h. */
+static int add_crowd(const char *root) {
+        enum { OTHERS = 40 };
+        int fd = person_connect(user_party->person, all.daemon->socket);
 
-        harness_label(changes[_i].name);
+        for (int i = 0; i < OTHERS; i++)
+                client_change(fd, "{\"add\":[{\"id\":%d,\"filter\":\"tree\",\"path\":\"%s\"}]}", i, root);
+        return fd;
+}
+
+static void change_test(int n, bool in_crowd) {
+        const char *root = make_root("w"), *d = at("%s/a/d", root), *changed = at("%s/%s", root, changes[n].at);
+        int others = -1;
+
+        harness_label(changes[n].name);
         make_dir(at("%s/a", root));
         make_dir(d);
         make_dir(at("%s/v", root));
-        set_rights(changed, _i, false);
+        set_rights(changed, n, false);
+        if (in_crowd)
+                others = add_crowd(root);
         follow(root);
         for (int i = 0; i < 3; i++) {
                 expect_may_read(user_party, d, EACCES);
                 STEP("create, closed") make_file(at("%s/closed%d", d, i));
                 STEP("write, closed") append(at("%s/closed%d", d, i), "text");
-                STEP_NEW("open", changed) set_rights(changed, _i, true);
+                STEP_NEW("open", changed) set_rights(changed, n, true);
                 expect_may_read(user_party, d, 0);
                 STEP_NEW("create, open", changed) make_file(at("%s/open%d", d, i));
                 STEP("write, open") append(at("%s/open%d", d, i), "text");
                 STEP("write to what was made before") append(at("%s/closed%d", d, i), "text");
                 STEP("move out, open") move(at("%s/closed%d", d, i), at("%s/v/%d", root, i));
                 STEP("delete, open") remove_file(at("%s/open%d", d, i));
-                STEP("close") set_rights(changed, _i, false);
+                STEP("close") set_rights(changed, n, false);
                 STEP("move in, closed") move(at("%s/v/%d", root, i), at("%s/back%d", d, i));
                 STEP("delete, closed") remove_file(at("%s/back%d", d, i));
         }
         tidy_steps();
+        (void)safe_close(others);
+}
+
+START_TEST(test_change) {
+        change_test(_i, false);
+}
+END_TEST
+
+START_TEST(test_change_in_crowd) {
+        change_test(_i, true);
 }
 END_TEST
 
@@ -226,6 +250,7 @@ int main(int argc, char *argv[]) {
         TCase *c = make_access_case(harness_suite("access-changes"), "changes", start_parties);
 
         tcase_add_loop_test(c, test_change, 0, ARRAY_SIZE(changes));
+        tcase_add_loop_test(c, test_change_in_crowd, 0, ARRAY_SIZE(changes));
         tcase_add_test(c, test_change_acl);
         tcase_add_test(c, test_moved);
         tcase_add_test(c, test_moved_from_outside);

@@ -107,8 +107,20 @@ static void do_random(struct random *r, const char *root, const char *outside, b
         }
 }
 
-static void random_test(uint64_t seed, int n_operations, bool exchanges) {
+/* Others of the same user and directory, so many that what happens is told to them by and by: crowd.h. */
+static int add_crowd(const char *root) {
+        enum { OTHERS = 100 };
+        int fd = client_connect(kevd->socket);
+
+        for (int i = 0; i < OTHERS; i++)
+                client_change(fd, "{\"add\":[{\"id\":%d,\"filter\":\"tree\",\"path\":\"%s\",\"notes\":[\"create\"]}]}",
+                              i, root);
+        return fd;
+}
+
+static void random_test(uint64_t seed, int n_operations, bool exchanges, bool in_crowd) {
         const char *root = make_root("w"), *outside = make_root("outside");
+        int others = in_crowd ? add_crowd(root) : -1;
         struct follower *f = follower_new(kevd, root, REPLAY_AT_REST);
         pid_t pids[2];
 
@@ -127,17 +139,24 @@ static void random_test(uint64_t seed, int n_operations, bool exchanges) {
         run(root, "for d in $(find . -type d); do touch $d/later; done");
         follower_check(f, at("seed %d, later", (int)seed));
         follower_free(f);
+        (void)safe_close(others);
 }
 
 START_TEST(test_random) {
         harness_label(at("seed %d", _i));
-        random_test((uint64_t)_i, 20000, false);
+        random_test((uint64_t)_i, 20000, false, false);
+}
+END_TEST
+
+START_TEST(test_random_in_crowd) {
+        harness_label(at("seed %d", _i));
+        random_test((uint64_t)_i, 20000, true, true);
 }
 END_TEST
 
 START_TEST(test_random_with_exchanges) {
         harness_label(at("seed %d", _i));
-        random_test((uint64_t)_i, 20000, true);
+        random_test((uint64_t)_i, 20000, true, false);
 }
 END_TEST
 
@@ -146,5 +165,6 @@ int main(int argc, char *argv[]) {
 
         tcase_add_loop_test(c, test_random, 1, 6);
         tcase_add_loop_test(c, test_random_with_exchanges, 1, 6);
+        tcase_add_loop_test(c, test_random_in_crowd, 1, 4);
         return harness_main(argc, argv);
 }

@@ -4,9 +4,13 @@
 /*
  * Crowds: the tree watches that one user has of one directory, where they are many.
  *
- * What happens is told to a crowd as to anybody, as long as its user is not told more than so much in one turn of the
- * loop. What is more is put off: the crowd will be told `rescan` instead, a part of it in each turn, and what happens
- * until then costs the loop next to nothing, however many they are. So nobody can be told so much that others are late.
+ * What is told to few is told at once. What is told to more is put down in the crowd's log, and told from there a slice
+ * in each turn of the loop, whatever one user's crowds are; so nobody has so many watches that others are late. A user's
+ * logs have a bound. Beyond it a crowd's is dropped, and all of it are told `rescan` instead, a slice in each turn as
+ * well; what happens until then costs next to nothing, however many they are.
+ *
+ * Each watch is told in the order in which things happen: before it is told anything by itself it is told what the log
+ * has for it (crowd_before()).
  *
  * The watches of a crowd are neighbours in their directory's list.
  */
@@ -17,36 +21,46 @@
 
 struct crowd;
 struct file_watch;
+struct report;
 
 /* Of one source. */
 struct crowds {
         struct mux *mux;
         void (*told)(struct crowds *crowds); /* the owner's: barriers may be past */
-        struct hash table; /* struct crowd, by directory and user */
+        /* Whether two watches of a user's are told the same of whatever happens; NULL: they always are. */
+        bool (*alike)(const struct file_watch *a, const struct file_watch *b);
         struct hash users;
-        struct list behind; /* those with something put off, in the order in which they are told */
+        struct list telling; /* users with something in a log, in turns */
+        struct list behind;  /* crowds that are to be told `rescan`, in the order in which they are */
         struct mux_deferred go_on;
         struct mux_timer timer;
-        uint64_t serial;
+        uint64_t serial; /* of what happens, and of marks */
 };
 
 void crowds_init(struct crowds *crowds, struct mux *mux, void (*told)(struct crowds *crowds));
 /* No watch is left. */
 void crowds_close(struct crowds *crowds);
 
-/* Puts the watch into its directory's list; takes it out. */
+/* Puts the watch into its directory's list; takes it out. What the log had for it is not told any more. */
 void crowd_enter(struct crowds *crowds, struct file_watch *watch);
-void crowd_leave(struct crowds *crowds, struct file_watch *watch);
+void crowd_leave(struct file_watch *watch);
+/* The watch is in force from here on: what is in the log is none of it. */
+void crowd_begin(struct crowds *crowds, struct file_watch *watch);
 
-/* That of a watch whose subscription is `in_crowd`. */
-struct crowd *crowd_of(const struct crowds *crowds, const struct file_watch *watch);
 /* The last of the neighbours. */
 struct list *crowd_last(const struct crowd *crowd);
-/* Something happens. True: it is put off, and nobody of the crowd is told now. */
-bool crowd_puts_off(struct crowd *crowd);
+/* They are few, and nothing is put off: what happens is told at once. */
+bool crowd_is_at_rest(const struct crowd *crowd);
+/* Something happens of which all are told the same; `report` NULL: nothing. */
+void crowd_put_down(struct crowd *crowd, const struct report *report);
+/* Something happens that may not be the same for all. True: they are to be told `rescan` anyway; else each is told by
+ * itself. */
+bool crowd_covers(struct crowd *crowd);
+/* The watch of a crowd is about to be told something by itself. */
+void crowd_before(struct file_watch *watch);
 
 /* A point in what happens, never 0; and whether the user has been told all that was put off before it. */
 uint64_t crowds_mark(struct crowds *crowds);
 bool crowds_have_told(const struct crowds *crowds, uid_t uid, uint64_t mark);
-/* What is put off is told to that watch now: there is no later. */
-void crowd_catch_up(const struct crowds *crowds, struct file_watch *watch);
+/* What is put off is told to that watch now, as `rescan`: there is no later. */
+void crowd_catch_up(struct file_watch *watch);

@@ -96,6 +96,7 @@ static int fanotify_open(struct source_context *context, struct source **ret_sou
         list_init(&s->inquiries);
         barriers_init(&s->barriers, s->mux, is_past);
         crowds_init(&s->crowds, s->mux, on_crowds_told);
+        s->crowds.alike = access_is_alike;
         mux_deferred_init(&s->tidy, on_tidy);
         s->broker = context->broker;
         fanotify_follow_mounts(s);

@@ -382,6 +382,9 @@ struct peer *peer_get(struct fanotify *s, const struct asker *asker, int *ret_er
 void peer_put(struct fanotify *s, struct peer *peer);
 struct helper *peer_helper(struct peer *peer);
 bool access_may_tell(struct tree *tree, struct file_watch *watch, const struct report *report);
+/* Whether two are told the same of whatever happens, now and later. */
+bool access_is_alike(const struct file_watch *a, const struct file_watch *b);
+bool access_may_tell_all(struct tree *tree, struct file_watch *one, const struct report *report, bool *ret_all);
 /* What the peers may see is to be asked again. */
 void verdicts_expire(struct view *v);
 /* Those that nobody uses go; all of them. */

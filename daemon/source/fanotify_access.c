@@ -44,6 +44,7 @@ struct peer {
         bool trusted; /* sees everything */
         size_t n_asked; /* verdicts that are awaited */
         struct list verdicts;
+        size_t n_holding; /* watches */
         bool lost;    /* the stand-in has ended */
         unsigned n_restarts;
         unsigned refs;
@@ -398,11 +399,16 @@ static void free_held(struct held *h) {
         free(h);
 }
 
+static void end_holding(struct fan_watch *w) {
+        w->peer->n_holding -= !list_empty(&w->holding);
+        list_remove(&w->holding);
+}
+
 void held_forget(struct fan_watch *w) {
         while (!list_empty(&w->held))
                 free_held(list_entry(w->held.next, struct held, link));
         w->n_held = 0;
-        list_remove(&w->holding);
+        end_holding(w);
 }
 
 /* The outcome for one end: 1 seen, 0 not, -1 not to be told by what is known. */
@@ -468,7 +474,7 @@ static void let_go_of(struct fan_watch *w) {
                 tell_judged(w, &report, h->to, h->hidden, h->from, h->from_hidden, h->number, letting_go);
                 free_held(h);
         }
-        list_remove(&w->holding);
+        end_holding(w);
 }
 
 static void let_go(struct fanotify *s) {
@@ -508,8 +514,44 @@ static void hold(struct fan_watch *w, const struct report *report, struct verdic
                 from->refs++;
         list_append(&w->held, &h->link);
         w->n_held++;
+        w->peer->n_holding += list_empty(&w->holding);
         if (list_empty(&w->holding))
                 list_append(&w->s->holding, &w->holding);
+}
+
+bool access_is_alike(const struct file_watch *a, const struct file_watch *b) {
+        const struct fan_watch *v = container_of(a, const struct fan_watch, watch);
+        const struct fan_watch *w = container_of(b, const struct fan_watch, watch);
+
+        return v->peer == w->peer && !v->exclude_self && !w->exclude_self;
+}
+
+/* What is certain, and the same whichever watch of the peer it is. Where some are told part of it, or hold events, or
+ * something is listed to some, each is asked. */
+bool access_may_tell_all(struct tree *tree, struct file_watch *one, const struct report *report, bool *ret_all) {
+        struct view *view = container_of(tree, struct view, tree);
+        struct fan_watch *w = fan_watch_of(one);
+        const struct dir *where = tree->where, *from_where = report->from_below.bytes ? tree->from_where : NULL;
+        uint64_t number = view->group->n_handled + 1;
+        bool hidden = false, from_hidden;
+        struct verdict *to, *from;
+        int sees, sees_from;
+
+        if (view->lister.telling || !list_empty(&view->lister.listings))
+                return false;
+        *ret_all = true;
+        if (w->peer->trusted)
+                return true;
+        if (w->peer->n_holding > 0)
+                return false;
+        to = report->below.size == 0 ? NULL : verdict_for(w, where, &hidden);
+        from = verdict_for(w, from_where, &from_hidden);
+        if ((to && to->state == VERDICT_AWAITED) || (from && from->state == VERDICT_AWAITED))
+                return false;
+        sees = judge(to, hidden, number);
+        sees_from = from_where ? judge(from, from_hidden, number) : sees;
+        *ret_all = sees > 0;
+        return sees >= 0 && sees == sees_from && !(to && to->was_denied);
 }
 
 bool access_may_tell_unknown(const struct view *v _unused_, struct file_watch *watch) {

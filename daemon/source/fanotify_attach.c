@@ -45,7 +45,7 @@ static void leave(struct fan_watch *w) {
                 return;
         jobs_forget(&v->lister, &w->watch);
         held_forget(w);
-        crowd_leave(&w->s->crowds, &w->watch);
+        crowd_leave(&w->watch);
         list_remove(&w->watch.link);
         tree_count(w->watch.dir, -1);
         v->n_who -= w->wants_who;
@@ -195,6 +195,7 @@ static void enter(struct fan_watch *w, struct view *v, struct dir *dir) {
         watch->dir = dir;
         watch->serial = ++s->serial;
         watch->state = WATCH_IN_FORCE;
+        crowd_begin(&s->crowds, watch);
         tree_count(dir, 1);
         crowd_enter(&s->crowds, watch);
         list_append(&v->tree.watches, &watch->link);

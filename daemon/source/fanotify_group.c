@@ -514,7 +514,7 @@ struct view *view_get(struct group *g, uint64_t mount, const char *mount_point) 
         v->mount = mount;
         v->generation = 1;
         v->tree.may_tell = access_may_tell;
-        v->tree.crowds = &g->s->crowds;
+        v->tree.may_tell_all = access_may_tell_all;
         list_init(&v->inside);
         list_init(&v->outside);
         lister_init(&v->lister, &fanotify_lister, &v->tree, g->s->mux);

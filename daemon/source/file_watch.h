@@ -5,6 +5,7 @@
  * A watch of a file, or of a tree of directories, as the sources of files see it.
  */
 
+#include "crowd.h"
 #include "source.h"
 
 struct dir;
@@ -29,6 +30,8 @@ struct file_watch {
         uint64_t serial;       /* tree: in force once no crawl up to this is under way */
         struct list blocked;   /* tree, starting: among those that wait for the same crawl */
         struct dir *dir;       /* tree */
+        struct crowd *crowd;   /* tree: with others of its user on that directory; NULL: they are few */
+        uint64_t told_to;      /* tree: what a crowd's log has up to here is told, or none of it: crowd.c */
         dev_t device;          /* tree: of the directory */
         ino_t inode;
         struct mark *mark;     /* vnode; waiting: of the nearest directory above that is there, or NULL */
@@ -52,5 +55,7 @@ int check_mounts(const struct subject *subject, struct refusal *refusal);
 int refuse_self_and_who(const struct subject *subject, struct refusal *refusal);
 
 static inline void watch_report(struct file_watch *watch, struct report *report) {
+        if (watch->crowd)
+                crowd_before(watch);
         source_report(watch->subscription->source, watch->subscription, report);
 }

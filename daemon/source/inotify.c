@@ -362,6 +362,7 @@ void watch_attached(struct inotify *s, struct file_watch *watch, int error, cons
         }
         if (error == 0) {
                 watch->state = WATCH_IN_FORCE;
+                crowd_begin(&s->crowds, watch);
                 if (watch->again) { /* a mount has come or gone meanwhile */
                         watch->again = false;
                         tree_check_place(s, watch);
@@ -533,7 +534,7 @@ static int inotify_open(struct source_context *context, struct source **ret_sour
         s->fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
         r = s->fd < 0 ? -errno : tree_init(&s->tree);
         s->tree.may_tell = list_may_tell;
-        s->tree.crowds = &s->crowds;
+        s->tree.may_tell_all = list_may_tell_all;
         lister_init(&s->lister, &inotify_lister, &s->tree, s->mux);
         if (r == 0)
                 r = lookup_context_open(&s->lookup_context, s->fd, &s->mailbox);

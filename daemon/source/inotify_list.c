@@ -121,3 +121,11 @@ bool list_may_tell(struct tree *tree, struct file_watch *watch, const struct rep
                 tree_tell_seen(watch, report, !hidden, !from_hidden, false);
         return false;
 }
+
+bool list_may_tell_all(struct tree *tree, struct file_watch *one _unused_, const struct report *report _unused_,
+                       bool *ret_all) {
+        const struct lister *lister = &container_of(tree, struct inotify, tree)->lister;
+
+        *ret_all = true;
+        return !lister->telling && list_empty(&lister->listings);
+}

@@ -114,7 +114,7 @@ bool inotify_save(struct source *source, struct subscription *subscription, stru
                 tree_path(watch->dir, &path);
         if (path.error)
                 w->bytes.error = path.error;
-        crowd_catch_up(&s->crowds, watch);
+        crowd_catch_up(watch);
         state_put_u64(w, watch->state);
         state_put_string(w, watch->dir ? path.data : NULL);
         state_put_i64(w, watch->mark ? watch->mark->wd : -1);
@@ -287,14 +287,15 @@ int inotify_restore(struct source *source, struct subscription *subscription, co
         watch->device = (dev_t)state_get_u64(r);
         watch->inode = (ino_t)state_get_u64(r);
         watch->state = (enum watch_state)state;
+        subscription->object = watch;
         if (state == WATCH_IN_FORCE)
                 result = subject->filter == KEV_FILTER_TREE ? restore_tree(s, watch, path) : restore_vnode(s, watch, wd);
         if (r->failed || result < 0) {
+                subscription->object = NULL;
                 free(watch->path);
                 free(watch);
                 return -EBADMSG;
         }
-        subscription->object = watch;
         if (state == WATCH_WAITING)
                 wait_begin(s, watch);
         return 0;

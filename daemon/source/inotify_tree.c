@@ -120,7 +120,7 @@ void tree_empty_trash(struct inotify *s, unsigned budget) {
 }
 
 void tree_leave(struct inotify *s, struct file_watch *watch) {
-        crowd_leave(&s->crowds, watch);
+        crowd_leave(watch);
         list_remove(&watch->link);
         list_remove(&watch->blocked);
         jobs_forget(&s->lister, watch);

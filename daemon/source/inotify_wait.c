@@ -117,6 +117,7 @@ void wait_on_started(struct inotify *s, struct file_watch *watch, int error) {
                 return;
         }
         watch->state = WATCH_IN_FORCE;
+        crowd_begin(&s->crowds, watch);
         if (watch->again) {
                 watch->again = false;
                 tree_check_place(s, watch);

@@ -73,7 +73,6 @@ struct subscription {
         bool selective;         /* tree: sink->descends() may say no */
         bool is_part;           /* of a watch that crosses mounts: crossing.c */
         bool held;              /* its events are kept back, or let go: it is disabled */
-        bool in_crowd;          /* tree: crowd.h */
         bool anew;              /* it was to go on where the last daemon was, and something may be missing all the same */
 };
 

@@ -15,7 +15,6 @@
 #include "hash.h"
 #include "list.h"
 
-struct crowds;
 struct event_process;
 struct file_watch;
 struct listing;
@@ -57,7 +56,6 @@ struct tree {
         uint64_t n_placed; /* how often a directory was made or moved */
         size_t n_dirs;
         struct list watches; /* the tree watches that have a directory here */
-        struct crowds *crowds; /* of these; the source's */
         char *scratch, *from_scratch; /* SCRATCH_BYTES each: paths, built from the end */
         /* The event at hand: where it happened, in both directories for a rename; who did it, or NULL. */
         const struct dir *where, *from_where;
@@ -65,6 +63,9 @@ struct tree {
         unsigned n_merged; /* how many events of the kernel it stands for */
         /* Whether this watch may be told; NULL: all may. Of `where` NULL it may always. */
         bool (*may_tell)(struct tree *tree, struct file_watch *watch, const struct report *report);
+        /* The same for a crowd (crowd.h) of which `one` is any: all of it may, or none, and `*ret_all` says which. False:
+         * each has to be asked. */
+        bool (*may_tell_all)(struct tree *tree, struct file_watch *one, const struct report *report, bool *ret_all);
 };
 
 enum { SCRATCH_BYTES = 128 * 1024 };

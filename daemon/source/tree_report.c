@@ -8,6 +8,18 @@
 
 #include "crowd.h"
 
+/* Whether it is told to the crowd of that watch later. */
+static bool put_off(struct tree *tree, struct file_watch *watch, const struct report *report) {
+        bool all = true;
+
+        if (crowd_is_at_rest(watch->crowd))
+                return false;
+        if (tree->may_tell && !tree->may_tell_all(tree, watch, report, &all))
+                return crowd_covers(watch->crowd);
+        crowd_put_down(watch->crowd, all ? report : NULL);
+        return true;
+}
+
 static void report_at(struct tree *tree, struct dir *dir, struct report *report) {
         bool always = report->notes & KEV_NOTE_DEGRADED; /* part of what the watch is made of */
         struct list *told = NULL; /* the last of a crowd that is told */
@@ -16,14 +28,13 @@ static void report_at(struct tree *tree, struct dir *dir, struct report *report)
                 struct subscription *subscription = list_entry(entry, struct subscription, link);
                 struct file_watch *watch = subscription->object;
 
-                if (subscription->in_crowd && !told && !always) {
-                        struct crowd *crowd = crowd_of(tree->crowds, watch);
-
-                        if (crowd_puts_off(crowd)) {
-                                entry = crowd_last(crowd);
+                if (watch->crowd && !told && !always) {
+                        told = crowd_last(watch->crowd);
+                        if (put_off(tree, watch, report)) {
+                                subscription->source->n_reports++;
+                                entry = take_pointer(&told);
                                 continue;
                         }
-                        told = crowd_last(crowd);
                 }
                 if (entry == told)
                         told = NULL;
