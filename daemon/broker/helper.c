@@ -286,6 +286,66 @@ static void answer_list(struct helper *h) {
         send_answer(h, r, false);
 }
 
+/*
+ * What changes a directory takes effect before its event is queued, and the directory is locked over both (Linux:
+ * chmod_common(), vfs_set_acl(), do_renameat2() and others): with the lock had once after the look, the event is in
+ * the queue. A look-up takes it, unless the answer is cached, as it never is for a name that is too long.
+ */
+static void await_changes(int directory) {
+        static char name[NAME_MAX + 1 + sizeof("18446744073709551615")];
+        static uint64_t n;
+        char entry[512];
+        struct stat st;
+
+        memset(name, 'x', NAME_MAX + 1);
+        (void)snprintf(name + NAME_MAX + 1, sizeof(name) - NAME_MAX - 1, "%ju", (uintmax_t)++n);
+        if (fstatat(directory, name, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) < 0 && errno == EACCES)
+                (void)getdents64(directory, entry, sizeof(entry)); /* it may be read, not searched */
+}
+
+/* As one look-up of the mount point and the path in it would, but the directories of this mount are waited for. */
+static int open_in_peace(const char *mount_point, const char *path) {
+        int fd _cleanup_(closep) = -1;
+
+        path += strspn(path, "/");
+        fd = open_below(AT_FDCWD, mount_point, (*path ? O_PATH : O_RDONLY) | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
+        while (fd >= 0 && *path) {
+                size_t size = strcspn(path, "/");
+                char name[NAME_MAX + 1];
+                int next;
+
+                if (size >= sizeof(name))
+                        return -ENAMETOOLONG;
+                memcpy(name, path, size);
+                name[size] = 0;
+                path += size;
+                path += strspn(path, "/");
+                next = open_below(fd, name, (*path ? O_PATH : O_RDONLY) | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
+                await_changes(fd);
+                if (next < 0)
+                        return next;
+                (void)close(fd);
+                fd = next;
+        }
+        if (fd >= 0)
+                await_changes(fd);
+        return fd < 0 ? fd : take_fd(&fd);
+}
+
+static void answer_access(struct helper *h) {
+        const char *below = below_mount(h->path, h->question.mount_point);
+        int fd _cleanup_(closep) = below ? open_in_peace(h->question.mount_point, below) : -EINVAL;
+        struct handle found;
+        uint64_t mount = 0;
+        int number, r = fd < 0 ? fd : get_handle(fd, "", &found, &number);
+
+        if (r == 0)
+                r = get_mount(fd, &mount);
+        if (r == 0 && (mount != h->question.mount || !handle_equal(&found, &h->question.handle)))
+                r = -ESTALE;
+        send_answer(h, r, false);
+}
+
 /* ---- the surveyor's loop ---------------------------------------------------------------------------- */
 
 /* False: the daemon has gone. */
@@ -372,6 +432,8 @@ void surveyor_run(int socket) {
                         answer_name(h);
                 else if (h->question.kind == QUESTION_LIST)
                         answer_list(h);
+                else if (h->question.kind == QUESTION_ACCESS && h->question.path_size > 0)
+                        answer_access(h);
                 else
                         send_answer(h, -EINVAL, false);
         }
@@ -434,66 +496,6 @@ static void answer_resolve(struct helper *h) {
                 r = put_subject(h);
         }
         send_answer(h, r == -EAGAIN ? -ENOENT : r, false);
-}
-
-/*
- * What changes a directory takes effect before its event is queued, and the directory is locked over both (Linux:
- * chmod_common(), vfs_set_acl(), do_renameat2() and others): with the lock had once after the look, the event is in
- * the queue. A look-up takes it, unless the answer is cached, as it never is for a name that is too long.
- */
-static void await_changes(int directory) {
-        static char name[NAME_MAX + 1 + sizeof("18446744073709551615")];
-        static uint64_t n;
-        char entry[512];
-        struct stat st;
-
-        memset(name, 'x', NAME_MAX + 1);
-        (void)snprintf(name + NAME_MAX + 1, sizeof(name) - NAME_MAX - 1, "%ju", (uintmax_t)++n);
-        if (fstatat(directory, name, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) < 0 && errno == EACCES)
-                (void)getdents64(directory, entry, sizeof(entry)); /* it may be read, not searched */
-}
-
-/* As one look-up of the mount point and the path in it would, but the directories of this mount are waited for. */
-static int open_in_peace(const char *mount_point, const char *path) {
-        int fd _cleanup_(closep) = -1;
-
-        path += strspn(path, "/");
-        fd = open_below(AT_FDCWD, mount_point, (*path ? O_PATH : O_RDONLY) | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
-        while (fd >= 0 && *path) {
-                size_t size = strcspn(path, "/");
-                char name[NAME_MAX + 1];
-                int next;
-
-                if (size >= sizeof(name))
-                        return -ENAMETOOLONG;
-                memcpy(name, path, size);
-                name[size] = 0;
-                path += size;
-                path += strspn(path, "/");
-                next = open_below(fd, name, (*path ? O_PATH : O_RDONLY) | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
-                if (next < 0)
-                        return next;
-                await_changes(fd);
-                (void)close(fd);
-                fd = next;
-        }
-        if (fd >= 0)
-                await_changes(fd);
-        return fd < 0 ? fd : take_fd(&fd);
-}
-
-static void answer_access(struct helper *h) {
-        const char *below = below_mount(h->path, h->question.mount_point);
-        int fd _cleanup_(closep) = below ? open_in_peace(h->question.mount_point, below) : -EINVAL;
-        struct handle found;
-        uint64_t mount = 0;
-        int number, r = fd < 0 ? fd : get_handle(fd, "", &found, &number);
-
-        if (r == 0)
-                r = get_mount(fd, &mount);
-        if (r == 0 && (mount != h->question.mount || !handle_equal(&found, &h->question.handle)))
-                r = -ESTALE;
-        send_answer(h, r, false);
 }
 
 void stand_in_run(int socket) {

@@ -37,6 +37,7 @@ static bool is_past(struct barriers *barriers, struct source_barrier *barrier) {
                 if (!inquiry->of_user || inquiry->uid == barrier->asker->uid)
                         return false;
         }
+        access_tell_doubts(s, barrier->asker);
         return true;
 }
 
@@ -91,6 +92,7 @@ static int fanotify_open(struct source_context *context, struct source **ret_sou
         list_init(&s->restoring);
         list_init(&s->peers);
         list_init(&s->holding);
+        list_init(&s->doubtful);
         list_init(&s->waiting);
         list_init(&s->unanswered);
         list_init(&s->inquiries);
@@ -116,6 +118,7 @@ static void fanotify_close(struct source *source) {
         mux_deferred_cancel(&s->tidy);
         barriers_close(&s->barriers);
         crowds_close(&s->crowds);
+        mux_timer_clear(s->mux, &s->doubt_timer);
         free(s);
 }
 

@@ -178,6 +178,8 @@ struct fanotify {
         struct list peers; /* stand-ins, by credentials: fanotify_access.c */
         struct list holding; /* watches whose events wait for a verdict */
         uint64_t n_let_go;   /* how often such were looked through */
+        struct list doubtful; /* watches that are to be told `rescan` */
+        struct mux_timer doubt_timer;
         struct mounts mounts;
         struct list waiting; /* watches whose directory is not there */
         struct list unanswered; /* watches whose question could not be put */
@@ -384,7 +386,11 @@ struct helper *peer_helper(struct peer *peer);
 bool access_may_tell(struct tree *tree, struct file_watch *watch, const struct report *report);
 /* Whether two are told the same of whatever happens, now and later. */
 bool access_is_alike(const struct file_watch *a, const struct file_watch *b);
+/* Whether more can be held for it. */
+bool access_has_room(const struct file_watch *watch);
 bool access_may_tell_all(struct tree *tree, struct file_watch *one, const struct report *report, bool *ret_all);
+/* To the watches of that user, or of all with NULL, of which all is in doubt: so. */
+void access_tell_doubts(struct fanotify *s, const struct asker *asker);
 /* What the peers may see is to be asked again. */
 void verdicts_expire(struct view *v);
 /* Those that nobody uses go; all of them. */

@@ -11,8 +11,13 @@
  * the moment in which the stand-in looked, and the event is older: if one of those was
  * changed in between, the verdict says nothing about the event, and the peer is told to
  * look for itself. The events of all changes that the stand-in saw are in the queue when
- * it answers: it waits for that (helper.c). While a verdict is awaited the watch's events
- * are held, in their order.
+ * it answers: it waits for that (helper.c). Where it is refused it can't, so that the
+ * surveyor, to whom nothing is, goes the same way after it. While a verdict is awaited the
+ * watch's events are held, in their order.
+ *
+ * What happened where the peer was refused is made good by a `rescan` with the first that
+ * it sees there. Of all that is in doubt where it may not look now the watch as a whole is
+ * told one `rescan`, a moment later, since such doubts come in hundreds.
  *
  * Whoever is root, or the daemon's own user, sees everything.
  */
@@ -30,6 +35,7 @@ enum {
         PEERS_MAX = 1024,
         PEERS_OF_USER_MAX = 16,
         RESTARTS_MAX = 16,
+        DOUBT_MSEC = 100,
 };
 
 /* The stand-in for all peers of the same user and groups. */
@@ -69,7 +75,9 @@ struct verdict {
         struct asked *asked;
         uint64_t asked_nsec; /* CLOCK_MONOTONIC */
         uint64_t asked_at, answered_at; /* the last event that was read then */
-        bool was_denied; /* by the verdict before */
+        bool was_denied;  /* by the verdict before: what is in it was not told so far, */
+        uint64_t seen_at; /* but for this event, with which that was made good; 0: it was not yet */
+        bool expired;     /* it is kept for that alone */
         uint64_t doubted_in; /* the letting go in which `rescan` was told for it */
         size_t n_chain;
         uint64_t chain[]; /* hashes of the handles of the directory and all above */
@@ -242,28 +250,23 @@ void verdicts_forget(struct place *place) {
 
 static void let_go(struct fanotify *s);
 
-static void on_answer(void *owner, const struct answer *answer, const char *bytes _unused_) {
-        struct verdict *v = owner;
+static void finish(struct verdict *v, enum verdict_state state) {
         struct fanotify *s = v->peer->s;
 
-        v->asked = NULL;
-        v->peer->n_asked--;
-        v->state = answer->error == 0                                  ? VERDICT_ALLOWED :
-                   answer->error == EACCES || answer->error == EPERM ? VERDICT_DENIED :
-                                                                        VERDICT_NONE;
         group_read(v->group); /* what was changed before the answer */
-        if (!v->group->drained)
-                v->state = VERDICT_NONE;
+        v->state = v->group->drained ? state : VERDICT_NONE;
         v->answered_at = v->group->n_read;
         mux_defer(s->mux, &v->group->go_on);
         inquiry_end(s, &v->inquiry);
         let_go(s);
 }
 
-static bool ask(struct verdict *v, const struct dir *dir) {
+static struct asked *put(struct verdict *v, struct helper *helper, answer_fn *fn) {
         struct buffer path _cleanup_(buffer_free) = BUFFER_INIT;
-        struct view *view = v->place->view;
+        const struct view *view = v->place->view;
+        const struct dir *dir = v->place->dir;
         struct question question = view_question(view, QUESTION_ACCESS, place_handle(v->place));
+        struct asked *asked;
 
         if (view->mount_point[1])
                 buffer_put(&path, view->mount_point, strlen(view->mount_point));
@@ -272,10 +275,50 @@ static bool ask(struct verdict *v, const struct dir *dir) {
         else
                 buffer_put(&path, "", 1);
         if (path.error || path.size >= QUESTION_PATH_MAX)
-                return false;
-        v->asked_at = view->group->n_read;
-        v->asked = helper_ask(&v->peer->helper, &question, path.data, -1, on_answer, v);
-        v->peer->n_asked += v->asked != NULL;
+                return NULL;
+        asked = helper_ask(helper, &question, path.data, -1, fn, v);
+        v->peer->n_asked += asked != NULL;
+        return asked;
+}
+
+/* The surveyor, to whom nothing is denied, was there. */
+static void on_waited(void *owner, const struct answer *answer, const char *bytes _unused_) {
+        struct verdict *v = owner;
+
+        v->asked = NULL;
+        v->peer->n_asked--;
+        finish(v, answer->error == 0 ? VERDICT_DENIED : VERDICT_NONE);
+}
+
+static void on_answer(void *owner, const struct answer *answer, const char *bytes _unused_) {
+        struct verdict *v = owner;
+
+        v->asked = NULL;
+        v->peer->n_asked--;
+        if (answer->error != EACCES && answer->error != EPERM) {
+                finish(v, answer->error == 0 ? VERDICT_ALLOWED : VERDICT_NONE);
+                return;
+        }
+        /* What has closed it is in effect, and its event may be still to come, for which the stand-in could not wait. */
+        if (v->place)
+                v->asked = put(v, &v->group->surveyor, on_waited);
+        if (!v->asked)
+                finish(v, VERDICT_NONE);
+}
+
+static bool ask(struct verdict *v) {
+        const struct group *g = v->group;
+
+        v->asked_at = g->n_read;
+        /* It is asked by a path of before the moves that are read and not handled yet: there may be another directory by
+         * now, of which the answer is. */
+        for (const struct dir *d = v->place->dir; d; d = d->parent) {
+                const struct pending_move *m = d->place ? group_next_move(g, place_handle(d->place)) : NULL;
+
+                if (m && m->number <= v->asked_at)
+                        v->asked_at = m->number - 1;
+        }
+        v->asked = put(v, &v->peer->helper, on_answer);
         return v->asked != NULL;
 }
 
@@ -304,7 +347,7 @@ static struct verdict *new_verdict(struct peer *peer, const struct dir *dir, boo
         v->inquiry.uid = peer->uid;
         inquiry_begin(peer->s, &v->inquiry);
         list_append(&dir->place->verdicts, &v->link);
-        if (!peer_is_there(peer) || peer->n_asked >= ASKED_MAX || !ask(v, dir)) {
+        if (!peer_is_there(peer) || peer->n_asked >= ASKED_MAX || !ask(v)) {
                 inquiry_end(peer->s, &v->inquiry);
                 v->state = VERDICT_NONE;
                 v->asked_at = v->answered_at = v->group->n_read;
@@ -315,7 +358,7 @@ static struct verdict *new_verdict(struct peer *peer, const struct dir *dir, boo
 /* What happens above the mount's root, on another file system, brings no event: there it is asked anew for whatever is
  * read. */
 static bool has_expired(const struct verdict *v, const struct view *view) {
-        return v->state != VERDICT_AWAITED && view->mount_point[1] && v->asked_nsec < view->group->read_nsec;
+        return view->mount_point[1] && v->asked_nsec < view->group->read_nsec;
 }
 
 /* The one that holds for what happens in `dir` now. NULL: no memory. */
@@ -325,7 +368,7 @@ static struct verdict *get_verdict(struct peer *peer, const struct dir *dir) {
         list_for_each(entry, &dir->place->verdicts) {
                 struct verdict *v = list_entry(entry, struct verdict, link);
                 size_t n = 0;
-                bool holds = v->state != VERDICT_NONE && !has_expired(v, dir->place->view);
+                bool holds = v->state != VERDICT_NONE && !v->expired && !has_expired(v, dir->place->view);
 
                 if (v->peer != peer)
                         continue;
@@ -334,7 +377,7 @@ static struct verdict *get_verdict(struct peer *peer, const struct dir *dir) {
                                 d->place->changed <= v->asked_at;
                 if (holds && n == v->n_chain)
                         return v;
-                was_denied = v->state == VERDICT_DENIED || (v->state != VERDICT_ALLOWED && v->was_denied);
+                was_denied = v->state == VERDICT_DENIED || v->state == VERDICT_NONE || (v->was_denied && v->seen_at == 0);
                 detach(v);
                 break;
         }
@@ -345,7 +388,8 @@ static struct verdict *get_verdict(struct peer *peer, const struct dir *dir) {
 static bool is_certain(const struct verdict *v, uint64_t number) {
         if (v->state == VERDICT_NONE)
                 return false;
-        for (size_t i = 0; v->answered_at >= number && i < v->n_chain; i++)
+        /* What was merged into it may be younger: what was denied may be allowed by then. */
+        for (size_t i = 0; (v->answered_at >= number || v->state == VERDICT_DENIED) && i < v->n_chain; i++)
                 if (group_has_changed(v->group, number, v->chain[i]))
                         return false;
         return true;
@@ -362,7 +406,8 @@ void peer_put(struct fanotify *s, struct peer *peer) {
 
 void verdicts_expire(struct view *v) {
         hash_for_each(node, &v->places)
-                verdicts_forget(container_of(node, struct place, node));
+                list_for_each(entry, &container_of(node, struct place, node)->verdicts)
+                        list_entry(entry, struct verdict, link)->expired = true;
 }
 
 /* ---- telling ------------------------------------------------------------------------------------------- */
@@ -389,6 +434,8 @@ static struct verdict *verdict_for(struct fan_watch *w, const struct dir *dir, b
         }
         v = get_verdict(w->peer, dir);
         *ret_hidden = !v;
+        if (!v) /* no memory: it may look for itself */
+                tree_tell_rescan(&w->watch, "", 0);
         return v;
 }
 
@@ -404,11 +451,14 @@ static void end_holding(struct fan_watch *w) {
         list_remove(&w->holding);
 }
 
+static void on_doubt_timer(struct mux_timer *timer);
+
 void held_forget(struct fan_watch *w) {
         while (!list_empty(&w->held))
                 free_held(list_entry(w->held.next, struct held, link));
         w->n_held = 0;
         end_holding(w);
+        list_remove(&w->doubtful);
 }
 
 /* The outcome for one end: 1 seen, 0 not, -1 not to be told by what is known. */
@@ -422,6 +472,34 @@ static int judge(const struct verdict *v, bool hidden, uint64_t number) {
         return v->state == VERDICT_ALLOWED;
 }
 
+/* All that the watch is about is in doubt. That may come with each of very many events, as where directories are made that
+ * are opened to others at the end only; one look covers them, which may be told late, but not after a Wait. */
+static void doubt_all(struct fan_watch *w) {
+        struct fanotify *s = w->s;
+
+        if (!list_empty(&w->doubtful))
+                return;
+        list_append(&s->doubtful, &w->doubtful);
+        if (s->doubt_timer.heap_index == 0 &&
+            mux_timer_set(s->mux, &s->doubt_timer, monotonic_nsec() + DOUBT_MSEC * NSEC_PER_MSEC, on_doubt_timer) < 0)
+                access_tell_doubts(s, NULL);
+}
+
+void access_tell_doubts(struct fanotify *s, const struct asker *asker) {
+        list_for_each(entry, &s->doubtful) {
+                struct fan_watch *w = list_entry(entry, struct fan_watch, doubtful);
+
+                if (asker && w->watch.asker->uid != asker->uid)
+                        continue;
+                list_remove(&w->doubtful);
+                tree_tell_rescan(&w->watch, "", 0);
+        }
+}
+
+static void on_doubt_timer(struct mux_timer *timer) {
+        access_tell_doubts(container_of(timer, struct fanotify, doubt_timer), NULL);
+}
+
 /* It may look for itself where it may now, and else where it surely may. What happened before is covered by one look,
  * whatever it was: of all that is let go together (of one number, not 0) one is told. */
 static void tell_doubt(struct fan_watch *w, struct event_path path, struct verdict *v, int sees, uint64_t letting_go) {
@@ -431,7 +509,22 @@ static void tell_doubt(struct fan_watch *w, struct event_path path, struct verdi
                 return;
         if (v)
                 v->doubted_in = letting_go;
-        tree_tell_rescan(&w->watch, path.bytes, seen_now ? size_above(path) : 0);
+        if (seen_now)
+                tree_tell_rescan(&w->watch, path.bytes, size_above(path));
+        else
+                doubt_all(w);
+}
+
+/* What is in the directory was not told so far. All watches of the peer are told with the same event. */
+static bool is_to_be_made_good(const struct verdict *v, uint64_t number) {
+        return v && v->was_denied && (v->seen_at == 0 || v->seen_at == number);
+}
+
+static void make_good(struct fan_watch *w, struct verdict *v, struct event_path path, uint64_t number) {
+        if (!is_to_be_made_good(v, number))
+                return;
+        v->seen_at = number;
+        tree_tell_rescan(&w->watch, path.bytes, size_above(path));
 }
 
 static void tell_judged(struct fan_watch *w, const struct report *report, struct verdict *to, bool hidden,
@@ -444,10 +537,10 @@ static void tell_judged(struct fan_watch *w, const struct report *report, struct
                 tell_doubt(w, report->from_below, from, sees_from, letting_go);
                 return;
         }
-        if (to && to->was_denied && sees_to > 0) { /* what is in it was not told so far */
-                to->was_denied = false;
-                tree_tell_rescan(&w->watch, report->below.bytes, size_above(report->below));
-        }
+        if (sees_to > 0)
+                make_good(w, to, report->below, number);
+        if (sees_from > 0 && from != to)
+                make_good(w, from, report->from_below, number);
         tree_tell_seen(&w->watch, report, sees_to > 0, sees_from > 0, !from_hidden);
 }
 
@@ -482,13 +575,39 @@ static void let_go(struct fanotify *s) {
                 let_go_of(list_entry(entry, struct fan_watch, holding));
 }
 
+static bool holds_listed(const struct fan_watch *w) {
+        list_for_each(entry, &w->held)
+                if (list_entry(entry, struct held, link)->notes & KEV_NOTE_LISTED)
+                        return true;
+        return false;
+}
+
+static void tell_listed(struct fan_watch *w) {
+        struct report report = REPORT_INIT;
+
+        report.notes = KEV_NOTE_LISTED;
+        report.kind = KEV_KIND_DIRECTORY;
+        report.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
+        report.below = (struct event_path){ "", 0 };
+        watch_report(&w->watch, &report);
+        report_done(&report);
+}
+
+bool access_has_room(const struct file_watch *watch) {
+        return container_of(watch, const struct fan_watch, watch)->n_held < HELD_MAX / 2;
+}
+
 static void hold(struct fan_watch *w, const struct report *report, struct verdict *to, bool hidden,
                  struct verdict *from, bool from_hidden, uint64_t number) {
         struct held *h = w->n_held < HELD_MAX ? malloc(sizeof(*h) + report->below.size + report->from_below.size) : NULL;
 
         if (!h) { /* more than can be remembered: all of it is to be looked at */
+                bool listed = report->notes & KEV_NOTE_LISTED || holds_listed(w);
+
                 held_forget(w);
                 tree_tell_rescan(&w->watch, "", 0);
+                if (listed)
+                        tell_listed(w);
                 return;
         }
         *h = (struct held){
@@ -551,7 +670,7 @@ bool access_may_tell_all(struct tree *tree, struct file_watch *one, const struct
         sees = judge(to, hidden, number);
         sees_from = from_where ? judge(from, from_hidden, number) : sees;
         *ret_all = sees > 0;
-        return sees >= 0 && sees == sees_from && !(to && to->was_denied);
+        return sees >= 0 && sees == sees_from && !is_to_be_made_good(to, number) && !is_to_be_made_good(from, number);
 }
 
 bool access_may_tell_unknown(const struct view *v _unused_, struct file_watch *watch) {

@@ -471,6 +471,7 @@ struct fan_watch *fan_watch_new(struct fanotify *s, struct subscription *subscri
         list_init(&w->attaching);
         list_init(&w->held);
         list_init(&w->holding);
+        list_init(&w->doubtful);
         list_init(&w->restoring);
         if (subject->fd >= 0) {
                 w->fd = fcntl(subject->fd, F_DUPFD_CLOEXEC, 3);

@@ -174,6 +174,10 @@ static size_t index_events(struct group *g, const char *data, size_t size) {
                         break;
                 }
                 g->n_read++;
+                if (m->mask & FAN_Q_OVERFLOW) {
+                        recent_lose(&g->moved, g->n_read);
+                        recent_lose(&g->changed, RECENT_UNKNOWN);
+                }
                 if (is_directory_move(m->mask) && fanotify_parse(m, &e) && e.dir.size > 0 && e.object.size > 0) {
                         e.number = g->n_read;
                         index_move(g, &e);
@@ -414,6 +418,7 @@ void group_run(struct group *g) {
         if (list_empty(&g->chunks) && g->drained) {
                 if (g->in_doubt) {
                         g->in_doubt = false;
+                        names_forget_all(g);
                         list_for_each(entry, &g->views)
                                 fan_tree_rescan_all(list_entry(entry, struct view, link));
                         losses_begin_repair(&g->losses);

@@ -80,5 +80,6 @@ const struct lister_class fanotify_lister = {
         .find = find,
         .on_told = on_told,
         .inquire = inquire,
+        .has_room = access_has_room,
         .doubt = doubt,
 };

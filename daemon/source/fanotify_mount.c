@@ -35,6 +35,9 @@ static void on_mounted_within(struct view *v, const char *path) {
         parent = tree_find_path(&v->tree, below, MAX(name, below) > below ? (size_t)(name - below) : 0);
         dir = tree_find_path(&v->tree, below, strlen(below));
         v->generation++;
+        v->pid = 0;
+        v->tree.process = NULL;
+        v->tree.n_merged = 1;
         if (dir && dir->n_watches == 0)
                 fan_tree_drop(v, dir, realtime_nsec() / NSEC_PER_USEC);
         if (parent) {

@@ -9,7 +9,8 @@
 #include "log.h"
 
 enum {
-        INSIDE_MAX = 65536, /* places of a view */
+        INSIDE_MAX = 65536, /* places of a view, */
+        INSIDE_IN_DOUBT_MAX = 4 * INSIDE_MAX, /* and while names are in doubt */
         OUTSIDE_MAX = 8192,
         SHRINK_TRIES = 64, /* beside those that are too many */
         LINKS_MAX = 16384,
@@ -137,6 +138,13 @@ static bool ask(struct place *p) {
         p->asked_at = p->view->group->n_read;
         p->asked = helper_ask(&p->view->group->surveyor, &question, NULL, -1, on_place, p);
         return p->asked != NULL;
+}
+
+static bool ask_again(struct place *p) {
+        if (ask(p))
+                return true;
+        group_doubt(p->view->group, "a place can't be asked for");
+        return false;
 }
 
 static bool is_outside(const struct place *p) {
@@ -288,7 +296,7 @@ static enum outcome settle_place(struct place *p, struct step *links, size_t n_l
                         break;
                 }
                 if (group_has_moved(g, p->asked_at, handle_hash(at)))
-                        return ask(p) ? OUTCOME_WAITS : OUTCOME_OUTSIDE;
+                        return ask_again(p) ? OUTCOME_WAITS : OUTCOME_OUTSIDE;
                 way[n++] = (struct step){ .handle = at, .name = links[i].name, .name_size = links[i].name_size };
                 at = links[i - 1].handle;
         }
@@ -333,20 +341,18 @@ bool place_resolve(struct view *v, struct handle_ref handle, struct dir **ret_di
                 touch(p);
                 return true;
         }
-        if (!p->answered) {
-                if (ask(p))
-                        return false;
-                group_doubt(v->group, "a place can't be asked for");
-                return true;
-        }
+        if (!p->answered)
+                return !ask_again(p);
         n_links = p->error ? 0 : parse_links(p->links.data, p->links.size, &links);
         way_max = n_links + 1024;
         way = malloc(way_max * sizeof(*way));
+        if (!way || (!p->error && p->links.size > 0 && n_links == 0))
+                group_doubt(v->group, "a place can't be read");
         outcome = way ? settle_place(p, links, n_links, way, way_max, ret_dir) : OUTCOME_OUTSIDE;
         if (outcome == OUTCOME_WAITS)
                 return false;
         if (outcome == OUTCOME_OUTSIDE && p->error == ENODEV && view_look(v))
-                return !ask(p);
+                return !ask_again(p);
         if (outcome == OUTCOME_OUTSIDE) {
                 p->generation = v->generation;
                 note_above(v, links, n_links);
@@ -399,5 +405,10 @@ static void shrink(struct view *v, struct list *list, const size_t *n, size_t ma
 
 void places_shrink(struct view *v) {
         shrink(v, &v->outside, &v->n_outside, OUTSIDE_MAX);
+        if (v->n_inside > INSIDE_MAX && !list_empty(&v->group->names_doubtful)) { /* they are looked for where they are */
+                if (v->n_inside <= INSIDE_IN_DOUBT_MAX)
+                        return;
+                group_doubt(v->group, "more directories than can be remembered");
+        }
         shrink(v, &v->inside, &v->n_inside, INSIDE_MAX);
 }

@@ -50,16 +50,19 @@ void fan_tree_drop(struct view *v, struct dir *dir, uint64_t realtime_usec) {
 void fan_tree_take_away(struct view *v, struct dir *dir, uint64_t realtime_usec) {
         struct dir *parent = dir->parent;
         const struct event_process *process = v->tree.process;
+        pid_t pid = v->pid;
 
         if (parent && parent->place && dir->place)
                 names_on_corrected(v->group, place_handle(parent->place), dir->name, false, place_handle(dir->place));
         v->tree.process = NULL;
+        v->pid = 0;
         if (parent) {
                 listing_on_name(&v->lister, parent, dir->name, false, KEV_KIND_DIRECTORY,
                                 dir->place ? place_handle(dir->place) : NO_HANDLE);
                 tree_report_entry(&v->tree, parent, dir->name, KEV_NOTE_DELETE, KEV_KIND_DIRECTORY, realtime_usec, NULL);
         }
         v->tree.process = process;
+        v->pid = pid;
         fan_tree_drop(v, dir, realtime_usec);
 }
 
@@ -68,6 +71,7 @@ void fan_tree_make_good(struct view *v, struct dir *dir, enum told told) {
         uint64_t now = realtime_nsec() / NSEC_PER_USEC;
 
         v->tree.process = NULL;
+        v->pid = 0;
         v->tree.n_merged = 1;
         if (told == TOLD_OTHER)
                 tree_report_entry(&v->tree, parent, dir->name, KEV_NOTE_DELETE, KEV_KIND_UNKNOWN, now, NULL);
@@ -82,6 +86,7 @@ void fan_tree_rescan_all(struct view *v) {
         struct dir *d = v->tree.root;
 
         jobs_free(&v->lister);
+        verdicts_expire(v);
         /* Only what leads to the watches is kept. */
         while (d) {
                 struct dir *child = d->first_child;

@@ -30,6 +30,7 @@ struct fan_watch {
         struct list held;      /* events, until it is known whether they may be told */
         size_t n_held;
         struct list holding;   /* among those that hold some */
+        struct list doubtful;  /* among those that are to be told `rescan` */
 };
 
 static inline struct fan_watch *fan_watch_of(struct file_watch *watch) {

@@ -210,10 +210,11 @@ void listing_on_left(struct lister *lister, struct dir *dir, struct dir *from, s
 
 /* ---- asking, and telling ----------------------------------------------------------------------------------- */
 
-static bool has_room(const struct listing *l) {
+static bool has_room(const struct lister *lister, const struct listing *l) {
         const struct file_watch *watch = l->job->only;
 
-        return !watch || watch->subscription->source->context->sink->has_room(watch->subscription);
+        return !watch || (watch->subscription->source->context->sink->has_room(watch->subscription) &&
+                          (!lister->class->has_room || lister->class->has_room(watch)));
 }
 
 static void on_timer(struct mux_timer *timer);
@@ -236,7 +237,7 @@ static void run_listings(struct lister *lister) {
                 n += l->state == LISTING_ASKED;
                 if (l->state != LISTING_TO_DO)
                         continue;
-                if (l->job->n_in_part > 0 || !has_room(l)) { /* one is enough to be kept */
+                if (l->job->n_in_part > 0 || !has_room(lister, l)) { /* one is enough to be kept */
                         go_on_later(lister);
                         continue;
                 }
@@ -279,7 +280,7 @@ static bool tell_listing(struct lister *lister, struct listing *l) {
                 memcpy(name, link.name, link.name_size);
                 name[link.name_size] = 0;
                 tell_created(lister, l, name, link.kind, handle_refer(&link.handle));
-                if (n % ROOM_ENTRIES == 0 && !has_room(l))
+                if (n % ROOM_ENTRIES == 0 && !has_room(lister, l))
                         return false;
         }
         if (l->touched.n_nodes == 0)
@@ -347,7 +348,7 @@ static void on_timer(struct mux_timer *timer) {
 
                 if (l->state != LISTING_TOLD_IN_PART)
                         continue;
-                if (has_room(l))
+                if (has_room(lister, l))
                         tell(lister, l);
                 else
                         go_on_later(lister);

@@ -66,6 +66,8 @@ struct lister_class {
         void (*on_told)(struct lister *lister, struct dir *dir, const char *name, struct handle_ref handle);
         /* What is found may be events for which a barrier waits. NULL where job_start() is always given a watch. */
         void (*inquire)(struct lister *lister, struct inquiry *inquiry);
+        /* Whether more can be told to a watch just now, beside what its sink says. May be NULL. */
+        bool (*has_room)(const struct file_watch *watch);
         /* Something was missed. */
         void (*doubt)(struct lister *lister, const char *why);
 };

@@ -16,7 +16,7 @@ void recent_free(struct recent *recent) {
         *recent = (struct recent){ 0 };
 }
 
-static void forget(struct recent *recent, uint64_t number) {
+void recent_lose(struct recent *recent, uint64_t number) {
         recent->forgotten = MAX(recent->forgotten, number);
 }
 
@@ -39,18 +39,18 @@ void recent_note(struct recent *recent, uint64_t hash, uint64_t number) {
         if (!recent->notes)
                 recent->notes = calloc(RECENT_MAX, sizeof(*recent->notes));
         if (!recent->notes) {
-                forget(recent, number);
+                recent_lose(recent, number);
                 return;
         }
         note = &recent->notes[recent->n++ % RECENT_MAX];
         if (note->number > 0) {
-                forget(recent, note->number);
+                recent_lose(recent, note->number);
                 take_out(recent, note);
         }
         if (hash_add(&recent->table, &note->node, hash) == 0)
                 note->number = number;
         else
-                forget(recent, number);
+                recent_lose(recent, number);
 }
 
 void recent_settle(struct recent *recent, uint64_t number) {

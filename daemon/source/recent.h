@@ -29,5 +29,7 @@ void recent_free(struct recent *recent);
 void recent_note(struct recent *recent, uint64_t hash, uint64_t number);
 /* Whatever was RECENT_UNKNOWN has the number now. */
 void recent_settle(struct recent *recent, uint64_t number);
+/* It may have happened to any by then. */
+void recent_lose(struct recent *recent, uint64_t number);
 /* Whether something happened to that object after the event `number`, or may have. */
 bool recent_has_since(const struct recent *recent, uint64_t hash, uint64_t number);
