@@ -46,7 +46,7 @@
 #define FAN_REPORT_TARGET_FID 0x00001000 /* Linux 5.17 */
 #endif
 
-enum { END_SEC = 1, BROKER_FD = 3 };
+enum { END_SEC = 1, BROKER_FD = 3, SLICE_NSEC = 100 * 1000 };
 
 static const struct helper_programs *programs;
 static pid_t daemons_pid; /* as the kernel knows it, whatever the daemon says; 0: not known */
@@ -309,6 +309,27 @@ static void start_helper(int fd, const struct helper_request *request, int passe
         (void)close(pair[1]);
 }
 
+/* What sched_setattr(2) takes, as far as it is of interest here; glibc has it from 2.41 on. */
+struct schedule {
+        uint32_t size, policy;
+        uint64_t flags;
+        int32_t nice;
+        uint32_t priority;
+        uint64_t runtime_nsec, deadline_nsec, period_nsec;
+};
+
+/* Whoever asks a helper waits for it, and what it does is short: it asks for little of the processor, and so gets it
+ * soon, also where the daemon is busy (Linux 6.12; before, this changes nothing). */
+static void run_shortly(void) {
+        struct schedule s = { .size = sizeof(s) };
+
+        if (syscall(SYS_sched_getattr, 0, &s, sizeof(s), 0) < 0 || s.policy != SCHED_OTHER)
+                return;
+        s.size = sizeof(s);
+        s.runtime_nsec = SLICE_NSEC;
+        (void)syscall(SYS_sched_setattr, 0, &s, 0);
+}
+
 static _Noreturn void run(int fd) {
         static struct helper_request request;
         sigset_t none;
@@ -316,6 +337,7 @@ static _Noreturn void run(int fd) {
         ssize_t n;
 
         (void)prctl(PR_SET_NAME, "kevd-broker", 0, 0, 0);
+        run_shortly(); /* as do its helpers */
         (void)signal(SIGCHLD, SIG_IGN); /* nobody waits for helpers that end before it */
         (void)signal(SIGINT, SIG_IGN);  /* the daemon's end is its own */
         (void)signal(SIGTERM, SIG_IGN);

@@ -10,7 +10,7 @@
 #include "macro.h"
 #include "packet.h"
 
-enum { MESSAGES_A_TURN = 64, UNSENT_A_TURN = 1024, PARTS_MAX = 4 };
+enum { MESSAGES_A_TURN = 16, UNSENT_A_TURN = 1024, PARTS_MAX = 4 };
 
 struct unsent {
         struct list link;
