@@ -219,7 +219,10 @@ int call_dispatch(struct connection *c, const char *message, size_t size) {
                 return 0;
         if (r == 1) {
                 r = dispatch(c, call) ? 1 : -EBADMSG;
-                json_object_put(call);
+                if (size > PIECE_BYTES && !c->change && !c->discard) /* nobody else has a part of it */
+                        c->discard = discard_new(call);
+                else
+                        json_object_put(call);
         } else if (r == -ENOMEM) {
                 connection_doom(c);
                 r = 1;

@@ -48,20 +48,33 @@ static size_t end_of_some(const struct change *change, enum part part, size_t n)
         return MIN(n, change->next + (has_watches(part) ? 1 : IDS_AT_ONCE));
 }
 
-static void free_change(struct change *change) {
+/* Returns what it was read from, for the caller to free. */
+static struct json_object *free_change(struct change *change) {
+        struct json_object *parameters = change->parameters;
+
         for (int p = 0; p < PARTS; p++) {
                 for (size_t i = 0; has_watches(p) && change->specs[p] && i < change->n[p]; i++)
                         watch_spec_free(&change->specs[p][i]);
                 free(change->specs[p]);
                 free(change->ids[p]);
         }
-        json_object_put(change->parameters);
         free(change);
+        return parameters;
 }
 
 void change_free(struct connection *c) {
-        if (c->change)
-                free_change(take_pointer(&c->change));
+        struct json_object *parameters;
+        size_t n = 0;
+
+        if (!c->change)
+                return;
+        for (int p = 0; p < PARTS; p++)
+                n += c->change->n[p];
+        parameters = free_change(take_pointer(&c->change));
+        if (n > IDS_AT_ONCE && !c->discard)
+                c->discard = discard_new(parameters);
+        else
+                json_object_put(parameters);
 }
 
 /* ---- the reply ---------------------------------------------------------------------------------------- */
@@ -374,7 +387,7 @@ static void run(struct connection *c, struct json_object *parameters, bool monit
         if (!call_read(c, parameters, monitor ? monitor_fields : change_fields,
                        monitor ? ARRAY_SIZE(monitor_fields) : ARRAY_SIZE(change_fields), change) ||
             c->gone) { /* nobody's watches */
-                free_change(change);
+                json_object_put(free_change(change));
                 return;
         }
         c->change = change;

@@ -11,7 +11,8 @@
 #include "violation.h"
 
 enum {
-        WATCHES_AT_ONCE = 16, /* ended between two looks at the time */
+        WATCHES_AT_ONCE = 16, /* ended between two looks at the time, */
+        PIECES_AT_ONCE = 32,  /* or freed */
         CALL_BYTES = 1024,    /* of a call: so many cost as much as a short one */
         SEND_NSEC = 1500,     /* what a reply takes, about, */
         SEND_NSEC_A_BYTE = 1, /* and what it takes to fill it */
@@ -164,6 +165,7 @@ struct connection *connection_free(struct connection *c) {
 
         call_unread(c);
         call_abandon(c);
+        c->discard = discard_free(c->discard);
         live_end(c);
         mux_deferred_cancel(&c->flush);
         mux_timer_clear(server->mux, &c->pace);
@@ -478,8 +480,15 @@ static bool is_in_time(struct connection *c, size_t cost) {
         return false;
 }
 
+/* Of a long call that was run: as much as the turn has room for. */
+static void discard_call(struct connection *c) {
+        while (c->discard && server_has_room(c->server, c->account))
+                if (discard_some(c->discard, PIECES_AT_ONCE))
+                        c->discard = discard_free(c->discard);
+}
+
 static bool may_run_next(const struct connection *c) {
-        return has_message(c) && !c->doomed && !c->server->stopping && (c->parser || unwritten(c) < OUTPUT_HIGH);
+        return has_message(c) && !c->discard && !c->doomed && !c->server->stopping && (c->parser || unwritten(c) < OUTPUT_HIGH);
 }
 
 static void handle_messages(struct connection *c) {
@@ -595,7 +604,7 @@ static void go_on_later(struct connection *c) {
                 server_let_wait(c);
                 return;
         }
-        if (c->change || (may_run_next(c) && c->call == CALL_NONE) || has_input(c))
+        if (c->change || c->discard || (may_run_next(c) && c->call == CALL_NONE) || has_input(c))
                 server_postpone(c->server, c);
         else if (c->gone || (unwritten(c) == 0 && wait_is_due(c)))
                 mux_defer(c->server->mux, &c->flush);
@@ -606,8 +615,10 @@ static bool close_watches(struct connection *c) {
         bool done = c->queue.watches.n_nodes == 0;
 
         call_abandon(c);
+        discard_call(c);
         while (!done && server_has_room(c->server, c->account))
                 done = queue_close_some(&c->queue, WATCHES_AT_ONCE);
+        done &= !c->discard;
         if (!done)
                 server_postpone(c->server, c);
         return done;
@@ -630,6 +641,7 @@ static void flush(struct connection *c) {
                 return;
         if (!c->doomed && has_input(c))
                 read_more(c);
+        discard_call(c);
         if (!c->doomed)
                 handle_messages(c);
         if (!c->doomed && unwritten(c) == 0)
@@ -654,7 +666,7 @@ static void flush(struct connection *c) {
 void connection_flush(struct connection *c) {
         struct account *account = account_ref(c->account);
         struct server *server = c->server;
-        bool more_than_output = has_message(c) || c->change || has_input(c) || c->gone || c->doomed;
+        bool more_than_output = has_message(c) || c->change || c->discard || has_input(c) || c->gone || c->doomed;
 
         if (more_than_output)
                 server_begin_work(server, account);

@@ -22,6 +22,7 @@
  * whoever finds that it has to end calls connection_doom().
  */
 
+#include "discard.h"
 #include "message.h"
 #include "server.h"
 
@@ -100,6 +101,7 @@ struct connection {
 
         enum call_state call;
         struct message_parser *parser; /* of a long call that is not read to its end; NULL: there is none */
+        struct discard *discard; /* a long call that was run; NULL: there is none */
         struct change *change; /* CALL_CHANGE: what is left of it; NULL: nothing but watches that are under way */
         bool more, oneway;
         bool monitor;   /* the call is Monitor: Change, then Wait */

@@ -105,8 +105,8 @@ void server_figures_changed(struct server *server);
 
 /* By time. Users take turns, and each one's connections do, so that who has many gets no more than who has one. */
 enum {
-        TURN_NSEC = 150 * 1000,
-        TURN_NSEC_OF_USER = 100 * 1000,
+        TURN_NSEC = 50 * 1000,
+        TURN_NSEC_OF_USER = 30 * 1000,
 };
 
 /* Whether the turn has room for more of the user's, whatever that will take. */
