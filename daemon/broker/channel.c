@@ -10,7 +10,12 @@
 #include "macro.h"
 #include "packet.h"
 
-enum { MESSAGES_A_TURN = 16, UNSENT_A_TURN = 1024, PARTS_MAX = 4 };
+enum {
+        MESSAGES_A_TURN = 64,
+        MESSAGES_NSEC = 30 * 1000, /* and about so long, whatever comes of them */
+        UNSENT_A_TURN = 1024,
+        PARTS_MAX = 4,
+};
 
 struct unsent {
         struct list link;
@@ -116,12 +121,13 @@ static bool take_message(struct channel *c) {
 
 static void on_ready(struct mux_io *io, unsigned events) {
         struct channel *c = container_of(io, struct channel, io);
+        uint64_t end;
 
         if (events & MUX_OUT)
                 send_unsent(c);
-        for (int i = 0; i < MESSAGES_A_TURN; i++)
-                if (!take_message(c))
-                        break;
+        end = monotonic_nsec() + MESSAGES_NSEC;
+        for (int i = 0; i < MESSAGES_A_TURN && take_message(c) && monotonic_nsec() < end; i++)
+                ;
 }
 
 void channel_wait(struct channel *c) {
