@@ -306,10 +306,11 @@ static pid_t next_helper(DIR *directory, pid_t daemon, const char *name) {
 
 pid_t daemon_find_helper(pid_t daemon, const char *name) {
         DIR *directory = opendir("/proc");
-        pid_t found;
+        pid_t found = 0;
 
         assert_system(directory, "/proc");
-        found = next_helper(directory, daemon, name);
+        for (pid_t pid; (pid = next_helper(directory, daemon, name)) > 0;)
+                found = pid;
         (void)closedir(directory);
         return found;
 }

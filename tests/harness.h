@@ -102,7 +102,8 @@ size_t n_fds_of(pid_t pid);
 
 /* How many inotify watches the process holds, on all its instances. */
 size_t daemon_fdinfo_inotify_watches(pid_t pid);
-/* A process that the daemon's broker has started, by its name. 0: there is none. */
+/* A process that the daemon's broker has started, by its name; of several the one with the highest number. 0: there is
+ * none. */
 pid_t daemon_find_helper(pid_t daemon, const char *name);
 /* Sends it to all of that name. Returns how many there are. */
 size_t daemon_signal_helpers(pid_t daemon, const char *name, int signal);
