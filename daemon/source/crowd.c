@@ -12,12 +12,16 @@ enum {
         CROWD_MIN = 8,             /* watches */
         AT_ONCE = 32,              /* so many are told without a log */
         LOG_BYTES_MAX = 1 << 20,   /* of one user's crowds */
+        TELLINGS_AT_ONCE = 512,    /* to one user in a turn, without a log */
         TELLINGS_A_TURN = 128,     /* from logs */
         TELLINGS_OF_USER = 64,     /* of these */
         RESCANS_A_TURN = 64,
+        LOOK_AFTER = 8,            /* tellings at the time: they may be long where queues are full */
+        SLICE_NSEC = 30 * 1000,
+        PENDING_MAX = 2000000,     /* tellings of one log, about a second */
         PAUSE_MSEC = 100,          /* between two rounds of `rescan` */
         CATCH_UP_MAX = 64,         /* of the log that one watch is told before its turn, */
-        CATCH_UP_ALL_MAX = 8192,   /* or all together */
+        EACH_MAX = 4096,           /* tellings, where each has to be asked */
 };
 
 struct user {
@@ -27,6 +31,8 @@ struct user {
         size_t n_crowds;
         size_t n_behind;    /* of these */
         size_t log_bytes;
+        uint64_t turn; /* the loop's, in which so many were told at once */
+        size_t n_told;
         struct list telling; /* crowds with something in their log, in turns */
         struct list in_turn; /* in crowds.telling */
 };
@@ -35,6 +41,7 @@ struct user {
 struct logged {
         struct list link;
         uint64_t serial;
+        pid_t except;
         size_t size;
         struct report report;
         struct event_process process;
@@ -147,6 +154,8 @@ static void end_behind(struct crowd *crowd) {
 }
 
 static void crowd_free(struct crowd *crowd) {
+        if (is_behind(crowd) || !list_empty(&crowd->log))
+                mux_defer(crowd->user->all->mux, &crowd->user->all->go_on); /* somebody may wait for it */
         drop_log(crowd);
         end_behind(crowd);
         crowd->user->n_crowds--;
@@ -235,7 +244,7 @@ static void tell(struct file_watch *watch, struct logged *logged) {
         if (watch->told_to >= logged->serial)
                 return;
         watch->told_to = logged->serial;
-        if (watch->state == WATCH_IN_FORCE)
+        if (watch->state == WATCH_IN_FORCE && (logged->except == 0 || watch->asker->pid != logged->except))
                 source_report(watch->subscription->source, watch->subscription, &logged->report);
 }
 
@@ -289,12 +298,17 @@ static struct logged *logged_new(const struct report *report) {
         return logged;
 }
 
+/* How many tellings are left of it: one more is done. */
+static size_t spend(size_t budget, uint64_t end_nsec) {
+        return --budget % LOOK_AFTER == 0 && monotonic_nsec() >= end_nsec ? 0 : budget;
+}
+
 /* So many of them at most. What it has told of is told anew by the sink: what it was shared with may be gone by then. */
-static size_t tell_some(struct crowd *crowd, size_t budget) {
+static size_t tell_some(struct crowd *crowd, size_t budget, uint64_t end_nsec) {
         while (budget > 0 && !list_empty(&crowd->log)) {
                 struct logged *logged = list_entry(crowd->log.next, struct logged, link);
 
-                for (; budget > 0 && crowd->next; budget--) {
+                for (; budget > 0 && crowd->next; budget = spend(budget, end_nsec)) {
                         tell(watch_of(crowd->next), logged);
                         crowd->next = behind_of(crowd, crowd->next);
                 }
@@ -309,12 +323,13 @@ static size_t tell_some(struct crowd *crowd, size_t budget) {
 
 /* So much of what the user's crowds have. */
 static void tell_user(struct user *user) {
+        uint64_t end_nsec = monotonic_nsec() + SLICE_NSEC;
         size_t budget = TELLINGS_OF_USER;
 
         while (budget > 0 && !list_empty(&user->telling)) {
                 struct crowd *crowd = list_entry(list_pop(&user->telling), struct crowd, in_turn);
 
-                budget = tell_some(crowd, budget);
+                budget = tell_some(crowd, budget, end_nsec);
                 if (!list_empty(&crowd->log))
                         list_append(&user->telling, &crowd->in_turn);
         }
@@ -330,13 +345,16 @@ static void begin_round(struct crowd *crowd, uint64_t since) {
 
 static void fall_behind(struct crowd *crowd) {
         struct crowds *all = crowd->user->all;
+        struct list *before = &all->behind;
         uint64_t since = list_empty(&crowd->log) ? all->serial : list_entry(crowd->log.next, struct logged, link)->serial;
 
         drop_log(crowd);
         crowd->begin_nsec = 0;
         crowd->user->n_behind++;
         begin_round(crowd, since);
-        list_append(all->behind.next, &crowd->behind); /* before those that pause */
+        while (before->previous != &all->behind && list_entry(before->previous, struct crowd, behind)->begin_nsec > 0)
+                before = before->previous;
+        list_append(before, &crowd->behind); /* before those that pause */
         mux_defer(all->mux, &all->go_on);
 }
 
@@ -355,14 +373,22 @@ static void tell_rescan(struct file_watch *watch) {
                 tree_tell_rescan(watch, "", 0);
 }
 
-void crowd_before(struct file_watch *watch) {
+/* `rescan` of all that it is about: what happened before needs no telling any more. */
+static bool covers_all(const struct report *report) {
+        return report && report->notes & KEV_NOTE_RESCAN && report->below.bytes && report->below.size == 0;
+}
+
+void crowd_before(struct file_watch *watch, const struct report *report) {
         const struct crowd *crowd = watch->crowd;
         uint64_t last = list_empty(&crowd->log) ? 0 : list_entry(crowd->log.previous, struct logged, link)->serial;
 
         if (watch->told_to >= last)
                 return;
-        if (crowd->n_logged > CATCH_UP_MAX) {
+        if (covers_all(report)) {
                 watch->told_to = last;
+                return;
+        }
+        if (crowd->n_logged > CATCH_UP_MAX) {
                 tell_rescan(watch);
                 return;
         }
@@ -374,8 +400,8 @@ void crowd_before(struct file_watch *watch) {
         }
 }
 
-static unsigned tell_rescans(struct crowd *crowd, unsigned budget) {
-        for (; budget > 0 && crowd->next; budget--) {
+static size_t tell_rescans(struct crowd *crowd, size_t budget, uint64_t end_nsec) {
+        for (; budget > 0 && crowd->next; budget = spend(budget, end_nsec)) {
                 struct list *link = crowd->next;
 
                 crowd->next = behind_of(crowd, link);
@@ -386,32 +412,46 @@ static unsigned tell_rescans(struct crowd *crowd, unsigned budget) {
 
 /* ---- something happens ------------------------------------------------------------------------------------------- */
 
-bool crowd_is_at_rest(const struct crowd *crowd) {
-        return crowd->n <= AT_ONCE && list_empty(&crowd->log) && !is_behind(crowd);
+bool crowd_is_at_rest(struct crowd *crowd) {
+        struct user *user = crowd->user;
+        uint64_t turn = mux_turn(user->all->mux);
+
+        if (crowd->n > AT_ONCE || !list_empty(&crowd->log) || is_behind(crowd))
+                return false;
+        if (user->turn != turn)
+                user->n_told = 0;
+        user->turn = turn;
+        if (user->n_told >= TELLINGS_AT_ONCE)
+                return false;
+        user->n_told += crowd->n;
+        return true;
 }
 
 bool crowd_covers(struct crowd *crowd) {
-        if (crowd->n_logged * crowd->n > CATCH_UP_ALL_MAX)
+        if (!is_behind(crowd)) {
+                if ((crowd->n_logged + 1) * crowd->n <= EACH_MAX)
+                        return false;
                 fall_behind(crowd);
-        if (!is_behind(crowd))
-                return false;
+                return true;
+        }
         crowd->again_since = MIN(crowd->again_since, crowd->user->all->serial);
         return true;
 }
 
-void crowd_put_down(struct crowd *crowd, const struct report *report) {
+void crowd_put_down(struct crowd *crowd, const struct report *report, pid_t except) {
         struct user *user = crowd->user;
         struct crowds *all = user->all;
         struct logged *logged;
 
         if (!report || (is_behind(crowd) && crowd_covers(crowd)))
                 return;
-        logged = user->log_bytes < LOG_BYTES_MAX ? logged_new(report) : NULL;
+        logged = user->log_bytes < LOG_BYTES_MAX && crowd->n_logged * crowd->n < PENDING_MAX ? logged_new(report) : NULL;
         if (!logged) {
                 fall_behind(crowd);
                 return;
         }
         logged->serial = ++all->serial;
+        logged->except = except;
         user->log_bytes += logged->size;
         if (list_empty(&crowd->log)) {
                 crowd->next = crowd->first;
@@ -432,28 +472,21 @@ static void on_timer(struct mux_timer *timer) {
         mux_defer(all->mux, &all->go_on);
 }
 
-/* True: one has no more to tell. */
-static bool tell_from_logs(struct crowds *all) {
-        bool any_done = false;
-
+static void tell_from_logs(struct crowds *all) {
         for (size_t n = 0; n < TELLINGS_A_TURN && !list_empty(&all->telling); n += TELLINGS_OF_USER) {
                 struct user *user = list_entry(list_pop(&all->telling), struct user, in_turn);
 
                 tell_user(user);
-                if (list_empty(&user->telling))
-                        any_done = true;
-                else
+                if (!list_empty(&user->telling))
                         list_append(&all->telling, &user->in_turn);
         }
         if (!list_empty(&all->telling))
                 mux_defer(all->mux, &all->go_on);
-        return any_done;
 }
 
-static bool tell_those_behind(struct crowds *all) {
-        unsigned budget = RESCANS_A_TURN;
+static void tell_those_behind(struct crowds *all) {
+        size_t budget = RESCANS_A_TURN;
         uint64_t now = list_empty(&all->behind) ? 0 : monotonic_nsec();
-        bool any_done = false;
 
         while (budget > 0 && !list_empty(&all->behind)) {
                 struct crowd *crowd = list_entry(all->behind.next, struct crowd, behind);
@@ -462,24 +495,20 @@ static bool tell_those_behind(struct crowds *all) {
                         (void)mux_timer_set(all->mux, &all->timer, crowd->begin_nsec, on_timer);
                         break;
                 }
-                budget = tell_rescans(crowd, budget);
-                if (crowd->next)
-                        continue;
-                end_round(crowd);
-                any_done = true;
+                budget = tell_rescans(crowd, budget, now + SLICE_NSEC);
+                if (!crowd->next)
+                        end_round(crowd);
         }
         if (budget == 0)
                 mux_defer(all->mux, &all->go_on);
-        return any_done;
 }
 
 static void on_go_on(struct mux_deferred *deferred) {
         struct crowds *all = container_of(deferred, struct crowds, go_on);
-        bool any_done = tell_from_logs(all);
 
-        any_done |= tell_those_behind(all);
-        if (any_done)
-                all->told(all);
+        tell_from_logs(all);
+        tell_those_behind(all);
+        all->told(all);
 }
 
 /* ---- barriers, and the next daemon ------------------------------------------------------------------------------- */

@@ -49,15 +49,16 @@ void crowd_begin(struct crowds *crowds, struct file_watch *watch);
 
 /* The last of the neighbours. */
 struct list *crowd_last(const struct crowd *crowd);
-/* They are few, and nothing is put off: what happens is told at once. */
-bool crowd_is_at_rest(const struct crowd *crowd);
-/* Something happens of which all are told the same; `report` NULL: nothing. */
-void crowd_put_down(struct crowd *crowd, const struct report *report);
+/* They are few, their user has not been told much in this turn, and nothing is put off: what happens is told at once. */
+bool crowd_is_at_rest(struct crowd *crowd);
+/* Something happens of which all are told the same; `report` NULL: nothing. `except`: but for the watches of that process;
+ * 0: for all. */
+void crowd_put_down(struct crowd *crowd, const struct report *report, pid_t except);
 /* Something happens that may not be the same for all. True: they are to be told `rescan` anyway; else each is told by
  * itself. */
 bool crowd_covers(struct crowd *crowd);
-/* The watch of a crowd is about to be told something by itself. */
-void crowd_before(struct file_watch *watch);
+/* The watch of a crowd is about to be told something by itself; NULL: nothing, but it changes, or ends. */
+void crowd_before(struct file_watch *watch, const struct report *report);
 
 /* A point in what happens, never 0; and whether the user has been told all that was put off before it. */
 uint64_t crowds_mark(struct crowds *crowds);

@@ -20,15 +20,11 @@ static bool is_past(struct barriers *barriers, struct source_barrier *barrier) {
         list_for_each(entry, &s->groups) {
                 const struct group *g = list_entry(entry, struct group, link);
 
-                if (g->inherited || (g->ready && !group_has_handled(g, barrier->position)))
+                if (g->inherited || (g->ready && (g->in_doubt || !group_has_handled(g, barrier->position))))
                         return false;
         }
         if (barrier->serial == 0)
                 barrier->serial = s->serial; /* what the events up to here have asked */
-        if (barrier->crowds == 0)
-                barrier->crowds = crowds_mark(&s->crowds);
-        if (!crowds_have_told(&s->crowds, barrier->asker->uid, barrier->crowds))
-                return false;
         list_for_each(entry, &s->inquiries) {
                 const struct inquiry *inquiry = list_entry(entry, struct inquiry, link);
 
@@ -37,6 +33,10 @@ static bool is_past(struct barriers *barriers, struct source_barrier *barrier) {
                 if (!inquiry->of_user || inquiry->uid == barrier->asker->uid)
                         return false;
         }
+        if (barrier->crowds == 0)
+                barrier->crowds = crowds_mark(&s->crowds); /* what the answers were told as, too */
+        if (!crowds_have_told(&s->crowds, barrier->asker->uid, barrier->crowds))
+                return false;
         access_tell_doubts(s, barrier->asker);
         return true;
 }

@@ -388,7 +388,8 @@ bool access_may_tell(struct tree *tree, struct file_watch *watch, const struct r
 bool access_is_alike(const struct file_watch *a, const struct file_watch *b);
 /* Whether more can be held for it. */
 bool access_has_room(const struct file_watch *watch);
-bool access_may_tell_all(struct tree *tree, struct file_watch *one, const struct report *report, bool *ret_all);
+bool access_may_tell_all(struct tree *tree, struct file_watch *one, const struct report *report, bool *ret_all,
+                         pid_t *ret_except);
 /* To the watches of that user, or of all with NULL, of which all is in doubt: so. */
 void access_tell_doubts(struct fanotify *s, const struct asker *asker);
 /* What the peers may see is to be asked again. */

@@ -38,6 +38,13 @@ enum {
         DOUBT_MSEC = 100,
 };
 
+/* What is asked for a verdict. */
+struct look {
+        uint64_t mount;
+        struct handle handle;
+        char path[];
+};
+
 /* The stand-in for all peers of the same user and groups. */
 struct peer {
         struct list link;
@@ -73,6 +80,7 @@ struct verdict {
         struct peer *peer;
         enum verdict_state state;
         struct asked *asked;
+        struct look *look;   /* while it is awaited, for which the place may be gone */
         uint64_t asked_nsec; /* CLOCK_MONOTONIC */
         uint64_t asked_at, answered_at; /* the last event that was read then */
         bool was_denied;  /* by the verdict before: what is in it was not told so far, */
@@ -88,6 +96,7 @@ struct held {
         struct list link;
         struct verdict *to, *from; /* references; NULL: visible */
         bool has_from, hidden, from_hidden;
+        bool is_listed; /* it is told to some alone */
         uint64_t number;
         uint64_t notes, count, realtime_usec;
         uint32_t flags;
@@ -233,6 +242,7 @@ static void unref(struct verdict *v) {
         if (!list_empty(&v->inquiry.link))
                 inquiry_end(v->peer->s, &v->inquiry);
         list_remove(&v->of_peer);
+        free(v->look);
         free(v);
 }
 
@@ -256,29 +266,44 @@ static void finish(struct verdict *v, enum verdict_state state) {
         group_read(v->group); /* what was changed before the answer */
         v->state = v->group->drained ? state : VERDICT_NONE;
         v->answered_at = v->group->n_read;
+        free(take_pointer(&v->look));
         mux_defer(s->mux, &v->group->go_on);
         inquiry_end(s, &v->inquiry);
         let_go(s);
 }
 
-static struct asked *put(struct verdict *v, struct helper *helper, answer_fn *fn) {
+static struct look *look_new(const struct place *place) {
         struct buffer path _cleanup_(buffer_free) = BUFFER_INIT;
-        const struct view *view = v->place->view;
-        const struct dir *dir = v->place->dir;
-        struct question question = view_question(view, QUESTION_ACCESS, place_handle(v->place));
-        struct asked *asked;
+        const struct view *view = place->view;
+        struct look *look;
 
         if (view->mount_point[1])
                 buffer_put(&path, view->mount_point, strlen(view->mount_point));
-        if (dir->parent || path.size == 0)
-                tree_path(dir, &path);
+        if (place->dir->parent || path.size == 0)
+                tree_path(place->dir, &path);
         else
                 buffer_put(&path, "", 1);
         if (path.error || path.size >= QUESTION_PATH_MAX)
                 return NULL;
-        asked = helper_ask(helper, &question, path.data, -1, fn, v);
-        v->peer->n_asked += asked != NULL;
-        return asked;
+        look = malloc(sizeof(*look) + strlen(path.data) + 1);
+        if (!look)
+                return NULL;
+        look->mount = view->mount;
+        handle_copy(&look->handle, place_handle(place));
+        (void)strcpy(look->path, path.data);
+        return look;
+}
+
+static bool put(struct verdict *v, struct helper *helper, answer_fn *fn) {
+        const struct view *view = view_find(v->group, v->look->mount);
+        struct question question;
+
+        if (!view)
+                return false;
+        question = view_question(view, QUESTION_ACCESS, handle_refer(&v->look->handle));
+        v->asked = helper_ask(helper, &question, v->look->path, -1, fn, v);
+        v->peer->n_asked += v->asked != NULL;
+        return v->asked != NULL;
 }
 
 /* The surveyor, to whom nothing is denied, was there. */
@@ -300,9 +325,7 @@ static void on_answer(void *owner, const struct answer *answer, const char *byte
                 return;
         }
         /* What has closed it is in effect, and its event may be still to come, for which the stand-in could not wait. */
-        if (v->place)
-                v->asked = put(v, &v->group->surveyor, on_waited);
-        if (!v->asked)
+        if (!put(v, &v->group->surveyor, on_waited))
                 finish(v, VERDICT_NONE);
 }
 
@@ -318,8 +341,8 @@ static bool ask(struct verdict *v) {
                 if (m && m->number <= v->asked_at)
                         v->asked_at = m->number - 1;
         }
-        v->asked = put(v, &v->peer->helper, on_answer);
-        return v->asked != NULL;
+        v->look = look_new(v->place);
+        return v->look && put(v, &v->peer->helper, on_answer);
 }
 
 static struct verdict *new_verdict(struct peer *peer, const struct dir *dir, bool was_denied) {
@@ -528,7 +551,7 @@ static void make_good(struct fan_watch *w, struct verdict *v, struct event_path 
 }
 
 static void tell_judged(struct fan_watch *w, const struct report *report, struct verdict *to, bool hidden,
-                        struct verdict *from, bool from_hidden, uint64_t number, uint64_t letting_go) {
+                        struct verdict *from, bool from_hidden, uint64_t number, bool is_listed, uint64_t letting_go) {
         int sees_to = judge(to, hidden, number);
         int sees_from = report->from_below.bytes ? judge(from, from_hidden, number) : 0;
 
@@ -537,11 +560,12 @@ static void tell_judged(struct fan_watch *w, const struct report *report, struct
                 tell_doubt(w, report->from_below, from, sees_from, letting_go);
                 return;
         }
-        if (sees_to > 0)
+        if (sees_to > 0 && !is_listed)
                 make_good(w, to, report->below, number);
         if (sees_from > 0 && from != to)
                 make_good(w, from, report->from_below, number);
-        tree_tell_seen(&w->watch, report, sees_to > 0, sees_from > 0, !from_hidden);
+        if (report->notes != 0) /* or it was the client's own doing */
+                tree_tell_seen(&w->watch, report, sees_to > 0, sees_from > 0, !from_hidden);
 }
 
 /* What has its verdict by now, up to the first that has not. */
@@ -564,7 +588,8 @@ static void let_go_of(struct fan_watch *w) {
                 if (h->has_from)
                         report.from_below = (struct event_path){ h->text + h->size, h->from_size };
                 w->n_held--;
-                tell_judged(w, &report, h->to, h->hidden, h->from, h->from_hidden, h->number, letting_go);
+                tell_judged(w, &report, h->to, h->hidden, h->from, h->from_hidden, h->number, h->is_listed,
+                            letting_go);
                 free_held(h);
         }
         end_holding(w);
@@ -613,6 +638,7 @@ static void hold(struct fan_watch *w, const struct report *report, struct verdic
         *h = (struct held){
                 .to = to, .from = from, .has_from = report->from_below.bytes != NULL,
                 .hidden = hidden, .from_hidden = from_hidden,
+                .is_listed = w->view->lister.telling != NULL,
                 .number = number,
                 .notes = report->notes, .count = report->count, .realtime_usec = report->realtime_usec,
                 .flags = report->flags, .kind = report->kind,
@@ -642,35 +668,48 @@ bool access_is_alike(const struct file_watch *a, const struct file_watch *b) {
         const struct fan_watch *v = container_of(a, const struct fan_watch, watch);
         const struct fan_watch *w = container_of(b, const struct fan_watch, watch);
 
-        return v->peer == w->peer && !v->exclude_self && !w->exclude_self;
+        return v->peer == w->peer && v->exclude_self == w->exclude_self;
 }
 
 /* What is certain, and the same whichever watch of the peer it is. Where some are told part of it, or hold events, or
  * something is listed to some, each is asked. */
-bool access_may_tell_all(struct tree *tree, struct file_watch *one, const struct report *report, bool *ret_all) {
+bool access_may_tell_all(struct tree *tree, struct file_watch *one, const struct report *report, bool *ret_all,
+                         pid_t *ret_except) {
         struct view *view = container_of(tree, struct view, tree);
         struct fan_watch *w = fan_watch_of(one);
         const struct dir *where = tree->where, *from_where = report->from_below.bytes ? tree->from_where : NULL;
         uint64_t number = view->group->n_handled + 1;
-        bool hidden = false, from_hidden;
+        bool hidden = false, from_hidden = false;
         struct verdict *to, *from;
         int sees, sees_from;
 
-        if (view->lister.telling || !list_empty(&view->lister.listings))
+        if (view->lister.telling || listing_is_near(&view->lister, where) || listing_is_near(&view->lister, from_where))
                 return false;
         *ret_all = true;
+        *ret_except = w->exclude_self ? view->pid : 0;
         if (w->peer->trusted)
                 return true;
         if (w->peer->n_holding > 0)
                 return false;
         to = report->below.size == 0 ? NULL : verdict_for(w, where, &hidden);
-        from = verdict_for(w, from_where, &from_hidden);
+        from = to;
+        if (from_where == where)
+                from_hidden = hidden;
+        else
+                from = verdict_for(w, from_where, &from_hidden);
         if ((to && to->state == VERDICT_AWAITED) || (from && from->state == VERDICT_AWAITED))
                 return false;
         sees = judge(to, hidden, number);
         sees_from = from_where ? judge(from, from_hidden, number) : sees;
         *ret_all = sees > 0;
         return sees >= 0 && sees == sees_from && !is_to_be_made_good(to, number) && !is_to_be_made_good(from, number);
+}
+
+void access_catch_up(struct fan_watch *w) {
+        if (list_empty(&w->doubtful))
+                return;
+        list_remove(&w->doubtful);
+        tree_tell_rescan(&w->watch, "", 0);
 }
 
 bool access_may_tell_unknown(const struct view *v _unused_, struct file_watch *watch) {
@@ -681,12 +720,12 @@ bool access_may_tell(struct tree *tree, struct file_watch *watch, const struct r
         struct view *view = container_of(tree, struct view, tree);
         struct fan_watch *w = fan_watch_of(watch);
         const struct dir *where = tree->where, *from_where = report->from_below.bytes ? tree->from_where : NULL;
-        bool hidden = false, from_hidden = false, denied = false, from_denied = false;
+        bool hidden = false, from_hidden = false, denied = false, from_denied = false, awaited;
+        bool own = w->exclude_self && !view->lister.telling && view->pid != 0 && view->pid == watch->asker->pid;
         struct verdict *to, *from;
         uint64_t number = view->group->n_handled + 1;
+        struct report nothing;
 
-        if (w->exclude_self && !view->lister.telling && view->pid != 0 && view->pid == watch->asker->pid)
-                return false;
         if (view->lister.telling && !job_is_for(view->lister.telling, watch))
                 return false;
         if (where) {
@@ -694,7 +733,7 @@ bool access_may_tell(struct tree *tree, struct file_watch *watch, const struct r
                 from_hidden = from_where && listing_hides(&view->lister, from_where, watch);
         }
         if (w->peer->trusted && !hidden && !from_hidden)
-                return true;
+                return !own;
         if (hidden && (!from_where || from_hidden))
                 return false;
         /* What is told of the watched directory itself, by whatever is above it, it may know. */
@@ -706,9 +745,17 @@ bool access_may_tell(struct tree *tree, struct file_watch *watch, const struct r
                 from = verdict_for(w, from_where, &from_denied);
         hidden |= denied;
         from_hidden |= from_denied;
-        if (!list_empty(&w->held) || (to && to->state == VERDICT_AWAITED) || (from && from->state == VERDICT_AWAITED))
+        awaited = (to && to->state == VERDICT_AWAITED) || (from && from->state == VERDICT_AWAITED);
+        if (own) { /* it may be the first that is seen there */
+                if (!awaited && !is_to_be_made_good(to, number) && !is_to_be_made_good(from, number))
+                        return false;
+                nothing = report_copy(report);
+                nothing.notes = 0;
+                report = &nothing;
+        }
+        if (!list_empty(&w->held) || awaited)
                 hold(w, report, to, hidden, from, from_hidden, number);
         else
-                tell_judged(w, report, to, hidden, from, from_hidden, number, 0);
+                tell_judged(w, report, to, hidden, from, from_hidden, number, view->lister.telling, 0);
         return false;
 }

@@ -84,6 +84,8 @@ void fanotify_end_watch(struct fanotify *s _unused_, struct file_watch *watch, u
         struct fan_watch *w = fan_watch_of(watch);
         bool waits = watch->path && watch->subscription->notes & KEV_NOTE_BACK;
 
+        if (watch->crowd)
+                crowd_before(watch, NULL);
         leave(w);
         stop_asking(w);
         watch->state = WATCH_ENDED;
@@ -511,12 +513,20 @@ int fanotify_attach(struct source *source, struct subscription *subscription, co
 
 int fanotify_modify(struct source *source _unused_, struct subscription *subscription,
                            const struct subject *subject, struct refusal *refusal) {
-        struct fan_watch *w = fan_watch_of(subscription->object);
+        struct file_watch *watch = subscription->object;
+        struct fan_watch *w = fan_watch_of(watch);
 
         if (subject->list && !w->list)
                 return refuse_later(refusal, "tree.list");
         if (subject->cross_mounts)
                 return refuse_later(refusal, "tree.crossMounts");
+        if (watch->crowd)
+                crowd_before(watch, NULL); /* by what it has asked for so far */
+        if (w->exclude_self != subject->exclude_self && watch->dir) {
+                crowd_leave(watch);
+                w->exclude_self = subject->exclude_self;
+                crowd_enter(&w->s->crowds, watch);
+        }
         w->exclude_self = subject->exclude_self;
         if (w->view)
                 w->view->n_who -= w->wants_who;

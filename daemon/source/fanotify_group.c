@@ -363,6 +363,8 @@ static void handle_some(struct group *g) {
                         if (m->mask & FAN_Q_OVERFLOW) {
                                 source_on_loss(&g->s->source, &g->losses);
                                 group_doubt(g, "the kernel has dropped events");
+                                list_for_each(entry, &g->views)
+                                        verdicts_expire(list_entry(entry, struct view, link));
                         } else if (!fanotify_parse(m, &e))
                                 group_doubt(g, "an event is not understood");
                         else if (e.dir.size > 0 && e.pid != g->s->pid) {

@@ -12,7 +12,8 @@ enum {
         INSIDE_MAX = 65536, /* places of a view, */
         INSIDE_IN_DOUBT_MAX = 4 * INSIDE_MAX, /* and while names are in doubt */
         OUTSIDE_MAX = 8192,
-        SHRINK_TRIES = 64, /* beside those that are too many */
+        SHRINK_TRIES = 64, /* beside those that are too many, */
+        SHRINK_A_TURN = 1024, /* and no more at once */
         LINKS_MAX = 16384,
 };
 
@@ -351,6 +352,8 @@ bool place_resolve(struct view *v, struct handle_ref handle, struct dir **ret_di
         outcome = way ? settle_place(p, links, n_links, way, way_max, ret_dir) : OUTCOME_OUTSIDE;
         if (outcome == OUTCOME_WAITS)
                 return false;
+        if (!p->answered) /* asked once more, and the links are gone */
+                n_links = 0;
         if (outcome == OUTCOME_OUTSIDE && p->error == ENODEV && view_look(v))
                 return !ask_again(p);
         if (outcome == OUTCOME_OUTSIDE) {
@@ -395,7 +398,7 @@ static bool evict(struct view *v, struct place *p) {
 }
 
 static void shrink(struct view *v, struct list *list, const size_t *n, size_t max) {
-        for (size_t tries = *n > max ? *n - max + SHRINK_TRIES : 0; *n > max && tries > 0; tries--) {
+        for (size_t tries = *n > max ? MIN(*n - max + SHRINK_TRIES, (size_t)SHRINK_A_TURN) : 0; *n > max && tries > 0; tries--) {
                 struct place *p = list_entry(list->next, struct place, used);
 
                 if (!evict(v, p))

@@ -70,6 +70,7 @@ bool fanotify_save(struct source *source _unused_, struct subscription *subscrip
         struct handle_ref handle = place ? place_handle(place) : NO_HANDLE;
 
         crowd_catch_up(watch);
+        access_catch_up(w);
         state_put_u64(writer, watch->state);
         state_put_u64(writer, w->group ? w->group->device : 0);
         state_put_i64(writer, handle.type);

@@ -64,5 +64,7 @@ void fan_wait_end(struct fan_watch *w);
 
 /* The watch ends. */
 void held_forget(struct fan_watch *watch);
+/* What it is still to be told of doubts is told now: there is no later. */
+void access_catch_up(struct fan_watch *watch);
 /* Whether it may be told of a directory of which nothing is known. */
 bool access_may_tell_unknown(const struct view *v, struct file_watch *watch);

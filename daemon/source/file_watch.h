@@ -56,6 +56,6 @@ int refuse_self_and_who(const struct subject *subject, struct refusal *refusal);
 
 static inline void watch_report(struct file_watch *watch, struct report *report) {
         if (watch->crowd)
-                crowd_before(watch);
+                crowd_before(watch, report);
         source_report(watch->subscription->source, watch->subscription, report);
 }

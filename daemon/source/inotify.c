@@ -315,17 +315,15 @@ static bool is_past(struct barriers *barriers, struct source_barrier *barrier) {
                 return false;
         if (barrier->serial == 0)
                 barrier->serial = s->serial; /* what the events up to here have asked */
-        if (barrier->crowds == 0)
-                barrier->crowds = crowds_mark(&s->crowds);
-        if (!crowds_have_told(&s->crowds, barrier->asker->uid, barrier->crowds))
-                return false;
         list_for_each(entry, &s->lookups) {
                 const struct lookup *lookup = list_entry(entry, struct lookup, link);
 
                 if (lookup->serial <= barrier->serial && concerns(s, lookup, barrier->asker))
                         return false;
         }
-        return true;
+        if (barrier->crowds == 0)
+                barrier->crowds = crowds_mark(&s->crowds); /* what the answers were told as, too */
+        return crowds_have_told(&s->crowds, barrier->asker->uid, barrier->crowds);
 }
 
 static void on_crowds_told(struct crowds *crowds) {
@@ -470,6 +468,8 @@ static int inotify_modify(struct source *source _unused_, struct subscription *s
         if (watch->filter == KEV_FILTER_VNODE && (vnode_mask(subject->notes) & ~watch->mask))
                 return refuse(refusal, EOPNOTSUPP, "notes: open, close and read can't be added later; "
                                                    "remove the watch and add another");
+        if (watch->crowd)
+                crowd_before(watch, NULL); /* by what it has asked for so far */
         return 0;
 }
 

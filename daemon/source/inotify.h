@@ -315,7 +315,8 @@ void list_on_listed(struct lookup *lookup);
 /* Events were lost: listings that are under way are begun anew. */
 void list_doubt(struct inotify *s);
 bool list_may_tell(struct tree *tree, struct file_watch *watch, const struct report *report);
-bool list_may_tell_all(struct tree *tree, struct file_watch *one, const struct report *report, bool *ret_all);
+bool list_may_tell_all(struct tree *tree, struct file_watch *one, const struct report *report, bool *ret_all,
+                       pid_t *ret_except);
 
 /* ---- inotify_names.c ------------------------------------------------------------------- */
 

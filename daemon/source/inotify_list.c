@@ -122,10 +122,12 @@ bool list_may_tell(struct tree *tree, struct file_watch *watch, const struct rep
         return false;
 }
 
-bool list_may_tell_all(struct tree *tree, struct file_watch *one _unused_, const struct report *report _unused_,
-                       bool *ret_all) {
+bool list_may_tell_all(struct tree *tree, struct file_watch *one _unused_, const struct report *report, bool *ret_all,
+                       pid_t *ret_except) {
         const struct lister *lister = &container_of(tree, struct inotify, tree)->lister;
 
         *ret_all = true;
-        return !lister->telling && list_empty(&lister->listings);
+        *ret_except = 0;
+        return !lister->telling && !listing_is_near(lister, tree->where) &&
+               !(report->from_below.bytes && listing_is_near(lister, tree->from_where));
 }

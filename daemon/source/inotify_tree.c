@@ -134,6 +134,8 @@ void tree_end_watch(struct inotify *s, struct file_watch *watch, uint64_t realti
         bool starting = watch->state == WATCH_STARTING;
         bool waits = watch->path && watch->subscription->notes & KEV_NOTE_BACK;
 
+        if (watch->crowd)
+                crowd_before(watch, NULL);
         tree_leave(s, watch);
         if (starting) {
                 watch_attached(s, watch, ENOENT, "path: the directory vanished while it was read");

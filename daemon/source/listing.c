@@ -370,6 +370,14 @@ void lister_close(struct lister *lister) {
 
 /* ---- what the rest has to know -------------------------------------------------------------------------------- */
 
+bool listing_is_near(const struct lister *lister, const struct dir *dir) {
+        if (list_empty(&lister->listings))
+                return false;
+        while (dir && !dir->listing)
+                dir = dir->parent;
+        return dir != NULL;
+}
+
 bool listing_hides(struct lister *lister, const struct dir *dir, const struct file_watch *watch) {
         if (list_empty(&lister->listings))
                 return false;

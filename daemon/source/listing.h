@@ -100,6 +100,8 @@ void listing_ask_again(struct listing *listing);
 /* An event in `dir` has made or removed the name. */
 void listing_on_name(struct lister *lister, struct dir *dir, const char *name, bool exists, enum kev_kind kind,
                      struct handle_ref object);
+/* Whether anything is to be listed of `dir`, or of one above it, to whomever. */
+bool listing_is_near(const struct lister *lister, const struct dir *dir);
 /* Whether what happens in `dir` is still to be listed for the watch: then it is not told. Nor is what another listing
  * finds there: what became of that until the last one is told would be told by none. */
 bool listing_hides(struct lister *lister, const struct dir *dir, const struct file_watch *watch);

@@ -63,9 +63,10 @@ struct tree {
         unsigned n_merged; /* how many events of the kernel it stands for */
         /* Whether this watch may be told; NULL: all may. Of `where` NULL it may always. */
         bool (*may_tell)(struct tree *tree, struct file_watch *watch, const struct report *report);
-        /* The same for a crowd (crowd.h) of which `one` is any: all of it may, or none, and `*ret_all` says which. False:
-         * each has to be asked. */
-        bool (*may_tell_all)(struct tree *tree, struct file_watch *one, const struct report *report, bool *ret_all);
+        /* The same for a crowd (crowd.h) of which `one` is any: all of it may, or none, and `*ret_all` says which; but for the
+         * watches of the process `*ret_except`, if that is not 0. False: each has to be asked. */
+        bool (*may_tell_all)(struct tree *tree, struct file_watch *one, const struct report *report, bool *ret_all,
+                             pid_t *ret_except);
 };
 
 enum { SCRATCH_BYTES = 128 * 1024 };

@@ -11,12 +11,13 @@
 /* Whether it is told to the crowd of that watch later. */
 static bool put_off(struct tree *tree, struct file_watch *watch, const struct report *report) {
         bool all = true;
+        pid_t except = 0;
 
         if (crowd_is_at_rest(watch->crowd))
                 return false;
-        if (tree->may_tell && !tree->may_tell_all(tree, watch, report, &all))
+        if (tree->may_tell && !tree->may_tell_all(tree, watch, report, &all, &except))
                 return crowd_covers(watch->crowd);
-        crowd_put_down(watch->crowd, all ? report : NULL);
+        crowd_put_down(watch->crowd, all ? report : NULL, except);
         return true;
 }
 
