@@ -503,6 +503,26 @@ START_TEST(room_is_told_once) {
 }
 END_TEST
 
+/* What was told and left is told again if it is asked for, and what is not there is not. */
+START_TEST(asked_again) {
+        struct counted c;
+        int fds[2];
+
+        open_mux(_i);
+        make_stream(fds);
+        add_counted(&c, fds[0], MUX_ONCE | MUX_IN | MUX_OUT);
+        ck_assert_uint_eq(calls_in_a_turn(&c), 1);
+        ck_assert_uint_eq(calls_in_a_turn(&c), 0);
+        ck_assert_int_eq(mux_ask_again(mux, &c.io), 0);
+        ck_assert_uint_eq(calls_in_a_turn(&c), 1);
+        ck_assert_uint_eq(c.events, MUX_OUT);
+        write_full(fds[0]);
+        ck_assert_int_eq(mux_ask_again(mux, &c.io), 0);
+        ck_assert_uint_eq(calls_in_a_turn(&c), 0);
+        end_once(&c, fds);
+}
+END_TEST
+
 /* One of the two is told, and taken, as the other goes on lying there. */
 START_TEST(input_and_room_apart) {
         struct counted c;
@@ -670,6 +690,7 @@ int main(int argc, char *argv[]) {
         tcase_add_loop_test(c, input_between_is_told, 0, n);
         tcase_add_loop_test(c, room_is_told_once, 0, n);
         tcase_add_loop_test(c, input_and_room_apart, 0, n);
+        tcase_add_loop_test(c, asked_again, 0, n);
 
         c = harness_case(suite, "many");
         tcase_add_loop_test(c, all_that_are_ready_are_served, 0, n);

@@ -157,6 +157,14 @@ int mux_rearm(struct mux *mux, struct mux_io *io, unsigned events) {
         return r;
 }
 
+int mux_ask_again(struct mux *mux, struct mux_io *io) {
+        int r = mux->backend->modify(mux->state, io->fd, asked(mux, io->events, 0), io);
+
+        if (r == 0)
+                io->told = 0;
+        return r;
+}
+
 /* Where that fails it is told again. */
 static void note_told(struct mux *mux, struct mux_io *io, unsigned events) {
         unsigned told = io->told | (events & (MUX_IN | MUX_OUT | MUX_PRI));

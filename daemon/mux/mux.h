@@ -72,6 +72,8 @@ int mux_modify(struct mux *mux, struct mux_io *io, unsigned events);
 /* For MUX_ONCE: all that was there of these was taken - read(2), or write(2), has said EAGAIN, or less than it might - and
  * is told again when there is more. Errors: those of mux_modify(). */
 int mux_rearm(struct mux *mux, struct mux_io *io, unsigned events);
+/* For MUX_ONCE: nothing was there, though it was told, or might be. It is told again if it is there now. */
+int mux_ask_again(struct mux *mux, struct mux_io *io);
 void mux_remove(struct mux *mux, struct mux_io *io);
 
 /* ---- timers ---------------------------------------------------------------- */

@@ -291,8 +291,10 @@ static int send_out(struct connection *c) {
                 ssize_t n = c->gone ? (ssize_t)unwritten(c) :
                                       send(c->fd, c->out.data + c->written, unwritten(c), MSG_NOSIGNAL | MSG_DONTWAIT);
 
-                if (n < 0 && errno == EAGAIN)
+                if (n < 0 && errno == EAGAIN) {
+                        c->ask_again = true;
                         return 0;
+                }
                 if (n < 0 && (errno == EPIPE || errno == ECONNRESET))
                         peer_gone(c);
                 else if (n < 0 && errno != EINTR)
@@ -443,6 +445,7 @@ static int read_in(struct connection *c) {
         n = receive(c, piece);
         if (n == -EAGAIN || n == 0)
                 c->readable = false;
+        c->ask_again |= n == -EAGAIN;
         if (n < 0)
                 return n == -EAGAIN || n == -EINTR ? 0 : (int)n;
         if (n == 0) {
@@ -563,8 +566,13 @@ static bool has_input(const struct connection *c) {
 /* What was taken is told again when there is more, and what could not be written when there is room. */
 static int rearm(struct connection *c) {
         unsigned taken = (c->readable ? 0u : MUX_IN) | MUX_OUT;
-        int r = mux_modify(c->server->mux, &c->io, MUX_ONCE | MUX_IN | (unwritten(c) > 0 ? MUX_OUT : 0u));
+        unsigned events = MUX_ONCE | MUX_IN | (unwritten(c) > 0 ? MUX_OUT : 0u);
+        bool ask_again = c->ask_again && events == c->io.events;
+        int r = mux_modify(c->server->mux, &c->io, events);
 
+        c->ask_again = false;
+        if (r == 0 && ask_again)
+                return mux_ask_again(c->server->mux, &c->io);
         return r < 0 ? r : mux_rearm(c->server->mux, &c->io, taken);
 }
 

@@ -86,6 +86,7 @@ struct connection {
         size_t n_fds, fds_room;
         struct mux_timer fds_timer; /* while there are some */
         bool readable; /* by what the mux has told, once; not read to its end since */
+        bool ask_again; /* what it has told was not so, perhaps */
         bool has_to_wait; /* the next call is a long one, and another of the user's is under way */
         bool end_of_input, doomed;
         bool gone; /* the peer will read nothing more; out of the mux */
