@@ -421,6 +421,12 @@ static void write_full(int fd) {
         ck_assert_int_eq(errno, EAGAIN);
 }
 
+static void begin_once(int backend, int fds[2], struct counted *c, unsigned events) {
+        open_mux(backend);
+        make_stream(fds);
+        add_counted(c, fds[0], MUX_ONCE | events);
+}
+
 static void end_once(struct counted *c, const int fds[2]) {
         mux_remove(mux, &c->io);
         close_mux();
@@ -432,9 +438,7 @@ START_TEST(input_is_told_once) {
         struct counted c;
         int fds[2];
 
-        open_mux(_i);
-        make_stream(fds);
-        add_counted(&c, fds[0], MUX_ONCE | MUX_IN);
+        begin_once(_i, fds, &c, MUX_IN);
         ck_assert_uint_eq(calls_in_a_turn(&c), 0);
         for (int i = 0; i < 3; i++) {
                 ck_assert_int_eq(write(fds[1], "ab", 2), 2);
@@ -455,9 +459,7 @@ START_TEST(input_between_is_told) {
         struct counted c;
         int fds[2];
 
-        open_mux(_i);
-        make_stream(fds);
-        add_counted(&c, fds[0], MUX_ONCE | MUX_IN);
+        begin_once(_i, fds, &c, MUX_IN);
         ck_assert_int_eq(write(fds[1], "a", 1), 1);
         ck_assert_uint_eq(calls_in_a_turn(&c), 1);
         read_away(fds[0]);
@@ -478,9 +480,7 @@ START_TEST(room_is_told_once) {
         struct counted c;
         int fds[2];
 
-        open_mux(_i);
-        make_stream(fds);
-        add_counted(&c, fds[0], MUX_ONCE | MUX_IN);
+        begin_once(_i, fds, &c, MUX_IN);
         write_full(fds[0]);
         ck_assert_int_eq(mux_modify(mux, &c.io, MUX_ONCE | MUX_IN | MUX_OUT), 0);
         ck_assert_uint_eq(calls_in_a_turn(&c), 0);
@@ -508,9 +508,7 @@ START_TEST(asked_again) {
         struct counted c;
         int fds[2];
 
-        open_mux(_i);
-        make_stream(fds);
-        add_counted(&c, fds[0], MUX_ONCE | MUX_IN | MUX_OUT);
+        begin_once(_i, fds, &c, MUX_IN | MUX_OUT);
         ck_assert_uint_eq(calls_in_a_turn(&c), 1);
         ck_assert_uint_eq(calls_in_a_turn(&c), 0);
         ck_assert_int_eq(mux_ask_again(mux, &c.io), 0);
@@ -528,9 +526,7 @@ START_TEST(input_and_room_apart) {
         struct counted c;
         int fds[2];
 
-        open_mux(_i);
-        make_stream(fds);
-        add_counted(&c, fds[0], MUX_ONCE | MUX_IN | MUX_OUT);
+        begin_once(_i, fds, &c, MUX_IN | MUX_OUT);
         ck_assert_uint_eq(calls_in_a_turn(&c), 1);
         ck_assert_uint_eq(c.events, MUX_OUT);
         ck_assert_int_eq(write(fds[1], "a", 1), 1);

@@ -607,17 +607,6 @@ static bool holds_listed(const struct fan_watch *w) {
         return false;
 }
 
-static void tell_listed(struct fan_watch *w) {
-        struct report report = REPORT_INIT;
-
-        report.notes = KEV_NOTE_LISTED;
-        report.kind = KEV_KIND_DIRECTORY;
-        report.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
-        report.below = (struct event_path){ "", 0 };
-        watch_report(&w->watch, &report);
-        report_done(&report);
-}
-
 bool access_has_room(const struct file_watch *watch) {
         return container_of(watch, const struct fan_watch, watch)->n_held < HELD_MAX / 2;
 }
@@ -632,7 +621,7 @@ static void hold(struct fan_watch *w, const struct report *report, struct verdic
                 held_forget(w);
                 tree_tell_rescan(&w->watch, "", 0);
                 if (listed)
-                        tell_listed(w);
+                        tree_tell_self(&w->watch, KEV_NOTE_LISTED);
                 return;
         }
         *h = (struct held){

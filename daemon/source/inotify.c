@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "inotify.h"
+#include "tree_report.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -339,18 +340,6 @@ static bool inotify_barrier(struct source *source, struct source_barrier *barrie
 
 /* ---- attach ------------------------------------------------------------------------------------------------ */
 
-/* The first event says that the watch is served by less than the daemon has for others. */
-static void tell_second_choice(struct file_watch *watch) {
-        struct report report = REPORT_INIT;
-
-        report.notes = KEV_NOTE_DEGRADED;
-        report.kind = KEV_KIND_DIRECTORY;
-        report.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
-        report.below = (struct event_path){ "", 0 };
-        watch_report(watch, &report);
-        report_done(&report);
-}
-
 void watch_attached(struct inotify *s, struct file_watch *watch, int error, const char *message) {
         struct refusal refusal;
 
@@ -366,8 +355,8 @@ void watch_attached(struct inotify *s, struct file_watch *watch, int error, cons
                         tree_check_place(s, watch);
                 }
                 s->source.context->sink->attached(watch->subscription, NULL);
-                if (watch->second_choice)
-                        tell_second_choice(watch);
+                if (watch->second_choice) /* it is served by less than the daemon has for others */
+                        tree_tell_self(watch, KEV_NOTE_DEGRADED);
                 if (watch->list)
                         job_start(&s->lister, watch->dir, NULL, watch);
                 return;

@@ -153,15 +153,23 @@ void tree_report_rename(struct tree *tree, struct dir *from, const char *from_na
         }
 }
 
-void tree_tell_rescan(struct file_watch *watch, const char *path, size_t size) {
+static void tell_alone(struct file_watch *watch, uint64_t notes, const char *path, size_t size) {
         struct report report = REPORT_INIT;
 
-        report.notes = KEV_NOTE_RESCAN;
+        report.notes = notes;
         report.kind = KEV_KIND_DIRECTORY;
         report.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
         report.below = (struct event_path){ path, size };
         watch_report(watch, &report);
         report_done(&report);
+}
+
+void tree_tell_rescan(struct file_watch *watch, const char *path, size_t size) {
+        tell_alone(watch, KEV_NOTE_RESCAN, path, size);
+}
+
+void tree_tell_self(struct file_watch *watch, uint64_t notes) {
+        tell_alone(watch, notes, "", 0);
 }
 
 void tree_tell_seen(struct file_watch *watch, const struct report *report, bool sees_to, bool sees_from,
