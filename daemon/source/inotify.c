@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "inotify.h"
-#include "tree_report.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/inotify.h>
+
+#include "tree_report.h"
 
 enum {
         CHUNK_BYTES = 64 * 1024,
