@@ -222,36 +222,46 @@ END_TEST
 /* Directories are made for oneself, and opened to others at the end. */
 START_TEST(test_copies) {
         static const char *const copies[] = { "cp -a ../from to", "tar xf ../from.tar", "cp -r ../from to" };
-        enum { RESCANS_MAX = 8 };
+        enum { RESCANS_MAX = 8, DOUBT_MSEC = 100 }; /* one for that time, and what is seen of the root itself */
         const char *root = make_root("w"), *from = make_root("from");
+        int64_t began;
+        unsigned took_msec;
 
         harness_label(copies[_i]);
         (void)make_tree(from, 6, 3);
         run(harness_tempdir(), "tar cf from.tar from");
         follow(root);
         hear_all();
+        began = now_msec();
         run(root, copies[_i]);
         hear_all();
+        took_msec = (unsigned)(now_msec() - began);
         ck_assert_uint_gt(of(root_party)->n_events, 200);
         ck_assert_uint_eq(of(root_party)->n_rescans, 0);
-        ck_assert_uint_le(of(user_party)->n_of_root, RESCANS_MAX);
+        ck_assert_uint_le(of(user_party)->n_of_root, RESCANS_MAX + took_msec / DOUBT_MSEC);
 }
 END_TEST
 
-/* More than is held back for a watch while it is not known whether it may be told. */
+/* More than is held back for a watch while it is not known whether it may be told; on a file system where nothing else
+ * happens, too. */
 START_TEST(test_list_of_many) {
         enum { MANY = 6000 };
         const char *root = make_root("w");
 
+        if (_i == 1)
+                assert_system(mount("tmpfs", root, "tmpfs", 0, "mode=755") == 0, root);
         for (int i = 0; i < MANY; i++)
                 make_file(at("%s/%d", root, i));
         all.root = root;
         follow_with(user_party, at("\"path\":\"%s\",\"tree\":{\"list\":true}", root));
         memset(heard, 0, sizeof(heard));
         while (of(user_party)->n_events <= MANY) /* and `listed` */
-                ck_assert_uint_gt(take(user_party, HARNESS_REPLY_MSEC, hear), 0);
+                ck_assert_msg(take(user_party, HARNESS_REPLY_MSEC, hear) > 0, "%u events, %u of them `rescan`",
+                              of(user_party)->n_events, of(user_party)->n_rescans);
         ck_assert_uint_eq(of(user_party)->n_events, MANY + 1);
         ck_assert_uint_eq(of(user_party)->n_rescans, 0);
+        if (_i == 1)
+                assert_system(umount2(root, MNT_DETACH) == 0, root);
 }
 END_TEST
 
@@ -266,6 +276,6 @@ int main(int argc, char *argv[]) {
         tcase_add_loop_test(c, test_mode_in_a_loss, 0, 2);
         tcase_add_loop_test(c, test_mount_is_nobodys, 0, 2);
         tcase_add_loop_test(c, test_copies, 0, 3);
-        tcase_add_test(c, test_list_of_many);
+        tcase_add_loop_test(c, test_list_of_many, 0, 2);
         return harness_main(argc, argv);
 }

@@ -282,12 +282,16 @@ bool view_look(struct view *v);
 struct view *view_find(const struct group *g, uint64_t mount);
 struct view *view_get(struct group *g, uint64_t mount, const char *mount_point);
 void view_free(struct view *v);
-/* The same of its attributes, or its place. */
-bool group_has_changed(const struct group *g, uint64_t number, uint64_t hash);
 /* Something was missed: everything is in doubt. `why`: for the log. */
 void group_doubt(struct group *g, const char *why);
+/* The number of the event that is being handled, or of the last. */
+static inline uint64_t group_now(const struct group *g) {
+        return MIN(g->n_handled + 1, g->n_read);
+}
 /* Whether a directory with this handle was moved by an event that was read after that of the number. */
 bool group_has_moved(const struct group *g, uint64_t number, uint64_t hash);
+/* The same of its attributes, or its place. */
+bool group_has_changed(const struct group *g, uint64_t number, uint64_t hash);
 bool group_has_handled(const struct group *g, uint64_t chunk_number);
 /* Handles the answers whose moment has come. */
 void group_take_due(struct group *g);

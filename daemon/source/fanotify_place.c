@@ -110,7 +110,7 @@ struct place *place_bind(struct view *v, struct handle_ref handle, struct dir *d
         put_outside(p);
         forget_question(p);
         put_inside(p, dir);
-        p->changed = v->group->n_handled + 1;
+        p->changed = group_now(v->group);
         return p;
 }
 
@@ -223,7 +223,7 @@ static struct dir *make_step(struct view *v, struct dir *parent, const struct st
                         fan_tree_drop(v, p->dir, realtime_nsec() / NSEC_PER_USEC);
                         return NULL;
                 }
-                p->changed = v->group->n_handled + 1;
+                p->changed = group_now(v->group);
                 return p->dir;
         }
         dir = tree_make_child(&v->tree, parent, name);
