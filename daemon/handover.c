@@ -18,7 +18,7 @@
 
 /* Other than before: what is written, and in which order. A daemon that does not know it begins anew, and the clients
  * of the last one find their connections closed. */
-enum { STATE_VERSION = 3 };
+enum { STATE_VERSION = 4 };
 
 #define STATE_MAGIC UINT64_C(0x6b65766420737461)
 #define STATE_NAME "kevd-state"

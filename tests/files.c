@@ -52,6 +52,10 @@ void append(const char *path, const char *text) {
         put(path, O_CREAT | O_APPEND, text);
 }
 
+void change_mode(const char *path, mode_t mode) {
+        assert_system(chmod(path, mode) == 0, path);
+}
+
 void remove_file(const char *path) {
         assert_system(unlink(path) == 0, path);
 }

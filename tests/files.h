@@ -15,6 +15,7 @@ void put(const char *path, int flags, const char *text);
 void make_file(const char *path);
 /* Makes the file if need be. */
 void append(const char *path, const char *text);
+void change_mode(const char *path, mode_t mode);
 void remove_file(const char *path);
 
 void make_dir(const char *path);

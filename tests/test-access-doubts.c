@@ -53,10 +53,6 @@ static const struct heard *of(const struct party *party) {
         return &heard[party - all.parties];
 }
 
-static void set_mode(const char *directory, mode_t mode) {
-        assert_system(chmod(directory, mode) == 0, directory);
-}
-
 static size_t signal_stand_ins(int signal) {
         return daemon_signal_helpers(all.daemon->pid, "kevd-stand-in", signal);
 }
@@ -66,7 +62,7 @@ static const char *make_hidden(const char *root) {
         const char *d = at("%s/d", root);
 
         make_dir(d);
-        set_mode(d, 0700);
+        change_mode(d, 0700);
         follow(root);
         path = at("%s/hidden", d);
         make_file(path);
@@ -76,6 +72,13 @@ static const char *make_hidden(const char *root) {
         return d;
 }
 
+static void open_hidden(const char *d) {
+        change_mode(d, 0755);
+        make_file(at("%s/new", d));
+        hear_all();
+        ck_assert(of(user_party)->is_covered);
+}
+
 /* ---- what was hidden is made good ------------------------------------------------------------------------------- */
 
 START_TEST(test_each_watch_is_made_good) {
@@ -83,10 +86,7 @@ START_TEST(test_each_watch_is_made_good) {
 
         add_party("again", USER, GROUP, user_groups, ARRAY_SIZE(user_groups));
         d = make_hidden(make_root("w"));
-        set_mode(d, 0755);
-        make_file(at("%s/new", d));
-        hear_all();
-        ck_assert(of(user_party)->is_covered);
+        open_hidden(d);
         ck_assert(heard[all.n_parties - 1].is_covered);
 }
 END_TEST
@@ -98,10 +98,7 @@ START_TEST(test_made_good_after_a_mount) {
         hear_all();
         assert_system(umount2(elsewhere, 0) == 0, elsewhere);
         hear_all();
-        set_mode(d, 0755);
-        make_file(at("%s/new", d));
-        hear_all();
-        ck_assert(of(user_party)->is_covered);
+        open_hidden(d);
 }
 END_TEST
 
@@ -113,10 +110,58 @@ START_TEST(test_made_good_as_one_leaves) {
         d = make_hidden(root);
         make_file(at("%s/x", d));
         hear_all();
-        set_mode(d, 0755);
+        change_mode(d, 0755);
         move(at("%s/x", d), at("%s/x", v));
         hear_all();
         ck_assert(of(user_party)->is_covered);
+}
+END_TEST
+
+static void start_limited(void) {
+        daemon_stop(all.daemon);
+        all.daemon = daemon_start("--file-mechanism=fanotify", "--file-queue=limited");
+        assert_system(chmod(all.daemon->socket, 0666) == 0, all.daemon->socket);
+}
+
+/* More happens than the kernel keeps. */
+static void lose_events(const char *elsewhere) {
+        for (int i = 0; i < 20000; i++)
+                make_file(at("%s/%d", elsewhere, i));
+}
+
+/* All that is known of directories is forgotten. */
+START_TEST(test_made_good_after_a_loss) {
+        const char *elsewhere = make_root("elsewhere"), *d;
+
+        start_limited();
+        d = make_hidden(make_root("w"));
+        ck_assert_int_eq(kill(all.daemon->pid, SIGSTOP), 0);
+        lose_events(elsewhere);
+        ck_assert_int_eq(kill(all.daemon->pid, SIGCONT), 0);
+        hear_all();
+        ck_assert_uint_gt(of(user_party)->n_of_root, 0);
+        open_hidden(d);
+}
+END_TEST
+
+/* The directory is forgotten for others. */
+START_TEST(test_made_good_after_many) {
+        enum { MANY = 70000 }; /* more than are remembered */
+        const char *top = make_root("top"), *many = at("%s/many", top), *root = at("%s/w", top), *d;
+
+        assert_system(mount("tmpfs", top, "tmpfs", 0, "mode=755") == 0, top);
+        make_dir(many);
+        make_dir(root);
+        d = make_hidden(root);
+        leave(root_party);
+        follow_with(root_party, at("\"path\":\"%s\",\"notes\":[\"gone\"]", many));
+        for (int i = 0; i < MANY; i++) {
+                make_dir(at("%s/%d", many, i));
+                make_file(at("%s/%d/f", many, i));
+        }
+        hear_all();
+        open_hidden(d);
+        assert_system(umount2(top, MNT_DETACH) == 0, top);
 }
 END_TEST
 
@@ -134,7 +179,7 @@ START_TEST(test_denied_elsewhere) {
         make_file(at("%s/b/f", a));
         move(a, c);
         make_dir(a);
-        set_mode(a, 0700);
+        change_mode(a, 0700);
         (void)signal_stand_ins(SIGCONT);
         path = at("%s/b/f", c);
         hear_all();
@@ -155,7 +200,7 @@ START_TEST(test_merged_with_hidden) {
         hear_all();
         ck_assert_int_eq(kill(all.daemon->pid, SIGSTOP), 0);
         append(path, "2");
-        set_mode(d, 0755);
+        change_mode(d, 0755);
         append(path, "3");
         ck_assert_int_eq(kill(all.daemon->pid, SIGCONT), 0);
         hear_all();
@@ -165,22 +210,18 @@ END_TEST
 
 /* The kernel drops the event that tells of the mode of the watched directory itself. */
 START_TEST(test_mode_in_a_loss) {
-        enum { MANY = 20000 };
         const char *root = make_root("w"), *elsewhere = make_root("elsewhere");
         mode_t before = _i ? 0700 : 0755, after = _i ? 0755 : 0700;
 
         harness_label(_i ? "opened" : "closed");
-        daemon_stop(all.daemon);
-        all.daemon = daemon_start("--file-mechanism=fanotify", "--file-queue=limited");
-        assert_system(chmod(all.daemon->socket, 0666) == 0, all.daemon->socket);
+        start_limited();
         follow(root);
-        set_mode(root, before);
+        change_mode(root, before);
         make_file(at("%s/before", root));
         hear_all();
         ck_assert_int_eq(kill(all.daemon->pid, SIGSTOP), 0);
-        for (int i = 0; i < MANY; i++)
-                make_file(at("%s/%d", elsewhere, i));
-        set_mode(root, after);
+        lose_events(elsewhere);
+        change_mode(root, after);
         ck_assert_int_eq(kill(all.daemon->pid, SIGCONT), 0);
         hear_all();
         ck_assert_uint_gt(of(root_party)->n_of_root, 0);
@@ -271,6 +312,8 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_each_watch_is_made_good);
         tcase_add_test(c, test_made_good_after_a_mount);
         tcase_add_test(c, test_made_good_as_one_leaves);
+        tcase_add_test(c, test_made_good_after_a_loss);
+        tcase_add_test(c, test_made_good_after_many);
         tcase_add_test(c, test_denied_elsewhere);
         tcase_add_test(c, test_merged_with_hidden);
         tcase_add_loop_test(c, test_mode_in_a_loss, 0, 2);

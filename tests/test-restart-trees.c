@@ -15,6 +15,7 @@
 #include "files.h"
 #include "harness.h"
 #include "manager.h"
+#include "persons.h"
 #include "restarts.h"
 
 static void setup_fanotify(void) {
@@ -249,6 +250,40 @@ START_TEST(test_tree_of_two) {
 }
 END_TEST
 
+/* What a user was not told, since it happened where he could not look, is made good once he can. */
+START_TEST(test_tree_with_hidden) {
+        enum { USER = 64100 };
+        const char *root = make_root("t"), *d = at("%s/d", root);
+        struct person *person;
+
+        if (geteuid() != 0)
+                harness_skip("takes root, who can become another user");
+        change_mode(harness_tempdir(), 0711);
+        change_mode(manager_socket(manager), 0666);
+        person = person_new("user", USER, USER, NULL, 0);
+        (void)close(client);
+        client = person_connect(person, manager_socket(manager));
+        make_dir(d);
+        change_mode(d, 0700);
+        watch_root(root, ",\"notes\":[\"create\",\"attrib\",\"rescan\"]");
+        make_file(at("%s/hidden", d));
+        expect_silence();
+        restart();
+        make_file(at("%s/f", root));
+        expect_path("create", at("%s/f", root));
+        restart();
+        change_mode(d, 0755);
+        expect_path("attrib", d);
+        make_file(at("%s/new", d));
+        expect_path("rescan", d);
+        expect_path("create", at("%s/new", d));
+        make_file(at("%s/newer", d));
+        expect_path("create", at("%s/newer", d));
+        expect_silence();
+        person_free(person);
+}
+END_TEST
+
 static void add_trees(TCase *c) {
         tcase_add_test(c, test_tree_of_new_ones);
         tcase_add_test(c, test_tree_with_globs);
@@ -273,5 +308,6 @@ int main(int argc, char *argv[]) {
         tcase_add_checked_fixture(c, setup_fanotify, teardown);
         add_trees(c);
         tcase_add_test(c, test_tree);
+        tcase_add_test(c, test_tree_with_hidden);
         return harness_main(argc, argv);
 }

@@ -14,6 +14,8 @@
  *   fanotify_doubt.c   names of which the events may say too little
  *   fanotify_list.c    telling what is in directories that are new to somebody
  *   fanotify_access.c  who may be told
+ *   fanotify_verdict.c who sees a directory
+ *   fanotify_peer.c    the stand-ins that look
  *   fanotify_who.c     who did it
  *   fanotify_save.c    all of it for the next daemon
  *
@@ -156,7 +158,7 @@ struct place {
         bool answered;
         int error;
         uint64_t asked_at;    /* the last event that was read then */
-        struct list verdicts; /* fanotify_access.c */
+        struct list verdicts; /* fanotify_verdict.c */
         uint64_t changed;     /* number of the event by which who may read it, or its place, changed last */
         int32_t type;
         uint32_t size;
@@ -175,7 +177,7 @@ struct fanotify {
         struct list inherited;
         struct list restoring; /* watches whose directory is not known again yet */
         struct mux_timer restore_timer;
-        struct list peers; /* stand-ins, by credentials: fanotify_access.c */
+        struct list peers; /* stand-ins, by credentials: fanotify_peer.c */
         struct list holding; /* watches whose events wait for a verdict */
         uint64_t n_let_go;   /* how often such were looked through */
         struct list doubtful; /* watches that are to be told `rescan` */
@@ -377,16 +379,33 @@ const struct event_process *who_is(struct group *g, pid_t pid);
 /* In the next turn the pids may be those of others. */
 void who_forget(struct group *g);
 
-/* ---- fanotify_access.c --------------------------------------------------------------------------- */
+/* ---- fanotify_peer.c ------------------------------------------------------------------------------ */
 
 struct peer;
-struct verdict;
+struct state_reader;
+struct state_writer;
 
-void verdicts_forget(struct place *place);
 /* The stand-in of the asker, used once more. NULL: *ret_error. */
 struct peer *peer_get(struct fanotify *s, const struct asker *asker, int *ret_error);
 void peer_put(struct fanotify *s, struct peer *peer);
 struct helper *peer_helper(struct peer *peer);
+/* Those that nobody uses go; all of them. */
+void peers_tidy(struct fanotify *s);
+void peers_free(struct fanotify *s);
+/* Of what they were not told. */
+void peers_save(struct fanotify *s, struct state_writer *w);
+void peers_load(struct fanotify *s, struct state_reader *r);
+
+/* ---- fanotify_verdict.c --------------------------------------------------------------------------- */
+
+void verdicts_forget(struct place *place);
+/* The place is to be forgotten, not its directory: what was not told of it is remembered. */
+void verdicts_keep(const struct place *place);
+/* What the peers may see is to be asked again. */
+void verdicts_expire(struct view *v);
+
+/* ---- fanotify_access.c ---------------------------------------------------------------------------- */
+
 bool access_may_tell(struct tree *tree, struct file_watch *watch, const struct report *report);
 /* Whether two are told the same of whatever happens, now and later. */
 bool access_is_alike(const struct file_watch *a, const struct file_watch *b);
@@ -396,8 +415,3 @@ bool access_may_tell_all(struct tree *tree, struct file_watch *one, const struct
                          pid_t *ret_except);
 /* To the watches of that user, or of all with NULL, of which all is in doubt: so. */
 void access_tell_doubts(struct fanotify *s, const struct asker *asker);
-/* What the peers may see is to be asked again. */
-void verdicts_expire(struct view *v);
-/* Those that nobody uses go; all of them. */
-void peers_tidy(struct fanotify *s);
-void peers_free(struct fanotify *s);

@@ -107,6 +107,7 @@ struct place *place_bind(struct view *v, struct handle_ref handle, struct dir *d
                 group_doubt(v->group, "a directory is said to be below itself");
                 return NULL;
         }
+        verdicts_keep(p);
         put_outside(p);
         forget_question(p);
         put_inside(p, dir);
@@ -392,6 +393,7 @@ static bool evict(struct view *v, struct place *p) {
         }
         if (dir == v->tree.root || dir->first_child || dir->n_watches > 0 || dir->listing || dir->refs > 0)
                 return false;
+        verdicts_keep(p);
         place_free(p);
         tree_free_dir(&v->tree, dir);
         return true;

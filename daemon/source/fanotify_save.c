@@ -5,6 +5,7 @@
  * watch had. The trees are made anew: a handle's place is asked for as it is needed, and what the surveyor answers is
  * set right by the moves that lie in the queue, as always. Only where the watches themselves are has to be known
  * before: so the queue is not read until each has its directory again. One that leads elsewhere by now is told as gone.
+ * Of the verdicts it is handed on what was not told.
  */
 
 #include <errno.h>
@@ -61,6 +62,7 @@ void fanotify_save_source(struct source *source, struct state_writer *w) {
                 state_put_u64(w, g->device);
                 state_put_fd(w, g->fd);
         }
+        peers_save(s, w);
 }
 
 bool fanotify_save(struct source *source _unused_, struct subscription *subscription, struct state_writer *writer) {
@@ -103,6 +105,7 @@ void fanotify_load_source(struct source *source, struct state_reader *r) {
                 list_init(&inherited->link);
                 list_append(&s->inherited, &inherited->link);
         }
+        peers_load(s, r);
 }
 
 struct inherited *inherited_find(const struct fanotify *s, uint64_t device) {

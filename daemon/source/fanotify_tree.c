@@ -87,6 +87,8 @@ void fan_tree_rescan_all(struct view *v) {
 
         jobs_free(&v->lister);
         verdicts_expire(v);
+        hash_for_each(node, &v->places)
+                verdicts_keep(container_of(node, const struct place, node));
         /* Only what leads to the watches is kept. */
         while (d) {
                 struct dir *child = d->first_child;

@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * The stand-ins of the peers, each a process with the user and the groups of some and nothing else, and what they were
+ * not told. Whoever is root, or the daemon's own user, sees everything.
+ */
+
+#include <errno.h>
+#include <string.h>
+
+#include "fanotify_verdict.h"
+#include "log.h"
+#include "state.h"
+
+enum {
+        PEERS_MAX = 1024,
+        PEERS_OF_USER_MAX = 16,
+        RESTARTS_MAX = 16,
+        HIDDEN_MAX = 4096, /* directories */
+};
+
+/* ---- what it was not told ---------------------------------------------------------------------------- */
+
+/* A directory of which it was not told all, and with whose place the verdict on it was forgotten, or the last daemon. */
+struct hidden {
+        struct hash_node node;
+        uint64_t device;
+        int32_t type;
+        uint32_t size;
+        unsigned char bytes[];
+};
+
+static struct hidden *find_hidden(const struct peer *peer, uint64_t device, struct handle_ref handle) {
+        if (peer->hidden.n_nodes == 0)
+                return NULL;
+        for (struct hash_node *n = hash_first(&peer->hidden, handle_hash(handle)); n; n = hash_next(n)) {
+                struct hidden *h = container_of(n, struct hidden, node);
+
+                if (h->device == device &&
+                    handle_ref_equal((struct handle_ref){ .type = h->type, .size = h->size, .bytes = h->bytes }, handle))
+                        return h;
+        }
+        return NULL;
+}
+
+static void forget_hidden(struct peer *peer) {
+        hash_for_each(node, &peer->hidden)
+                free(container_of(node, struct hidden, node));
+        hash_free(&peer->hidden);
+}
+
+static void hide_any(struct peer *peer) {
+        peer->hidden_any = true;
+        forget_hidden(peer);
+}
+
+void peer_hide(struct peer *peer, uint64_t device, struct handle_ref handle) {
+        struct hidden *h;
+
+        if (peer->hidden_any || find_hidden(peer, device, handle))
+                return;
+        h = peer->hidden.n_nodes < HIDDEN_MAX ? malloc(sizeof(*h) + handle.size) : NULL;
+        if (!h) {
+                hide_any(peer);
+                return;
+        }
+        h->device = device;
+        h->type = handle.type;
+        h->size = handle.size;
+        memcpy(h->bytes, handle.bytes, handle.size);
+        if (hash_add(&peer->hidden, &h->node, handle_hash(handle)) < 0) {
+                free(h);
+                hide_any(peer);
+        }
+}
+
+bool peer_take_hidden(struct peer *peer, uint64_t device, struct handle_ref handle) {
+        struct hidden *h = find_hidden(peer, device, handle);
+
+        if (!h)
+                return false;
+        hash_remove(&peer->hidden, &h->node);
+        free(h);
+        return true;
+}
+
+/* ---- stand-ins ---------------------------------------------------------------------------------------- */
+
+static void on_stand_in(struct helper *helper, int error, int fd) {
+        struct peer *peer = container_of(helper, struct peer, helper);
+
+        (void)safe_close(fd);
+        if (error == 0)
+                return;
+        log_info("fanotify: what looks at files for user %u has ended", peer->uid);
+        peer->lost = true;
+        mux_defer(peer->s->mux, &peer->s->tidy);
+}
+
+static bool is_same(const struct peer *peer, const struct asker *asker) {
+        return peer->uid == asker->uid && peer->gid == asker->gid && peer->n_groups == asker->n_groups &&
+               (peer->n_groups == 0 ||
+                memcmp(peer->groups, asker->groups, peer->n_groups * sizeof(*peer->groups)) == 0);
+}
+
+static int start(struct peer *peer) {
+        static struct helper_request request;
+        int r;
+
+        request = (struct helper_request){
+                .kind = HELPER_STAND_IN, .uid = peer->uid, .gid = peer->gid, .n_groups = (uint32_t)peer->n_groups,
+        };
+        for (size_t i = 0; i < peer->n_groups; i++)
+                request.groups[i] = peer->groups[i];
+        r = helper_start(peer->s->broker, &peer->helper, &request, on_stand_in);
+        peer->is_started = r >= 0;
+        return r;
+}
+
+bool peer_is_there(const struct peer *peer) {
+        return peer->helper.state != HELPER_ENDED && peer->helper.state != HELPER_CLOSED;
+}
+
+/* Its user may have ended it, and pays for that: what it would have judged is told as a rescan, at most. */
+static void restart(struct peer *peer) {
+        peer->lost = false;
+        if (peer->n_restarts++ >= RESTARTS_MAX)
+                return;
+        helper_close(&peer->helper);
+        if (start(peer) < 0)
+                peer->helper.state = HELPER_CLOSED;
+}
+
+static void free_peer(struct peer *peer) {
+        helper_close(&peer->helper);
+        forget_hidden(peer);
+        list_remove(&peer->link);
+        free(peer->groups);
+        free(peer);
+}
+
+/* One that is not started. NULL: *ret_error. */
+static struct peer *new_peer(struct fanotify *s, const struct asker *asker, int *ret_error) {
+        struct peer *peer;
+        size_t n = 0, n_of_user = 0;
+
+        list_for_each(entry, &s->peers) {
+                n++;
+                n_of_user += list_entry(entry, struct peer, link)->uid == asker->uid;
+        }
+        if (asker->n_groups > HELPER_GROUPS_MAX || n >= PEERS_MAX || n_of_user >= PEERS_OF_USER_MAX) {
+                *ret_error = -EDQUOT;
+                return NULL;
+        }
+        peer = calloc(1, sizeof(*peer));
+        if (peer && asker->n_groups > 0)
+                peer->groups = calloc(asker->n_groups, sizeof(*peer->groups));
+        if (!peer || (asker->n_groups > 0 && !peer->groups)) {
+                free(peer);
+                *ret_error = -ENOMEM;
+                return NULL;
+        }
+        peer->s = s;
+        peer->uid = asker->uid;
+        peer->gid = asker->gid;
+        peer->n_groups = asker->n_groups;
+        if (peer->n_groups > 0)
+                memcpy(peer->groups, asker->groups, peer->n_groups * sizeof(*peer->groups));
+        peer->trusted = asker->uid == 0 || asker->uid == s->source.context->uid;
+        list_init(&peer->verdicts);
+        list_append(&s->peers, &peer->link);
+        return peer;
+}
+
+static struct peer *find(const struct fanotify *s, const struct asker *asker) {
+        list_for_each(entry, &s->peers) {
+                struct peer *peer = list_entry(entry, struct peer, link);
+
+                if (is_same(peer, asker))
+                        return peer;
+        }
+        return NULL;
+}
+
+struct peer *peer_get(struct fanotify *s, const struct asker *asker, int *ret_error) {
+        struct peer *peer = find(s, asker);
+
+        if (!peer)
+                peer = new_peer(s, asker, ret_error);
+        if (!peer)
+                return NULL;
+        if (peer->lost)
+                restart(peer);
+        if (!peer->is_started) {
+                int r = start(peer);
+
+                if (r < 0) {
+                        mux_defer(s->mux, &s->tidy);
+                        *ret_error = r;
+                        return NULL;
+                }
+        }
+        if (!peer_is_there(peer)) {
+                *ret_error = -EAGAIN;
+                return NULL;
+        }
+        peer->refs++;
+        return peer;
+}
+
+/* The last watch of a peer takes its verdicts along. */
+void peer_put(struct fanotify *s, struct peer *peer) {
+        if (--peer->refs > 0)
+                return;
+        verdicts_forget_of(peer);
+        mux_defer(s->mux, &s->tidy);
+}
+
+struct helper *peer_helper(struct peer *peer) {
+        return &peer->helper;
+}
+
+void peers_tidy(struct fanotify *s) {
+        list_for_each(entry, &s->peers) {
+                struct peer *peer = list_entry(entry, struct peer, link);
+
+                if (peer->refs == 0)
+                        free_peer(peer);
+                else if (peer->lost)
+                        restart(peer);
+        }
+}
+
+void peers_free(struct fanotify *s) {
+        while (!list_empty(&s->peers))
+                free_peer(list_entry(s->peers.next, struct peer, link));
+}
+
+/* ---- for the next daemon ------------------------------------------------------------------------------ */
+
+static void save_peer(const struct peer *peer, struct state_writer *w) {
+        state_put_u64(w, peer->uid);
+        state_put_u64(w, peer->gid);
+        state_put_u64(w, peer->n_groups);
+        for (size_t i = 0; i < peer->n_groups; i++)
+                state_put_u64(w, peer->groups[i]);
+        state_put_bool(w, peer->hidden_any);
+        state_put_u64(w, peer->hidden.n_nodes);
+        hash_for_each(node, &peer->hidden) {
+                const struct hidden *h = container_of(node, struct hidden, node);
+
+                state_put_u64(w, h->device);
+                state_put_i64(w, h->type);
+                state_put_bytes(w, h->bytes, h->size);
+        }
+}
+
+void peers_save(struct fanotify *s, struct state_writer *w) {
+        uint64_t n = 0;
+
+        list_for_each(entry, &s->peers) {
+                struct peer *peer = list_entry(entry, struct peer, link);
+
+                verdicts_keep_of(peer);
+                n += peer->hidden_any || peer->hidden.n_nodes > 0;
+        }
+        state_put_u64(w, n);
+        list_for_each(entry, &s->peers) {
+                const struct peer *peer = list_entry(entry, const struct peer, link);
+
+                if (peer->hidden_any || peer->hidden.n_nodes > 0)
+                        save_peer(peer, w);
+        }
+}
+
+static void load_peer(struct fanotify *s, struct state_reader *r) {
+        struct asker asker = { .uid = (uid_t)state_get_u64(r), .gid = (gid_t)state_get_u64(r) };
+        gid_t groups[HELPER_GROUPS_MAX];
+        struct peer *peer;
+        bool any;
+        size_t n;
+        int error;
+
+        asker.n_groups = state_get_count(r, sizeof(uint64_t));
+        asker.groups = groups;
+        for (size_t i = 0; i < asker.n_groups; i++) {
+                gid_t group = (gid_t)state_get_u64(r);
+
+                if (i < HELPER_GROUPS_MAX)
+                        groups[i] = group;
+        }
+        any = state_get_bool(r);
+        n = state_get_count(r, 3 * sizeof(uint64_t));
+        peer = r->failed || asker.n_groups > HELPER_GROUPS_MAX || find(s, &asker) ? NULL : new_peer(s, &asker, &error);
+        if (peer && any)
+                hide_any(peer);
+        for (size_t i = 0; i < n && !r->failed; i++) {
+                uint64_t device = state_get_u64(r);
+                int32_t type = (int32_t)state_get_i64(r);
+                size_t size;
+                const void *bytes = state_get_bytes(r, &size);
+
+                if (peer && bytes && size > 0 && size <= HANDLE_BYTES_MAX)
+                        peer_hide(peer, device, (struct handle_ref){ .type = type, .size = (uint32_t)size, .bytes = bytes });
+        }
+}
+
+/* Those for whom no watch is made again go with the next tidying. */
+void peers_load(struct fanotify *s, struct state_reader *r) {
+        size_t n = state_get_count(r, 5 * sizeof(uint64_t));
+
+        for (size_t i = 0; i < n && !r->failed; i++)
+                load_peer(s, r);
+        mux_defer(s->mux, &s->tidy);
+}
