@@ -37,7 +37,8 @@ static void on_ignored(struct inotify *s, struct mark *mark) {
         }
         if (mark->vnode)
                 vnode_on_unmarked(mark);
-        wait_on_unmarked(s, mark);
+        if (!mark->is_ghost)
+                wait_on_unmarked(s, mark);
         tree_retry_soon(s);
         mark_make_ghost(s, mark);
 }

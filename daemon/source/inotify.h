@@ -72,14 +72,17 @@ struct mark {
         struct hash_node node; /* by wd */
         int wd;
         bool dying;        /* removed; IN_IGNORED is to come, or has come */
+        bool is_ghost;     /* it has come, but a lookup under way may still bring the wd */
         bool awaits_first; /* the answer of the lookup that was the first to make this watch may be still to come */
-        struct list ghost; /* among those for which it has come, but a lookup under way may still bring the wd */
+        bool is_fresh;     /* no entry has changed since it was made: the last change may have been any */
         uint64_t order;    /* of the last lookup that may */
         struct dir *dirs;  /* several where a mount shows one inode in two places */
         struct vnode *vnode;
-        struct list waiters; /* tree watches that wait for an entry */
+        union {
+                struct list waiters; /* tree watches that wait for an entry */
+                struct list ghost;   /* among all of them: nobody waits any more */
+        };
         struct arrival arrival;
-        bool is_fresh; /* no entry has changed since it was made: the last change may have been any */
 };
 
 /* A MOVED_FROM that has no MOVED_TO yet. */

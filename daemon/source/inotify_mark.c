@@ -35,7 +35,6 @@ struct mark *mark_get(struct inotify *s, int wd) {
                 return NULL;
         mark->wd = wd;
         mark->is_fresh = true;
-        list_init(&mark->ghost);
         list_init(&mark->waiters);
         if (hash_add(&s->marks, &mark->node, hash_u64((uint64_t)wd)) < 0) {
                 free(mark);
@@ -66,8 +65,10 @@ void mark_free(struct inotify *s, struct mark *mark) {
                 free(move);
         }
         mark->dying = true;
-        s->n_ghosts -= !list_empty(&mark->ghost);
-        list_remove(&mark->ghost);
+        if (mark->is_ghost) {
+                s->n_ghosts--;
+                list_remove(&mark->ghost);
+        }
         hash_remove(&s->marks, &mark->node);
         mark->node.next = s->dead_marks;
         s->dead_marks = &mark->node;
@@ -88,8 +89,9 @@ void mark_make_ghost(struct inotify *s, struct mark *mark) {
                 mark_free(s, mark);
                 return;
         }
-        if (!list_empty(&mark->ghost))
+        if (mark->is_ghost)
                 return;
+        mark->is_ghost = true;
         mark->order = s->order;
         list_append(&s->ghosts, &mark->ghost);
         s->n_ghosts++;

@@ -9,15 +9,11 @@ static uint64_t hash_name(const struct dir *parent, const char *name, size_t siz
 }
 
 static struct dir *new_dir(struct tree *tree, const char *name, size_t size) {
-        struct dir *dir = calloc(1, sizeof(*dir));
+        struct dir *dir = calloc(1, sizeof(*dir) + size + 1);
 
         if (!dir)
                 return NULL;
-        dir->name = strndup(name, size);
-        if (!dir->name) {
-                free(dir);
-                return NULL;
-        }
+        dir->name = memcpy(dir->own_name, name, size);
         dir->id = tree->next_id++;
         list_init(&dir->subscriptions);
         list_init(&dir->degraded);
@@ -61,13 +57,13 @@ struct dir *tree_child(const struct tree *tree, const struct dir *parent, const 
 }
 
 /* With all above it. */
-static void add_watches(struct dir *dir, size_t n) {
+static void add_watches(struct dir *dir, uint32_t n) {
         for (; n != 0 && dir; dir = dir->parent)
                 dir->n_watches += n;
 }
 
 void tree_count(struct dir *dir, int by) {
-        add_watches(dir, (size_t)by);
+        add_watches(dir, (uint32_t)by);
 }
 
 static void unlink_dir(struct tree *tree, struct dir *dir) {
@@ -154,13 +150,18 @@ struct dir *tree_make_path(struct tree *tree, const char *path) {
         return dir;
 }
 
+static void free_name(struct dir *dir) {
+        if (dir->name != dir->own_name)
+                free(dir->name);
+}
+
 int tree_move(struct tree *tree, struct dir *dir, struct dir *parent, const char *name) {
         char *copy = strdup(name);
 
         if (!copy)
                 return -ENOMEM;
         unlink_dir(tree, dir);
-        free(dir->name);
+        free_name(dir);
         dir->name = copy;
         return link_dir(tree, dir, parent);
 }
@@ -176,7 +177,7 @@ void tree_free_dir(struct tree *tree, struct dir *dir) {
                 return;
         }
         tree->n_dirs--;
-        free(dir->name);
+        free_name(dir);
         free(dir);
 }
 

@@ -27,14 +27,20 @@ struct dir {
         struct hash_node node; /* by parent and name */
         struct dir *parent;    /* NULL: the root, or taken out of the tree */
         struct dir *first_child, *next, *previous;
-        char *name;
+        char *name;  /* `own_name`, or what was given with a move */
         uint64_t id; /* never used again */
         uint64_t placed; /* when it came to this place, in tree.n_placed */
-        size_t n_watches; /* tree_count(), here and below */
+        uint32_t n_watches; /* tree_count(), here and below */
+        bool again;    /* what the lookup says will be in doubt */
+        uint8_t again_purpose;
+        bool limbo;    /* out of the tree, and freed with the last reference */
         /* The file source's own. */
         struct list subscriptions; /* tree watches of this very directory */
         struct mark *mark;         /* the kernel's watch; NULL: none */
-        struct dir *next_on_mark;
+        union {
+                struct dir *next_on_mark;
+                struct place *place; /* fanotify: its handle; NULL: not known */
+        };
         struct list degraded;      /* among those that could not be watched */
         struct lookup *lookup;     /* under way, or NULL */
         uint32_t refs;             /* lookups that know it otherwise */
@@ -42,11 +48,8 @@ struct dir {
         uint32_t mount; /* 0: not known, or of no interest */
         uint32_t renewed; /* inotify: tree.n_placed, as a move made what is below new to some */
         uint64_t listed_by; /* order of the last lookup that saw its name in a listing */
-        bool again;    /* what the lookup says will be in doubt */
-        uint8_t again_purpose;
-        bool limbo;    /* out of the tree, and freed with the last reference */
-        struct place *place;     /* fanotify: its handle; NULL: not known */
-        struct listing *listing; /* fanotify: it is new to some */
+        struct listing *listing; /* it is new to some */
+        char own_name[];
 };
 
 struct tree {
