@@ -25,18 +25,6 @@ enum { TRIES_MAX = 64 }; /* to find a directory that is being moved about */
 
 /* ---- watches that end --------------------------------------------------------------------------------- */
 
-static void tell_self(struct file_watch *watch, uint64_t notes, uint32_t flags, uint64_t realtime_usec) {
-        struct report report = REPORT_INIT;
-
-        report.notes = notes;
-        report.flags = flags;
-        report.kind = KEV_KIND_DIRECTORY;
-        report.realtime_usec = realtime_usec;
-        report.below = (struct event_path){ "", 0 };
-        watch_report(watch, &report);
-        report_done(&report);
-}
-
 /* The watch has no directory any more. */
 static void leave(struct fan_watch *w) {
         struct view *v = take_pointer(&w->view);
@@ -89,7 +77,7 @@ void fanotify_end_watch(struct fanotify *s _unused_, struct file_watch *watch, u
         leave(w);
         stop_asking(w);
         watch->state = WATCH_ENDED;
-        tell_self(watch, KEV_NOTE_GONE, waits ? 0 : KEV_FLAG_EOF, realtime_usec);
+        tree_tell_gone(watch, waits, realtime_usec);
         if (!waits)
                 return;
         w->returning = true;
@@ -211,7 +199,7 @@ static void enter(struct fan_watch *w, struct view *v, struct dir *dir) {
         if (w->list)
                 job_start(&v->lister, dir, NULL, watch);
         if (returning)
-                tell_self(watch, KEV_NOTE_BACK | KEV_NOTE_RESCAN, 0, realtime_nsec() / NSEC_PER_USEC);
+                tree_tell_self(watch, KEV_NOTE_BACK | KEV_NOTE_RESCAN);
         else
                 s->source.context->sink->attached(watch->subscription, NULL);
 }
@@ -429,7 +417,7 @@ void fanotify_on_group(struct group *g, int error) {
                         stop_asking(w);
                         leave(w);
                         set_group(w, NULL);
-                        tell_self(&w->watch, KEV_NOTE_DEGRADED, 0, realtime_nsec() / NSEC_PER_USEC);
+                        tree_tell_self(&w->watch, KEV_NOTE_DEGRADED);
                         w->returning = true;
                         fan_wait_begin(w);
                         fan_watch_ask(w);
@@ -540,7 +528,7 @@ void fanotify_select(struct source *source _unused_, struct subscription *subscr
         struct file_watch *watch = subscription->object;
 
         if (watch->state == WATCH_IN_FORCE) /* what was left out so far was not told */
-                tell_self(watch, KEV_NOTE_RESCAN, 0, realtime_nsec() / NSEC_PER_USEC);
+                tree_tell_self(watch, KEV_NOTE_RESCAN);
 }
 
 void fanotify_detach(struct source *source, struct subscription *subscription) {

@@ -49,7 +49,6 @@ static void on_mounted_within(struct view *v, const char *path) {
         list_for_each(entry, &v->tree.watches) {
                 struct file_watch *watch = list_entry(entry, struct file_watch, link);
                 struct buffer at _cleanup_(buffer_free) = BUFFER_INIT;
-                struct report report = REPORT_INIT;
                 const char *rest;
 
                 tree_path(watch->dir, &at);
@@ -57,14 +56,9 @@ static void on_mounted_within(struct view *v, const char *path) {
                         continue;
                 rest = below + (at.size > 1 ? at.size : 0);
                 rest += strspn(rest, "/");
-                report.notes = KEV_NOTE_RESCAN;
-                report.kind = KEV_KIND_DIRECTORY;
-                report.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
-                report.below = (struct event_path){ rest, strlen(rest) };
                 if (!access_may_tell_unknown(v, watch)) /* the watch as a whole says nothing */
-                        report.below = (struct event_path){ "", 0 };
-                watch_report(watch, &report);
-                report_done(&report);
+                        rest = "";
+                tree_tell_rescan(watch, rest, strlen(rest));
         }
 }
 

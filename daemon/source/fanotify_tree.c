@@ -124,17 +124,11 @@ void fan_tree_rescan_all(struct view *v) {
         v->generation++;
         list_for_each(entry, &v->tree.watches) {
                 struct file_watch *watch = list_entry(entry, struct file_watch, link);
-                struct report report = REPORT_INIT;
 
                 fanotify_check_watch(v->group->s, watch);
                 if (watch->state != WATCH_IN_FORCE)
                         continue;
-                report.notes = KEV_NOTE_RESCAN;
-                report.kind = KEV_KIND_DIRECTORY;
-                report.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
-                report.below = (struct event_path){ "", 0 };
-                watch_report(watch, &report);
-                report_done(&report);
+                tree_tell_rescan(watch, "", 0);
         }
 }
 

@@ -130,7 +130,6 @@ void tree_leave(struct inotify *s, struct file_watch *watch) {
 }
 
 void tree_end_watch(struct inotify *s, struct file_watch *watch, uint64_t realtime_usec) {
-        struct report report = REPORT_INIT;
         bool starting = watch->state == WATCH_STARTING;
         bool waits = watch->path && watch->subscription->notes & KEV_NOTE_BACK;
 
@@ -141,13 +140,7 @@ void tree_end_watch(struct inotify *s, struct file_watch *watch, uint64_t realti
                 watch_attached(s, watch, ENOENT, "path: the directory vanished while it was read");
                 return;
         }
-        report.notes = KEV_NOTE_GONE;
-        report.flags = waits ? 0 : KEV_FLAG_EOF;
-        report.kind = KEV_KIND_DIRECTORY;
-        report.realtime_usec = realtime_usec;
-        report.below = (struct event_path){ "", 0 };
-        watch_report(watch, &report);
-        report_done(&report);
+        tree_tell_gone(watch, waits, realtime_usec);
         if (waits)
                 wait_begin(s, watch);
 }

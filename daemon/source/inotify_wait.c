@@ -107,8 +107,6 @@ void wait_on_resolved(struct inotify *s, struct lookup *lookup) {
 }
 
 void wait_on_started(struct inotify *s, struct file_watch *watch, int error) {
-        struct report report = REPORT_INIT;
-
         watch->returning = false;
         if (error) {
                 begin(s, watch);
@@ -122,12 +120,7 @@ void wait_on_started(struct inotify *s, struct file_watch *watch, int error) {
                 watch->again = false;
                 tree_check_place(s, watch);
         }
-        report.notes = KEV_NOTE_BACK | KEV_NOTE_RESCAN;
-        report.kind = KEV_KIND_DIRECTORY;
-        report.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
-        report.below = (struct event_path){ "", 0 };
-        watch_report(watch, &report);
-        report_done(&report);
+        tree_tell_self(watch, KEV_NOTE_BACK | KEV_NOTE_RESCAN);
         if (watch->list)
                 job_start(&s->lister, watch->dir, NULL, watch);
 }

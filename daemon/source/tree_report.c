@@ -153,23 +153,29 @@ void tree_report_rename(struct tree *tree, struct dir *from, const char *from_na
         }
 }
 
-static void tell_alone(struct file_watch *watch, uint64_t notes, const char *path, size_t size) {
+static void tell_alone(struct file_watch *watch, uint64_t notes, uint32_t flags, const char *path, size_t size,
+                       uint64_t realtime_usec) {
         struct report report = REPORT_INIT;
 
         report.notes = notes;
+        report.flags = flags;
         report.kind = KEV_KIND_DIRECTORY;
-        report.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
+        report.realtime_usec = realtime_usec;
         report.below = (struct event_path){ path, size };
         watch_report(watch, &report);
         report_done(&report);
 }
 
 void tree_tell_rescan(struct file_watch *watch, const char *path, size_t size) {
-        tell_alone(watch, KEV_NOTE_RESCAN, path, size);
+        tell_alone(watch, KEV_NOTE_RESCAN, 0, path, size, realtime_nsec() / NSEC_PER_USEC);
 }
 
 void tree_tell_self(struct file_watch *watch, uint64_t notes) {
-        tell_alone(watch, notes, "", 0);
+        tell_alone(watch, notes, 0, "", 0, realtime_nsec() / NSEC_PER_USEC);
+}
+
+void tree_tell_gone(struct file_watch *watch, bool waits, uint64_t realtime_usec) {
+        tell_alone(watch, KEV_NOTE_GONE, waits ? 0 : KEV_FLAG_EOF, "", 0, realtime_usec);
 }
 
 void tree_tell_seen(struct file_watch *watch, const struct report *report, bool sees_to, bool sees_from,

@@ -52,6 +52,8 @@ void tree_report_rename(struct tree *tree, struct dir *from, const char *from_na
 void tree_tell_rescan(struct file_watch *watch, const char *path, size_t size);
 /* To this watch alone, about what it watches. */
 void tree_tell_self(struct file_watch *watch, uint64_t notes);
+/* The same: it is gone, and if the watch does not wait for it, that is the end. */
+void tree_tell_gone(struct file_watch *watch, bool waits, uint64_t realtime_usec);
 /* To this watch alone, as far as it sees the two ends of a move, or the one place. `unfolds`: what is in a directory
  * that it sees arrive was not told, and nobody is going to. */
 void tree_tell_seen(struct file_watch *watch, const struct report *report, bool sees_to, bool sees_from, bool unfolds);
