@@ -121,7 +121,7 @@ static void begin(void) {
                 files[i] = open(file_names[i], O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
                 check(files[i] >= 0, file_names[i]);
         }
-        check(mux_open("epoll", &mux) == 0 && workers_new(&workers) == 0, "the loop");
+        check(mux_open("epoll", &mux) == 0 && workers_new(mux, &workers) == 0, "the loop");
 }
 
 static void end(void) {

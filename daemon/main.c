@@ -222,7 +222,7 @@ static int serve(const struct options *options, int argc, char **argv) {
         prepare_descriptors();
         r = mux_open(options->mux, &d.mux);
         if (r == 0)
-                r = workers_new(&d.workers);
+                r = workers_new(d.mux, &d.workers);
         if (r == 0)
                 r = server_open(&d.server, d.mux, d.workers, options->mode, &settings, &options->limits,
                                 d.broker_fd);

@@ -54,7 +54,7 @@ static void setup(void) {
         static const struct source_settings settings = { .file_mechanism = FILE_MECHANISM_INOTIFY };
 
         ck_assert_int_eq(mux_open(NULL, &mux), 0);
-        ck_assert_int_eq(workers_new(&workers), 0);
+        ck_assert_int_eq(workers_new(mux, &workers), 0);
         sources_open(&sources, mux, workers, &queue_sink, &settings, -EOPNOTSUPP);
         queue_context_init(&context, &sources);
         accounts_init(&accounts, &limits, NULL);

@@ -11,10 +11,12 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "harness.h"
 #include "macro.h"
+#include "mux.h"
 #include "workers.h"
 
 struct job {
@@ -22,12 +24,14 @@ struct job {
         int gate; /* -1, or what it waits for: a pipe's reading end */
 };
 
+static struct mux *mux;
 static struct workers *workers; /* also after a test that leaves threads behind */
 static atomic_uint n_started, n_done;
 static int gate[2];
 
 static void open_workers(void) {
-        ck_assert_int_eq(workers_new(&workers), 0);
+        ck_assert_int_eq(mux_open(NULL, &mux), 0);
+        ck_assert_int_eq(workers_new(mux, &workers), 0);
         assert_system(pipe2(gate, O_CLOEXEC) == 0, "pipe2");
 }
 
@@ -40,6 +44,7 @@ static void open_gate(void) {
 static void free_workers(void) {
         open_gate();
         ck_assert(workers_free(workers));
+        mux_close(mux);
         (void)close(gate[0]);
 }
 
@@ -54,14 +59,19 @@ static void run_job(struct work *work) {
         n_done++;
 }
 
-static int submit_job(uid_t user, int gate_fd) {
+static struct job *new_job(int gate_fd) {
         struct job *job = malloc(sizeof(*job));
-        int r;
 
         ck_assert_ptr_nonnull(job);
         *job = (struct job){ .work.run = run_job, .gate = gate_fd };
         list_init(&job->work.link);
-        r = workers_submit(workers, user, &job->work);
+        return job;
+}
+
+static int submit_job(uid_t user, int gate_fd) {
+        struct job *job = new_job(gate_fd);
+        int r = workers_submit(workers, user, &job->work);
+
         if (r < 0)
                 free(job);
         return r;
@@ -193,6 +203,7 @@ START_TEST(free_does_not_wait_for_the_stuck) {
         open_gate();
         assert_reached(2, 2, HARNESS_REPLY_MSEC);
         (void)close(gate[0]);
+        mux_close(mux);
 }
 END_TEST
 
@@ -267,6 +278,47 @@ START_TEST(threads_take_no_signals) {
 }
 END_TEST
 
+/* A user that may have no further thread. */
+static void forbid_threads(bool forbidden) {
+        static struct rlimit before;
+        struct rlimit none;
+
+        if (forbidden)
+                assert_system(getrlimit(RLIMIT_NPROC, &before) == 0, "getrlimit");
+        none = (struct rlimit){ .rlim_cur = 1, .rlim_max = before.rlim_max };
+        assert_system(setrlimit(RLIMIT_NPROC, forbidden ? &none : &before) == 0, "setrlimit");
+}
+
+START_TEST(postponed_until_there_is_a_thread) {
+        enum { USER = 64100, N = 3 };
+
+        if (geteuid() != 0)
+                harness_skip("takes root, for whom there is no such limit, and who can become another user");
+        assert_system(setresuid(USER, USER, 0) == 0, "setresuid");
+        forbid_threads(true);
+        open_workers();
+        if (submit_job(1, -1) == 0)
+                harness_skip("the user's threads can't be limited");
+        for (uid_t user = 0; user < N; user++)
+                workers_submit_anyhow(workers, user, &new_job(-1)->work);
+        (void)mux_wait(mux, HARNESS_REPLY_MSEC * NSEC_PER_MSEC); /* it is tried again */
+        ck_assert_uint_eq(n_started, 0);
+        forbid_threads(false);
+        for (int64_t end = now_msec() + HARNESS_REPLY_MSEC; n_done < N && now_msec() < end;)
+                (void)mux_wait(mux, 10 * NSEC_PER_MSEC);
+        ck_assert_uint_eq(n_done, N);
+
+        /* With none until the end it is done all the same. */
+        forbid_threads(true);
+        workers_submit_anyhow(workers, N, &new_job(-1)->work);
+        ck_assert_uint_eq(n_done, N);
+        free_workers();
+        ck_assert_uint_eq(n_done, N + 1);
+        forbid_threads(false);
+        assert_system(setresuid(0, 0, 0) == 0, "setresuid");
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         TCase *c = harness_case(harness_suite("workers"), "workers");
 
@@ -280,5 +332,6 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, free_does_not_wait_for_the_stuck);
         tcase_add_test(c, release_ends_idle_threads);
         tcase_add_test(c, threads_take_no_signals);
+        tcase_add_test(c, postponed_until_there_is_a_thread);
         return harness_main(argc, argv);
 }

@@ -8,7 +8,10 @@
 
 #include "mux.h"
 
-enum { SLOT_IDLE = 1 };
+enum {
+        SLOT_IDLE = 1,
+        AGAIN_MSEC = 100,
+};
 
 /* One user's threads. Everything is under the lock of the whole. */
 struct pool {
@@ -28,9 +31,13 @@ struct workers {
         pthread_cond_t ended;
         struct list pools;
         unsigned n_threads;
+        /* The loop's own. */
+        struct mux *mux;
+        struct list postponed;
+        struct mux_timer again;
 };
 
-int workers_new(struct workers **ret_workers) {
+int workers_new(struct mux *mux, struct workers **ret_workers) {
         struct workers *w = calloc(1, sizeof(*w));
         pthread_condattr_t attributes;
 
@@ -42,6 +49,8 @@ int workers_new(struct workers **ret_workers) {
         (void)pthread_cond_init(&w->ended, &attributes);
         (void)pthread_condattr_destroy(&attributes);
         list_init(&w->pools);
+        list_init(&w->postponed);
+        w->mux = mux;
         *ret_workers = w;
         return 0;
 }
@@ -148,6 +157,7 @@ int workers_submit(struct workers *w, uid_t user, struct work *work) {
         struct pool *pool;
         int r = 0;
 
+        work->user = user;
         (void)pthread_mutex_lock(&w->lock);
         pool = find_pool(w, user);
         if (!pool)
@@ -172,6 +182,32 @@ int workers_submit(struct workers *w, uid_t user, struct work *work) {
         }
         (void)pthread_mutex_unlock(&w->lock);
         return r;
+}
+
+static void on_again(struct mux_timer *timer);
+
+static void submit_postponed(struct workers *w) {
+        while (!list_empty(&w->postponed)) {
+                struct work *work = list_entry(w->postponed.next, struct work, link);
+
+                list_remove(&work->link);
+                if (workers_submit(w, work->user, work) == 0)
+                        continue;
+                list_append(w->postponed.next, &work->link); /* the first again */
+                (void)mux_timer_set(w->mux, &w->again, monotonic_nsec() + AGAIN_MSEC * NSEC_PER_MSEC, on_again);
+                return;
+        }
+}
+
+static void on_again(struct mux_timer *timer) {
+        submit_postponed(container_of(timer, struct workers, again));
+}
+
+void workers_submit_anyhow(struct workers *w, uid_t user, struct work *work) {
+        work->user = user;
+        list_init(&work->link);
+        list_append(&w->postponed, &work->link);
+        submit_postponed(w);
 }
 
 bool workers_are_stuck(struct workers *w, uid_t user) {
@@ -217,6 +253,11 @@ bool workers_free(struct workers *w) {
         stuck = w->n_threads > 0;
         (void)pthread_mutex_unlock(&w->lock);
         if (!stuck) {
+                struct list *entry;
+
+                while ((entry = list_pop(&w->postponed)))
+                        list_entry(entry, struct work, link)->run(list_entry(entry, struct work, link));
+                mux_timer_clear(w->mux, &w->again);
                 (void)pthread_cond_destroy(&w->ended);
                 (void)pthread_mutex_destroy(&w->lock);
                 free(w);

@@ -14,10 +14,12 @@
 
 #include "list.h"
 
+struct mux;
 struct workers;
 
 struct work {
         struct list link;
+        uid_t user; /* workers_submit()'s */
         void (*run)(struct work *work); /* on a thread; the work may be freed by it, or by whom it told */
 };
 
@@ -27,13 +29,16 @@ enum {
         WORKERS_STUCK_MSEC = 2000,
 };
 
-int workers_new(struct workers **ret_workers);
+/* The loop that submits. It is to be there until they are freed. */
+int workers_new(struct mux *mux, struct workers **ret_workers);
 /* Waits for the threads. False: one of them is stuck; then nothing that it may
  * use can be freed. */
 bool workers_free(struct workers *workers);
 
 /* -EAGAIN, -ENOMEM: no thread could be started. */
 int workers_submit(struct workers *workers, uid_t user, struct work *work);
+/* It is not refused: if there is no thread now, it is tried again until there is. */
+void workers_submit_anyhow(struct workers *workers, uid_t user, struct work *work);
 /* Whether all of the user's threads are: what is submitted now may wait for ever. */
 bool workers_are_stuck(struct workers *workers, uid_t user);
 

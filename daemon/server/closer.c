@@ -62,9 +62,8 @@ void closer_add(struct closer *closer, struct account *account, const int *fds, 
         if (closing) {
                 *closing = (struct closing){ .work.run = run, .mailbox = &closer->mailbox, .account = account, .n = n };
                 memcpy(closing->fds, fds, n * sizeof(int));
-                if (workers_submit(closer->workers, account->uid, &closing->work) == 0)
-                        return;
-                free(closing);
+                workers_submit_anyhow(closer->workers, account->uid, &closing->work);
+                return;
         }
         for (size_t i = 0; i < n; i++)
                 (void)close(fds[i]);

@@ -23,9 +23,9 @@ void close_elsewhere(struct workers *workers, uid_t user, int fd) {
                 return;
         if (closing) {
                 *closing = (struct closing){ .work.run = run, .fd = fd };
-                if (workers_submit(workers, user, &closing->work) == 0)
-                        return;
-                free(closing);
+                workers_submit_anyhow(workers, user, &closing->work);
+                return;
         }
-        log_warning("no thread to close a descriptor of user %u", user);
+        log_warning("no memory to have a descriptor of user %u closed by a thread", user);
+        (void)close(fd);
 }

@@ -323,7 +323,7 @@ static int open_all(int socket) {
         int r = mux_open(NULL, &deputy.mux);
 
         if (r == 0)
-                r = workers_new(&workers);
+                r = workers_new(deputy.mux, &workers);
         if (r < 0)
                 return r;
         deputy.asker = (struct asker){ .uid = geteuid(), .gid = getegid() };

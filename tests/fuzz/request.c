@@ -581,7 +581,7 @@ static void begin(void) {
         for (size_t i = 0; i < FDS_KEPT; i++)
                 kept[i].fd = kept[i].other = -1;
         fuzz_assert(mux_open(NULL, &mux) == 0);
-        fuzz_assert(workers_new(&workers) == 0);
+        fuzz_assert(workers_new(mux, &workers) == 0);
         fuzz_assert(server_open(&server, mux, workers, MODE_USER, &settings, &limits, -EOPNOTSUPP) == 0);
         server.reload = &reload;
         server.last_id = INT64_MAX; /* no input can name a connection, to have it ended */

@@ -402,7 +402,7 @@ static void open_server(unsigned how) {
         };
 
         fuzz_assert(mux_open(NULL, &mux) == 0);
-        fuzz_assert(workers_new(&workers) == 0);
+        fuzz_assert(workers_new(mux, &workers) == 0);
         fuzz_assert(server_open(&server, mux, workers, MODE_USER, &settings, &limits, -EOPNOTSUPP) == 0);
         leave_out_sources();
 }
