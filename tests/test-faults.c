@@ -65,6 +65,7 @@ struct variant {
 static const struct variant variants[] = {
         { "inotify", { "--file-mechanism=inotify" }, true, false },
         { "fanotify", { "--file-mechanism=fanotify" }, true, false },
+        { "stand-ins", { "--mode=system", "--file-mechanism=fanotify" }, true, true },
         { "deputies", { "--mode=system", "--file-mechanism=inotify" }, true, true },
         { "connector", { "--process-feed=connector", "--mux=poll", "--file-mechanism=inotify" }, false, false },
         { "pidfd", { "--process-feed=pidfd", "--mux=select", "--file-mechanism=inotify" }, true, false },
