@@ -56,7 +56,8 @@ void peer_done(struct asker *asker) {
 static const struct observed_links *our_namespaces(void) {
         static struct observed_links ours;
 
-        if (!ours.text[OBSERVED_MOUNTS])
+        if (!ours.text[OBSERVED_MOUNTS] || !ours.text[OBSERVED_ROOT] || !ours.text[OBSERVED_PIDS] ||
+            !ours.text[OBSERVED_NETWORK])
                 observer_read_namespaces(getpid(), &ours);
         return &ours;
 }

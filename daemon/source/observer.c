@@ -22,7 +22,9 @@
 enum {
         ANSWER_MSEC = 5000,
         START_MSEC = 1000,
-        ENDS_MAX = 5,
+        AGAIN_MSEC = 10, /* after the second that has ended, then four times as long with each */
+        AGAIN_MAX_MSEC = 250,
+        ENDS_TOLD = 5, /* then it is logged */
         LASTS_SEC = 10,
         USERS_MAX = 256, /* that have one */
 };
@@ -171,7 +173,7 @@ struct observer {
         pthread_mutex_t lock; /* of these, and of one question with its answer */
         pthread_cond_t started;
         int fd;               /* -1: there is none */
-        bool is_coming;       /* as soon as the last one has ended */
+        bool is_coming;       /* as soon as the last one has ended, or after a pause */
         unsigned n_starts;
         bool is_lost;         /* it did not answer: the loop will be told */
         unsigned lost_start;  /* which of them that was */
@@ -181,11 +183,13 @@ struct observer {
         bool is_ending; /* it was told to */
         unsigned n_ends; /* of those that came to an end before long, one after the other */
         uint64_t started_nsec;
+        struct mux_timer again;
 };
 
 /* The process's own: what looks has no other context in common. */
 static struct {
         struct broker *broker; /* NULL: there is none */
+        pthread_t loop; /* the thread that starts them */
         struct mailbox mailbox;
         bool has_mailbox;
         struct list users;
@@ -195,12 +199,16 @@ static struct observer everybodys = {
         .lock = PTHREAD_MUTEX_INITIALIZER, .started = PTHREAD_COND_INITIALIZER, .fd = -1,
 };
 
+static bool is_paused(const struct observer *o) {
+        return o->again.heap_index != 0;
+}
+
 static void set_socket(struct observer *o, int fd) {
         (void)pthread_mutex_lock(&o->lock);
         (void)safe_close(o->fd);
         o->fd = fd;
         o->n_starts += fd >= 0;
-        o->is_coming = false;
+        o->is_coming = is_paused(o);
         (void)pthread_cond_broadcast(&o->started);
         (void)pthread_mutex_unlock(&o->lock);
 }
@@ -225,15 +233,36 @@ static void start(struct observer *o) {
         (void)close(pair[1]);
 }
 
-/* Without its sockets it ends, if it has not. */
+static void on_again(struct mux_timer *timer) {
+        start(container_of(timer, struct observer, again));
+}
+
+static uint64_t pause_nsec(const struct observer *o) {
+        uint64_t msec = AGAIN_MSEC;
+
+        for (unsigned n = 2; n < o->n_ends && msec < AGAIN_MAX_MSEC; n++)
+                msec *= 4;
+        return MIN(msec, AGAIN_MAX_MSEC) * NSEC_PER_MSEC;
+}
+
+/* Without its sockets it ends, if it has not. Another is started at once, then after pauses: what ended it may pass. */
 static void replace(struct observer *o) {
+        uint64_t now = monotonic_nsec();
+
         helper_close(&o->helper);
+        o->n_ends = now - o->started_nsec > LASTS_SEC * NSEC_PER_SEC ? 1 : o->n_ends + 1;
+        if (o->n_ends > 1)
+                (void)mux_timer_set(broker_mux(observers.broker), &o->again, now + pause_nsec(o), on_again);
         set_socket(o, -1);
-        o->n_ends = monotonic_nsec() - o->started_nsec > LASTS_SEC * NSEC_PER_SEC ? 1 : o->n_ends + 1;
-        if (o->n_ends < ENDS_MAX)
+        if (!is_paused(o))
                 start(o);
-        else
+        else if (o->n_ends == ENDS_TOLD)
                 log_error("no observer stays: less can be told of processes for a while");
+}
+
+static void stop_pausing(struct observer *o) {
+        if (is_paused(o))
+                mux_timer_clear(broker_mux(observers.broker), &o->again);
 }
 
 static bool is_wanted(const struct observer *o) {
@@ -242,6 +271,7 @@ static bool is_wanted(const struct observer *o) {
 
 static void user_free(struct observer *o) {
         list_remove(&o->link);
+        stop_pausing(o);
         (void)pthread_cond_destroy(&o->started);
         (void)pthread_mutex_destroy(&o->lock);
         free(o);
@@ -298,9 +328,9 @@ static void on_lost(struct mailbox *mailbox) {
         }
 }
 
-/* Where there was no memory, or none has stayed, it is tried again. */
+/* Where there was no memory it is tried again. */
 static void ensure(struct observer *o) {
-        if (!observers.broker || o->fd >= 0)
+        if (!observers.broker || o->fd >= 0 || is_paused(o))
                 return;
         if (o->helper.state != HELPER_CLOSED) { /* it hangs, or is just about to end */
                 (void)pthread_mutex_lock(&o->lock);
@@ -308,8 +338,6 @@ static void ensure(struct observer *o) {
                 (void)pthread_mutex_unlock(&o->lock);
                 return;
         }
-        if (o->n_ends >= ENDS_MAX && monotonic_nsec() - o->started_nsec < LASTS_SEC * NSEC_PER_SEC)
-                return;
         if (!observers.has_mailbox && mailbox_open(&observers.mailbox, broker_mux(observers.broker), on_lost) < 0)
                 return;
         observers.has_mailbox = true;
@@ -318,6 +346,7 @@ static void ensure(struct observer *o) {
 
 static void end(struct observer *o) {
         helper_close(&o->helper);
+        stop_pausing(o);
         set_socket(o, -1);
         o->is_lost = false;
         o->n_ends = 0;
@@ -325,13 +354,15 @@ static void end(struct observer *o) {
 
 void observer_open(struct broker *broker) {
         observers.broker = broker;
+        observers.loop = pthread_self();
         list_init(&observers.users);
         list_init(&everybodys.lost);
         ensure(&everybodys);
 }
 
 bool observer_is_ready(void) {
-        return !observers.broker || everybodys.helper.state == HELPER_READY || everybodys.helper.state == HELPER_CLOSED;
+        return !observers.broker || everybodys.helper.state == HELPER_READY ||
+               (everybodys.helper.state == HELPER_CLOSED && !is_paused(&everybodys));
 }
 
 void observer_close(void) {
@@ -431,6 +462,8 @@ static bool exchange(struct observer *o, const struct look_request *q, int pidfd
 static bool await_start(struct observer *o) {
         struct timespec deadline;
 
+        if (pthread_equal(pthread_self(), observers.loop)) /* it would wait for itself */
+                return o->fd >= 0;
         (void)clock_gettime(CLOCK_MONOTONIC, &deadline);
         deadline.tv_sec += START_MSEC / 1000;
         while (o->fd < 0 && o->is_coming)
