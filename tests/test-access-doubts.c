@@ -144,6 +144,30 @@ START_TEST(test_made_good_after_a_loss) {
 }
 END_TEST
 
+/* The same directory, seen through two mounts by two who may see the same. */
+START_TEST(test_made_good_on_each_mount) {
+        const char *elsewhere = make_root("elsewhere"), *root = make_root("w"), *other = make_root("other"), *d;
+        struct party *again;
+
+        start_limited();
+        assert_system(mount(root, other, NULL, MS_BIND, NULL) == 0, other);
+        d = make_hidden(root);
+        add_party("again", USER, GROUP, user_groups, ARRAY_SIZE(user_groups));
+        again = &all.parties[all.n_parties - 1];
+        follow_with(again, at("\"path\":\"%s\"", other));
+        make_file(at("%s/hidden too", d));
+        hear_all();
+        ck_assert_uint_eq(of(again)->n_events, 0);
+        ck_assert_int_eq(kill(all.daemon->pid, SIGSTOP), 0);
+        lose_events(elsewhere);
+        ck_assert_int_eq(kill(all.daemon->pid, SIGCONT), 0);
+        hear_all();
+        open_hidden(d);
+        ck_assert_uint_gt(of(again)->n_rescans, 0);
+        assert_system(umount2(other, MNT_DETACH) == 0, other);
+}
+END_TEST
+
 /* The directory is forgotten for others. */
 START_TEST(test_made_good_after_many) {
         enum { MANY = 70000 }; /* more than are remembered */
@@ -313,6 +337,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_made_good_after_a_mount);
         tcase_add_test(c, test_made_good_as_one_leaves);
         tcase_add_test(c, test_made_good_after_a_loss);
+        tcase_add_test(c, test_made_good_on_each_mount);
         tcase_add_test(c, test_made_good_after_many);
         tcase_add_test(c, test_denied_elsewhere);
         tcase_add_test(c, test_merged_with_hidden);

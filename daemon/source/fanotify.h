@@ -392,6 +392,8 @@ struct helper *peer_helper(struct peer *peer);
 /* Those that nobody uses go; all of them. */
 void peers_tidy(struct fanotify *s);
 void peers_free(struct fanotify *s);
+/* The directory is no more. */
+void peers_forget_directory(struct fanotify *s, uint64_t mount, struct handle_ref handle);
 /* Of what they were not told. */
 void peers_save(struct fanotify *s, struct state_writer *w);
 void peers_load(struct fanotify *s, struct state_reader *r);
@@ -399,7 +401,7 @@ void peers_load(struct fanotify *s, struct state_reader *r);
 /* ---- fanotify_verdict.c --------------------------------------------------------------------------- */
 
 void verdicts_forget(struct place *place);
-/* The place is to be forgotten, not its directory: what was not told of it is remembered. */
+/* What was not told of the directory is remembered without them. */
 void verdicts_keep(const struct place *place);
 /* What the peers may see is to be asked again. */
 void verdicts_expire(struct view *v);

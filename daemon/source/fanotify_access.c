@@ -9,7 +9,6 @@
  * come in hundreds.
  */
 
-#include <stdio.h>
 #include <string.h>
 
 #include "fanotify_verdict.h"

@@ -21,22 +21,22 @@ enum {
 
 /* ---- what it was not told ---------------------------------------------------------------------------- */
 
-/* A directory of which it was not told all, and with whose place the verdict on it was forgotten, or the last daemon. */
+/* A directory of which it was not told all, and on which no verdict may be left that knows it. */
 struct hidden {
         struct hash_node node;
-        uint64_t device;
+        uint64_t mount; /* what its watches there were not told */
         int32_t type;
         uint32_t size;
         unsigned char bytes[];
 };
 
-static struct hidden *find_hidden(const struct peer *peer, uint64_t device, struct handle_ref handle) {
+static struct hidden *find_hidden(const struct peer *peer, uint64_t mount, struct handle_ref handle) {
         if (peer->hidden.n_nodes == 0)
                 return NULL;
         for (struct hash_node *n = hash_first(&peer->hidden, handle_hash(handle)); n; n = hash_next(n)) {
                 struct hidden *h = container_of(n, struct hidden, node);
 
-                if (h->device == device &&
+                if (h->mount == mount &&
                     handle_ref_equal((struct handle_ref){ .type = h->type, .size = h->size, .bytes = h->bytes }, handle))
                         return h;
         }
@@ -54,17 +54,17 @@ static void hide_any(struct peer *peer) {
         forget_hidden(peer);
 }
 
-void peer_hide(struct peer *peer, uint64_t device, struct handle_ref handle) {
+void peer_hide(struct peer *peer, uint64_t mount, struct handle_ref handle) {
         struct hidden *h;
 
-        if (peer->hidden_any || find_hidden(peer, device, handle))
+        if (peer->hidden_any || find_hidden(peer, mount, handle))
                 return;
         h = peer->hidden.n_nodes < HIDDEN_MAX ? malloc(sizeof(*h) + handle.size) : NULL;
         if (!h) {
                 hide_any(peer);
                 return;
         }
-        h->device = device;
+        h->mount = mount;
         h->type = handle.type;
         h->size = handle.size;
         memcpy(h->bytes, handle.bytes, handle.size);
@@ -74,14 +74,19 @@ void peer_hide(struct peer *peer, uint64_t device, struct handle_ref handle) {
         }
 }
 
-bool peer_take_hidden(struct peer *peer, uint64_t device, struct handle_ref handle) {
-        struct hidden *h = find_hidden(peer, device, handle);
+bool peer_take_hidden(struct peer *peer, uint64_t mount, struct handle_ref handle) {
+        struct hidden *h = find_hidden(peer, mount, handle);
 
         if (!h)
                 return false;
         hash_remove(&peer->hidden, &h->node);
         free(h);
         return true;
+}
+
+void peers_forget_directory(struct fanotify *s, uint64_t mount, struct handle_ref handle) {
+        list_for_each(entry, &s->peers)
+                (void)peer_take_hidden(list_entry(entry, struct peer, link), mount, handle);
 }
 
 /* ---- stand-ins ---------------------------------------------------------------------------------------- */
@@ -249,7 +254,7 @@ static void save_peer(const struct peer *peer, struct state_writer *w) {
         hash_for_each(node, &peer->hidden) {
                 const struct hidden *h = container_of(node, struct hidden, node);
 
-                state_put_u64(w, h->device);
+                state_put_u64(w, h->mount);
                 state_put_i64(w, h->type);
                 state_put_bytes(w, h->bytes, h->size);
         }
@@ -274,13 +279,15 @@ void peers_save(struct fanotify *s, struct state_writer *w) {
 }
 
 static void load_peer(struct fanotify *s, struct state_reader *r) {
-        struct asker asker = { .uid = (uid_t)state_get_u64(r), .gid = (gid_t)state_get_u64(r) };
+        struct asker asker = { 0 };
         gid_t groups[HELPER_GROUPS_MAX];
         struct peer *peer;
         bool any;
         size_t n;
         int error;
 
+        asker.uid = (uid_t)state_get_u64(r);
+        asker.gid = (gid_t)state_get_u64(r);
         asker.n_groups = state_get_count(r, sizeof(uint64_t));
         asker.groups = groups;
         for (size_t i = 0; i < asker.n_groups; i++) {
@@ -295,13 +302,13 @@ static void load_peer(struct fanotify *s, struct state_reader *r) {
         if (peer && any)
                 hide_any(peer);
         for (size_t i = 0; i < n && !r->failed; i++) {
-                uint64_t device = state_get_u64(r);
+                uint64_t mount = state_get_u64(r);
                 int32_t type = (int32_t)state_get_i64(r);
                 size_t size;
                 const void *bytes = state_get_bytes(r, &size);
 
                 if (peer && bytes && size > 0 && size <= HANDLE_BYTES_MAX)
-                        peer_hide(peer, device, (struct handle_ref){ .type = type, .size = (uint32_t)size, .bytes = bytes });
+                        peer_hide(peer, mount, (struct handle_ref){ .type = type, .size = (uint32_t)size, .bytes = bytes });
         }
 }
 

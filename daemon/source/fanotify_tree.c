@@ -173,6 +173,7 @@ static void on_deleted_directory(struct view *v, const struct event_info *e, str
         struct place *p = place_find(v, e->object);
         struct dir *child = tree_child(&v->tree, dir, e->name);
 
+        peers_forget_directory(v->group->s, v->mount, e->object);
         if (child && (!child->place || child->place == p))
                 fan_tree_drop(v, child, now);
         else if (p && p->dir) /* it had another name than was known */

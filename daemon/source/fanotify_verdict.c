@@ -64,7 +64,7 @@ bool verdict_hides(const struct verdict *v) {
 
 static void keep(const struct verdict *v) {
         if (verdict_hides(v))
-                peer_hide(v->peer, v->group->device, place_handle(v->place));
+                peer_hide(v->peer, v->place->view->mount, place_handle(v->place));
 }
 
 void verdicts_keep(const struct place *place) {
@@ -73,12 +73,8 @@ void verdicts_keep(const struct place *place) {
 }
 
 void verdicts_keep_of(struct peer *peer) {
-        list_for_each(entry, &peer->verdicts) {
-                const struct verdict *v = list_entry(entry, const struct verdict, of_peer);
-
-                if (v->place)
-                        keep(v);
-        }
+        list_for_each(entry, &peer->verdicts)
+                keep(list_entry(entry, const struct verdict, of_peer));
 }
 
 /* What waits for it will not be told, and it is not kept itself. */
@@ -97,7 +93,7 @@ static void pass_on(const struct verdict *v) {
                         next->seen_at = 0;
                         return;
                 }
-        peer_hide(v->peer, v->group->device, handle);
+        peer_hide(v->peer, v->look->mount, handle);
 }
 
 static void finish(struct verdict *v, enum verdict_state state) {
@@ -106,7 +102,7 @@ static void finish(struct verdict *v, enum verdict_state state) {
         group_read(v->group); /* what was changed before the answer */
         v->state = v->group->drained ? state : VERDICT_NONE;
         v->answered_at = v->group->n_read;
-        if (!v->place && v->state == VERDICT_DENIED)
+        if (!v->place && state == VERDICT_DENIED)
                 pass_on(v);
         free(take_pointer(&v->look));
         mux_defer(s->mux, &v->group->go_on);
@@ -227,12 +223,17 @@ static bool has_expired(const struct verdict *v, const struct view *view) {
 }
 
 struct verdict *verdict_get(struct peer *peer, const struct dir *dir) {
+        uint64_t mount = dir->place->view->mount;
+        struct handle_ref handle = place_handle(dir->place);
         bool was_denied = peer->hidden_any;
+        struct verdict *v;
 
         list_for_each(entry, &dir->place->verdicts) {
-                struct verdict *v = list_entry(entry, struct verdict, link);
                 size_t n = 0;
-                bool holds = v->state != VERDICT_NONE && !v->expired && !has_expired(v, dir->place->view);
+                bool holds;
+
+                v = list_entry(entry, struct verdict, link);
+                holds = v->state != VERDICT_NONE && !v->expired && !has_expired(v, dir->place->view);
 
                 if (v->peer != peer)
                         continue;
@@ -245,8 +246,11 @@ struct verdict *verdict_get(struct peer *peer, const struct dir *dir) {
                 detach(v);
                 break;
         }
-        was_denied |= peer_take_hidden(peer, dir->place->view->group->device, place_handle(dir->place));
-        return new_verdict(peer, dir, was_denied);
+        was_denied |= peer_take_hidden(peer, mount, handle);
+        v = new_verdict(peer, dir, was_denied);
+        if (!v) /* what it would be asked for is not told */
+                peer_hide(peer, mount, handle);
+        return v;
 }
 
 bool verdict_is_certain(const struct verdict *v, uint64_t number) {

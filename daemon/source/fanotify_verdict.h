@@ -29,10 +29,10 @@ struct peer {
 };
 
 bool peer_is_there(const struct peer *peer);
-/* No verdict is kept of the directory with that handle: something in it was not told. */
-void peer_hide(struct peer *peer, uint64_t device, struct handle_ref handle);
+/* Something in the directory was not told to its watches on that mount, and no verdict is going to say so. */
+void peer_hide(struct peer *peer, uint64_t mount, struct handle_ref handle);
 /* Whether it was hidden; the verdict at hand has that from now on. */
-bool peer_take_hidden(struct peer *peer, uint64_t device, struct handle_ref handle);
+bool peer_take_hidden(struct peer *peer, uint64_t mount, struct handle_ref handle);
 
 /* ---- fanotify_verdict.c --------------------------------------------------------------------- */
 

@@ -199,6 +199,7 @@ static struct observer everybodys = {
         .lock = PTHREAD_MUTEX_INITIALIZER, .started = PTHREAD_COND_INITIALIZER, .fd = -1,
 };
 
+/* Another is started in a moment. */
 static bool is_paused(const struct observer *o) {
         return o->again.heap_index != 0;
 }
@@ -215,44 +216,47 @@ static void set_socket(struct observer *o, int fd) {
 
 static void on_helper(struct helper *helper, int error, int fd);
 
+static void on_again(struct mux_timer *timer);
+
+static void start_later(struct observer *o, uint64_t msec) {
+        (void)mux_timer_set(broker_mux(observers.broker), &o->again, monotonic_nsec() + msec * NSEC_PER_MSEC, on_again);
+}
+
 static void start(struct observer *o) {
         struct helper_request request = { .kind = o == &everybodys ? HELPER_OBSERVER : HELPER_USERS_OBSERVER };
-        int pair[2];
+        int pair[2], r;
 
         o->started_nsec = monotonic_nsec();
-        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
-                set_socket(o, -1); /* nobody need wait for it */
-                return;
+        r = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0 ? -errno : 0;
+        if (r == 0) {
+                r = helper_start_with(observers.broker, &o->helper, &request, pair[1], on_helper);
+                (void)close(pair[1]);
+                if (r < 0)
+                        (void)close(pair[0]);
         }
-        if (helper_start_with(observers.broker, &o->helper, &request, pair[1], on_helper) == 0)
-                set_socket(o, pair[0]);
-        else {
-                set_socket(o, -1);
-                (void)close(pair[0]);
-        }
-        (void)close(pair[1]);
+        if (r < 0)
+                start_later(o, AGAIN_MAX_MSEC);
+        set_socket(o, r < 0 ? -1 : pair[0]);
 }
 
 static void on_again(struct mux_timer *timer) {
         start(container_of(timer, struct observer, again));
 }
 
-static uint64_t pause_nsec(const struct observer *o) {
+static uint64_t pause_msec(const struct observer *o) {
         uint64_t msec = AGAIN_MSEC;
 
         for (unsigned n = 2; n < o->n_ends && msec < AGAIN_MAX_MSEC; n++)
                 msec *= 4;
-        return MIN(msec, AGAIN_MAX_MSEC) * NSEC_PER_MSEC;
+        return MIN(msec, AGAIN_MAX_MSEC);
 }
 
 /* Without its sockets it ends, if it has not. Another is started at once, then after pauses: what ended it may pass. */
 static void replace(struct observer *o) {
-        uint64_t now = monotonic_nsec();
-
         helper_close(&o->helper);
-        o->n_ends = now - o->started_nsec > LASTS_SEC * NSEC_PER_SEC ? 1 : o->n_ends + 1;
+        o->n_ends = monotonic_nsec() - o->started_nsec > LASTS_SEC * NSEC_PER_SEC ? 1 : o->n_ends + 1;
         if (o->n_ends > 1)
-                (void)mux_timer_set(broker_mux(observers.broker), &o->again, now + pause_nsec(o), on_again);
+                start_later(o, pause_msec(o));
         set_socket(o, -1);
         if (!is_paused(o))
                 start(o);
@@ -425,6 +429,7 @@ struct observer *observer_get(uid_t uid) {
 void observer_put(struct observer *o) {
         if (!o || --o->refs > 0)
                 return;
+        stop_pausing(o);
         set_socket(o, -1);
         o->is_ending = o->helper.state != HELPER_CLOSED;
         forget_unwanted(o);
