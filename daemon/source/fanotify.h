@@ -103,6 +103,7 @@ struct group {
         size_t backlog;
         uint64_t n_read, n_handled; /* events */
         uint64_t n_inside;          /* of them, those below a watch */
+        uint64_t n_read_then, n_inside_then; /* was_noise() */
         unsigned n_noisy;           /* times in a row that it was read without one */
         uint64_t last_wake_nsec;
         struct mux_timer gather_timer;

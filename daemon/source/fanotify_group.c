@@ -443,14 +443,21 @@ bool group_has_handled(const struct group *g, uint64_t chunk_number) {
 
 static void on_readable(struct mux_io *io, unsigned events);
 
+/* Whether since this was asked last something has happened, and all of it elsewhere; whoever has read it. */
+static bool was_noise(struct group *g) {
+        bool noise = g->n_read != g->n_read_then && g->n_inside == g->n_inside_then;
+
+        g->n_read_then = g->n_read;
+        g->n_inside_then = g->n_inside;
+        return noise;
+}
+
 static void on_gathered(struct mux_timer *timer) {
         struct group *g = container_of(timer, struct group, gather_timer);
-        uint64_t n_inside = g->n_inside, n_read = g->n_read;
 
         group_run(g);
         g->n_noisy = 0;
-        if ((g->n_inside == n_inside && g->n_read > n_read) ||
-            mux_add(g->s->mux, &g->io, g->fd, MUX_IN, on_readable) < 0)
+        if (was_noise(g) || mux_add(g->s->mux, &g->io, g->fd, MUX_IN, on_readable) < 0)
                 gather(g);
 }
 
@@ -465,10 +472,10 @@ static void gather(struct group *g) {
  * more than to look it up. Whoever waits for something has the queue read at once. */
 static void on_readable(struct mux_io *io, unsigned events _unused_) {
         struct group *g = container_of(io, struct group, io);
-        uint64_t n_inside = g->n_inside, now = monotonic_nsec();
+        uint64_t now = monotonic_nsec();
 
         group_run(g);
-        if (g->n_inside != n_inside || now - g->last_wake_nsec > GATHER_MSEC * NSEC_PER_MSEC)
+        if (!was_noise(g) || now - g->last_wake_nsec > GATHER_MSEC * NSEC_PER_MSEC)
                 g->n_noisy = 0;
         g->last_wake_nsec = now;
         if (++g->n_noisy >= NOISY_MIN)
