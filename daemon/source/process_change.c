@@ -226,7 +226,7 @@ static struct process *find_or_make(struct processes *s, pid_t pid) {
                 return NULL;
         p->is_certain = false;
         p->seen = s->n_rescans;
-        if (s->has_lost)
+        if (s->has_lost || s->state == FEED_READY) /* or that something was lost is still to be told */
                 s->n_forks_found++;
         return p;
 }
