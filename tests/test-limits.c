@@ -122,7 +122,7 @@ END_TEST
 START_TEST(test_descriptors) {
         static const char change[] = "{\"method\":\"org.kevd.events.Change\",\"parameters\":{\"add\":[{\"id\":%d,"
                                      "\"filter\":\"poll\",\"notes\":[\"in\"],\"descriptor\":0}]}}";
-        struct daemon *daemon = start("limit-descriptors = 4\n");
+        struct daemon *daemon = start("limit-descriptors = 6\n"); /* what was passed is closed by a thread, soon */
         int fd = client_connect(daemon->socket), ends[2], n = 0;
         struct json_object *reply;
 

@@ -226,8 +226,10 @@ static struct process *find_or_make(struct processes *s, pid_t pid) {
                 return NULL;
         p->is_certain = false;
         p->seen = s->n_rescans;
-        if (s->has_lost || s->state == FEED_READY) /* or that something was lost is still to be told */
+        if (s->has_lost)
                 s->n_forks_found++;
+        else
+                s->n_found_early += s->state == FEED_READY;
         return p;
 }
 
@@ -423,6 +425,9 @@ void process_on_record(struct processes *s, const struct chunk *chunk, const str
                 on_lost(s, r);
                 break;
         case RECORD_FORKS_LOST:
+                /* The end of one may have been read before that its fork was lost. */
+                if (s->n_forks_lost == 0 && s->feed_class->knows_maker)
+                        s->n_forks_found += MIN(s->n_found_early, r->count);
                 s->n_forks_lost += r->count;
                 rescan_count(s);
                 break;

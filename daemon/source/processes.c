@@ -303,7 +303,7 @@ void processes_stop_feed(struct processes *s) {
         history_free(&s->history);
         s->state = FEED_CLOSED;
         s->has_lost = false;
-        s->n_forks_lost = s->n_forks_found = s->n_lost_told = 0;
+        s->n_forks_lost = s->n_forks_found = s->n_found_early = s->n_lost_told = 0;
 }
 
 void processes_on_rescanned(struct processes *s) {
