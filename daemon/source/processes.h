@@ -187,7 +187,8 @@ struct processes {
         size_t n_restored;
         bool has_profiles; /* what processes are like is known as well as it can be */
         bool has_lost;
-        uint64_t n_forks_lost, n_forks_found, n_found_early, n_lost_told;
+        uint64_t n_forks_lost, n_forks_found, n_lost_told;
+        uint64_t n_found_early; /* before the first loss was told of */
 };
 
 /* ---- process_table.c ------------------------------------------------------------------------------------------- */
