@@ -782,6 +782,7 @@ static const struct {
         { "fanotify", "open64:EINTR:1:1:1" },       /* the broker had ended as it began */
         { "deputies", "recvmsg:ENOBUFS:14:1:0" },   /* the deputy had ended */
         { "deputies", "open64:EINTR:2:1:1" },       /* the daemon ended: what was passed on was refused */
+        { "connector", "pidfd_open:ENOMEM:4:12:1" }, /* an end was not told */
 };
 
 START_TEST(test_life) {

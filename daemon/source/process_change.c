@@ -343,6 +343,7 @@ static bool is_of_displaced(struct processes *s, const struct process *p, const 
 static void on_exit_of(struct processes *s, const struct record *r) {
         struct process *p = s->n_displaced > 0 && r->tid == r->pid ? find_displaced(s, r->pid) : NULL;
         bool was_displaced = p != NULL;
+        int error;
 
         if (!p)
                 p = process_find(s, r->pid);
@@ -374,9 +375,12 @@ static void on_exit_of(struct processes *s, const struct record *r) {
         if (r->tid != r->pid)
                 return;
         p->first_ended = true;
-        if (process_open_pidfd(s, p) == -ESRCH)
+        error = -process_open_pidfd(s, p);
+        if (error == ESRCH)
                 process_end(s, p, realtime_nsec() / NSEC_PER_USEC);
-        else if (p->pidfd >= 0 && pidfd_has_ended(p->pidfd))
+        else if (error)
+                rescan_start(s); /* /proc knows, too */
+        else if (pidfd_has_ended(p->pidfd))
                 await_record(s, p);
 }
 

@@ -147,6 +147,20 @@ static bool has_been_told(struct processes *s, const struct rescan *r, const str
         return told;
 }
 
+static void on_late(struct mux_timer *timer) {
+        rescan_start(container_of(timer, struct processes, rescan_timer));
+}
+
+static void rescan_later(struct processes *s) {
+        (void)mux_timer_set(s->mux, &s->rescan_timer, monotonic_nsec() + AGAIN_MSEC * NSEC_PER_MSEC, on_late);
+}
+
+/* Its first thread has ended, and others go on: its pidfd tells of its end, or the next look at /proc. */
+static void follow_others(struct processes *s, struct process *p) {
+        if (process_open_pidfd(s, p) < 0)
+                rescan_later(s);
+}
+
 static void on_new(struct processes *s, struct rescan *r, struct found *f) {
         struct process *parent, *p;
 
@@ -169,7 +183,7 @@ static void on_new(struct processes *s, struct rescan *r, struct found *f) {
         if (!has_ended(f)) {
                 p->first_ended = f->stat.state == 'Z';
                 if (p->first_ended) /* no record will tell of its end */
-                        (void)process_open_pidfd(s, p);
+                        follow_others(s, p);
                 return;
         }
         p->knows_status = f->knows_status;
@@ -195,6 +209,8 @@ static void on_known(struct processes *s, struct process *p, struct found *f) {
         p->seen = s->n_rescans;
         p->start_time = f->stat.start_time;
         complete(p, f->profile);
+        if (!has_ended(f) && p->first_ended)
+                follow_others(s, p);
         if (!has_ended(f) || p->n_tries > 0)
                 return;
         if (f->knows_status) {
@@ -273,10 +289,6 @@ int rescan_init(struct processes *s) {
         return mailbox_open(&s->rescan_mailbox, s->mux, on_message);
 }
 
-static void on_late(struct mux_timer *timer) {
-        rescan_start(container_of(timer, struct processes, rescan_timer));
-}
-
 void rescan_start(struct processes *s) {
         struct rescan *r;
 
@@ -298,7 +310,7 @@ void rescan_start(struct processes *s) {
         if (!r || workers_submit(s->source.context->workers, s->source.context->uid, &r->work) < 0) {
                 log_warning("what became of processes that a loss was about can't be found out just now");
                 free(r);
-                (void)mux_timer_set(s->mux, &s->rescan_timer, monotonic_nsec() + AGAIN_MSEC * NSEC_PER_MSEC, on_late);
+                rescan_later(s);
                 return;
         }
         s->n_rescans++;
@@ -334,7 +346,7 @@ void rescan_on_mark(struct processes *s) {
         if (r->error) { /* what was not found might be there */
                 log_warning("/proc can't be read just now: %s", strerror(r->error));
                 free_rescan(r);
-                (void)mux_timer_set(s->mux, &s->rescan_timer, monotonic_nsec() + AGAIN_MSEC * NSEC_PER_MSEC, on_late);
+                rescan_later(s);
                 return;
         }
         compare(s, r);
