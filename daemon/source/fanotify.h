@@ -110,6 +110,7 @@ struct group {
         bool drained;
         uint64_t read_nsec; /* CLOCK_MONOTONIC, when something was read last */
         bool in_doubt; /* the kernel has dropped events */
+        uint64_t doubt_number; /* then: all that was read by then is handled before the look */
         struct losses losses;
         uint64_t repair_serial; /* the last inquiry of the look that is under way */
 

@@ -98,7 +98,10 @@ static bool is_directory_move(uint64_t mask) {
 
 void group_doubt(struct group *g, const char *why) {
         log_debug("fanotify: %s: %s", g->name, why);
+        if (g->in_doubt)
+                return;
         g->in_doubt = true;
+        g->doubt_number = g->n_read;
 }
 
 static bool is_directory_made(uint64_t mask) {
@@ -417,17 +420,16 @@ void group_run(struct group *g) {
         group_read(g);
         handle_some(g);
         group_take_due(g);
-        if (list_empty(&g->chunks) && g->drained) {
-                if (g->in_doubt) {
-                        g->in_doubt = false;
-                        names_forget_all(g);
-                        list_for_each(entry, &g->views)
-                                fan_tree_rescan_all(list_entry(entry, struct view, link));
-                        losses_begin_repair(&g->losses);
-                        g->repair_serial = g->s->serial;
-                }
-                names_settle(g);
+        if (g->in_doubt && g->n_handled >= g->doubt_number) {
+                g->in_doubt = false;
+                names_forget_all(g);
+                list_for_each(entry, &g->views)
+                        fan_tree_rescan_all(list_entry(entry, struct view, link));
+                losses_begin_repair(&g->losses);
+                g->repair_serial = g->s->serial;
         }
+        if (list_empty(&g->chunks) && g->drained)
+                names_settle(g);
         group_check_repair(g);
         who_forget(g);
         list_for_each(entry, &g->views)

@@ -13,6 +13,7 @@ enum {
         BACKLOG_MAX = 64 * 1024 * 1024, /* then the kernel's queue may overflow */
         EVENTS_A_TURN = 1024,
         TRASH_A_TURN = 64,
+        REPAIR_LATE_MSEC = 1000,
 };
 
 struct chunk {
@@ -46,17 +47,9 @@ static void on_ignored(struct inotify *s, struct mark *mark) {
 static void on_entry(struct inotify *s, struct mark *mark, const struct inotify_event *event, uint64_t now) {
         /* A directory is locked while an entry changes: a move out of it whose
          * second half has not come by now went elsewhere. */
-        if ((event->mask & (IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO)) && !list_empty(&s->moves))
-                list_for_each(entry, &s->moves) {
-                        struct move *move = list_entry(entry, struct move, link);
-
-                        if (move->mark != mark || (event->mask & IN_MOVED_TO && move->cookie == event->cookie))
-                                continue;
-                        move_out(s, move);
-                        break; /* there is one a directory at most */
-                }
-        if (!list_empty(&s->name_questions))
-                tree_on_asked_name(s, mark, event->mask, event->name);
+        if (event->mask & (IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO))
+                moves_out_before(s, mark, event);
+        exchange_on_entry(s, mark, event->mask, event->name);
         if (event->mask & (IN_CREATE | IN_MOVED_TO))
                 wait_on_entry(s, mark, event->name);
         if (event->mask & IN_MOVED_FROM)
@@ -96,10 +89,9 @@ static bool handle(struct inotify *s, const struct inotify_event *event, uint64_
         marks_bury(s);
         if (event->mask & IN_Q_OVERFLOW) {
                 /* Their second halves are lost, and what is found from here on is younger than they. */
-                while (!list_empty(&s->moves))
-                        move_out(s, list_entry(s->moves.next, struct move, link));
+                moves_out_all(s);
                 source_on_loss(&s->source, &s->losses);
-                s->in_doubt = true;
+                inotify_doubt(s);
                 return true;
         }
         if (!answers_find_mark(s, event, &mark))
@@ -196,6 +188,30 @@ static bool is_answered(const struct inotify *s, uint64_t serial) {
         return true;
 }
 
+void inotify_doubt(struct inotify *s) {
+        if (s->in_doubt)
+                return;
+        s->in_doubt = true;
+        s->doubt_position = s->bytes_read;
+}
+
+/* While more is lost than can be looked at, no look ends: then who watches is told as much, time and again. */
+static void begin_repair(struct inotify *s) {
+        uint64_t now = monotonic_nsec();
+        bool late = s->under_repair && now - s->repair_since > REPAIR_LATE_MSEC * NSEC_PER_MSEC;
+
+        s->in_doubt = false;
+        if (!s->under_repair || late)
+                s->repair_since = now;
+        s->under_repair = true;
+        list_doubt(s);
+        tree_recheck_all(s, late);
+        vnode_recheck_all(s);
+        wait_look_all(s);
+        losses_begin_repair(&s->losses);
+        s->repair_serial = s->serial;
+}
+
 /* What everything that was handled leads to. */
 static void after_handling(struct inotify *s) {
         if (list_empty(&s->chunks) && s->drained) {
@@ -206,17 +222,12 @@ static void after_handling(struct inotify *s) {
                                             list_entry(s->moves.next, struct move, link)->deadline_nsec, on_move_timer);
         }
         answers_handle(s);
-        if (s->in_doubt && list_empty(&s->chunks)) {
-                s->in_doubt = false;
-                list_doubt(s);
-                tree_recheck_all(s);
-                vnode_recheck_all(s);
-                wait_look_all(s);
-                losses_begin_repair(&s->losses);
-                s->repair_serial = s->serial;
-        }
-        if (s->losses.under_repair > 0 && is_answered(s, s->repair_serial))
+        if (s->in_doubt && s->bytes_handled >= s->doubt_position)
+                begin_repair(s);
+        if (s->under_repair && is_answered(s, s->repair_serial)) {
+                s->under_repair = false;
                 source_on_repaired(&s->source, &s->losses);
+        }
         barriers_check(&s->barriers);
 }
 
@@ -234,7 +245,7 @@ static void handle_some(struct inotify *s) {
                         if (event)
                                 size = sizeof(*event) + event->len;
                         else /* as if the kernel had dropped the rest */
-                                s->in_doubt = true;
+                                inotify_doubt(s);
                         if (budget-- == 0 || source_has_told_enough(&s->source, before)) {
                                 mux_defer(s->mux, &s->go_on);
                                 return;
@@ -314,7 +325,7 @@ static bool concerns(const struct inotify *s, const struct lookup *lookup, const
 static bool is_past(struct barriers *barriers, struct source_barrier *barrier) {
         struct inotify *s = container_of(barriers, struct inotify, barriers);
 
-        if (!inotify_has_handled(s, barrier->position))
+        if (!inotify_has_handled(s, barrier->position) || (s->in_doubt && barrier->serial == 0))
                 return false;
         if (barrier->serial == 0)
                 barrier->serial = s->serial; /* what the events up to here have asked */
@@ -504,7 +515,7 @@ static void inotify_init_lists(struct inotify *s) {
         list_init(&s->lookups);
         list_init(&s->due);
         list_init(&s->crawls);
-        list_init(&s->name_questions);
+        list_init(&s->exchanges);
         list_init(&s->unblocked);
         barriers_init(&s->barriers, s->mux, is_past);
         crowds_init(&s->crowds, s->mux, on_crowds_told);
@@ -586,6 +597,9 @@ static void inotify_close(struct source *source) {
         names_forget_listed(s);
         names_forget_touched(s);
         marks_free(s);
+        hash_free(&s->exchanges_by_name);
+        hash_free(&s->moves_by_cookie);
+        hash_free(&s->moves_by_wd);
         tree_free(&s->tree);
         (void)close(s->fd);
         free(s);

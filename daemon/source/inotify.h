@@ -7,6 +7,7 @@
  *   inotify.c         the instance: reading, dispatching events, attaching
  *   inotify_mark.c    the kernel's watches
  *   inotify_move.c    halves of renames joined
+ *   inotify_exchange.c  two names that may have changed places
  *   inotify_answer.c  what lookups have answered, each at its moment
  *   inotify_tree.c    tree watches; inotify_tree.h names their parts
  *   inotify_wait.c    tree watches whose directory is not there
@@ -87,7 +88,8 @@ struct mark {
 
 /* A MOVED_FROM that has no MOVED_TO yet. */
 struct move {
-        struct list link;
+        struct list link; /* in the order of their coming */
+        struct hash_node by_cookie, by_wd;
         uint32_t cookie;
         struct mark *mark;
         bool is_dir;
@@ -114,8 +116,11 @@ struct inotify {
         struct chunk *spare;
         bool drained; /* the last read() left nothing */
         bool in_doubt; /* events were dropped: everything is to be looked at again */
+        uint64_t doubt_position; /* then, of what was read */
         struct losses losses;
-        uint64_t repair_serial; /* the last question of the look that is under way */
+        bool under_repair;      /* everything is being looked at again */
+        uint64_t repair_serial; /* the last question of that */
+        uint64_t repair_since;  /* CLOCK_MONOTONIC, ns: the first that has not ended, or the last time this was told */
 
         struct hash marks;
         struct hash_node *dead_marks; /* to be freed */
@@ -128,6 +133,7 @@ struct inotify {
         struct mux_timer awaited_timer;
 
         struct list moves;
+        struct hash moves_by_cookie, moves_by_wd;
         struct mux_timer move_timer;
 
         struct mounts mounts;
@@ -154,7 +160,8 @@ struct inotify {
         struct list due;       /* their answers, as they came */
         struct hash answered;  /* the same, by first_wd */
         struct list crawls;    /* of them, by serial */
-        struct list name_questions; /* of them, LOOKUP_NAME */
+        struct list exchanges; /* of them, LOOKUP_NAME, that nothing has answered yet */
+        struct hash exchanges_by_name;
         struct list unblocked; /* watches that may be in force now */
         uint64_t serial, order;
         uint64_t answering; /* the serial of the lookup whose answer is being handled, or 0 */
@@ -169,6 +176,8 @@ struct inotify {
 
 /* ---- inotify.c ----------------------------------------------------------------------- */
 
+/* Something was lost: everything is looked at again, once what is read by now is handled. */
+void inotify_doubt(struct inotify *s);
 /* The event that what was read begins with. NULL: there is no whole one. */
 const struct inotify_event *inotify_first_event(const char *data, size_t size);
 /* Whether all that was read up to there is handled, moves too whose second half may be still to come. */
@@ -225,14 +234,17 @@ void marks_free(struct inotify *s);
 
 void move_on_from(struct inotify *s, struct mark *mark, const struct inotify_event *event, uint64_t realtime_usec);
 void move_on_to(struct inotify *s, struct mark *mark, const struct inotify_event *event, uint64_t realtime_usec);
-/* Its other half is out of sight. */
-void move_out(struct inotify *s, struct move *move);
-/* Those out of the mark's directory. */
+/* Their other halves are out of sight: that out of the mark's directory. */
 void moves_out_of(struct inotify *s, const struct mark *mark);
+/* The same, unless the event, of an entry of that directory, is its other half. */
+void moves_out_before(struct inotify *s, const struct mark *mark, const struct inotify_event *event);
 /* That of the mark's directory itself. */
 void moves_out_self(struct inotify *s, const struct mark *mark);
 /* Those that have waited long enough. */
 void moves_out_late(struct inotify *s);
+void moves_out_all(struct inotify *s);
+/* Nobody is told of that out of the mark's directory. */
+void moves_forget(struct inotify *s, const struct mark *mark);
 /* Whether `dir` or one above it is about to leave: its move's second half may be still to come. */
 bool move_is_pending(const struct inotify *s, const struct dir *dir);
 
@@ -257,7 +269,6 @@ void tree_on_resolved(struct inotify *s, struct lookup *lookup);
 /* Asks whether the watch's directory is still the one that it is about. */
 void tree_check_place(struct inotify *s, struct file_watch *watch);
 void tree_on_place(struct inotify *s, struct lookup *lookup);
-void tree_on_name(struct inotify *s, struct lookup *lookup);
 void tree_on_access(struct inotify *s, struct lookup *lookup);
 void tree_on_found(struct inotify *s, struct found *found);
 void tree_on_crawled(struct inotify *s, struct lookup *lookup);
@@ -266,16 +277,10 @@ void tree_on_self(struct inotify *s, struct dir *dir, uint32_t mask, uint64_t re
 /* `from` or `to` is NULL where the other end is out of sight. */
 void tree_on_move(struct inotify *s, struct dir *from, const char *from_name, struct dir *to, const char *to_name,
                   bool is_dir, uint64_t realtime_usec);
-/* The two names may have changed places: then `from_name` is there again. `to` is NULL where the other is out of
- * sight. Whether it is so is asked, or the next event of `from_name` tells it. */
-void tree_on_exchange(struct inotify *s, struct dir *from, const char *from_name, struct dir *to, const char *to_name,
-                      bool is_dir, uint64_t realtime_usec);
-/* An entry of that name has changed, about which a question may be under way. */
-void tree_on_asked_name(struct inotify *s, const struct mark *mark, uint32_t mask, const char *name);
 /* The kernel has dropped the mark. */
 void tree_on_unmarked(struct inotify *s, struct dir *dir);
-/* Everything is asked again. */
-void tree_recheck_all(struct inotify *s);
+/* Everything is asked again. `tell`: `rescan` is told before the answers, too. */
+void tree_recheck_all(struct inotify *s, bool tell);
 /* The kernel has dropped a watch: there may be room for what could not be watched. */
 void tree_retry_soon(struct inotify *s);
 /* The watch is about other directories from now on: what is new to it is told with a rescan. */
@@ -288,6 +293,18 @@ void tree_add_crawl(struct inotify *s, struct lookup *lookup);
 /* Watches whose crawls are all done are in force. */
 void tree_check_starting(struct inotify *s);
 void tree_empty_trash(struct inotify *s, unsigned budget);
+
+/* ---- inotify_exchange.c ---------------------------------------------------------------- */
+
+/* The two names may have changed places: then `from_name` is there again. `to` is NULL where the other is out of
+ * sight. */
+void exchange_on_move(struct inotify *s, struct dir *from, const char *from_name, struct dir *to, const char *to_name,
+                      bool is_dir, uint64_t realtime_usec);
+/* An entry of that name has changed, about which a question may be under way. */
+void exchange_on_entry(struct inotify *s, const struct mark *mark, uint32_t mask, const char *name);
+void exchange_on_name(struct inotify *s, struct lookup *lookup);
+/* Its answer doesn't matter any more. */
+void exchange_settle(struct inotify *s, struct lookup *lookup);
 
 /* ---- inotify_mount.c ------------------------------------------------------------------- */
 

@@ -37,6 +37,8 @@ int submit(struct inotify *s, struct lookup *lookup, uid_t user, struct dir *roo
 
 static void end_lookup(struct inotify *s, struct lookup *lookup) {
         list_remove(&lookup->link);
+        if (lookup->kind == LOOKUP_NAME)
+                exchange_settle(s, lookup);
         list_remove(&lookup->among);
         list_splice(&s->unblocked, &lookup->blocked);
         tree_unref(&s->tree, lookup->root);
@@ -85,7 +87,7 @@ static unsigned handle_answer(struct inotify *s, struct lookup_message *message)
                 tree_on_place(s, lookup);
                 break;
         case LOOKUP_NAME:
-                tree_on_name(s, lookup);
+                exchange_on_name(s, lookup);
                 break;
         case LOOKUP_LIST:
                 list_on_listed(lookup);
@@ -150,7 +152,7 @@ void answers_take(struct inotify *s) {
                         lookup_end_section(message->lookup);
                 if (message->first_wd >= 0 &&
                     hash_add(&s->answered, &message->node, hash_u64((uint64_t)message->first_wd)) < 0)
-                        s->in_doubt = true;
+                        inotify_doubt(s);
                 if (is_of_no_interest(message))
                         (void)answer(s, message);
         }

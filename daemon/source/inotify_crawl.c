@@ -319,7 +319,7 @@ static void crawl_child(struct inotify *s, struct lookup *lookup, struct dir *di
                 return;
         child = tree_make_child(&s->tree, dir, name);
         if (!child) {
-                s->in_doubt = true;
+                inotify_doubt(s);
                 return;
         }
         child->listed_by = lookup->order;
@@ -364,7 +364,7 @@ static void on_child(struct inotify *s, struct lookup *lookup, struct dir *dir, 
                 child = NULL;
         }
         if (!give_index(lookup, child, index))
-                s->in_doubt = true;
+                inotify_doubt(s);
 }
 
 /* Children that stood here before the question and are not in the answer. Those that have come since may have
@@ -487,7 +487,7 @@ void tree_on_found(struct inotify *s, struct found *f) {
         lookup->recovered |= recovered;
         on_entries(s, lookup, dir, f);
         if (f->more && !give_index(lookup, dir, f->index))
-                s->in_doubt = true;
+                inotify_doubt(s);
         if (f->more && late) {
                 dir->again = true;
                 dir->again_purpose = PURPOSE_RECHECK;
@@ -522,12 +522,15 @@ void tree_on_crawled(struct inotify *s, struct lookup *lookup) {
         }
 }
 
-void tree_recheck_all(struct inotify *s) {
+void tree_recheck_all(struct inotify *s, bool tell) {
         list_for_each(entry, &s->tree.watches) {
                 struct file_watch *watch = list_entry(entry, struct file_watch, link);
+                struct dir *dir = watch->dir, *parent = dir->parent;
 
-                if (!watch->dir->parent || !tree_wants_all(watch->dir->parent) ||
-                    watch->dir->mount != watch->dir->parent->mount)
-                        tree_crawl(s, watch->dir, PURPOSE_RECHECK, 0, watch->asker->uid, NULL);
+                if (parent && tree_wants_all(parent) && dir->mount == parent->mount)
+                        continue;
+                if (tell && dir->subscriptions.next == &watch->subscription->link)
+                        tree_report_rescan(&s->tree, dir);
+                tree_crawl(s, dir, PURPOSE_RECHECK, 0, watch->asker->uid, NULL);
         }
 }

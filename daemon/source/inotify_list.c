@@ -62,7 +62,7 @@ static int find(struct lister *lister, struct dir *dir, const char *name, struct
 }
 
 static void doubt(struct lister *lister, const char *why _unused_) {
-        source_of(lister)->in_doubt = true;
+        inotify_doubt(source_of(lister));
 }
 
 const struct lister_class inotify_lister = {

@@ -56,14 +56,7 @@ struct mark *mark_of_answer(struct inotify *s, const struct lookup_message *mess
 }
 
 void mark_free(struct inotify *s, struct mark *mark) {
-        list_for_each(entry, &s->moves) {
-                struct move *move = list_entry(entry, struct move, link);
-
-                if (move->mark != mark)
-                        continue;
-                list_remove(&move->link);
-                free(move);
-        }
+        moves_forget(s, mark);
         mark->dying = true;
         if (mark->is_ghost) {
                 s->n_ghosts--;
@@ -199,7 +192,7 @@ bool mark_was_late(struct inotify *s, int wd) {
 
 void mark_pass_over(struct inotify *s, int wd) {
         if (s->late.n_nodes >= MARKS_LATE_MAX || !add_lone(&s->late, wd))
-                s->in_doubt = true;
+                inotify_doubt(s);
 }
 
 void marks_forget_late(struct inotify *s) {

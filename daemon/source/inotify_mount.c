@@ -31,7 +31,7 @@ static void on_changed(struct mounts *mounts, const char *path) {
         if (dir)
                 tree_crawl(s, dir, PURPOSE_RECHECK, 0, 0, NULL);
         else
-                s->in_doubt = true;
+                inotify_doubt(s);
 }
 
 static void on_done(struct mounts *mounts) {
@@ -39,7 +39,7 @@ static void on_done(struct mounts *mounts) {
 }
 
 static void on_doubt(struct mounts *mounts) {
-        container_of(mounts, struct inotify, mounts)->in_doubt = true;
+        inotify_doubt(container_of(mounts, struct inotify, mounts));
 }
 
 void inotify_follow_mounts(struct inotify *s) {

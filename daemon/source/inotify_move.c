@@ -36,13 +36,36 @@ static uint32_t hash_origin(const struct mark *mark, const char *name) {
 static void tell(struct inotify *s, bool exchange, struct dir *from, const char *from_name, struct dir *to,
                  const char *to_name, bool is_dir, uint64_t now) {
         if (exchange && from)
-                tree_on_exchange(s, from, from_name, to, to_name, is_dir, now);
+                exchange_on_move(s, from, from_name, to, to_name, is_dir, now);
         else
                 tree_on_move(s, from, from_name, to, to_name, is_dir, now);
 }
 
-void move_out(struct inotify *s, struct move *move) {
+/* That out of the mark's directory: there is one at most. */
+static struct move *find_move(const struct inotify *s, const struct mark *mark) {
+        struct hash_node *n = s->moves_by_wd.n_nodes > 0 ? hash_first(&s->moves_by_wd, hash_u64((uint64_t)mark->wd)) : NULL;
+
+        while (n && container_of(n, struct move, by_wd)->mark != mark)
+                n = hash_next(n);
+        return n ? container_of(n, struct move, by_wd) : NULL;
+}
+
+static struct move *find_first_half(const struct inotify *s, uint32_t cookie) {
+        struct hash_node *n = hash_first(&s->moves_by_cookie, hash_u64(cookie));
+
+        while (n && container_of(n, struct move, by_cookie)->cookie != cookie)
+                n = hash_next(n);
+        return n ? container_of(n, struct move, by_cookie) : NULL;
+}
+
+static void take_out(struct inotify *s, struct move *move) {
         list_remove(&move->link);
+        hash_remove(&s->moves_by_wd, &move->by_wd);
+        hash_remove(&s->moves_by_cookie, &move->by_cookie);
+}
+
+static void move_out(struct inotify *s, struct move *move) {
+        take_out(s, move);
         for (struct dir *d = move->mark->dirs, *next; d; d = next) {
                 next = d->next_on_mark;
                 tell(s, move->was_filled, d, move->name, NULL, NULL, move->is_dir, move->realtime_usec);
@@ -53,18 +76,31 @@ void move_out(struct inotify *s, struct move *move) {
 }
 
 void moves_out_of(struct inotify *s, const struct mark *mark) {
-        for (bool found = true; found;) {
-                found = false;
-                list_for_each(entry, &s->moves) {
-                        struct move *move = list_entry(entry, struct move, link);
+        struct move *move = find_move(s, mark);
 
-                        if (move->mark != mark)
-                                continue;
-                        move_out(s, move);
-                        found = true;
-                        break;
-                }
-        }
+        if (move)
+                move_out(s, move);
+}
+
+void moves_out_before(struct inotify *s, const struct mark *mark, const struct inotify_event *event) {
+        struct move *move = find_move(s, mark);
+
+        if (move && !(event->mask & IN_MOVED_TO && move->cookie == event->cookie))
+                move_out(s, move);
+}
+
+void moves_out_all(struct inotify *s) {
+        while (!list_empty(&s->moves))
+                move_out(s, list_entry(s->moves.next, struct move, link));
+}
+
+void moves_forget(struct inotify *s, const struct mark *mark) {
+        struct move *move = find_move(s, mark);
+
+        if (!move)
+                return;
+        take_out(s, move);
+        free(move);
 }
 
 void moves_out_late(struct inotify *s) {
@@ -86,8 +122,12 @@ void move_on_from(struct inotify *s, struct mark *mark, const struct inotify_eve
 
         mark->arrival = (struct arrival){ 0 };
         mark->is_fresh = false;
-        if (!move) {
-                s->in_doubt = true;
+        if (!move || hash_add(&s->moves_by_wd, &move->by_wd, hash_u64((uint64_t)mark->wd)) < 0 ||
+            hash_add(&s->moves_by_cookie, &move->by_cookie, hash_u64(event->cookie)) < 0) {
+                if (move)
+                        hash_remove(&s->moves_by_wd, &move->by_wd);
+                free(move);
+                inotify_doubt(s);
                 return;
         }
         move->cookie = event->cookie;
@@ -112,14 +152,11 @@ static struct dir *dir_on_mount(const struct mark *mark, const struct dir *like)
 }
 
 void move_on_to(struct inotify *s, struct mark *mark, const struct inotify_event *event, uint64_t now) {
-        struct move *move = NULL;
+        struct move *move = find_first_half(s, event->cookie);
         bool is_dir = event->mask & IN_ISDIR, exchange = false;
 
-        list_for_each(entry, &s->moves)
-                if (list_entry(entry, struct move, link)->cookie == event->cookie)
-                        move = list_entry(entry, struct move, link);
         if (move) {
-                list_remove(&move->link);
+                take_out(s, move);
                 exchange = move->was_filled && (move->origin == 0 || mark->is_fresh ||
                                                 move->origin == hash_origin(mark, event->name));
         }
@@ -145,30 +182,26 @@ void move_on_to(struct inotify *s, struct mark *mark, const struct inotify_event
         free(move);
 }
 
-static bool is_of(const struct move *move, const struct dir *dir) {
-        return move->is_dir && dir->parent && dir->parent->mark == move->mark && strcmp(dir->name, move->name) == 0;
+/* That of `dir` itself. */
+static struct move *find_move_of(const struct inotify *s, const struct dir *dir) {
+        struct move *move = dir->parent && dir->parent->mark ? find_move(s, dir->parent->mark) : NULL;
+
+        return move && move->is_dir && strcmp(dir->name, move->name) == 0 ? move : NULL;
 }
 
 bool move_is_pending(const struct inotify *s, const struct dir *dir) {
         if (list_empty(&s->moves))
                 return false;
-        for (; dir; dir = dir->parent)
-                list_for_each(entry, &s->moves)
-                        if (is_of(list_entry(entry, struct move, link), dir))
-                                return true;
-        return false;
+        while (dir && !find_move_of(s, dir))
+                dir = dir->parent;
+        return dir != NULL;
 }
 
 void moves_out_self(struct inotify *s, const struct mark *mark) {
-        list_for_each(entry, &s->moves) {
-                struct move *move = list_entry(entry, struct move, link);
-                bool moved = false;
+        struct move *move = NULL;
 
-                for (const struct dir *d = mark->dirs; d && !moved; d = d->next_on_mark)
-                        moved = is_of(move, d);
-                if (moved) {
-                        move_out(s, move);
-                        return;
-                }
-        }
+        for (const struct dir *d = mark->dirs; d && !move; d = d->next_on_mark)
+                move = find_move_of(s, d);
+        if (move)
+                move_out(s, move);
 }

@@ -398,7 +398,7 @@ static void discover(struct inotify *s, struct dir *dir, const char *name) {
         if (child)
                 tree_crawl(s, child, PURPOSE_NEW, 0, 0, NULL);
         else
-                s->in_doubt = true;
+                inotify_doubt(s);
 }
 
 static void on_create(struct inotify *s, struct dir *dir, const char *name, bool is_dir, uint64_t realtime_usec) {
@@ -570,7 +570,7 @@ static void move_known(struct inotify *s, struct dir *moved, struct dir *to, con
         end_watches(s, moved, realtime_usec); /* they are not where they were named */
         if (tree_move(&s->tree, moved, to, to_name) < 0) {
                 tree_throw_away(s, moved);
-                s->in_doubt = true;
+                inotify_doubt(s);
                 return;
         }
         if (new_to_some)
@@ -650,107 +650,4 @@ void tree_on_move(struct inotify *s, struct dir *from, const char *from_name, st
                 if (left_listed && tree_holds(s, from) && tree_wants(&s->tree, from, from_name))
                         doubt_both(s, from, to);
         }
-}
-
-static void doubt(struct inotify *s, struct dir *dir) {
-        if (tree_holds(s, dir) && tree_wants(&s->tree, dir, ""))
-                tree_crawl(s, dir, PURPOSE_RECHECK, 0, 0, NULL);
-}
-
-/* What is taken for `moved` may be another: it is asked by itself, since it may have gone on from `to` by now. */
-static void doubt_exchange(struct inotify *s, struct dir *from, struct dir *to, struct dir *moved) {
-        doubt(s, from);
-        if (to != from)
-                doubt(s, to);
-        doubt(s, moved);
-}
-
-/* `place`: before which it stands among the questions. Without memory to ask it is taken to be there. */
-static void ask_for_name(struct inotify *s, struct dir *dir, const char *name, struct dir *other, struct dir *moved,
-                         struct list *place) {
-        struct buffer path _cleanup_(buffer_free) = BUFFER_INIT;
-        struct lookup *lookup;
-
-        tree_path(dir, &path);
-        if (path.size > 1)
-                buffer_put_literal(&path, "/");
-        buffer_put(&path, name, strlen(name) + 1);
-        lookup = path.error ? NULL : lookup_new(LOOKUP_NAME, path.data);
-        if (lookup && submit(s, lookup, tree_user_of(dir), dir, other) == 0) {
-                list_append(place, &lookup->among);
-                lookup->moved = tree_ref(moved);
-                lookup->watched_wd = dir->mark ? dir->mark->wd : -1;
-                return;
-        }
-        lookup_free(lookup);
-        doubt_exchange(s, dir, other, moved);
-}
-
-static const char *name_of(const struct lookup *lookup) {
-        return strrchr(lookup->path, '/') + 1;
-}
-
-/* A name that goes was there, and one that is made was not. What comes in its place is told as that; of the other name
- * it tells nothing. */
-void tree_on_asked_name(struct inotify *s, const struct mark *mark, uint32_t mask, const char *name) {
-        if (!(mask & (IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO)))
-                return;
-        list_for_each(entry, &s->name_questions) {
-                struct lookup *lookup = list_entry(entry, struct lookup, among);
-
-                if (lookup->settled || lookup->watched_wd != mark->wd || strcmp(name_of(lookup), name) != 0)
-                        continue;
-                lookup->settled = true;
-                if (mask & IN_CREATE)
-                        continue;
-                s->answering = lookup->serial; /* as if it were answered */
-                doubt_exchange(s, mask & IN_MOVED_TO ? NULL : lookup->root, lookup->stop, lookup->moved);
-                s->answering = 0;
-        }
-}
-
-/* Whether its path may have led elsewhere: a directory on the way is in doubt itself. */
-static bool is_astray(const struct inotify *s, const struct lookup *lookup, const struct dir *dir) {
-        list_for_each(entry, &s->name_questions) {
-                const struct lookup *before = list_entry(entry, struct lookup, among);
-
-                if (before == lookup)
-                        break;
-                if (!before->settled && before->moved && tree_is_below(dir, before->moved))
-                        return true;
-        }
-        for (const struct dir *d = dir; d; d = d->parent)
-                if (d->lookup)
-                        return true;
-        return false;
-}
-
-/* Something of that name is there: the two were exchanged, or it was made since. Where nothing is, they were not; but
- * only if nothing can have gone from there unseen. */
-void tree_on_name(struct inotify *s, struct lookup *lookup) {
-        struct dir *dir = tree_root_of(s, lookup);
-
-        if (lookup->settled)
-                return;
-        if (!dir || !dir->mark || dir->mark->wd != lookup->watched_wd || is_astray(s, lookup, dir))
-                doubt_exchange(s, dir, lookup->stop, lookup->moved);
-        else if (tree_has_moved(dir, lookup))
-                ask_for_name(s, dir, name_of(lookup), lookup->stop, lookup->moved, &lookup->among);
-        else if (!file_is_absent(lookup->error))
-                doubt_exchange(s, dir, lookup->stop, lookup->moved);
-}
-
-void tree_on_exchange(struct inotify *s, struct dir *from, const char *from_name, struct dir *to, const char *to_name,
-                      bool is_dir, uint64_t realtime_usec) {
-        struct dir *moved = NULL;
-
-        tree_on_move(s, from, from_name, to, to_name, is_dir, realtime_usec);
-        /* The move itself may have taken one of them out of the tree. */
-        to = tree_holds(s, to) ? to : NULL;
-        if (to && is_dir)
-                moved = tree_child(&s->tree, to, to_name);
-        if (tree_holds(s, from))
-                ask_for_name(s, from, from_name, to, moved, &s->name_questions);
-        else
-                doubt_exchange(s, NULL, to, moved);
 }

@@ -129,7 +129,9 @@ struct lookup {
         /* The loop's own. */
         struct list link;
         struct list answers; /* messages that were taken and are not handled */
-        struct list among;   /* CRAWL: among all of these, by serial; NAME: the same, by what they are about */
+        struct list among;   /* CRAWL: among all of these, by serial; NAME: the same, by what they are about, until it is
+                              * answered */
+        struct hash_node by_name; /* NAME: as long as it is among them */
         struct list blocked; /* watches that wait for this one */
         uint64_t serial;
         uint64_t order; /* of submission */
@@ -145,7 +147,6 @@ struct lookup {
         bool doubted;     /* something happened meanwhile: it, or part of it, will be asked again */
         struct dir *stop; /* NAME: the other directory; CRAWL: told no higher than below this one. The same */
         struct dir *moved; /* NAME: what may be another than it is taken for. The same */
-        bool settled;      /* NAME: an event has answered it */
         uint64_t n_placed; /* tree.n_placed at submission: what was placed since is younger */
         struct file_watch *watch;
         int watched_wd; /* STAT: the mark it is about; NAME: that of `root` as it was asked, or -1 */
