@@ -15,6 +15,7 @@
 #include "close_elsewhere.h"
 #include "file_watch.h"
 #include "hash.h"
+#include "identity.h"
 #include "log.h"
 #include "source.h"
 #include "workers.h"
@@ -49,10 +50,7 @@ struct deputies {
 struct deputy {
         struct list link;
         struct deputies *all;
-        uid_t uid;
-        gid_t gid;
-        size_t n_groups;
-        gid_t *groups;
+        struct identity identity;
         struct helper helper; /* until its socket is there */
         struct channel channel;
         bool is_there;
@@ -126,7 +124,7 @@ static void order_ward(struct ward *w, enum order_kind kind, uint64_t serial) {
 }
 
 static void close_passed(struct deputy *d, int fd) {
-        close_elsewhere(d->all->source.context->workers, d->uid, fd);
+        close_elsewhere(d->all->source.context->workers, d->identity.uid, fd);
 }
 
 static void order_attach(struct ward *w) {
@@ -298,7 +296,7 @@ static void free_deputy(struct deputy *d) {
         helper_close(&d->helper);
         channel_close(&d->channel);
         list_remove(&d->link);
-        free(d->groups);
+        identity_free(&d->identity);
         free(d);
 }
 
@@ -319,7 +317,7 @@ static size_t count_of(const struct list *deputies, uid_t uid) {
         size_t n = 0;
 
         list_for_each(entry, deputies)
-                n += list_entry(entry, struct deputy, link)->uid == uid;
+                n += list_entry(entry, struct deputy, link)->identity.uid == uid;
         return n;
 }
 
@@ -348,7 +346,7 @@ static void on_end(struct channel *channel) {
                 free_deputy(d);
                 return;
         }
-        log_info("what watches files for user %u has ended", d->uid);
+        log_info("what watches files for user %u has ended", d->identity.uid);
         lose(d);
 }
 
@@ -386,15 +384,8 @@ static void on_helper(struct helper *helper, int error, int fd) {
 }
 
 static int start(struct deputy *d) {
-        static struct helper_request request;
-        int r;
+        int r = identity_start(&d->identity, d->all->source.context->broker, &d->helper, HELPER_DEPUTY, on_helper);
 
-        request = (struct helper_request){
-                .kind = HELPER_DEPUTY, .uid = d->uid, .gid = d->gid, .n_groups = (uint32_t)d->n_groups,
-        };
-        for (size_t i = 0; i < d->n_groups; i++)
-                request.groups[i] = d->groups[i];
-        r = helper_start(d->all->source.context->broker, &d->helper, &request, on_helper);
         if (r < 0)
                 return r;
         d->has_ended = false;
@@ -402,14 +393,9 @@ static int start(struct deputy *d) {
         return 0;
 }
 
-static bool is_same(const struct deputy *d, const struct asker *asker) {
-        return d->uid == asker->uid && d->gid == asker->gid && d->n_groups == asker->n_groups &&
-               (d->n_groups == 0 || memcmp(d->groups, asker->groups, d->n_groups * sizeof(*d->groups)) == 0);
-}
-
 static struct deputy *find_deputy(const struct deputies *all, const struct asker *asker) {
         list_for_each(entry, &all->list)
-                if (is_same(list_entry(entry, struct deputy, link), asker))
+                if (identity_is_of(&list_entry(entry, struct deputy, link)->identity, asker))
                         return list_entry(entry, struct deputy, link);
         return NULL;
 }
@@ -419,7 +405,7 @@ static bool end_idle(struct deputies *all, const uid_t *uid) {
         list_for_each(entry, &all->list) {
                 struct deputy *d = list_entry(entry, struct deputy, link);
 
-                if (!list_empty(&d->wards) || (uid && d->uid != *uid))
+                if (!list_empty(&d->wards) || (uid && d->identity.uid != *uid))
                         continue;
                 dismiss(d);
                 return true;
@@ -439,24 +425,17 @@ static int get_deputy(struct deputies *all, const struct asker *asker, struct de
                 d->n_restarts = 0;
                 return start(d);
         }
-        if (asker->n_groups > HELPER_GROUPS_MAX || count_of(&all->leaving, asker->uid) >= DEPUTIES_OF_USER_MAX ||
-            count(&all->leaving) >= DEPUTIES_MAX ||
+        if (count_of(&all->leaving, asker->uid) >= DEPUTIES_OF_USER_MAX || count(&all->leaving) >= DEPUTIES_MAX ||
             (n_of_user >= DEPUTIES_OF_USER_MAX && !end_idle(all, &asker->uid)) ||
             (n >= DEPUTIES_MAX && n_of_user < DEPUTIES_OF_USER_MAX && !end_idle(all, NULL)))
                 return -EDQUOT;
         d = calloc(1, sizeof(*d));
-        if (d && asker->n_groups > 0)
-                d->groups = calloc(asker->n_groups, sizeof(*d->groups));
-        if (!d || (asker->n_groups > 0 && !d->groups)) {
+        r = d ? identity_copy(&d->identity, asker) : -ENOMEM;
+        if (r < 0) {
                 free(d);
-                return -ENOMEM;
+                return r;
         }
         d->all = all;
-        d->uid = asker->uid;
-        d->gid = asker->gid;
-        d->n_groups = asker->n_groups;
-        if (d->n_groups > 0)
-                memcpy(d->groups, asker->groups, d->n_groups * sizeof(*d->groups));
         list_init(&d->link);
         list_init(&d->wards);
         r = start(d);

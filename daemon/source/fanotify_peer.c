@@ -97,27 +97,14 @@ static void on_stand_in(struct helper *helper, int error, int fd) {
         (void)safe_close(fd);
         if (error == 0)
                 return;
-        log_info("fanotify: what looks at files for user %u has ended", peer->uid);
+        log_info("fanotify: what looks at files for user %u has ended", peer->identity.uid);
         peer->lost = true;
         mux_defer(peer->s->mux, &peer->s->tidy);
 }
 
-static bool is_same(const struct peer *peer, const struct asker *asker) {
-        return peer->uid == asker->uid && peer->gid == asker->gid && peer->n_groups == asker->n_groups &&
-               (peer->n_groups == 0 ||
-                memcmp(peer->groups, asker->groups, peer->n_groups * sizeof(*peer->groups)) == 0);
-}
-
 static int start(struct peer *peer) {
-        static struct helper_request request;
-        int r;
+        int r = identity_start(&peer->identity, peer->s->broker, &peer->helper, HELPER_STAND_IN, on_stand_in);
 
-        request = (struct helper_request){
-                .kind = HELPER_STAND_IN, .uid = peer->uid, .gid = peer->gid, .n_groups = (uint32_t)peer->n_groups,
-        };
-        for (size_t i = 0; i < peer->n_groups; i++)
-                request.groups[i] = peer->groups[i];
-        r = helper_start(peer->s->broker, &peer->helper, &request, on_stand_in);
         peer->is_started = r >= 0;
         return r;
 }
@@ -140,7 +127,7 @@ static void free_peer(struct peer *peer) {
         helper_close(&peer->helper);
         forget_hidden(peer);
         list_remove(&peer->link);
-        free(peer->groups);
+        identity_free(&peer->identity);
         free(peer);
 }
 
@@ -151,26 +138,19 @@ static struct peer *new_peer(struct fanotify *s, const struct asker *asker, int 
 
         list_for_each(entry, &s->peers) {
                 n++;
-                n_of_user += list_entry(entry, struct peer, link)->uid == asker->uid;
+                n_of_user += list_entry(entry, struct peer, link)->identity.uid == asker->uid;
         }
-        if (asker->n_groups > HELPER_GROUPS_MAX || n >= PEERS_MAX || n_of_user >= PEERS_OF_USER_MAX) {
+        if (n >= PEERS_MAX || n_of_user >= PEERS_OF_USER_MAX) {
                 *ret_error = -EDQUOT;
                 return NULL;
         }
         peer = calloc(1, sizeof(*peer));
-        if (peer && asker->n_groups > 0)
-                peer->groups = calloc(asker->n_groups, sizeof(*peer->groups));
-        if (!peer || (asker->n_groups > 0 && !peer->groups)) {
+        *ret_error = peer ? identity_copy(&peer->identity, asker) : -ENOMEM;
+        if (*ret_error < 0) {
                 free(peer);
-                *ret_error = -ENOMEM;
                 return NULL;
         }
         peer->s = s;
-        peer->uid = asker->uid;
-        peer->gid = asker->gid;
-        peer->n_groups = asker->n_groups;
-        if (peer->n_groups > 0)
-                memcpy(peer->groups, asker->groups, peer->n_groups * sizeof(*peer->groups));
         peer->trusted = asker->uid == 0 || asker->uid == s->source.context->uid;
         list_init(&peer->verdicts);
         list_append(&s->peers, &peer->link);
@@ -181,7 +161,7 @@ static struct peer *find(const struct fanotify *s, const struct asker *asker) {
         list_for_each(entry, &s->peers) {
                 struct peer *peer = list_entry(entry, struct peer, link);
 
-                if (is_same(peer, asker))
+                if (identity_is_of(&peer->identity, asker))
                         return peer;
         }
         return NULL;
@@ -244,11 +224,13 @@ void peers_free(struct fanotify *s) {
 /* ---- for the next daemon ------------------------------------------------------------------------------ */
 
 static void save_peer(const struct peer *peer, struct state_writer *w) {
-        state_put_u64(w, peer->uid);
-        state_put_u64(w, peer->gid);
-        state_put_u64(w, peer->n_groups);
-        for (size_t i = 0; i < peer->n_groups; i++)
-                state_put_u64(w, peer->groups[i]);
+        const struct identity *identity = &peer->identity;
+
+        state_put_u64(w, identity->uid);
+        state_put_u64(w, identity->gid);
+        state_put_u64(w, identity->n_groups);
+        for (size_t i = 0; i < identity->n_groups; i++)
+                state_put_u64(w, identity->groups[i]);
         state_put_bool(w, peer->hidden_any);
         state_put_u64(w, peer->hidden.n_nodes);
         hash_for_each(node, &peer->hidden) {

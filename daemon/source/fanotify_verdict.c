@@ -205,7 +205,7 @@ static struct verdict *new_verdict(struct peer *peer, const struct dir *dir, boo
         list_init(&v->of_peer);
         list_append(&peer->verdicts, &v->of_peer);
         v->inquiry.of_user = true;
-        v->inquiry.uid = peer->uid;
+        v->inquiry.uid = peer->identity.uid;
         inquiry_begin(peer->s, &v->inquiry);
         list_append(&dir->place->verdicts, &v->link);
         if (!peer_is_there(peer) || peer->n_asked >= ASKED_MAX || !ask(v)) {

@@ -4,6 +4,7 @@
 /* Who sees what: what fanotify_peer.c, fanotify_verdict.c and fanotify_access.c share. */
 
 #include "fanotify_watch.h"
+#include "identity.h"
 
 /* ---- fanotify_peer.c ------------------------------------------------------------------------ */
 
@@ -12,10 +13,7 @@ struct peer {
         struct list link;
         struct fanotify *s;
         struct helper helper;
-        uid_t uid;
-        gid_t gid;
-        size_t n_groups;
-        gid_t *groups;
+        struct identity identity;
         bool trusted; /* sees everything */
         size_t n_asked; /* verdicts that are awaited */
         struct list verdicts;

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * For whom a helper looks at files: all peers that have this user and these groups. credentials(7)
+ */
+
+#include "client.h"
+#include "source.h"
+
+struct identity {
+        uid_t uid;
+        gid_t gid;
+        size_t n_groups; /* supplementary */
+        gid_t *groups;
+};
+
+/* That of the asker. -EDQUOT: it has more groups than a helper can be given. -ENOMEM. */
+int identity_copy(struct identity *identity, const struct asker *asker);
+void identity_free(struct identity *identity);
+bool identity_is_of(const struct identity *identity, const struct asker *asker);
+/* As helper_start(). */
+int identity_start(const struct identity *identity, struct broker *broker, struct helper *helper, uint32_t kind,
+                   helper_fn *fn);
