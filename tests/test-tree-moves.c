@@ -84,6 +84,30 @@ START_TEST(test_moved_in) {
 }
 END_TEST
 
+/* What is handled late is asked about when it has moved already, and where it has come to is not known. */
+START_TEST(test_moved_in_meanwhile) {
+        const char *root = make_root("w"), *outside = make_root("outside");
+        struct follower *f;
+
+        make_dir(at("%s/a", root));
+        make_dir(at("%s/a/b", root));
+        make_dir(at("%s/tree", outside));
+        make_dir(at("%s/tree/sub", outside));
+        f = follower_new(kevd, root, REPLAY_STRICT); /* which is not told what is there */
+        ck_assert_int_eq(kill(kevd->pid, SIGSTOP), 0);
+        append(at("%s/tree/sub/file", outside), "before");
+        move(at("%s/tree", outside), at("%s/a/b/in", root));
+        append(at("%s/a/b/in/sub/later", root), "after");
+        ck_assert_int_eq(kill(kevd->pid, SIGCONT), 0);
+        expect(f, at("%s/a/b/in", root), KEV_NOTE_MOVEDIN);
+        append(at("%s/a/b/in/sub/later", root), "text");
+        expect(f, at("%s/a/b/in/sub/later", root), KEV_NOTE_WRITE | KEV_NOTE_CLOSEWRITE);
+        make_dir(at("%s/a/b/new", root));
+        expect(f, at("%s/a/b/new", root), KEV_NOTE_CREATE);
+        follower_free(f);
+}
+END_TEST
+
 /* With one end out of sight; the order of the arguments is that of the kernel's events. */
 START_TEST(test_exchanged_with_outside) {
         const char *root = make_root("w"), *outside = make_root("outside"), *in, *out;
@@ -548,6 +572,7 @@ int main(int argc, char *argv[]) {
         TCase *c = make_tree_case(harness_suite("tree-moves"), "moves", 120);
 
         tcase_add_test(c, test_moved_in);
+        tcase_add_test(c, test_moved_in_meanwhile);
         tcase_add_test(c, test_moved_out);
         tcase_add_test(c, test_moved_out_and_touched);
         tcase_add_test(c, test_moved_out_and_in);

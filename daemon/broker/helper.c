@@ -119,8 +119,8 @@ static int find_name(int parent, int fd, char ret_name[256]) {
         }
         while (r == 0) {
                 entry = readdir(directory);
-                if (!entry)
-                        r = -ESTALE;
+                if (!entry) /* it has been moved, or is no more */
+                        r = -EAGAIN;
                 else if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 &&
                          (entry->d_type == DT_DIR || entry->d_type == DT_UNKNOWN) &&
                          get_handle(dirfd(directory), entry->d_name, &found, &mount_found) == 0 &&
@@ -223,7 +223,7 @@ static void answer_place(struct helper *h) {
         }
         if (r < 0)
                 begin_answer(h);
-        send_answer(h, r == -EAGAIN ? -ESTALE : r, false);
+        send_answer(h, r, false);
 }
 
 /* ---- names --------------------------------------------------------------------------------------- */

@@ -312,11 +312,12 @@ static enum outcome settle_place(struct place *p, struct step *links, size_t n_l
         return dir ? OUTCOME_INSIDE : OUTCOME_OUTSIDE;
 }
 
-/* What is above a directory outside is so, too: it needs no question any more. */
-static void note_above(struct view *v, const struct step *links, size_t n) {
-        for (size_t i = 0; i < n; i++)
-                if (!group_next_move(v->group, links[i].handle))
-                        place_is_outside(v, links[i].handle);
+/* What is above a directory outside is so, too: it needs no question any more. But if one of them moves, or has moved
+ * since, what the links have above it is where it goes, which says nothing of where it was. */
+static void note_above(struct view *v, uint64_t asked_at, const struct step *links, size_t n) {
+        while (n-- > 0 && !group_next_move(v->group, links[n].handle) &&
+               !group_has_moved(v->group, asked_at, handle_hash(links[n].handle)))
+                place_is_outside(v, links[n].handle);
 }
 
 bool place_resolve(struct view *v, struct handle_ref handle, struct dir **ret_dir) {
@@ -359,7 +360,7 @@ bool place_resolve(struct view *v, struct handle_ref handle, struct dir **ret_di
                 return !ask_again(p);
         if (outcome == OUTCOME_OUTSIDE) {
                 p->generation = v->generation;
-                note_above(v, links, n_links);
+                note_above(v, p->asked_at, links, n_links);
                 if (p->error == ENAMETOOLONG || p->error == EMLINK)
                         log_notice("fanotify: %s: a directory is too deep to be followed", v->mount_point);
                 else if (p->error != 0 && p->error != ESTALE && p->error != EXDEV && p->error != ENOENT)

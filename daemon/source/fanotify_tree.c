@@ -244,8 +244,10 @@ static void move_directory(struct view *v, const struct event_info *e, struct di
         if (target && target == moved) {
                 if (moved->place)
                         moved->place->changed = e->number;
-                if (!from && new_to_some) /* it was told as new: so is what is in it */
+                if (!from && new_to_some) { /* it was told as new: so is what is in it */
+                        v->generation++;
                         job_start(&v->lister, moved, common, NULL);
+                }
                 return;
         }
         if (moved && tree_is_below(to, moved)) { /* what is known of it can't be right */
