@@ -20,6 +20,13 @@
 
 #include "macro.h"
 
+uid_t processes_user;
+
+/* Before the first fork, so that all processes of a test have the same. */
+__attribute__((constructor)) static void choose_users(void) {
+        processes_user = 100000 + 2 * (uid_t)getpid();
+}
+
 /* ---- the daemon -------------------------------------------------------------------------------------------------- */
 
 static void need_feed_of(const struct daemon *daemon) {

@@ -14,11 +14,11 @@
 
 #include "harness.h"
 
-/* Nobody's ids: they need not be known to the system. */
-enum {
-        USER = 64100,
-        STRANGER = 64101,
-};
+/* Nobody's ids, which need not be known to the system; nor those of another test that runs at the same time, whose
+ * processes a watch of a user's would tell as well. */
+extern uid_t processes_user;
+#define USER ((int)processes_user)
+#define STRANGER ((int)processes_user + 1)
 
 #define ANY INT64_MIN
 
