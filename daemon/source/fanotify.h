@@ -114,8 +114,8 @@ struct group {
         struct losses losses;
         uint64_t repair_serial; /* the last inquiry of the look that is under way */
 
-        struct hash moves;       /* of directories, read and not handled: by the object's handle */
-        struct list moves_order; /* the same, first to last */
+        struct list moves;  /* of directories, read and not handled */
+        struct hash moving; /* the directories, by handle */
         struct recent moved, changed; /* directories, read: moved; changed or moved. By handle_hash() */
 
         struct hash names;       /* that had an event lately: fanotify_doubt.c */
@@ -306,11 +306,12 @@ struct question view_question(const struct view *v, enum question_kind kind, str
 
 /* A directory's move, or end, that is still to be handled. */
 struct pending_move {
-        struct hash_node node;
-        struct list order;
+        struct list link;      /* in group->moves */
+        struct list of_object; /* among those of the same */
+        struct moving *moving;
         uint64_t number;
-        struct handle object, from;
-        char name[256];
+        struct handle_ref from;
+        const char *name;
 };
 
 /* The first for the object. NULL: none. */

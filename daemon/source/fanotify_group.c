@@ -110,48 +110,78 @@ static bool is_directory_made(uint64_t mask) {
 
 /* ---- directories that move ------------------------------------------------------------------------------ */
 
+/* An object that is still to be moved, or to end. */
+struct moving {
+        struct hash_node node;
+        struct handle object;
+        struct list moves; /* struct pending_move, in order: one may be moved any number of times */
+};
+
+static struct moving *find_moving(const struct group *g, struct handle_ref object) {
+        if (g->moving.n_nodes == 0)
+                return NULL;
+        for (struct hash_node *n = hash_first(&g->moving, handle_hash(object)); n; n = hash_next(n)) {
+                struct moving *moving = container_of(n, struct moving, node);
+
+                if (handle_ref_equal(handle_refer(&moving->object), object))
+                        return moving;
+        }
+        return NULL;
+}
+
+static struct moving *get_moving(struct group *g, struct handle_ref object) {
+        struct moving *moving = find_moving(g, object);
+
+        if (moving)
+                return moving;
+        moving = malloc(sizeof(*moving));
+        if (!moving || hash_add(&g->moving, &moving->node, handle_hash(object)) < 0) {
+                free(moving);
+                return NULL;
+        }
+        handle_copy(&moving->object, object);
+        list_init(&moving->moves);
+        return moving;
+}
+
+/* `e` refers to what was read, which stays where it is until it is handled. */
 static void index_move(struct group *g, const struct event_info *e) {
         struct pending_move *m = malloc(sizeof(*m));
+        struct moving *moving = m ? get_moving(g, e->object) : NULL;
         uint64_t hash = handle_hash(e->object);
 
         recent_note(&g->moved, hash, e->number);
         recent_note(&g->changed, hash, RECENT_UNKNOWN);
-        if (m && hash_add(&g->moves, &m->node, hash) == 0) {
-                m->number = e->number;
-                handle_copy(&m->object, e->object);
-                handle_copy(&m->from, e->dir);
-                (void)snprintf(m->name, sizeof(m->name), "%s", e->name);
-                list_append(&g->moves_order, &m->order);
+        if (!moving) {
+                free(m);
+                group_doubt(g, "no memory for a move");
                 return;
         }
-        free(m);
-        group_doubt(g, "no memory for a move");
+        *m = (struct pending_move){ .moving = moving, .number = e->number, .from = e->dir, .name = e->name };
+        list_append(&moving->moves, &m->of_object);
+        list_append(&g->moves, &m->link);
 }
 
 static void pop_moves(struct group *g, uint64_t number) {
-        while (!list_empty(&g->moves_order)) {
-                struct pending_move *m = list_entry(g->moves_order.next, struct pending_move, order);
+        while (!list_empty(&g->moves)) {
+                struct pending_move *m = list_entry(g->moves.next, struct pending_move, link);
 
                 if (m->number > number)
                         return;
-                hash_remove(&g->moves, &m->node);
-                list_remove(&m->order);
+                list_remove(&m->link);
+                list_remove(&m->of_object);
+                if (list_empty(&m->moving->moves)) {
+                        hash_remove(&g->moving, &m->moving->node);
+                        free(m->moving);
+                }
                 free(m);
         }
 }
 
 const struct pending_move *group_next_move(const struct group *g, struct handle_ref object) {
-        const struct pending_move *first = NULL;
+        const struct moving *moving = find_moving(g, object);
 
-        if (g->moves.n_nodes == 0)
-                return NULL;
-        for (struct hash_node *n = hash_first(&g->moves, handle_hash(object)); n; n = hash_next(n)) {
-                const struct pending_move *m = container_of(n, struct pending_move, node);
-
-                if (handle_ref_equal(handle_refer(&m->object), object) && (!first || m->number < first->number))
-                        first = m;
-        }
-        return first;
+        return moving ? list_entry(moving->moves.next, const struct pending_move, of_object) : NULL;
 }
 
 bool group_has_moved(const struct group *g, uint64_t number, uint64_t hash) {
@@ -634,7 +664,7 @@ int group_get(struct fanotify *s, const struct subject_place *place, const char 
         g->fd = -1;
         g->io = MUX_IO_INIT;
         list_init(&g->chunks);
-        list_init(&g->moves_order);
+        list_init(&g->moves);
         list_init(&g->names_order);
         list_init(&g->names_doubtful);
         list_init(&g->views);
@@ -672,7 +702,7 @@ void group_free(struct group *g) {
                 free(list_entry(entry, struct chunk, link));
         free(g->spare);
         pop_moves(g, UINT64_MAX);
-        hash_free(&g->moves);
+        hash_free(&g->moving);
         recent_free(&g->moved);
         recent_free(&g->changed);
         list_remove(&g->link);

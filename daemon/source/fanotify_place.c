@@ -284,7 +284,7 @@ static enum outcome settle_place(struct place *p, struct step *links, size_t n_l
                         return OUTCOME_OUTSIDE;
                 if (move) {
                         way[n++] = (struct step){ .handle = at, .name = move->name, .name_size = strlen(move->name) };
-                        at = handle_refer(&move->from);
+                        at = move->from;
                         continue;
                 }
                 i = links ? find_step(links, n_links, at) : SIZE_MAX;
