@@ -112,7 +112,7 @@ static const struct rule handles[] = {
 };
 
 static const struct rule watches_of_files[] = {
-        ANY(inotify_init1), ANY(inotify_add_watch), ANY(inotify_rm_watch), ANY(chdir), ANY(fchdir),
+        ANY(inotify_init1), ANY(inotify_add_watch), ANY(inotify_rm_watch), IS(ioctl, 1, FIONREAD), ANY(chdir), ANY(fchdir),
 };
 
 /* What descriptors that were passed are, and processes. SIOCINQ is FIONREAD. */

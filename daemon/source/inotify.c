@@ -5,12 +5,13 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/inotify.h>
+#include <sys/ioctl.h>
 
 #include "tree_report.h"
 
 enum {
         CHUNK_BYTES = 64 * 1024,
-        BACKLOG_MAX = 64 * 1024 * 1024, /* then the kernel's queue may overflow */
+        BACKLOG_MAX = 64 * 1024 * 1024, /* with what waits for it; then the kernel's queue may overflow */
         EVENTS_A_TURN = 1024,
         TRASH_A_TURN = 64,
         REPAIR_LATE_MSEC = 1000,
@@ -130,8 +131,10 @@ static void give_chunk(struct inotify *s, struct chunk *chunk) {
 
 /* All that is queued in the kernel, as far as the backlog has room. */
 static void read_kernel(struct inotify *s) {
+        int queued = 0; /* inotify(7), FIONREAD: bytes */
+
         s->drained = false;
-        while (s->backlog < BACKLOG_MAX) {
+        while (s->backlog == 0 || s->backlog + s->answer_bytes < BACKLOG_MAX) {
                 struct chunk *chunk = take_chunk(s);
                 ssize_t n;
 
@@ -154,10 +157,10 @@ static void read_kernel(struct inotify *s) {
                         break;
                 }
         }
-        if (s->drained) {
+        if (s->drained)
                 s->drained_tick = ++s->tick;
-                answers_place(s);
-        }
+        if (s->drained || ioctl(s->fd, FIONREAD, &queued) == 0)
+                answers_place(s, s->bytes_read + (uint64_t)queued);
 }
 
 const struct inotify_event *inotify_first_event(const char *data, size_t size) {
@@ -250,7 +253,7 @@ static void handle_some(struct inotify *s) {
                                 mux_defer(s->mux, &s->go_on);
                                 return;
                         }
-                        if (event && !handle(s, event, now))
+                        if (answers_are_behind(s) || (event && !handle(s, event, now)))
                                 return;
                         chunk->position += size;
                         s->bytes_handled += size;

@@ -38,6 +38,10 @@
  * about has stayed in its place from the question until then, the answer holds;
  * otherwise it is asked once more.
  *
+ * Whoever makes changes that need questions faster than these are answered makes
+ * the reading wait (answers_are_behind()): what is queued then, with the questions
+ * and the answers that wait, has a limit, and the kernel drops the rest.
+ *
  * So every doubt leads to a question that was put later than what gave rise to
  * the doubt, and all settles. Two places that have one inode on one mount can
  * only come from events that were lost, or that say too little (an exchange of
@@ -157,6 +161,9 @@ struct inotify {
         struct mailbox mailbox;
         struct lookup_context lookup_context;
         struct list lookups;
+        size_t answer_bytes;    /* of them, and of their answers that wait */
+        size_t n_asked;         /* of them, those that have not ended */
+        uint64_t answered_nsec; /* CLOCK_MONOTONIC: when one has, the last time, or the first of these was asked */
         struct list due;       /* their answers, as they came */
         struct hash answered;  /* the same, by first_wd */
         struct list crawls;    /* of them, by serial */
@@ -254,10 +261,13 @@ bool move_is_pending(const struct inotify *s, const struct dir *dir);
 int submit(struct inotify *s, struct lookup *lookup, uid_t user, struct dir *root, struct dir *stop);
 /* Takes what the threads have sent. */
 void answers_take(struct inotify *s);
-/* The kernel's queue is read: what is in the chunks is older than the answers, or younger than their watches. */
-void answers_place(struct inotify *s);
+/* What was taken comes after that, in what is read: what is older than it, or younger than its watches, does not lie
+ * beyond. */
+void answers_place(struct inotify *s, uint64_t position);
 /* Handles those whose moment has come, as many as fit into a turn. */
 void answers_handle(struct inotify *s);
+/* There is so much to be answered that events have to wait. */
+bool answers_are_behind(struct inotify *s);
 /* Whose event it is. NULL: nobody's. False: it has to wait for an answer. */
 bool answers_find_mark(struct inotify *s, const struct inotify_event *event, struct mark **ret_mark);
 /* All, as the source ends. No lookup is on a thread any more. */

@@ -5,18 +5,28 @@
 #include "inotify.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sys/inotify.h>
 
 enum {
         ANSWERS_A_TURN = 256,
         ENTRIES_AN_ANSWER = 16, /* that cost as much as an answer */
+        ASKED_MAX = 512, /* then events wait, since they lead to questions faster than these are answered, */
+        ASKED_MAX_MSEC = 100, /* unless nothing is, where a file system hangs, */
+        ASKED_LIMIT = 64 * 1024, /* and then there are no more */
         AWAITED_RETRY_USEC = 200,
         AWAITED_MAX_MSEC = 200, /* on a busy machine a thread may wait as long for a processor */
 };
 
+static size_t bytes_of(const struct lookup *lookup) {
+        return sizeof(*lookup) + (lookup->path ? strlen(lookup->path) : 0);
+}
+
 int submit(struct inotify *s, struct lookup *lookup, uid_t user, struct dir *root, struct dir *stop) {
         int r;
 
+        if (s->n_asked >= ASKED_LIMIT)
+                return -EAGAIN;
         lookup->context = &s->lookup_context;
         lookup->user = user;
         lookup->n_placed = s->tree.n_placed;
@@ -27,9 +37,12 @@ int submit(struct inotify *s, struct lookup *lookup, uid_t user, struct dir *roo
         r = lookup_submit(s->source.context->workers, lookup);
         if (r < 0)
                 return r;
+        if (s->n_asked++ == 0)
+                s->answered_nsec = monotonic_nsec();
         lookup->root = tree_ref(root);
         lookup->stop = tree_ref(stop);
         list_append(&s->lookups, &lookup->link);
+        s->answer_bytes += bytes_of(lookup);
         if (lookup->kind == LOOKUP_CRAWL)
                 tree_add_crawl(s, lookup);
         return 0;
@@ -37,6 +50,7 @@ int submit(struct inotify *s, struct lookup *lookup, uid_t user, struct dir *roo
 
 static void end_lookup(struct inotify *s, struct lookup *lookup) {
         list_remove(&lookup->link);
+        s->answer_bytes -= bytes_of(lookup);
         if (lookup->kind == LOOKUP_NAME)
                 exchange_settle(s, lookup);
         list_remove(&lookup->among);
@@ -67,6 +81,7 @@ static unsigned handle_answer(struct inotify *s, struct lookup_message *message)
                 unsigned cost = 1 + (unsigned)(found->n_entries / ENTRIES_AN_ANSWER);
 
                 tree_on_found(s, found);
+                s->answer_bytes -= sizeof(*found) + found->size;
                 free(found);
                 return cost;
         }
@@ -140,6 +155,7 @@ static bool is_of_no_interest(const struct lookup_message *message) {
 }
 
 void answers_take(struct inotify *s) {
+        uint64_t now = monotonic_nsec();
         struct list *entry;
 
         while ((entry = mailbox_take(&s->mailbox))) {
@@ -148,8 +164,12 @@ void answers_take(struct inotify *s) {
                 message->position = UINT64_MAX;
                 list_append(&message->lookup->answers, &message->link);
                 list_append(&s->due, &message->due);
-                if (message->end)
+                if (message->end) {
                         lookup_end_section(message->lookup);
+                        s->n_asked--;
+                        s->answered_nsec = now;
+                } else
+                        s->answer_bytes += sizeof(struct found) + container_of(message, struct found, message)->size;
                 if (message->first_wd >= 0 &&
                     hash_add(&s->answered, &message->node, hash_u64((uint64_t)message->first_wd)) < 0)
                         inotify_doubt(s);
@@ -158,13 +178,13 @@ void answers_take(struct inotify *s) {
         }
 }
 
-void answers_place(struct inotify *s) {
+void answers_place(struct inotify *s, uint64_t position) {
         for (struct list *entry = s->due.previous; entry != &s->due; entry = entry->previous) {
                 struct lookup_message *message = list_entry(entry, struct lookup_message, due);
 
                 if (message->position != UINT64_MAX)
                         break;
-                message->position = s->bytes_read;
+                message->position = position;
         }
 }
 
@@ -188,6 +208,19 @@ static void on_awaited_timer(struct mux_timer *timer) {
         struct inotify *s = container_of(timer, struct inotify, awaited_timer);
 
         mux_defer(s->mux, &s->go_on);
+}
+
+bool answers_are_behind(struct inotify *s) {
+        uint64_t now;
+
+        if (s->n_asked < ASKED_MAX)
+                return false;
+        now = monotonic_nsec();
+        if (now - s->answered_nsec > ASKED_MAX_MSEC * NSEC_PER_MSEC)
+                return false;
+        (void)mux_timer_set(s->mux, &s->awaited_timer, s->answered_nsec + ASKED_MAX_MSEC * NSEC_PER_MSEC + 1,
+                            on_awaited_timer);
+        return true;
 }
 
 /* Whether a lookup may be about to tell whose `wd` is: it was making a watch as the event came up, and still is. */

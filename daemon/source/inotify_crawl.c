@@ -492,7 +492,7 @@ void tree_on_found(struct inotify *s, struct found *f) {
                 dir->again = true;
                 dir->again_purpose = PURPOSE_RECHECK;
         }
-        if (f->error)
+        if (f->error && !file_is_absent(f->error)) /* getdents64(2) of one that was removed */
                 degrade(s, dir, f->error);
         if ((late && !f->more) || (recovered && purpose != PURPOSE_RECHECK))
                 tree_crawl(s, dir, PURPOSE_RECHECK, 0, lookup->user, NULL);

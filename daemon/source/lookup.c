@@ -346,14 +346,17 @@ static void begin_part(struct answer_part *list) {
                 list->part.size = sizeof(struct found);
 }
 
-/* The message is the loop's from here on. */
+/* The message is the loop's from here on, which may keep very many of them. */
 static int post_part(struct answer_part *list, bool more, int error) {
-        struct found *f = (void *)list->part.data;
+        struct found *f;
 
         if (list->part.error) {
                 buffer_free(&list->part);
                 return -ENOMEM;
         }
+        f = realloc(list->part.data, list->part.size);
+        if (!f)
+                f = (void *)list->part.data;
         *f = (struct found){
                 .message = { .lookup = list->lookup, .wd = list->wd, .is_second = list->is_second,
                              .first_wd = list->first_wd },
