@@ -783,6 +783,7 @@ static const struct {
         { "deputies", "recvmsg:ENOBUFS:14:1:0" },   /* the deputy had ended */
         { "deputies", "open64:EINTR:2:1:1" },       /* the daemon ended: what was passed on was refused */
         { "connector", "pidfd_open:ENOMEM:4:12:1" }, /* an end was not told */
+        { "connector", "pthread_create:EAGAIN:4:12:1" }, /* processes were refused from then on */
 };
 
 START_TEST(test_life) {

@@ -331,24 +331,27 @@ static bool tells_of_end(int fd, pid_t tid) {
         return false;
 }
 
-/* Of a thread that is made for it. In another namespace than the first everything seems to work, and nothing ever
- * comes. */
-static bool hears(int fd) {
+/* 1: of a thread that is made for it. 0: in another namespace than the first everything seems to work, and nothing ever
+ * comes. Negative errno: it can't be found out just now. */
+static int hears(int fd) {
         uint64_t deadline = monotonic_nsec() + TEST_MSEC * NSEC_PER_MSEC;
         pthread_t thread;
         pid_t tid = 0;
+        int r = pthread_create(&thread, NULL, end_at_once, &tid);
 
-        if (pthread_create(&thread, NULL, end_at_once, &tid) != 0)
-                return false;
+        if (r != 0)
+                return -r;
         (void)pthread_join(thread, NULL);
         for (;;) {
                 struct pollfd p = { .fd = fd, .events = POLLIN };
                 uint64_t now = monotonic_nsec();
 
                 if (tells_of_end(fd, tid))
-                        return true;
-                if (now >= deadline || poll(&p, 1, (int)((deadline - now) / NSEC_PER_MSEC) + 1) <= 0)
-                        return false;
+                        return 1;
+                if (now >= deadline)
+                        return 0;
+                if (poll(&p, 1, (int)((deadline - now) / NSEC_PER_MSEC) + 1) < 0 && errno != EINTR)
+                        return -errno;
         }
 }
 
@@ -375,18 +378,20 @@ static uint64_t begin_counting(int fd) {
 }
 
 int connector_listen(size_t buffer_bytes, bool is_only _unused_, int ret_fds[OPENING_FDS_MAX], struct opening *opening) {
-        int fd = open_socket(buffer_bytes);
+        int fd = open_socket(buffer_bytes), r = fd < 0 ? fd : hears(fd);
 
-        if (fd < 0) {
-                (void)snprintf(opening->why, sizeof(opening->why), "the process connector: %s", strerror(-fd));
-                return fd;
-        }
-        if (!hears(fd)) {
+        if (r < 0)
+                (void)snprintf(opening->why, sizeof(opening->why), "the process connector: %s", strerror(-r));
+        else if (r == 0) {
                 (void)snprintf(opening->why, sizeof(opening->why),
                                "the process connector is silent (it speaks in the first pid namespace only)");
-                connector_ignore(fd);
-                (void)close(fd);
-                return -EOPNOTSUPP;
+                r = -EOPNOTSUPP;
+        }
+        if (r < 0) {
+                if (fd >= 0)
+                        connector_ignore(fd);
+                (void)safe_close(fd);
+                return r;
         }
         ret_fds[0] = fd;
         opening->n_fds = 1;
