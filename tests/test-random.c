@@ -49,7 +49,8 @@
 enum {
         SHORT_OPERATIONS = 3000,
         SHORT_SECONDS = 60,
-        SESSION_OPERATIONS = 50000, /* the model keeps all events of one */
+        SESSION_OPERATIONS = 20000, /* the model keeps all events of one */
+        POPULATED = 300, /* operations before the first */
         WRITERS_MAX = 3,
         ROUND_MAX = 1 << 15, /* operations */
         NAMES = 5,
@@ -562,14 +563,43 @@ static void check_mechanism(const struct session *s) {
                 ck_assert_msg(n > 0, "no inotify watch, where inotify was asked for");
 }
 
-static void begin_session(struct session *s) {
-        const char *root = at("%s/w", s->mount), *log = environment("KEVD_RANDOM_LOG");
+/* No barrier waits for the end of a list. */
+static void take_list(struct follower *f) {
+        const struct kev_event *event;
+        bool listed = false;
+
+        while (!listed) {
+                ck_assert_msg(follower_take(f, HARNESS_REPLY_MSEC, &event), "no `listed`");
+                listed = kev_event_notes(event) & KEV_NOTE_LISTED;
+        }
+}
+
+/* What is there before anybody watches: directories of which no event has told. */
+static void populate(const struct session *s) {
+        struct writer *writer = &writers[0];
+        pid_t pid;
+        int status;
 
         run(s->mount, "rm -rf w && mkdir w && mkdir -p o");
+        writer->n = 0;
+        pid = fork();
+        assert_system(pid >= 0, "fork");
+        if (pid == 0)
+                write_at_random(s->mount, random_of(s->seed, 0, 3), writer, POPULATED);
+        assert_system(waitpid(pid, &status, 0) == pid && status == 0, "a writer");
+}
+
+static void begin_session(struct session *s) {
+        const char *root = at("%s/w", s->mount), *log = environment("KEVD_RANDOM_LOG");
+        struct kev_watch *watch = new_tree_watch(root, kev_filter_default_notes(KEV_FILTER_TREE) & ~KEV_NOTE_BACK);
+
+        ck_assert_int_eq(kev_watch_set_list(watch, true), 0);
+        populate(s);
         s->since_nsec = now_nsec();
         s->daemon = daemon_start_with((const char *const[]){ at("--file-mechanism=%s", s->combination->mechanism),
                                                             log ? "--log-level=debug" : NULL, NULL });
-        s->follower = follower_new(s->daemon, root, REPLAY_AT_REST);
+        s->follower = follower_new_with(s->daemon, watch, root, REPLAY_AT_REST);
+        take_list(s->follower);
         check_mechanism(s);
         if (!log)
                 return;
