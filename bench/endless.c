@@ -36,8 +36,16 @@ enum {
 
 /* ---- the changes -------------------------------------------------------------------------------------------------- */
 
+struct kind;
+
 /* They are made in the tree, the nth of them; ../out is not watched. */
-typedef void change_fn(uint64_t n);
+typedef void change_fn(const struct kind *kind, uint64_t n);
+
+struct kind {
+        const char *name;
+        change_fn *change;
+        const char *here, *there; /* what it is made to */
+};
 
 static void check(int r, const char *what) {
         bench_check_system(r >= 0, what);
@@ -50,57 +58,25 @@ static void make_file(const char *path) {
         (void)close(fd);
 }
 
-static void to_and_fro(const char *here, const char *there) {
-        check(rename(here, there), here);
-        check(rename(there, here), there);
+static void move_to_and_fro(const struct kind *kind, uint64_t n _unused_) {
+        check(rename(kind->here, kind->there), kind->here);
+        check(rename(kind->there, kind->here), kind->there);
 }
 
-static void exchange(const char *a, const char *b) {
-        check(renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE), a);
+static void exchange(const struct kind *kind, uint64_t n _unused_) {
+        check(renameat2(AT_FDCWD, kind->here, AT_FDCWD, kind->there, RENAME_EXCHANGE), kind->here);
 }
 
 /* From name to name, each of which comes round again. */
-static void rename_on(const char *kind, uint64_t n) {
+static void rename_on(const struct kind *kind, uint64_t n) {
         char from[64], to[64];
 
-        (void)snprintf(from, sizeof(from), "%s%" PRIu64, kind, n % MANY);
-        (void)snprintf(to, sizeof(to), "%s%" PRIu64, kind, (n + 1) % MANY);
+        (void)snprintf(from, sizeof(from), "%s%" PRIu64, kind->here, n % MANY);
+        (void)snprintf(to, sizeof(to), "%s%" PRIu64, kind->here, (n + 1) % MANY);
         check(rename(from, to), from);
 }
 
-static void move_directory(uint64_t n _unused_) {
-        to_and_fro("a/tree", "b/tree");
-}
-
-static void move_file(uint64_t n _unused_) {
-        to_and_fro("a/file", "b/moved");
-}
-
-static void move_above(uint64_t n _unused_) {
-        to_and_fro("x/x", "x/y");
-}
-
-static void move_out_and_in(uint64_t n _unused_) {
-        to_and_fro("a/tree", "../out/tree");
-}
-
-static void exchange_directories(uint64_t n _unused_) {
-        exchange("a/tree", "b/directory");
-}
-
-static void exchange_files(uint64_t n _unused_) {
-        exchange("a/file", "b/file");
-}
-
-static void rename_directory_on(uint64_t n) {
-        rename_on("chain/directory", n);
-}
-
-static void rename_file_on(uint64_t n) {
-        rename_on("chain/file", n);
-}
-
-static void make_and_remove(uint64_t n) {
+static void make_and_remove(const struct kind *kind _unused_, uint64_t n) {
         char path[64];
 
         (void)snprintf(path, sizeof(path), "a/new%" PRIu64, n % MANY);
@@ -108,7 +84,7 @@ static void make_and_remove(uint64_t n) {
         check(rmdir(path), path);
 }
 
-static void make_deep_and_remove(uint64_t n _unused_) {
+static void make_deep_and_remove(const struct kind *kind _unused_, uint64_t n _unused_) {
         check(mkdir("a/p", 0755), "a/p");
         check(mkdir("a/p/q", 0755), "a/p/q");
         make_file("a/p/q/file");
@@ -117,49 +93,46 @@ static void make_deep_and_remove(uint64_t n _unused_) {
         check(rmdir("a/p"), "a/p");
 }
 
-static void replace_file(uint64_t n _unused_) {
+static void replace_file(const struct kind *kind _unused_, uint64_t n _unused_) {
         make_file("a/temporary");
         check(rename("a/temporary", "a/file"), "a/file");
 }
 
-static void replace_directory(uint64_t n _unused_) {
+static void replace_directory(const struct kind *kind _unused_, uint64_t n _unused_) {
         check(mkdir("a/temporary", 0755), "a/temporary");
         check(rename("a/temporary", "b/directory"), "b/directory");
 }
 
-static void change_mode(uint64_t n) {
+static void change_mode(const struct kind *kind _unused_, uint64_t n) {
         check(chmod("a/tree", n % 2 ? 0755 : 0700), "a/tree");
 }
 
-static void link_and_unlink(uint64_t n _unused_) {
+static void link_and_unlink(const struct kind *kind _unused_, uint64_t n _unused_) {
         check(link("a/file", "b/link"), "b/link");
         check(unlink("b/link"), "b/link");
 }
 
-static void swap_symlink(uint64_t n _unused_) {
+static void swap_symlink(const struct kind *kind _unused_, uint64_t n _unused_) {
         check(symlink("a", "next"), "next");
         check(rename("next", "current"), "current");
 }
 
-static const struct kind {
-        const char *name;
-        change_fn *change;
-} kinds[] = {
-        { "a directory moves to and fro", move_directory },
-        { "the same, with others below it", move_above },
-        { "the same, out of the tree and in", move_out_and_in },
-        { "a directory gets name after name", rename_directory_on },
-        { "two directories are exchanged", exchange_directories },
-        { "a file moves to and fro", move_file },
-        { "a file gets name after name", rename_file_on },
-        { "two files are exchanged", exchange_files },
-        { "a directory is made and removed", make_and_remove },
-        { "two, and a file in them", make_deep_and_remove },
-        { "a directory is replaced", replace_directory },
-        { "a file is replaced", replace_file },
-        { "a directory's mode changes", change_mode },
-        { "a file is linked and unlinked", link_and_unlink },
-        { "a symbolic link is swapped", swap_symlink },
+static const struct kind kinds[] = {
+        { "a directory moves to and fro", move_to_and_fro, "a/tree", "b/tree" },
+        { "the same, with others below it", move_to_and_fro, "x/x", "x/y" },
+        { "the same, out of the tree and in", move_to_and_fro, "a/tree", "../out/tree" },
+        { "a directory gets name after name", rename_on, "chain/directory", NULL },
+        { "two directories are exchanged", exchange, "a/tree", "b/directory" },
+        { "a file moves to and fro", move_to_and_fro, "a/file", "b/moved" },
+        { "a file gets name after name", rename_on, "chain/file", NULL },
+        { "two files are exchanged", exchange, "a/file", "b/file" },
+        { "a directory is made and removed", make_and_remove, NULL, NULL },
+        { "two, and a file in them", make_deep_and_remove, NULL, NULL },
+        { "a directory is replaced", replace_directory, NULL, NULL },
+        { "a file is replaced", replace_file, NULL, NULL },
+        { "a directory's mode changes", change_mode, NULL, NULL },
+        { "a file is linked and unlinked", link_and_unlink, NULL, NULL },
+        { "a symbolic link is swapped", swap_symlink, NULL, NULL },
 };
 
 static void make_below(const char *tree) {
@@ -192,7 +165,7 @@ _Noreturn static void change_without_end(const struct kind *kind, const char *tr
         check(chdir(tree), tree);
         end = now_nsec() + (uint64_t)n_seconds * NSEC_PER_SEC;
         do
-                kind->change(n++);
+                kind->change(kind, n++);
         while (n % 16 != 0 || now_nsec() < end);
         check((int)write(fd, &n, sizeof(n)), "write");
         _exit(EXIT_SUCCESS);
