@@ -620,13 +620,19 @@ void expect_nothing(int fd) {
         json_object_put(reply);
 }
 
-bool has_note(struct json_object *event, const char *note) {
-        struct json_object *notes = json_at(event, "/notes");
-
-        for (size_t i = 0; notes && i < json_object_array_length(notes); i++)
-                if (strcmp(json_object_get_string(json_object_array_get_idx(notes, i)), note) == 0)
+static bool holds(struct json_object *texts, const char *text) {
+        for (size_t i = 0; texts && i < json_object_array_length(texts); i++)
+                if (strcmp(json_object_get_string(json_object_array_get_idx(texts, i)), text) == 0)
                         return true;
         return false;
+}
+
+bool has_note(struct json_object *event, const char *note) {
+        return holds(json_at(event, "/notes"), note);
+}
+
+bool has_flag(struct json_object *object, const char *flag) {
+        return holds(json_at(object, "/flags"), flag);
 }
 
 struct json_object *json_at(struct json_object *object, const char *pointer) {

@@ -174,6 +174,7 @@ struct json_object *due_event(int fd);
 /* No event is due. */
 void expect_nothing(int fd);
 bool has_note(struct json_object *event, const char *note);
+bool has_flag(struct json_object *object, const char *flag);
 
 /* What a JSON pointer points to in an object (RFC 6901), or NULL. It stays the object's. */
 struct json_object *json_at(struct json_object *object, const char *pointer);

@@ -259,15 +259,6 @@ int64_t status_number(const struct daemon *daemon, const char *pointer) {
 
 /* ---- the devices ------------------------------------------------------------------------------------- */
 
-bool has_flag(struct json_object *link, const char *flag) {
-        struct json_object *flags = json_at(link, "/flags");
-
-        for (size_t i = 0; flags && i < json_object_array_length(flags); i++)
-                if (strcmp(json_object_get_string(json_object_array_get_idx(flags, i)), flag) == 0)
-                        return true;
-        return false;
-}
-
 /* As Link has one. */
 static struct json_object *make_link(struct json_object *link) {
         struct json_object *known = json_object_new_object(), *texts = json_object_new_array();

@@ -52,8 +52,6 @@ void ip_batch_end(FILE *pipe);
 
 /* What `ip -j` says: an array, which the caller frees. */
 struct json_object *ip_json(const char *what);
-/* Of a device, a route or a way in there. */
-bool has_flag(struct json_object *link, const char *flag);
 
 /* ---- events ------------------------------------------------------------------------------------------ */
 

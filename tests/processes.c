@@ -245,15 +245,6 @@ bool is_note(struct json_object *event, const char *note) {
         return strcmp(text_at(event, "/notes/0"), note) == 0 && json_object_array_length(json_at(event, "/notes")) == 1;
 }
 
-bool has_flag(struct json_object *event, const char *flag) {
-        struct json_object *flags = json_at(event, "/flags");
-
-        for (size_t i = 0; flags && i < json_object_array_length(flags); i++)
-                if (strcmp(json_object_get_string(json_object_array_get_idx(flags, i)), flag) == 0)
-                        return true;
-        return false;
-}
-
 pid_t pid_of(struct json_object *event) {
         struct json_object *pid = json_at(event, "/process/pid");
 

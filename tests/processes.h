@@ -59,7 +59,6 @@ typedef void event_fn(struct json_object *event, void *userdata);
 size_t take_events(int fd, int timeout_msec, event_fn *fn, void *userdata);
 
 bool is_note(struct json_object *event, const char *note);
-bool has_flag(struct json_object *event, const char *flag);
 /* 0: the event is about none. */
 pid_t pid_of(struct json_object *event);
 

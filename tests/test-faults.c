@@ -270,13 +270,6 @@ static void change(struct life *l, const int *fds, size_t n_fds, const char *for
         json_object_put(reply);
 }
 
-static bool holds(struct json_object *texts, const char *text) {
-        for (size_t i = 0; texts && i < json_object_array_length(texts); i++)
-                if (strcmp(json_object_get_string(json_object_array_get_idx(texts, i)), text) == 0)
-                        return true;
-        return false;
-}
-
 /* What is told of a tree: names, or directories of which all may be different. */
 static void take_tree(struct life *l, struct json_object *event) {
         const char *path = text_at(event, "/path");
@@ -299,7 +292,7 @@ static void take_event(struct life *l, struct json_object *event) {
         bool of_child = json_at(event, "/process/pid") && number_at(event, "/process/pid") == l->child;
 
         l->n_events++;
-        if (holds(json_at(event, "/flags"), "eof"))
+        if (has_flag(event, "eof"))
                 l->ended |= UINT64_C(1) << id;
         if (l->quiet && id != ID_TREE)
                 return;
