@@ -114,6 +114,24 @@ START_TEST(test_killed) {
 }
 END_TEST
 
+/* Who asks for no more than the end has it as the last event. */
+START_TEST(test_exit_alone) {
+        struct daemon *daemon = daemon_start(NULL);
+        int fd = client_connect(daemon->socket);
+        struct maker maker = maker_start(0);
+        pid_t pid = maker_fork(&maker, run_exit, 3);
+
+        watch(fd, "", "'id':1,'pid':%d,'notes':['exit']", (int)pid);
+        go(&maker, 1);
+        ck_assert(expect(fd, 1, "exit", pid, 3 << 8));
+        ck_assert_int_eq(maker_reap(&maker, pid), 3 << 8);
+        expect_nothing(fd);
+        maker_stop(&maker);
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
 /* The parent's death: the process is reaped by whoever inherits it. */
 START_TEST(test_orphan) {
         struct daemon *daemon = daemon_start(NULL);
@@ -278,6 +296,7 @@ int main(int argc, char *argv[]) {
         tcase_add_loop_test(c, test_exit_code, 0, ARRAY_SIZE(exit_codes));
         tcase_add_loop_test(c, test_signal, 0, ARRAY_SIZE(signals));
         tcase_add_test(c, test_killed);
+        tcase_add_test(c, test_exit_alone);
         tcase_add_test(c, test_orphan);
         tcase_add_loop_test(c, test_unprivileged, 0, 2);
         tcase_add_test(c, test_no_feed_after_all);

@@ -205,7 +205,8 @@ static void on_report(struct subscription *subscription, struct report *report) 
         uint64_t notes = report->notes & (subscription->notes | NOTES_UNASKED);
         struct report rescan;
 
-        if ((!notes && report->notes) || !is_wanted(watch, report) || is_told(watch))
+        /* The end is for those, too, who asked for none of the notes. */
+        if ((!notes && report->notes && !(report->flags & KEV_FLAG_EOF)) || !is_wanted(watch, report) || is_told(watch))
                 return;
         tell(watch, report, notes);
         if (!brings_into_sight(watch, report))

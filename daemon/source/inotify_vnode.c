@@ -68,6 +68,7 @@ static void tell(struct vnode *v, const struct changes *changes, uint64_t notes,
         v->deleted |= notes & KEV_NOTE_DELETE;
         if (notes == 0 && !end)
                 return;
+        report.notes = notes;
         report.flags = end ? KEV_FLAG_EOF : 0;
         report.count = MAX(changes->count, 1u);
         report.kind = S_ISDIR(v->state.mode) ? KEV_KIND_DIRECTORY : S_ISREG(v->state.mode) ? KEV_KIND_FILE :
@@ -77,8 +78,6 @@ static void tell(struct vnode *v, const struct changes *changes, uint64_t notes,
         list_for_each(entry, &v->subscriptions) {
                 struct subscription *subscription = list_entry(entry, struct subscription, link);
 
-                /* The end is for those, too, who asked for none of the notes. */
-                report.notes = end && !(notes & subscription->notes) ? 0 : notes;
                 watch_report(subscription->object, &report);
         }
         report_done(&report);

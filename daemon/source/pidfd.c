@@ -63,6 +63,16 @@ struct process {
 
 /* ---- telling ----------------------------------------------------------------------- */
 
+/* What comes last has the flag: an exit, to those who did not ask for more. */
+static void tell(struct pidfd_source *s, struct subscription *subscription, struct report *report) {
+        bool goes_on = report->notes == KEV_NOTE_EXIT && subscription->notes & KEV_NOTE_REAP;
+
+        if (!(subscription->notes & report->notes))
+                return;
+        report->flags = goes_on ? 0 : KEV_FLAG_EOF;
+        source_report(&s->source, subscription, report);
+}
+
 static void fill_report(const struct process *p, bool reap, struct event_process *process, struct report *report) {
         *process = (struct event_process){
                 .pid = p->pid,
@@ -76,7 +86,6 @@ static void fill_report(const struct process *p, bool reap, struct event_process
         };
         *report = REPORT_INIT;
         report->notes = reap ? KEV_NOTE_REAP : KEV_NOTE_EXIT;
-        report->flags = p->state == PROCESS_REAPED && reap ? KEV_FLAG_EOF : 0;
         report->realtime_usec = reap ? p->reap_usec : p->exit_usec;
         report->process = process;
         if (!p->status_known)
@@ -91,7 +100,7 @@ static void tell_all(struct pidfd_source *s, struct process *p, bool reap) {
 
         fill_report(p, reap, &process, &report);
         list_for_each(entry, &p->subscriptions)
-                source_report(&s->source, list_entry(entry, struct subscription, link), &report);
+                tell(s, list_entry(entry, struct subscription, link), &report);
         report_done(&report);
 }
 
@@ -178,12 +187,12 @@ static void tell_late(struct mux_deferred *deferred) {
 
                 list_append(&p->subscriptions, &subscription->link);
                 fill_report(p, false, &process, &report);
-                source_report(&s->source, subscription, &report);
+                tell(s, subscription, &report);
                 report_done(&report);
                 if (p->state != PROCESS_REAPED)
                         continue;
                 fill_report(p, true, &process, &report);
-                source_report(&s->source, subscription, &report);
+                tell(s, subscription, &report);
                 report_done(&report);
         }
 }
