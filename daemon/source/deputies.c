@@ -23,7 +23,7 @@
 enum {
         DEPUTIES_MAX = 256,
         DEPUTIES_OF_USER_MAX = 8, /* and as many that are leaving */
-        RESTARTS_MAX = 5, /* something ends it over and over */
+        RESTARTS_MAX = 5, /* within a minute: something ends it over and over */
         ROOM_MSEC = 5,
         ROOM_AT_ONCE = 256,
         BEHIND_MAX = 12 * 1024 * 1024, /* bytes of orders that wait for a deputy, with which no more watches are made */
@@ -58,7 +58,6 @@ struct deputy {
         bool is_lost;   /* the same, and its wards are to be seen to */
         bool is_leaving;
         int error; /* why, if it said so; positive errno */
-        unsigned n_restarts;
         struct list wards;
         uint64_t idle_nsec; /* since when it has none; 0: it has */
         uint64_t n_barriers, n_past;
@@ -422,7 +421,7 @@ static int get_deputy(struct deputies *all, const struct asker *asker, struct de
                 *ret = d;
                 if (!d->has_ended || d->is_lost)
                         return 0;
-                d->n_restarts = 0;
+                d->identity.n_restarts = 0;
                 return start(d);
         }
         if (count_of(&all->leaving, asker->uid) >= DEPUTIES_OF_USER_MAX || count(&all->leaving) >= DEPUTIES_MAX ||
@@ -492,7 +491,7 @@ static void begin_return(struct ward *w) {
 
 /* It has ended: those that were in force are ordered from another, and those under way refused. */
 static void replace(struct deputy *d) {
-        bool again = d->error == 0 && d->n_restarts++ < RESTARTS_MAX, returning = false;
+        bool again = d->error == 0 && identity_may_restart(&d->identity, RESTARTS_MAX), returning = false;
 
         d->is_lost = false;
         helper_close(&d->helper);

@@ -15,7 +15,7 @@
 enum {
         PEERS_MAX = 1024,
         PEERS_OF_USER_MAX = 16,
-        RESTARTS_MAX = 16,
+        RESTARTS_MAX = 16, /* within a minute */
         HIDDEN_MAX = 4096, /* directories */
 };
 
@@ -116,7 +116,7 @@ bool peer_is_there(const struct peer *peer) {
 /* Its user may have ended it, and pays for that: what it would have judged is told as a rescan, at most. */
 static void restart(struct peer *peer) {
         peer->lost = false;
-        if (peer->n_restarts++ >= RESTARTS_MAX)
+        if (!identity_may_restart(&peer->identity, RESTARTS_MAX))
                 return;
         helper_close(&peer->helper);
         if (start(peer) < 0)

@@ -22,7 +22,6 @@ struct peer {
         bool hidden_any;    /* there are more of them than is known: any may be */
         bool is_started;
         bool lost;    /* the stand-in has ended */
-        unsigned n_restarts;
         unsigned refs;
 };
 

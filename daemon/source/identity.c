@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define RESTARTS_NSEC (60 * NSEC_PER_SEC)
+
 int identity_copy(struct identity *identity, const struct asker *asker) {
         size_t bytes = asker->n_groups * sizeof(*asker->groups);
 
@@ -42,4 +44,14 @@ int identity_start(const struct identity *identity, struct broker *broker, struc
         for (size_t i = 0; i < identity->n_groups; i++)
                 request.groups[i] = identity->groups[i];
         return helper_start(broker, helper, &request, fn);
+}
+
+bool identity_may_restart(struct identity *identity, unsigned max) {
+        uint64_t now = monotonic_nsec();
+
+        if (identity->n_restarts == 0 || identity->restarts_nsec + RESTARTS_NSEC <= now) {
+                identity->restarts_nsec = now;
+                identity->n_restarts = 0;
+        }
+        return identity->n_restarts++ < max;
 }

@@ -13,6 +13,8 @@ struct identity {
         gid_t gid;
         size_t n_groups; /* supplementary */
         gid_t *groups;
+        unsigned n_restarts;
+        uint64_t restarts_nsec; /* since when they are counted */
 };
 
 /* That of the asker. -EDQUOT: it has more groups than a helper can be given. -ENOMEM. */
@@ -22,3 +24,5 @@ bool identity_is_of(const struct identity *identity, const struct asker *asker);
 /* As helper_start(). */
 int identity_start(const struct identity *identity, struct broker *broker, struct helper *helper, uint32_t kind,
                    helper_fn *fn);
+/* Whether a helper that has ended may be followed by another: so many may within a minute. */
+bool identity_may_restart(struct identity *identity, unsigned max);
