@@ -573,7 +573,6 @@ START_TEST(test_bound) {
         go(&makers[1], 1);
         ck_assert_int_eq(maker_reap(&makers[0], parent), 0);
         ck_assert_int_eq(maker_reap(&makers[1], single), 44 << 8);
-        others = count_forks() - others - n - 2 - n_children; /* may be lost where they can't be judged */
         while (!has_all(&bound, n + 2, 2 * n_children + 1))
                 ck_assert_msg(take_events(fd, TALLY_MSEC, count_bound, &bound) > 0,
                               "%d exits and %lld lost of %d; %d and %lld of %d; %d", bound.n_events[0],
@@ -581,6 +580,7 @@ START_TEST(test_bound) {
                               2 * n_children + 1, bound.n_single);
         while (take_events(fd, 0, count_bound, &bound) > 0)
                 ;
+        others = count_forks() - others - n - 2 - n_children; /* may be lost where they can't be judged */
         for (int i = 0; i < ALIKE; i++) {
                 ck_assert_int_ge(bound.n_lost_events[i], 1);
                 ck_assert_int_le(bound.n_lost_events[i], 1 + others);

@@ -149,8 +149,10 @@ static void learn_from_record(struct process *p, const struct record *r) {
             (!r->knows_comm || (old->knows_comm && strcmp(old->comm, r->comm) == 0)))
                 return;
         now = profile_copy(old);
-        if (!now)
+        if (!now) {
+                process_set_profile(p, profile_unknown());
                 return;
+        }
         if (r->knows_ids) {
                 now->knows_ids = true;
                 now->ids = r->ids;
@@ -188,6 +190,12 @@ static bool is_reap_wanted_by_match(const struct processes *s, const struct proc
         return false;
 }
 
+/* There is no memory for a process of which a record tells. */
+static void lose(struct processes *s) {
+        tell_lost(s, 1);
+        rescan_start(s);
+}
+
 static void on_fork(struct processes *s, const struct record *r) {
         struct process *p = process_find(s, r->pid), *parent;
 
@@ -201,7 +209,9 @@ static void on_fork(struct processes *s, const struct record *r) {
         parent = process_find(s, r->parent);
         p = process_make(s, r->pid, parent, process_heritage(parent, s->feed_class->knows_maker));
         if (!p) {
-                rescan_start(s);
+                if (parent)
+                        tell_change(s, parent, KEV_NOTE_FORK, NULL, r->pid);
+                lose(s);
                 return;
         }
         p->parent_pid = r->parent;
@@ -233,9 +243,31 @@ static struct process *find_or_make(struct processes *s, pid_t pid) {
         return p;
 }
 
+/* A copy of what the process is like, to be changed. NULL: no memory. */
+static struct profile *copy_profile(const struct process *p) {
+        return p ? profile_copy(p->profile) : NULL;
+}
+
+/* `now` NULL: there was no memory for it. What it is like is not known then, until /proc was read. */
+static void change_profile(struct processes *s, struct process *p, struct profile *now, uint64_t note) {
+        struct profile *before;
+
+        if (!p) {
+                lose(s);
+                return;
+        }
+        before = profile_ref(p->profile);
+        p->before_read = profile_unref(p->before_read);
+        process_set_profile(p, now ? now : profile_unknown());
+        tell_change(s, p, note, before, ABSENT);
+        if (!now)
+                rescan_start(s);
+        profile_unref(before);
+}
+
 static void on_exec(struct processes *s, const struct chunk *chunk, const struct record *r) {
         struct process *p = find_or_make(s, r->pid);
-        struct profile *before = p ? profile_ref(p->profile) : NULL, *now = p ? profile_copy(p->profile) : NULL;
+        struct profile *now = copy_profile(p);
 
         if (now) {
                 now->knows_comm = r->knows_comm;
@@ -246,46 +278,44 @@ static void on_exec(struct processes *s, const struct chunk *chunk, const struct
                         now->knows_ids = true;
                         now->ids = r->ids;
                 }
-                p->first_ended = false;
-                p->before_read = profile_unref(p->before_read);
-                process_set_profile(p, now);
-                tell_change(s, p, KEV_NOTE_EXEC, before, ABSENT);
         }
-        profile_unref(before);
+        if (p)
+                p->first_ended = false;
+        change_profile(s, p, now, KEV_NOTE_EXEC);
 }
 
+/* Those of the first thread are the process's, its name as well. */
 static void on_comm(struct processes *s, const struct record *r) {
-        struct process *p = r->tid == r->pid ? find_or_make(s, r->pid) : NULL;
-        struct profile *before = p ? profile_ref(p->profile) : NULL, *now = p ? profile_copy(p->profile) : NULL;
+        struct process *p;
+        struct profile *now;
 
+        if (r->tid != r->pid)
+                return;
+        p = find_or_make(s, r->pid);
+        now = copy_profile(p);
         if (now) {
                 now->knows_comm = true;
                 memcpy(now->comm, r->comm, sizeof(now->comm));
-                p->before_read = profile_unref(p->before_read);
-                process_set_profile(p, now);
-                tell_change(s, p, KEV_NOTE_COMM, before, ABSENT);
         }
-        profile_unref(before);
+        change_profile(s, p, now, KEV_NOTE_COMM);
 }
 
-/* Those of the first thread are the process's. Of one that could not be asked any more they are not known. */
+/* Of one that could not be asked any more they are not known. */
 static void on_ids(struct processes *s, const struct record *r) {
-        struct process *p = r->tid == r->pid ? find_or_make(s, r->pid) : NULL;
-        struct profile *before = p ? profile_ref(p->profile) : NULL, *now = p ? profile_copy(p->profile) : NULL;
+        struct process *p;
+        struct profile *now;
 
+        if (r->tid != r->pid)
+                return;
+        p = find_or_make(s, r->pid);
+        if (p && r->knows_ids && p->profile->knows_ids && memcmp(&r->ids, &p->profile->ids, sizeof(r->ids)) == 0)
+                return; /* other credentials have changed */
+        now = copy_profile(p);
         if (now) {
-                if (r->knows_ids && before->knows_ids && memcmp(&r->ids, &before->ids, sizeof(r->ids)) == 0) {
-                        profile_unref(now); /* other credentials have changed */
-                        profile_unref(before);
-                        return;
-                }
                 now->knows_ids = r->knows_ids;
                 now->ids = r->ids;
-                p->before_read = profile_unref(p->before_read);
-                process_set_profile(p, now);
-                tell_change(s, p, KEV_NOTE_UID, before, ABSENT);
         }
-        profile_unref(before);
+        change_profile(s, p, now, KEV_NOTE_UID);
 }
 
 static struct process *find_displaced(struct processes *s, pid_t pid) {
@@ -351,10 +381,14 @@ static void on_exit_of(struct processes *s, const struct record *r) {
                 return;
         if (!p && r->tid == r->pid && was_told(s, r))
                 return;
-        if (!p && r->tid == r->pid)
-                p = find_or_make(s, r->pid);
-        if (!p)
+        if (!p && r->tid != r->pid)
                 return;
+        if (!p)
+                p = find_or_make(s, r->pid);
+        if (!p) {
+                lose(s);
+                return;
+        }
         p->had_record = true;
         p->ended_nsec = r->nsec;
         p->status = r->status;

@@ -48,6 +48,12 @@ struct profile *profile_new(void) {
         return p;
 }
 
+struct profile *profile_unknown(void) {
+        static struct profile unknown = { .refs = 1 };
+
+        return profile_ref(&unknown);
+}
+
 struct profile *profile_copy(const struct profile *profile) {
         struct profile *p = malloc(sizeof(*p));
 

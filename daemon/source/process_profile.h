@@ -14,6 +14,8 @@ struct profile {
 
 /* NULL: no memory. Nothing is known. */
 struct profile *profile_new(void);
+/* The one of which nothing is known. It is always to be had. */
+struct profile *profile_unknown(void);
 struct profile *profile_ref(struct profile *profile);
 struct profile *profile_unref(struct profile *profile);
 bool profile_equal(const struct profile *a, const struct profile *b);

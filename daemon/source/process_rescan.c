@@ -169,7 +169,8 @@ static void on_new(struct processes *s, struct rescan *r, struct found *f) {
         parent = process_find(s, (pid_t)f->stat.parent);
         p = process_make(s, f->pid, parent, take_pointer(&f->profile));
         if (!p) {
-                log_warning("no memory for a process: what becomes of it won't be told");
+                tell_lost(s, 1);
+                rescan_later(s);
                 return;
         }
         p->parent_pid = (pid_t)f->stat.parent;

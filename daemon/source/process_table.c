@@ -22,14 +22,14 @@ struct profile *process_heritage(const struct process *parent, bool is_maker) {
         struct profile *profile;
 
         if (!parent)
-                return profile_new();
+                return profile_unknown();
         if (is_maker || (parent->n_unlike == 0 && !parent->unlike_unknown))
                 return profile_ref(parent->profile);
         if (parent->n_children > FAMILY_MAX) /* anything may be among them */
-                return profile_new();
+                return profile_unknown();
         profile = profile_copy(parent->profile);
         if (!profile)
-                return NULL;
+                return profile_unknown();
         list_for_each(entry, &parent->children)
                 profile_forget_unlike(profile, list_entry(entry, struct process, of_parent)->profile);
         return profile;

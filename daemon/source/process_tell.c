@@ -78,6 +78,10 @@ static enum verdict both(enum verdict a, enum verdict b) {
         return a == VERDICT_NO || b == VERDICT_NO ? VERDICT_NO : a == VERDICT_YES ? b : a;
 }
 
+static enum verdict either(enum verdict a, enum verdict b) {
+        return a == VERDICT_YES || b == VERDICT_YES ? VERDICT_YES : a == VERDICT_NO ? b : a;
+}
+
 static enum verdict match_uid(const struct process_predicate *m, const struct profile *profile) {
         if (m->uid == ABSENT)
                 return VERDICT_YES;
@@ -268,52 +272,6 @@ static bool is_wanted_by_match(const struct processes *s, uint64_t note) {
         return false;
 }
 
-void tell_change(struct processes *s, struct process *p, uint64_t note, struct profile *before, int64_t data) {
-        struct event_process process;
-        struct report report = REPORT_INIT;
-
-        if (list_empty(&p->interests) && !is_wanted_by_match(s, note))
-                return;
-        describe(p, &process, &report);
-        report.notes = note;
-        report.data = data;
-        report.realtime_usec = now_usec();
-        list_for_each(entry, &p->interests) {
-                struct interest *i = list_entry(entry, struct interest, of_process);
-
-                if (note & (KEV_NOTE_UID | KEV_NOTE_EXEC) && !check_sight(s, i))
-                        continue;
-                if (i->watch->subscription->notes & note && interest_may_see(i))
-                        tell(s, i->watch, &report, 0);
-        }
-        list_for_each(entry, &s->by_match) {
-                struct proc_watch *w = list_entry(entry, struct proc_watch, link);
-
-                if (!(w->subscription->notes & note) || !watch_may_see(w, p) || follows(w, p))
-                        continue;
-                if ((before && judge_process(w, before) == VERDICT_YES) || judge_process(w, p->profile) == VERDICT_YES)
-                        tell(s, w, &report, 0);
-        }
-        report_done(&report);
-}
-
-/* To those that follow it; ends what they know of it, where nothing more is to come. */
-static void tell_followers(struct processes *s, struct process *p, struct report *report) {
-        list_for_each(entry, &p->interests) {
-                struct interest *i = list_entry(entry, struct interest, of_process);
-                struct proc_watch *w = i->watch;
-                bool goes_on = report->notes == KEV_NOTE_EXIT && w->subscription->notes & KEV_NOTE_REAP;
-                bool is_last = !w->by_match && w->n_interests == 1 && !goes_on;
-
-                if (w->subscription->notes & report->notes && interest_may_see(i))
-                        tell(s, w, report, is_last ? KEV_FLAG_EOF : 0);
-                else if (is_last && !w->has_ended) /* but not to be seen */
-                        tell_lost_track(s, w, p, true);
-                if (!goes_on)
-                        interest_free(s, i);
-        }
-}
-
 static void tell_lost_to(struct processes *s, struct proc_watch *w, uint64_t count) {
         struct report report = REPORT_INIT;
 
@@ -342,6 +300,58 @@ static void count_undecided(struct processes *s, struct proc_watch *w) {
         if (s->undecided_timer.heap_index == 0)
                 (void)mux_timer_set(s->mux, &s->undecided_timer,
                                     monotonic_nsec() + UNDECIDED_MSEC * NSEC_PER_MSEC, on_undecided_timer);
+}
+
+void tell_change(struct processes *s, struct process *p, uint64_t note, struct profile *before, int64_t data) {
+        struct event_process process;
+        struct report report = REPORT_INIT;
+
+        if (list_empty(&p->interests) && !is_wanted_by_match(s, note))
+                return;
+        describe(p, &process, &report);
+        report.notes = note;
+        report.data = data;
+        report.realtime_usec = now_usec();
+        list_for_each(entry, &p->interests) {
+                struct interest *i = list_entry(entry, struct interest, of_process);
+
+                if (note & (KEV_NOTE_UID | KEV_NOTE_EXEC) && !check_sight(s, i))
+                        continue;
+                if (i->watch->subscription->notes & note && interest_may_see(i))
+                        tell(s, i->watch, &report, 0);
+        }
+        list_for_each(entry, &s->by_match) {
+                struct proc_watch *w = list_entry(entry, struct proc_watch, link);
+                enum verdict verdict;
+
+                if (!(w->subscription->notes & note) || !watch_may_see(w, p) || follows(w, p))
+                        continue;
+                verdict = before ? judge_process(w, before) : VERDICT_NO;
+                if (verdict != VERDICT_YES)
+                        verdict = either(verdict, judge_process(w, p->profile));
+                if (verdict == VERDICT_YES)
+                        tell(s, w, &report, 0);
+                else if (verdict == VERDICT_UNDECIDED)
+                        count_undecided(s, w);
+        }
+        report_done(&report);
+}
+
+/* To those that follow it; ends what they know of it, where nothing more is to come. */
+static void tell_followers(struct processes *s, struct process *p, struct report *report) {
+        list_for_each(entry, &p->interests) {
+                struct interest *i = list_entry(entry, struct interest, of_process);
+                struct proc_watch *w = i->watch;
+                bool goes_on = report->notes == KEV_NOTE_EXIT && w->subscription->notes & KEV_NOTE_REAP;
+                bool is_last = !w->by_match && w->n_interests == 1 && !goes_on;
+
+                if (w->subscription->notes & report->notes && interest_may_see(i))
+                        tell(s, w, report, is_last ? KEV_FLAG_EOF : 0);
+                else if (is_last && !w->has_ended) /* but not to be seen */
+                        tell_lost_track(s, w, p, true);
+                if (!goes_on)
+                        interest_free(s, i);
+        }
 }
 
 static void tell_matching(struct processes *s, struct process *p, struct report *report) {
