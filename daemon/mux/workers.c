@@ -186,28 +186,26 @@ int workers_submit(struct workers *w, uid_t user, struct work *work) {
 
 static void on_again(struct mux_timer *timer);
 
-static void submit_postponed(struct workers *w) {
-        while (!list_empty(&w->postponed)) {
-                struct work *work = list_entry(w->postponed.next, struct work, link);
-
-                list_remove(&work->link);
-                if (workers_submit(w, work->user, work) == 0)
-                        continue;
-                list_append(w->postponed.next, &work->link); /* the first again */
+void workers_submit_anyhow(struct workers *w, uid_t user, struct work *work) {
+        list_init(&work->link);
+        if (workers_submit(w, user, work) < 0)
+                list_append(&w->postponed, &work->link);
+        if (!list_empty(&w->postponed) && w->again.heap_index == 0)
                 (void)mux_timer_set(w->mux, &w->again, monotonic_nsec() + AGAIN_MSEC * NSEC_PER_MSEC, on_again);
-                return;
-        }
 }
 
 static void on_again(struct mux_timer *timer) {
-        submit_postponed(container_of(timer, struct workers, again));
-}
+        struct workers *w = container_of(timer, struct workers, again);
+        struct list all;
+        struct list *entry;
 
-void workers_submit_anyhow(struct workers *w, uid_t user, struct work *work) {
-        work->user = user;
-        list_init(&work->link);
-        list_append(&w->postponed, &work->link);
-        submit_postponed(w);
+        list_init(&all);
+        list_splice(&all, &w->postponed);
+        while ((entry = list_pop(&all))) {
+                struct work *work = list_entry(entry, struct work, link);
+
+                workers_submit_anyhow(w, work->user, work);
+        }
 }
 
 bool workers_are_stuck(struct workers *w, uid_t user) {
