@@ -2,7 +2,8 @@
 
 /*
  * What clients that mean harm cost others: each kind of them (tests/hostile.c), a thousand at a time and of a user of
- * their own, beside a client of another user that behaves (tests/witness.c). The daemon is the system's.
+ * their own, beside a client of another user that behaves (tests/witness.c). The daemon is the system's. A bare relay
+ * (relay.h) runs beside it all the while: by how much it gets slower is what the machine does to anybody.
  *
  * Each kind comes twice to the same daemon: what it holds afterwards is compared with what it held before, and memory
  * that was given back to the allocator and not to the system is told from a leak by the second time, which needs no more.
@@ -20,6 +21,7 @@
 #include "bench.h"
 #include "holdings.h"
 #include "hostile.h"
+#include "relay.h"
 #include "silent.h"
 #include "witness.h"
 
@@ -107,25 +109,28 @@ struct latencies {
         uint64_t p50, p99, max;
 };
 
-static struct latencies latencies_of(const struct witness *witness, enum witness_kind kind, const struct span *spans,
-                                     size_t n_spans) {
+/* Of the witness, or, where that is NULL, of the relay. */
+static struct latencies latencies_of(const struct witness *witness, enum witness_kind kind, const struct relay *relay,
+                                     const struct span *spans, size_t n_spans) {
         enum { MANY = 200000 };
         uint64_t *all _cleanup_(freep) = calloc(MANY, sizeof(*all));
         size_t n = 0;
 
         bench_check_system(all, "calloc");
         for (size_t i = 0; i < n_spans; i++)
-                n += witness_latencies(witness, kind, spans[i].from_nsec, spans[i].to_nsec, all + n, MANY - n);
+                n += witness ? witness_latencies(witness, kind, spans[i].from_nsec, spans[i].to_nsec, all + n, MANY - n) :
+                               relay_latencies(relay, spans[i].from_nsec, spans[i].to_nsec, all + n, MANY - n);
         sort_u64(all, n);
         return (struct latencies){ percentile(all, n, 0.5), percentile(all, n, 0.99), n > 0 ? all[n - 1] : 0 };
 }
 
-static void print_latencies(const struct witness *witness, enum witness_kind kind, const struct run *run) {
+static void print_latencies(const struct witness *witness, enum witness_kind kind, const struct relay *relay,
+                            const struct run *run) {
         static const char *const names[WITNESS_KINDS] = { "tree", "user", "timer" };
-        struct latencies without = latencies_of(witness, kind, &run->without, 1);
-        struct latencies with = latencies_of(witness, kind, run->with, ARRAY_SIZE(run->with));
+        struct latencies without = latencies_of(witness, kind, relay, &run->without, 1);
+        struct latencies with = latencies_of(witness, kind, relay, run->with, ARRAY_SIZE(run->with));
 
-        printf("  %-6s %9.3f %9.3f %9.3f  %9.3f %9.3f %9.3f %8.1f\n", names[kind], (double)without.p50 / 1e6,
+        printf("  %-6s %9.3f %9.3f %9.3f  %9.3f %9.3f %9.3f %8.1f\n", witness ? names[kind] : "bare", (double)without.p50 / 1e6,
                (double)without.p99 / 1e6, (double)without.max / 1e6, (double)with.p50 / 1e6, (double)with.p99 / 1e6,
                (double)with.max / 1e6, without.p99 > 0 ? (double)with.p99 / (double)without.p99 : 0);
 }
@@ -138,11 +143,12 @@ static void print_back(const struct run *run, int round) {
 }
 
 static void print_run(const struct hostile_kind *kind, const struct run *run, const struct witness *witness,
-                      const struct witness_result *result) {
+                      const struct relay *relay, const struct witness_result *result) {
         printf("\n%s: %s\n", kind->name, kind->purpose);
         printf("  %-6s %29s  %29s %8s\n", "", "msec without: p50, p99, max", "with: p50, p99, max", "p99 x");
         for (int k = 0; k < WITNESS_KINDS; k++)
-                print_latencies(witness, (enum witness_kind)k, run);
+                print_latencies(witness, (enum witness_kind)k, relay, run);
+        print_latencies(NULL, 0, relay, run);
         printf("  events %" PRIu64 ", missing %" PRIu64 "%s, odd %" PRIu64 "%s%s\n", result->expected, result->missing,
                result->lacks, result->odd, result->error[0] ? "; " : "", result->error);
         printf("  at most %zu descriptors, %.1f MiB; CPU %.2f s\n", run->descriptors, mib(run->end.peak_rss_bytes),
@@ -180,16 +186,21 @@ static void run_kind(struct bench *b, unsigned number, const char *silent) {
         char *own _cleanup_(freep) = make_own_directory(b, "witness", number, WITNESS_USER_ID);
         struct hostile_place place = { .socket = b->address + strlen("unix:"), .directory = theirs, .silent = silent };
         struct witness_result result = { 0 };
+        char *bare _cleanup_(freep) = make_own_directory(b, "bare", number, 0);
         struct run run = { 0 };
         struct witness witness;
+        struct relay relay;
 
         if (apart)
                 keep_to_processors(false);
         daemon_start(b);
         if (witness_start(&witness, b->address, own, WITNESS_USER_ID) < 0)
                 bench_fail("the witness: %s", witness_end(&witness).error);
-        if (apart)
+        relay_start(&relay, bare);
+        if (apart) {
                 run_first(witness.pid);
+                run_first(relay.client);
+        }
         sleep_msec(500);
         run.start = usage_read(b->daemon);
         run.without = watch_for(b, &run.descriptors);
@@ -198,8 +209,9 @@ static void run_kind(struct bench *b, unsigned number, const char *silent) {
         come(b, kind, &place, &run, 1);
         run.end = usage_read(b->daemon);
         result = witness_end(&witness);
-        print_run(kind, &run, &witness, &result);
+        print_run(kind, &run, &witness, &relay, &result);
         witness_free(&witness);
+        relay_end(&relay);
         daemon_stop(b);
 }
 
