@@ -8,6 +8,8 @@
 #include <fcntl.h>
 #include <json-c/json.h>
 #include <signal.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -167,6 +169,34 @@ START_TEST(test_closed_later) {
 }
 END_TEST
 
+/* Made closed, and opened at once, as by tar(1): what is in it is told, whichever of the two the daemon saw. */
+START_TEST(test_opened_at_once) {
+        enum { N = 500 };
+        bool told[N] = { false };
+        int fd = connect_as(USER);
+
+        ck_assert_str_eq(try_watch(fd, at("\"id\":1,\"filter\":\"tree\",\"path\":\"%s\",\"notes\":[\"closewrite\"]", root)), "");
+        for (int i = 0; i < N; i++) {
+                const char *path = at("%s/%d", root, i);
+
+                ck_assert_int_eq(mkdir(path, 0700), 0);
+                ck_assert_int_eq(chmod(path, 0755), 0);
+        }
+        expect_nothing(fd); /* past all of that */
+        for (int i = 0; i < N; i++)
+                make_file(at("%s/%d/file", root, i));
+        for (int n = 0; n < N;) {
+                const char *path = next_path(fd);
+                int i = atoi(path + strlen(root) + 1);
+
+                ck_assert_msg(i >= 0 && i < N, "%s", path);
+                n += !told[i];
+                told[i] = true;
+        }
+        (void)close(fd);
+}
+END_TEST
+
 /* ---- each for itself ------------------------------------------------------------------------------------ */
 
 /* One that stands still, with all its threads, keeps up nobody else. */
@@ -284,6 +314,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_rights);
         tcase_add_test(c, test_closed_within);
         tcase_add_test(c, test_closed_later);
+        tcase_add_test(c, test_opened_at_once);
         c = harness_case(suite, "each");
         tcase_add_checked_fixture(c, start, stop);
         tcase_set_timeout(c, 60);

@@ -469,6 +469,8 @@ void tree_on_found(struct inotify *s, struct found *f) {
         if (dir->again)
                 purpose = MAX((enum lookup_purpose)dir->again_purpose, purpose);
         dir->again = false;
+        again |= dir->changed && (f->error == EACCES || f->error == EPERM) && wd < 0;
+        dir->changed = false;
         if (!again && wd < 0) {
                 on_unfound(s, lookup, dir, f->error);
                 return;

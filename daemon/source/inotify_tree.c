@@ -461,8 +461,9 @@ static void on_attrib_of_dir(struct inotify *s, struct dir *dir, const char *nam
                 ask_for_access(s, child);
                 return;
         }
-
-        if (!(child && (child->mark || child->lookup)) && tree_wants(&s->tree, dir, name))
+        if (child && child->lookup) /* which may have come too early */
+                child->changed = true;
+        else if (!(child && child->mark) && tree_wants(&s->tree, dir, name))
                 discover(s, dir, name);
 }
 

@@ -33,6 +33,7 @@ struct dir {
         uint32_t n_watches; /* tree_count(), here and below */
         bool again;    /* what the lookup says will be in doubt */
         uint8_t again_purpose;
+        bool changed;  /* its attributes, since it was asked about */
         bool limbo;    /* out of the tree, and freed with the last reference */
         /* The file source's own. */
         struct list subscriptions; /* tree watches of this very directory */
