@@ -2,13 +2,15 @@
 #pragma once
 
 /*
- * A file system that never answers, for everybody: whoever looks for a name in it waits until it ends. fuse(4), without
- * a library. No assertions here: benchmarks use it, too.
+ * A file system that never answers, for everybody: whoever looks for a name in it waits until it ends. One file is there,
+ * and can be opened; whoever closes it waits. fuse(4), without a library. No assertions here: benchmarks use it, too.
  */
 
 #include <sys/types.h>
 
-/* Mounts it on the directory, and serves it: INIT is answered, and nothing else. What goes with the mount namespace need
+#define SILENT_FILE "file"
+
+/* Mounts it on the directory, and serves it: INIT is answered, and nothing else but for that file. What goes with the mount namespace need
  * not be unmounted. Returns the server's pid, a child, or a negative errno: it takes root, and /dev/fuse. */
 pid_t silent_mount(const char *path);
 /* How many names have been looked up so far. */

@@ -13,14 +13,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/pidfd.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <json-c/json.h>
 
+#include "files.h"
 #include "macro.h"
 #include "protocol.h"
+#include "silent.h"
 
 /* Watches on descriptors, calls in one go, some without any and one too long for one read. */
 START_TEST(test_descriptor_pipelined) {
@@ -372,6 +376,61 @@ START_TEST(test_descriptor_that_lingers) {
 }
 END_TEST
 
+/* Passes the file on, and holds it: to close it waits. */
+static pid_t start_passing(const struct daemon *daemon, const char *path) {
+        int told[2];
+        pid_t pid;
+        char byte;
+
+        assert_system(pipe2(told, O_CLOEXEC) == 0, "pipe2");
+        pid = fork();
+        assert_system(pid >= 0, "fork");
+        if (pid == 0) {
+                int fd = client_connect(daemon->socket), file = open(path, O_RDONLY | O_CLOEXEC);
+
+                (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+                send_with_fd(fd, file, "{");
+                (void)!write(told[1], file >= 0 ? "y" : "n", 1);
+                for (;;)
+                        (void)pause();
+        }
+        (void)close(told[1]);
+        ck_assert_int_eq(read(told[0], &byte, 1), 1);
+        ck_assert_int_eq(byte, 'y');
+        (void)close(told[0]);
+        return pid;
+}
+
+/* Each close(2) asks its file system, which may take its time (flush): also near the limit, where descriptors are looked
+ * at before they are taken. */
+START_TEST(test_descriptor_that_flushes) {
+        const char *silent;
+        struct daemon *daemon;
+        pid_t server, passing;
+        int other;
+
+        if (geteuid() != 0)
+                harness_skip("to mount takes root");
+        need_private_mounts();
+        silent = make_root("silent");
+        server = silent_mount(silent);
+        if (server < 0)
+                harness_skip("there is no FUSE");
+        daemon = daemon_start("--limit-descriptors=20");
+        other = client_connect(daemon->socket);
+        expect_answers(other);
+        passing = start_passing(daemon, at("%s/" SILENT_FILE, silent));
+        for (int i = 0; i < 10; i++)
+                expect_answers(other);
+        silent_end(server, silent);
+        (void)kill(passing, SIGKILL);
+        ck_assert_int_eq(waitpid(passing, NULL, 0), passing);
+        expect_answers(other);
+        (void)close(other);
+        daemon_stop(daemon);
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         TCase *c = harness_case(harness_suite("protocol-descriptors"), "descriptors");
 
@@ -383,5 +442,6 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_descriptors_too_many);
         tcase_add_loop_test(c, test_descriptors_of_a_user, 0, 2);
         tcase_add_test(c, test_descriptor_that_lingers);
+        tcase_add_test(c, test_descriptor_that_flushes);
         return harness_main(argc, argv);
 }

@@ -370,64 +370,64 @@ union control {
         char space[CMSG_SPACE(FDS_MAX * sizeof(int))];
 };
 
-/* The descriptors in it are copies: what they are of lies in the socket still, and the close is none that waits. */
-static void close_peeked(struct msghdr *header) {
-        for (struct cmsghdr *h = CMSG_FIRSTHDR(header); h; h = CMSG_NXTHDR(header, h))
-                for (size_t i = 0; h->cmsg_type == SCM_RIGHTS && CMSG_LEN((i + 1) * sizeof(int)) <= h->cmsg_len; i++) {
-                        int fd;
-
-                        memcpy(&fd, CMSG_DATA(h) + i * sizeof(int), sizeof(int));
-                        (void)close(fd);
-                }
-}
-
-/*
- * How much can be read if there is room for few descriptors. Those that do not go into the control buffer the
- * kernel would close by itself, on this very thread (see closer.h): so they are looked at where they lie, and
- * what then is read is no more than that. -EDQUOT: there are too many.
- */
-static ssize_t look_ahead(struct connection *c, struct iovec piece, size_t room) {
-        union control control;
-        struct msghdr header = { .msg_iov = &piece, .msg_iovlen = 1 };
-        ssize_t n = recvmsg(c->fd, &header, MSG_DONTWAIT | MSG_PEEK);
-
-        if (n <= 0 || !(header.msg_flags & MSG_CTRUNC))
-                return n < 0 ? -errno : n;
-        if (room == 0)
-                return -EDQUOT;
-        piece.iov_len = (size_t)n;
-        header = (struct msghdr){
-                .msg_iov = &piece, .msg_iovlen = 1, .msg_control = &control,
-                .msg_controllen = CMSG_LEN(room * sizeof(int)),
-        };
-        n = recvmsg(c->fd, &header, MSG_DONTWAIT | MSG_PEEK | MSG_CMSG_CLOEXEC);
-        if (n < 0)
-                return -errno;
-        close_peeked(&header);
-        return header.msg_flags & MSG_CTRUNC ? -EDQUOT : n;
-}
-
-static ssize_t receive(struct connection *c, struct iovec piece) {
-        size_t room = account_room(c->account, RESOURCE_DESCRIPTORS), start = c->in.size;
+/* Without descriptors, or with all that there are. */
+static ssize_t receive_all(struct connection *c, struct iovec piece) {
+        size_t start = c->in.size;
         union control control;
         struct msghdr header = {
                 .msg_iov = &piece, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control),
         };
-        ssize_t n;
+        ssize_t n = recvmsg(c->fd, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
         int r;
 
-        if (room < FDS_MAX) {
-                n = look_ahead(c, piece, room);
-                if (n <= 0)
-                        return n;
-                piece.iov_len = (size_t)n;
-        }
-        n = recvmsg(c->fd, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
         if (n <= 0)
                 return n < 0 ? -errno : 0;
         c->in.size += (size_t)n;
         r = header.msg_controllen > 0 ? keep_fds(c, &header, start, (size_t)n) : 0;
         return r < 0 ? r : n;
+}
+
+/*
+ * With descriptors, of which there is room for few. Those that do not go into the control buffer the kernel would close
+ * by itself, on this very thread, which their file system may keep waiting, and so may the close of a copy (flush; see
+ * closer.h). So they are copied where they lie, and the copies kept; what then is read loses its own, which are not the
+ * last. -EDQUOT: there are too many.
+ */
+static ssize_t receive_few(struct connection *c, struct iovec piece, size_t room) {
+        size_t start = c->in.size;
+        union control control;
+        struct msghdr header = {
+                .msg_iov = &piece, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = CMSG_LEN(room * sizeof(int)),
+        };
+        ssize_t n = recvmsg(c->fd, &header, MSG_DONTWAIT | MSG_PEEK | MSG_CMSG_CLOEXEC);
+        bool too_many = header.msg_flags & MSG_CTRUNC;
+        int r, error;
+
+        if (n < 0)
+                return -errno;
+        piece.iov_len = (size_t)n;
+        if (!too_many)
+                n = recvmsg(c->fd, &(struct msghdr){ .msg_iov = &piece, .msg_iovlen = 1 }, MSG_DONTWAIT);
+        error = errno;
+        c->in.size += (size_t)MAX(n, 0);
+        r = keep_fds(c, &header, start, (size_t)MAX(n, 0));
+        return too_many ? -EDQUOT : n < 0 ? -error : r < 0 ? r : n;
+}
+
+static ssize_t receive(struct connection *c, struct iovec piece) {
+        size_t room = account_room(c->account, RESOURCE_DESCRIPTORS);
+        struct msghdr header = { .msg_iov = &piece, .msg_iovlen = 1 };
+        ssize_t n;
+
+        if (room >= FDS_MAX)
+                return receive_all(c, piece);
+        n = recvmsg(c->fd, &header, MSG_DONTWAIT | MSG_PEEK);
+        if (n <= 0)
+                return n < 0 ? -errno : 0;
+        piece.iov_len = (size_t)n;
+        if (!(header.msg_flags & MSG_CTRUNC))
+                return receive_all(c, piece);
+        return room > 0 ? receive_few(c, piece, room) : -EDQUOT;
 }
 
 /* One read. 0: there was nothing; a negative errno: the end. */
