@@ -45,14 +45,16 @@ int harness_main(int argc, char *argv[]);
 /* Ends the test as skipped; the case's own teardown does not run. The reason is one line. */
 void harness_skip(const char *reason) __attribute__((noreturn));
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { IS_SANITIZED = 1 };
+#else
+enum { IS_SANITIZED = 0 };
+#endif
+
 /* How often to do what is done over and over: less with the sanitizers, which find other faults, and under which it
  * takes several times as long. */
 static inline int harness_rounds(int n) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-        return (n + 4) / 5;
-#else
-        return n;
-#endif
+        return IS_SANITIZED ? (n + 4) / 5 : n;
 }
 
 /* Adds to the test's name what a loop test is about: a file of a corpus, say. */

@@ -5,13 +5,19 @@
  * daemon busy with calls, with long calls, or with timers.
  */
 
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <json-c/json.h>
 
+#include "files.h"
 #include "macro.h"
 #include "protocol.h"
 
@@ -199,6 +205,92 @@ START_TEST(test_busy_timers_beside) {
 }
 END_TEST
 
+enum { PILE = 40, OBJECTS = 20000 };
+
+/* A long call, as costly to parse and to free as there is one. The caller frees it. */
+static char *make_costly_call(void) {
+        static const char begin[] = "{\"method\":\"org.kevd.none\",\"parameters\":{\"a\":[{}", end[] = "]}}";
+        char *text = malloc(sizeof(begin) + (size_t)OBJECTS * 3 + sizeof(end)), *at;
+
+        ck_assert_ptr_nonnull(text);
+        at = stpcpy(text, begin);
+        for (int i = 1; i < OBJECTS; i++)
+                at = stpcpy(at, ",{}");
+        (void)strcpy(at, end);
+        return text;
+}
+
+/* Short calls without end, and their replies, on as many connections. */
+static pid_t start_flood(struct daemon *daemon) {
+        static const char call[] = "{\"method\":\"org.kevd.events.GetLimits\"}";
+        pid_t pid = fork();
+        struct pollfd fds[PILE];
+
+        assert_system(pid >= 0, "fork");
+        if (pid > 0)
+                return pid;
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        for (int i = 0; i < PILE; i++)
+                fds[i] = (struct pollfd){ .fd = client_connect(daemon->socket), .events = POLLIN | POLLOUT };
+        while (poll(fds, PILE, -1) > 0)
+                for (int i = 0; i < PILE; i++) {
+                        static char replies[65536];
+
+                        if (fds[i].revents & POLLOUT)
+                                (void)!send(fds[i].fd, call, sizeof(call), MSG_DONTWAIT | MSG_NOSIGNAL);
+                        if (fds[i].revents & POLLIN)
+                                (void)!recv(fds[i].fd, replies, sizeof(replies), MSG_DONTWAIT);
+                }
+        _exit(1);
+}
+
+static int64_t peak_mib(pid_t pid) {
+        FILE *status = fopen(at("/proc/%d/status", (int)pid), "re");
+        char line[256];
+        long kib = -1;
+
+        assert_system(status, "status");
+        while (kib < 0 && fgets(line, sizeof(line), status))
+                (void)sscanf(line, "VmHWM: %ld", &kib);
+        (void)fclose(status);
+        ck_assert_int_ge(kib, 0);
+        return kib / 1024;
+}
+
+/* What was parsed of a long call is freed by and by, and the next one waits for that: one by one they take the memory of
+ * one, with however many connections, and whatever else these do. */
+START_TEST(test_long_calls_pile_up) {
+        struct daemon *daemon = daemon_start("--limit-requests=1000000");
+        char *text = make_costly_call();
+        int64_t one, all;
+        pid_t flood;
+        int fds[PILE];
+
+        if (IS_SANITIZED)
+                harness_skip("the sanitizers keep what was freed");
+        fds[0] = client_connect(daemon->socket);
+        client_send_message(fds[0], text);
+        json_object_put(receive(fds[0]));
+        expect_answers(fds[0]);
+        one = peak_mib(daemon->pid);
+        flood = start_flood(daemon);
+        for (int i = 1; i < PILE; i++) {
+                fds[i] = client_connect(daemon->socket);
+                client_send_message(fds[i], text);
+        }
+        for (int i = 1; i < PILE; i++)
+                json_object_put(receive(fds[i]));
+        all = peak_mib(daemon->pid);
+        ck_assert_msg(all < 3 * one, "%d calls: %lld MiB, one: %lld", PILE, (long long)all, (long long)one);
+        (void)kill(flood, SIGKILL);
+        ck_assert_int_eq(waitpid(flood, NULL, 0), flood);
+        for (int i = 0; i < PILE; i++)
+                (void)close(fds[i]);
+        free(text);
+        daemon_stop(daemon);
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         TCase *c = harness_case(harness_suite("protocol-neighbours"), "neighbours");
 
@@ -207,5 +299,6 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_long_calls_beside);
         tcase_add_loop_test(c, test_many_busy_connections, 0, 2);
         tcase_add_test(c, test_busy_timers_beside);
+        tcase_add_test(c, test_long_calls_pile_up);
         return harness_main(argc, argv);
 }

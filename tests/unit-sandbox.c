@@ -102,13 +102,6 @@ static const struct {
         { "prctl", do_seccomp_of_the_old_kind, true },
 };
 
-/* A build with sanitizers allows what they need. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { IS_SANITIZED = 1 };
-#else
-enum { IS_SANITIZED = 0 };
-#endif
-
 /* What becomes of a child that does it. */
 static int end_of(enum sandbox sandbox, void (*call)(void)) {
         int status;
@@ -134,6 +127,7 @@ static bool is_stopped(int status) {
 START_TEST(test_forbidden) {
         size_t n = (size_t)_i / ARRAY_SIZE(sandboxes), of = (size_t)_i % ARRAY_SIZE(sandboxes);
         char label[64];
+        /* A build with sanitizers allows what they need. */
         bool sanitizers = IS_SANITIZED && (strcmp(forbidden[n].name, "clone") == 0 ||
                                            strcmp(forbidden[n].name, "prctl") == 0 || strcmp(forbidden[n].name, "kill") == 0);
 

@@ -178,7 +178,7 @@ void call_unread(struct connection *c) {
 }
 
 void call_pass_on(struct connection *c) {
-        if (!c->parser && !c->change && c->account->long_call == c)
+        if (!c->parser && !c->change && !c->discard && c->account->long_call == c)
                 server_end_long_call(c->server, c->account);
 }
 

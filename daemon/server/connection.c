@@ -166,6 +166,7 @@ struct connection *connection_free(struct connection *c) {
         call_unread(c);
         call_abandon(c);
         c->discard = discard_free(c->discard);
+        call_pass_on(c);
         live_end(c);
         mux_deferred_cancel(&c->flush);
         mux_timer_clear(server->mux, &c->pace);
@@ -486,8 +487,10 @@ static bool is_in_time(struct connection *c, size_t cost) {
 /* Of a long call that was run: as much as the turn has room for. */
 static void discard_call(struct connection *c) {
         while (c->discard && server_has_room(c->server, c->account))
-                if (discard_some(c->discard, PIECES_AT_ONCE))
+                if (discard_some(c->discard, PIECES_AT_ONCE)) {
                         c->discard = discard_free(c->discard);
+                        call_pass_on(c);
+                }
 }
 
 static bool may_run_next(const struct connection *c) {
