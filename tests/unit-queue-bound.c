@@ -309,6 +309,112 @@ START_TEST(rescans_are_small) {
 }
 END_TEST
 
+/* The user's bound is that of each queue's trees, too: one that is far below its own gives half of what it has. */
+START_TEST(trees_of_a_user_are_bounded) {
+        enum { TREES = 50, BOUND = 500000, N = 20000 };
+        struct watch *watches[TREES];
+        char path[64];
+
+        for (int64_t i = 0; i < TREES; i++)
+                watches[i] = add_tree(i);
+        accounts.limits.values[RESOURCE_QUEUE_BYTES] = BOUND;
+        for (unsigned i = 0; i < N; i++) {
+                (void)snprintf(path, sizeof(path), "%u/%u/file%u", i % 7, i % 100, i);
+                report_file(watches[i % TREES], KEV_NOTE_CREATE, path);
+                ck_assert_uint_le(account->used[RESOURCE_QUEUE_BYTES], BOUND + (size_t)TREES * 1024);
+        }
+        ck_assert_uint_gt(context.figures[FIGURE_RESCANS], 0);
+        ck_assert_uint_eq(take_all_counts(), N);
+}
+END_TEST
+
+/* Of many trees those that hold little are left as they are, as far as that goes. */
+START_TEST(many_trees_are_folded) {
+        enum { TREES = 4000, SMALL = 100 };
+        struct event *event;
+        unsigned n_small = 0;
+        char path[64];
+
+        accounts.limits.values[RESOURCE_WATCHES] = TREES;
+        for (int64_t i = 0; i < TREES; i++)
+                (void)add_tree(i);
+        for (int64_t i = 0; i < SMALL; i++)
+                report_file(queue_find(&queue, i), KEV_NOTE_CREATE, "one");
+        queue.bytes_max = 2 * MIB;
+        for (unsigned k = 0; k < 10; k++)
+                for (int64_t i = SMALL; i < TREES; i++) {
+                        (void)snprintf(path, sizeof(path), "%u/file", k);
+                        report_file(queue_find(&queue, i), KEV_NOTE_CREATE, path);
+                        ck_assert_uint_le(queue.bytes, 2 * MIB + (size_t)TREES * 1024);
+                }
+        while ((event = take())) {
+                if (event->id < SMALL) {
+                        ck_assert_str_eq(path_in_watch(event), "one");
+                        n_small++;
+                }
+                event_unref(event);
+        }
+        ck_assert_uint_eq(n_small, SMALL);
+}
+END_TEST
+
+/* As deep as paths can be. */
+START_TEST(deep_trees_are_folded) {
+        enum { CHAINS = 65, LEVELS = 1900, N = 5000 };
+        struct watch *watch = add_tree(1);
+        char path[2 * LEVELS + 64];
+        struct event *event;
+        uint64_t sum = 0;
+
+        queue.bytes_max = MIB;
+        for (unsigned i = 0; i < N; i++) {
+                char *at = path + snprintf(path, sizeof(path), "c%u", i % CHAINS);
+
+                for (unsigned k = 0; k < LEVELS - i % 50; k++)
+                        at = stpcpy(at, "/a");
+                (void)snprintf(at, 32, "/%u", i);
+                report_file(watch, KEV_NOTE_CREATE, path);
+        }
+        while ((event = take())) {
+                sum += event->count;
+                event_unref(event);
+        }
+        ck_assert_uint_eq(sum, N);
+}
+END_TEST
+
+/* What is told are the smallest directories that cover it: those next to each other are put together first. */
+START_TEST(rescans_are_next_to_what_they_cover) {
+        enum { NEAR = 150, FAR = 40 };
+        struct watch *watch = add_tree(1);
+        struct event *event;
+        unsigned n_far = 0, n_near = 0;
+        char path[64];
+
+        queue.bytes_max = 200 * charge_of(watch, "near/d00/file");
+        for (unsigned i = 0; i < NEAR; i++) {
+                (void)snprintf(path, sizeof(path), "near/with/d%u/file", i);
+                report_file(watch, KEV_NOTE_CREATE, path);
+        }
+        for (unsigned i = 0; i < 4 * FAR; i++) {
+                (void)snprintf(path, sizeof(path), "far%u/file%u", i % FAR, i);
+                report_file(watch, KEV_NOTE_CREATE, path);
+        }
+        while ((event = take())) {
+                const char *name = path_in_watch(event);
+
+                if (event->notes & KEV_NOTE_RESCAN) {
+                        n_near += strncmp(name, "near", 4) == 0;
+                        n_far += strncmp(name, "far", 3) == 0;
+                        ck_assert_str_ne(name, "");
+                }
+                event_unref(event);
+        }
+        ck_assert_uint_ge(n_near, 1);
+        ck_assert_uint_eq(n_far, FAR);
+}
+END_TEST
+
 /* "realtimeUsec is the time of the first of them." */
 START_TEST(rescans_have_the_first_time) {
         struct watch *watch = add_tree(1);
@@ -464,6 +570,10 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, trees_are_merged_by_path);
         tcase_add_test(c, merged_paths_add_up);
         tcase_add_test(c, rescans_are_small);
+        tcase_add_test(c, trees_of_a_user_are_bounded);
+        tcase_add_test(c, many_trees_are_folded);
+        tcase_add_test(c, deep_trees_are_folded);
+        tcase_add_test(c, rescans_are_next_to_what_they_cover);
         tcase_add_test(c, rescans_have_the_first_time);
         tcase_add_test(c, random_tree);
         tcase_add_test(c, random_tree_small_bound);

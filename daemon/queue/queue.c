@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "fold.h"
 #include "log.h"
 
 enum { MALLOC_OVERHEAD = 32 }; /* of an entry and its event together, about */
@@ -64,6 +65,7 @@ struct entry *queue_append(struct queue *queue, struct watch *watch, struct even
         queue->bytes += entry->charge;
         queue->n_entries++;
         queue->account->n_entries++;
+        queue->compaction.n_appended++;
         if (is_held(watch))
                 return entry;
         list_append(&queue->pending, &entry->in_queue);
@@ -113,7 +115,7 @@ void entry_replace(struct entry *entry, struct event *event) {
 
 /* ---- in ------------------------------------------------------------------------------------- */
 
-static bool has_room(const struct queue *queue, const struct event *event) {
+bool queue_has_room(const struct queue *queue, const struct event *event) {
         size_t charge = event_charge(event), limit = account_limit(queue->account, RESOURCE_QUEUE_BYTES);
 
         return queue->bytes + charge <= queue->bytes_max && queue->account->used[RESOURCE_QUEUE_BYTES] + charge <= limit;
@@ -139,16 +141,16 @@ void queue_push(struct queue *queue, struct watch *watch, struct event *event) {
                 discard(queue, event);
                 return;
         }
-        if (watch->folded && watch->folded->n_nodes > 0 && merge_into_folded(watch, event)) {
+        if (watch->folded && watch->folded->n_nodes > 0 && fold_in(watch, event)) {
                 event_unref(event);
                 return;
         }
-        full = !has_room(queue, event);
+        full = !queue_has_room(queue, event);
         queue->account->met[RESOURCE_QUEUE_BYTES] += full;
         if ((once || full) && merge_event(queue, watch, event))
                 return;
         if (queue_append(queue, watch, event))
-                merge_put_folded_last(watch, event);
+                fold_put_last(watch, event);
         else
                 queue_lose(queue, watch);
 }

@@ -55,6 +55,15 @@ struct queue_listener {
 /* What was counted by another daemon is no more, so that it goes on to fit into JSON. */
 #define QUEUE_NUMBER_MAX (UINT64_MAX / 8)
 
+/* At the bound: merge.c. */
+struct compaction {
+        bool is_under_way;
+        uint8_t step;
+        size_t bucket; /* of the watches: the next one */
+        size_t goal;   /* bytes */
+        size_t n_appended, bytes_left; /* since the last one, and by that */
+};
+
 struct queue {
         struct queue_context *context;
         const struct queue_listener *listener;
@@ -66,6 +75,7 @@ struct queue {
         struct list levels;  /* struct watch, of those with the flag `level` that have told what held */
         size_t n_entries;    /* the held ones too */
         size_t bytes, bytes_max;
+        struct compaction compaction;
         uint64_t seq;
         uint64_t version; /* changes with every watch that is made, changed or ends */
         uint64_t delivered, merged;
@@ -183,6 +193,11 @@ static inline void queue_count(struct queue *queue, enum figure figure) {
         queue->account->figures[figure]++;
 }
 
+static inline void queue_count_merged(struct queue *queue) {
+        queue->merged++;
+        queue_count(queue, FIGURE_MERGED);
+}
+
 struct watch *queue_find(struct queue *queue, int64_t id);
 void watch_free(struct watch *watch);
 /* Of a descriptor: forgets what it had told, and tells what holds. */
@@ -200,13 +215,11 @@ void entry_put_last(struct entry *entry);
 /* Puts another event in the place of an entry's. Takes the event over. */
 void entry_replace(struct entry *entry, struct event *event);
 size_t event_charge(const struct event *event);
+/* Under the queue's bound, and its user's. */
+bool queue_has_room(const struct queue *queue, const struct event *event);
 
 /* One event a watch is enough to say all. */
 bool merge_is_single(enum kev_filter filter);
 /* The bound is reached: finds a place for the event without more bytes, if it
  * can, by merging what is there. True: the event was taken over. */
 bool merge_event(struct queue *queue, struct watch *watch, struct event *event);
-/* Whether a pending rescan stands for the event; it is counted there. */
-bool merge_into_folded(struct watch *watch, const struct event *event);
-/* The event was appended: pending rescans of what it changes come after it. */
-void merge_put_folded_last(struct watch *watch, const struct event *event);
