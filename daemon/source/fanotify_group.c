@@ -377,7 +377,8 @@ static bool handle(struct group *g, struct chunk *chunk, const struct event_info
 }
 
 static void handle_some(struct group *g) {
-        uint64_t now = realtime_nsec() / NSEC_PER_USEC, before = g->s->source.n_reports;
+        uint64_t now = realtime_nsec() / NSEC_PER_USEC;
+        struct source_turn turn = source_begin_turn(&g->s->source);
         unsigned budget = EVENTS_A_TURN;
 
         while (!list_empty(&g->chunks)) {
@@ -388,7 +389,7 @@ static void handle_some(struct group *g) {
                         size_t next = chunk->position + m->event_len;
                         struct event_info e;
 
-                        if (budget-- == 0 || source_has_told_enough(&g->s->source, before)) {
+                        if (budget-- == 0 || source_has_told_enough(&g->s->source, &turn)) {
                                 mux_defer(g->s->mux, &g->go_on);
                                 return;
                         }

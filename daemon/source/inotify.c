@@ -196,6 +196,7 @@ void inotify_doubt(struct inotify *s) {
                 return;
         s->in_doubt = true;
         s->doubt_position = s->bytes_read;
+        mux_defer(s->mux, &s->go_on);
 }
 
 /* While more is lost than can be looked at, no look ends: then who watches is told as much, time and again. */
@@ -235,7 +236,8 @@ static void after_handling(struct inotify *s) {
 }
 
 static void handle_some(struct inotify *s) {
-        uint64_t now = realtime_nsec() / NSEC_PER_USEC, before = s->source.n_reports;
+        uint64_t now = realtime_nsec() / NSEC_PER_USEC;
+        struct source_turn turn = source_begin_turn(&s->source);
         unsigned budget = EVENTS_A_TURN;
 
         while (!list_empty(&s->chunks)) {
@@ -249,7 +251,7 @@ static void handle_some(struct inotify *s) {
                                 size = sizeof(*event) + event->len;
                         else /* as if the kernel had dropped the rest */
                                 inotify_doubt(s);
-                        if (budget-- == 0 || source_has_told_enough(&s->source, before)) {
+                        if (budget-- == 0 || source_has_told_enough(&s->source, &turn)) {
                                 mux_defer(s->mux, &s->go_on);
                                 return;
                         }

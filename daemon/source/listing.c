@@ -15,6 +15,10 @@ enum {
         ASKED_MAX = 8, /* listings of a view under way */
         ROOM_ENTRIES = 64, /* of a list that are told between two looks at the queue */
         ROOM_MSEC = 5,
+        /* What globs leave out takes its time, too. What many are told is in the way of what happens meanwhile, which
+         * they have as a rescan then. */
+        TOLD_USEC = 500, /* at a time, to one watch */
+        TOLD_TO_MANY_USEC = 5000,
 };
 
 struct job {
@@ -266,8 +270,9 @@ static void tell_created(struct lister *lister, struct listing *l, const char *n
                 lister->class->doubt(lister, "no memory for a list");
 }
 
-/* False: there is no room for more just now. */
+/* False: there is no room for more just now, or no time. */
 static bool tell_listing(struct lister *lister, struct listing *l) {
+        uint64_t until = monotonic_nsec() + (l->job->only ? TOLD_USEC : TOLD_TO_MANY_USEC) * NSEC_PER_USEC;
         const char *bytes = l->entries.data + l->n_told;
         size_t size = l->entries.size - l->n_told;
         struct link_view link;
@@ -280,7 +285,7 @@ static bool tell_listing(struct lister *lister, struct listing *l) {
                 memcpy(name, link.name, link.name_size);
                 name[link.name_size] = 0;
                 tell_created(lister, l, name, link.kind, handle_refer(&link.handle));
-                if (n % ROOM_ENTRIES == 0 && !has_room(lister, l))
+                if ((n % ROOM_ENTRIES == 0 && !has_room(lister, l)) || (size > 0 && monotonic_nsec() >= until))
                         return false;
         }
         if (l->touched.n_nodes == 0)
@@ -319,7 +324,7 @@ static void tell(struct lister *lister, struct listing *l) {
         else {
                 l->job->n_in_part += l->state != LISTING_TOLD_IN_PART;
                 l->state = LISTING_TOLD_IN_PART;
-                go_on_later(lister);
+                mux_defer(lister->mux, &lister->run);
         }
 }
 
@@ -335,14 +340,9 @@ void listing_ask_again(struct listing *l) {
         mux_defer(l->lister->mux, &l->lister->run);
 }
 
-static void on_run(struct mux_deferred *deferred) {
-        run_listings(container_of(deferred, struct lister, run));
-}
 
-/* Those that had no room go on. */
-static void on_timer(struct mux_timer *timer) {
-        struct lister *lister = container_of(timer, struct lister, timer);
-
+/* With those that were told in part, as far as there is room. */
+static void go_on(struct lister *lister) {
         list_for_each(entry, &lister->listings) {
                 struct listing *l = list_entry(entry, struct listing, link);
 
@@ -353,6 +353,18 @@ static void on_timer(struct mux_timer *timer) {
                 else
                         go_on_later(lister);
         }
+}
+
+static void on_run(struct mux_deferred *deferred) {
+        struct lister *lister = container_of(deferred, struct lister, run);
+
+        go_on(lister);
+        run_listings(lister);
+}
+
+static void on_timer(struct mux_timer *timer) {
+        struct lister *lister = container_of(timer, struct lister, timer);
+
         mux_defer(lister->mux, &lister->run);
 }
 

@@ -328,11 +328,25 @@ void source_on_repaired(struct source *source, struct losses *losses);
 void source_forget_losses(struct source *source, struct losses *losses);
 
 /* A turn of the loop has had enough of a source when so many were told, or might have been: where a user has many watches
- * of one thing, each thing that happens is long work. `before`: source->n_reports as the turn began. */
+ * of one thing, each thing that happens is long work. And to judge one by its globs may take as long as a hundred. */
 enum { REPORTS_A_TURN = 128 };
+#define SOURCE_TURN_NSEC (500 * NSEC_PER_USEC)
 
-static inline bool source_has_told_enough(const struct source *source, uint64_t before) {
-        return source->n_reports - before >= REPORTS_A_TURN;
+struct source_turn {
+        uint64_t n_before, n_seen; /* source->n_reports */
+        uint64_t until_nsec;
+};
+
+static inline struct source_turn source_begin_turn(const struct source *source) {
+        return (struct source_turn){ source->n_reports, source->n_reports, monotonic_nsec() + SOURCE_TURN_NSEC };
+}
+
+/* Asked after each event. */
+static inline bool source_has_told_enough(const struct source *source, struct source_turn *turn) {
+        if (source->n_reports == turn->n_seen)
+                return false;
+        turn->n_seen = source->n_reports;
+        return turn->n_seen - turn->n_before >= REPORTS_A_TURN || monotonic_nsec() >= turn->until_nsec;
 }
 
 static inline void source_report(struct source *source, struct subscription *subscription, struct report *report) {
