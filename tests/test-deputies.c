@@ -197,6 +197,26 @@ START_TEST(test_opened_at_once) {
 }
 END_TEST
 
+/* A file that can't be looked at for a while is not gone: it is told as in doubt. */
+START_TEST(test_file_out_of_reach) {
+        int fd = connect_as(USER);
+        const char *file;
+
+        ck_assert_int_eq(mkdir(at("%s/d", root), 0755), 0);
+        file = at("%s/d/file", root);
+        make_file(file);
+        ck_assert_int_eq(chmod(file, 0644), 0);
+        ck_assert_str_eq(try_watch(fd, at("\"id\":1,\"filter\":\"vnode\",\"path\":\"%s\",\"notes\":[\"extend\"]", file)), "");
+        ck_assert_int_eq(chmod(at("%s/d", root), 0700), 0);
+        append(file, "more");
+        take_up_to(fd, "rescan");
+        ck_assert_int_eq(chmod(at("%s/d", root), 0755), 0);
+        append(file, "still more");
+        take_up_to(fd, "extend");
+        (void)close(fd);
+}
+END_TEST
+
 /* ---- each for itself ------------------------------------------------------------------------------------ */
 
 /* One that stands still, with all its threads, keeps up nobody else. */
@@ -315,6 +335,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_closed_within);
         tcase_add_test(c, test_closed_later);
         tcase_add_test(c, test_opened_at_once);
+        tcase_add_test(c, test_file_out_of_reach);
         c = harness_case(suite, "each");
         tcase_add_checked_fixture(c, start, stop);
         tcase_set_timeout(c, 60);

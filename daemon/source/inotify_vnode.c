@@ -106,7 +106,7 @@ static void look(struct inotify *s, struct mark *mark, uint64_t serial) {
                 }
                 lookup_free(lookup);
         }
-        tell(v, &v->now, blunt_notes(&v->now), false);
+        tell(v, &v->now, blunt_notes(&v->now) | (v->path ? KEV_NOTE_RESCAN : 0), false);
         v->now = (struct changes){ 0 };
 }
 
@@ -155,7 +155,12 @@ void vnode_on_stat(struct inotify *s, struct lookup *lookup) {
                 return;
         v->asked = false;
         there = !lookup->error && lookup->state.device == v->state.device && lookup->state.inode == v->state.inode;
-        notes = there ? compare(v, &lookup->state) : on_gone(v, lookup);
+        if (there)
+                notes = compare(v, &lookup->state);
+        else if (lookup->error && !file_is_absent(lookup->error))
+                notes = blunt_notes(&v->now) | KEV_NOTE_RESCAN; /* nobody knows */
+        else
+                notes = on_gone(v, lookup);
         if (there)
                 v->state = lookup->state;
         tell(v, &v->now, notes, false);

@@ -302,6 +302,26 @@ static void count_undecided(struct processes *s, struct proc_watch *w) {
                                     monotonic_nsec() + UNDECIDED_MSEC * NSEC_PER_MSEC, on_undecided_timer);
 }
 
+/* Whether it is for the watch, and its owner may know of it. */
+static enum verdict judge_sight(struct proc_watch *w, const struct process *p, struct profile *profile) {
+        enum verdict verdict = judge_process(w, profile);
+
+        if (watch_may_see(w, p))
+                return verdict;
+        return p->profile->knows_ids ? VERDICT_NO : both(VERDICT_UNDECIDED, verdict);
+}
+
+/* False: it may not know. Of a descendant of which that can't be said it is told as much. */
+static bool tell_follower(struct processes *s, struct interest *i, struct report *report, uint32_t flags) {
+        bool may_see = interest_may_see(i);
+
+        if (may_see)
+                tell(s, i->watch, report, flags);
+        else if (i->watch->subscription->notes & KEV_NOTE_TRACK && !i->process->profile->knows_ids)
+                tell_lost_to(s, i->watch, 1);
+        return may_see;
+}
+
 void tell_change(struct processes *s, struct process *p, uint64_t note, struct profile *before, int64_t data) {
         struct event_process process;
         struct report report = REPORT_INIT;
@@ -317,18 +337,18 @@ void tell_change(struct processes *s, struct process *p, uint64_t note, struct p
 
                 if (note & (KEV_NOTE_UID | KEV_NOTE_EXEC) && !check_sight(s, i))
                         continue;
-                if (i->watch->subscription->notes & note && interest_may_see(i))
-                        tell(s, i->watch, &report, 0);
+                if (i->watch->subscription->notes & note)
+                        tell_follower(s, i, &report, 0);
         }
         list_for_each(entry, &s->by_match) {
                 struct proc_watch *w = list_entry(entry, struct proc_watch, link);
                 enum verdict verdict;
 
-                if (!(w->subscription->notes & note) || !watch_may_see(w, p) || follows(w, p))
+                if (!(w->subscription->notes & note) || follows(w, p))
                         continue;
-                verdict = before ? judge_process(w, before) : VERDICT_NO;
+                verdict = before ? judge_sight(w, p, before) : VERDICT_NO;
                 if (verdict != VERDICT_YES)
-                        verdict = either(verdict, judge_process(w, p->profile));
+                        verdict = either(verdict, judge_sight(w, p, p->profile));
                 if (verdict == VERDICT_YES)
                         tell(s, w, &report, 0);
                 else if (verdict == VERDICT_UNDECIDED)
@@ -344,10 +364,10 @@ static void tell_followers(struct processes *s, struct process *p, struct report
                 struct proc_watch *w = i->watch;
                 bool goes_on = report->notes == KEV_NOTE_EXIT && w->subscription->notes & KEV_NOTE_REAP;
                 bool is_last = !w->by_match && w->n_interests == 1 && !goes_on;
+                bool is_told = w->subscription->notes & report->notes &&
+                               tell_follower(s, i, report, is_last ? KEV_FLAG_EOF : 0);
 
-                if (w->subscription->notes & report->notes && interest_may_see(i))
-                        tell(s, w, report, is_last ? KEV_FLAG_EOF : 0);
-                else if (is_last && !w->has_ended) /* but not to be seen */
+                if (!is_told && is_last && !w->has_ended) /* but not to be seen */
                         tell_lost_track(s, w, p, true);
                 if (!goes_on)
                         interest_free(s, i);
@@ -361,10 +381,7 @@ static void tell_matching(struct processes *s, struct process *p, struct report 
 
                 if (!(w->subscription->notes & report->notes) || follows(w, p))
                         continue;
-                if (watch_may_see(w, p))
-                        verdict = judge_process(w, p->profile);
-                else
-                        verdict = p->profile->knows_ids ? VERDICT_NO : VERDICT_UNDECIDED;
+                verdict = judge_sight(w, p, p->profile);
                 if (verdict == VERDICT_YES)
                         tell(s, w, report, 0);
                 else if (verdict == VERDICT_UNDECIDED && report->notes == KEV_NOTE_EXIT)
