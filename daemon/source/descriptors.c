@@ -195,18 +195,25 @@ static void owner_put(struct descriptors *s, struct owner *o) {
 
 /* ---- looks, on a worker ------------------------------------------------------------------------------------------------- */
 
-/* The daemon may look at more processes than the asker may. */
-static bool may_look(const struct look *l) {
+/* The daemon may look at more processes than the asker may. -EPERM: it may not; another: it is not known just now. */
+static int check_owner(const struct look *l) {
         struct process_ids ids;
+        int r;
 
-        return l->uid == 0 || l->owner->owner.pidfd < 0 ||
-               (pidfd_read_ids(l->owner->owner.pidfd, l->owner->owner.pid, &ids) == 0 && process_ids_are(&ids, l->uid));
+        if (l->uid == 0 || l->owner->owner.pidfd < 0)
+                return 0;
+        r = pidfd_read_ids(l->owner->owner.pidfd, l->owner->owner.pid, &ids);
+        if (is_shortage(r))
+                return r;
+        return r == 0 && process_ids_are(&ids, l->uid) ? 0 : -EPERM;
 }
 
 static void look_for_figure(struct look *l) {
-        l->error = -EPERM;
-        l->figure = may_look(l) ? observer_figure(l->owner->observer, &l->handle, &l->owner->owner, l->filter, &l->error) :
-                                  ABSENT;
+        int r = check_owner(l);
+
+        l->error = r < 0 ? r : -EPERM;
+        l->figure = r < 0 ? ABSENT :
+                            observer_figure(l->owner->observer, &l->handle, &l->owner->owner, l->filter, &l->error);
         /* Asked after the figure: it is ready for no less. */
         l->ready = l->handle.set < 0 ? 0 : descriptor_ready(&l->handle);
 }
@@ -231,13 +238,14 @@ static void look_first(struct look *l) {
         look_for_figure(l);
         l->has_figures = l->figure != ABSENT;
         l->refused = l->error == -EPERM || l->owner->owner.pidfd < 0;
-        l->is_unanswered = l->error == -EIO;
+        l->is_unanswered = l->error == -EIO || is_shortage(l->error);
         l->is_elsewhere = l->error < 0;
         l->error = 0;
 }
 
 static int look_for_set(struct look *l) {
-        int fd _cleanup_(closep) = may_look(l) ? observer_take(l->owner->observer, &l->handle, &l->owner->owner) : -EPERM;
+        int r = check_owner(l);
+        int fd _cleanup_(closep) = r < 0 ? r : observer_take(l->owner->observer, &l->handle, &l->owner->owner);
 
         return fd < 0 ? fd : descriptor_reopen(fd, l->events, &l->set, &l->slot);
 }
@@ -297,14 +305,35 @@ static void tell_now(struct descriptor *d) {
                 tell(d, notes_of_figure(d, ready, ABSENT), ABSENT);
 }
 
+static void on_ask_again(struct mux_timer *timer);
+
+/* What can't be told without the figure is asked again. */
+static bool takes_a_figure(const struct descriptor *d) {
+        return d->least > 1 || d->handle.kind == DESCRIPTOR_FILE;
+}
+
+static void keep_unanswered(struct descriptor *d) {
+        struct descriptors *s = d->all;
+
+        if (list_empty(&d->in_unanswered))
+                list_append(&s->unanswered, &d->in_unanswered);
+        if (s->ask_again.heap_index == 0)
+                (void)mux_timer_set(s->source.context->mux, &s->ask_again,
+                                    monotonic_nsec() + ASK_AGAIN_MSEC * NSEC_PER_MSEC, on_ask_again);
+}
+
 /* Tells what holds, now or when it is known. */
 static void ask_since(struct descriptor *d, uint64_t serial) {
         if (!d->has_figures)
                 tell_now(d);
         else if (d->look)
                 d->again = serial;
-        else if (look_start(d, -1, 0, serial) < 0)
-                tell_now(d); /* without a figure, rather than not at all */
+        else if (look_start(d, -1, 0, serial) == 0)
+                return;
+        else if (takes_a_figure(d))
+                keep_unanswered(d);
+        else
+                tell_now(d);
 }
 
 static void ask(struct descriptor *d) {
@@ -320,21 +349,6 @@ static void on_ask_again(struct mux_timer *timer) {
                 ask(list_entry(entry, struct descriptor, in_unanswered));
 }
 
-/* What can't be told without the figure is asked again. */
-static bool is_unanswered(const struct descriptor *d, const struct look *l) {
-        return l->error == -EIO && (d->least > 1 || d->handle.kind == DESCRIPTOR_FILE);
-}
-
-static void keep_unanswered(struct descriptor *d) {
-        struct descriptors *s = d->all;
-
-        if (list_empty(&d->in_unanswered))
-                list_append(&s->unanswered, &d->in_unanswered);
-        if (s->ask_again.heap_index == 0)
-                (void)mux_timer_set(s->source.context->mux, &s->ask_again,
-                                    monotonic_nsec() + ASK_AGAIN_MSEC * NSEC_PER_MSEC, on_ask_again);
-}
-
 static void on_figure(struct descriptor *d, const struct look *l) {
         uint64_t again = d->again;
         bool is_outdated = d->is_outdated;
@@ -343,7 +357,7 @@ static void on_figure(struct descriptor *d, const struct look *l) {
         d->has_figures = l->error != -EPERM && l->error != -EBADF; /* anything else may pass */
         d->again = 0;
         d->is_outdated = false;
-        if (is_unanswered(d, l))
+        if ((l->error == -EIO || is_shortage(l->error)) && takes_a_figure(d))
                 keep_unanswered(d);
         else if (!is_outdated)
                 tell(d, notes_of_figure(d, l->ready, l->figure), l->figure);
