@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * timer: periods on the mux's heap, moments on one timerfd.
+ * timer: periods on the mux's timers, moments on one timerfd.
+ *
+ * Each user has heaps of its own, which take turns: with whatever many timers of one that are due, those of the others
+ * come between.
  *
  * A period runs on CLOCK_MONOTONIC and keeps its phase: late or not, the next
  * expiry is a multiple of the period from the start, and what was missed is
@@ -28,22 +31,35 @@
 enum {
         PAUSE_NSEC = 100 * 1000,
         MOMENTS_A_TURN = 64,
+        OF_USER_AT_ONCE = 16, /* of those that are due, before others' */
 };
 
 struct timer_source {
         struct source source;
         struct mux *mux;
+        struct list users;
         int realtime_fd; /* -1 while no moment is waited for */
         struct mux_io io;
-        struct heap moments; /* to come */
+        struct heap moments; /* to come: of each user the first */
         uint64_t armed_nsec; /* the moment that realtime_fd is set to; 0: none */
 };
 
-struct timer {
+/* All of one user's. */
+struct timers {
+        struct list link;
         struct timer_source *owner;
+        uid_t uid;
+        size_t refs;
+        struct heap periods, moments; /* by when they are due */
+        struct mux_timer timer; /* for the first of the periods */
+        uint32_t moment_index;  /* among the users */
+};
+
+struct timer {
+        struct timers *timers;
         struct subscription *subscription;
-        struct mux_timer timer; /* of a period, or of a moment that has passed */
-        uint32_t moment_index;  /* among those to come; 0: it is none of them */
+        uint32_t period_index; /* of a period, or of a moment that has passed */
+        uint32_t moment_index; /* of one to come */
         uint64_t start_nsec, period_nsec;
         uint64_t expiries; /* told so far */
 };
@@ -54,6 +70,7 @@ static int timer_open(struct source_context *context, struct source **ret_source
         if (!s)
                 return -ENOMEM;
         s->mux = context->mux;
+        list_init(&s->users);
         s->realtime_fd = -1;
         s->io = MUX_IO_INIT;
         *ret_source = &s->source;
@@ -74,7 +91,45 @@ static void timer_close(struct source *source) {
         free(s);
 }
 
+/* ---- users --------------------------------------------------------------------- */
+
+/* NULL: no memory. */
+static struct timers *timers_get(struct timer_source *s, uid_t uid) {
+        struct timers *u;
+
+        list_for_each(entry, &s->users) {
+                u = list_entry(entry, struct timers, link);
+                if (u->uid == uid) {
+                        u->refs++;
+                        return u;
+                }
+        }
+        u = calloc(1, sizeof(*u));
+        if (!u)
+                return NULL;
+        u->owner = s;
+        u->uid = uid;
+        u->refs = 1;
+        list_init(&u->link);
+        list_append(&s->users, &u->link);
+        return u;
+}
+
+static void timers_put(struct timers *u) {
+        if (--u->refs > 0)
+                return;
+        list_remove(&u->link);
+        mux_timer_clear(u->owner->mux, &u->timer);
+        heap_clear(&u->owner->moments, &u->moment_index);
+        heap_free(&u->periods);
+        heap_free(&u->moments);
+        free(u);
+}
+
+/* ---- periods ------------------------------------------------------------------- */
+
 static void tell(struct timer *t, uint64_t expiries) {
+        struct source *source = &t->timers->owner->source;
         struct report report = REPORT_INIT;
 
         report.notes = t->subscription->notes & (KEV_NOTE_SEC | KEV_NOTE_MSEC | KEV_NOTE_USEC | KEV_NOTE_NSEC);
@@ -86,19 +141,65 @@ static void tell(struct timer *t, uint64_t expiries) {
         }
         report.data = (int64_t)expiries;
         report.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
-        source_report(&t->owner->source, t->subscription, &report);
+        source_report(source, t->subscription, &report);
         report_done(&report);
 }
 
-static void on_period(struct mux_timer *mux_timer) {
-        struct timer *t = container_of(mux_timer, struct timer, timer);
-        uint64_t now = monotonic_nsec(), total = (now - t->start_nsec) / t->period_nsec;
+static void on_period(struct timer *t, uint64_t now) {
+        uint64_t total = (now - t->start_nsec) / t->period_nsec;
         uint64_t expiries = total - t->expiries, next = t->start_nsec + (total + 1) * t->period_nsec;
 
         t->expiries = total;
-        /* There is room for it (mux.h). */
-        (void)mux_timer_set(t->owner->mux, &t->timer, MAX(next, now + PAUSE_NSEC), on_period);
+        (void)heap_set(&t->timers->periods, &t->period_index, MAX(next, now + PAUSE_NSEC)); /* it is in */
         tell(t, expiries);
+}
+
+static void on_due(struct mux_timer *mux_timer) {
+        struct timers *u = container_of(mux_timer, struct timers, timer);
+        uint64_t now = monotonic_nsec();
+        uint32_t *first;
+
+        u->refs++;
+        for (unsigned n = 0; n < OF_USER_AT_ONCE && (first = heap_first(&u->periods)); n++) {
+                struct timer *t = container_of(first, struct timer, period_index);
+
+                if (heap_first_key(&u->periods) > now)
+                        break;
+                if (t->period_nsec > 0) {
+                        on_period(t, now);
+                        continue;
+                }
+                heap_clear(&u->periods, first);
+                tell(t, 1);
+        }
+        /* There is room for it (mux.h). Others that are due come before. */
+        if (heap_first(&u->periods))
+                (void)mux_timer_set(u->owner->mux, &u->timer, MAX(heap_first_key(&u->periods), now), on_due);
+        timers_put(u);
+}
+
+/* -ENOMEM: it is as it was. */
+static int set_due(struct timer *t, uint64_t nsec) {
+        struct timers *u = t->timers;
+        bool was_in = t->period_index > 0;
+        int r = heap_set(&u->periods, &t->period_index, nsec);
+
+        if (r < 0)
+                return r;
+        r = mux_timer_set(u->owner->mux, &u->timer, heap_first_key(&u->periods), on_due);
+        if (r < 0 && !was_in)
+                heap_clear(&u->periods, &t->period_index);
+        return r;
+}
+
+static void clear_due(struct timer *t) {
+        struct timers *u = t->timers;
+
+        heap_clear(&u->periods, &t->period_index);
+        if (heap_first(&u->periods)) /* it is set already */
+                (void)mux_timer_set(u->owner->mux, &u->timer, heap_first_key(&u->periods), on_due);
+        else
+                mux_timer_clear(u->owner->mux, &u->timer);
 }
 
 /* ---- moments ------------------------------------------------------------------- */
@@ -119,29 +220,47 @@ static int arm_realtime(struct timer_source *s, uint64_t nsec) {
         return 0;
 }
 
+/* As the user's first one is. */
+static void order_moments(struct timers *u, uint64_t not_before_nsec) {
+        if (heap_first(&u->moments)) /* there is room: the user was in, or is to be by start_moment() */
+                (void)heap_set(&u->owner->moments, &u->moment_index, MAX(heap_first_key(&u->moments), not_before_nsec));
+        else
+                heap_clear(&u->owner->moments, &u->moment_index);
+}
+
+static void tell_moments_of(struct timers *u, uint64_t now) {
+        uint32_t *first;
+
+        u->refs++;
+        for (unsigned n = 0; n < OF_USER_AT_ONCE && (first = heap_first(&u->moments)); n++) {
+                if (heap_first_key(&u->moments) > now)
+                        break;
+                heap_clear(&u->moments, first);
+                tell(container_of(first, struct timer, moment_index), 1);
+        }
+        order_moments(u, now); /* behind those of others that are due */
+        timers_put(u);
+}
+
 /* Those that are due, so many at most: for the rest it is set to what has passed, and fires in the next turn. */
 static void on_realtime(struct mux_io *io, unsigned events _unused_) {
         struct timer_source *s = container_of(io, struct timer_source, io);
-        uint32_t *first = heap_first(&s->moments);
         uint64_t count, now;
+        uint32_t *first;
         int r = 0;
 
         (void)!read(s->realtime_fd, &count, sizeof(count)); /* ECANCELED: the clock was set */
         s->armed_nsec = 0;
         now = realtime_nsec();
-        for (unsigned n = 0; n < MOMENTS_A_TURN && first && heap_first_key(&s->moments) <= now; n++) {
-                heap_clear(&s->moments, first);
-                tell(container_of(first, struct timer, moment_index), 1);
-                first = heap_first(&s->moments);
+        for (unsigned n = 0; n < MOMENTS_A_TURN / OF_USER_AT_ONCE && (first = heap_first(&s->moments)); n++) {
+                if (heap_first_key(&s->moments) > now)
+                        break;
+                tell_moments_of(container_of(first, struct timers, moment_index), now);
         }
-        if (first)
+        if (heap_first(&s->moments))
                 r = arm_realtime(s, heap_first_key(&s->moments));
         if (r < 0)
                 log_error("timer: moments wait for the next one that is given: timerfd_settime: %s", strerror(-r));
-}
-
-static void on_past_moment(struct mux_timer *mux_timer) {
-        tell(container_of(mux_timer, struct timer, timer), 1);
 }
 
 static int open_realtime(struct timer_source *s) {
@@ -166,12 +285,17 @@ static void close_unused(struct timer_source *s) {
 }
 
 static void leave_moments(struct timer *t) {
-        heap_clear(&t->owner->moments, &t->moment_index);
-        close_unused(t->owner);
+        struct timers *u = t->timers;
+
+        if (t->moment_index > 0) {
+                heap_clear(&u->moments, &t->moment_index);
+                order_moments(u, 0);
+        }
+        close_unused(u->owner);
 }
 
 static int start_past_moment(struct timer *t, struct refusal *refusal) {
-        int r = mux_timer_set(t->owner->mux, &t->timer, monotonic_nsec(), on_past_moment);
+        int r = set_due(t, monotonic_nsec());
 
         if (r < 0)
                 return refuse(refusal, -r, "no memory");
@@ -180,8 +304,23 @@ static int start_past_moment(struct timer *t, struct refusal *refusal) {
         return 0;
 }
 
+/* -ENOMEM: it is as it was. */
+static int enter_moments(struct timer *t, uint64_t nsec) {
+        struct timers *u = t->timers;
+        bool was_in = t->moment_index > 0;
+        int r = u->moment_index > 0 ? 0 : heap_set(&u->owner->moments, &u->moment_index, nsec);
+
+        if (r == 0)
+                r = heap_set(&u->moments, &t->moment_index, nsec);
+        if (r == 0 || was_in || heap_first(&u->moments))
+                order_moments(u, 0);
+        else
+                heap_clear(&u->owner->moments, &u->moment_index);
+        return r;
+}
+
 static int start_moment(struct timer *t, uint64_t nsec, struct refusal *refusal) {
-        struct timer_source *s = t->owner;
+        struct timer_source *s = t->timers->owner;
         const char *what = "timerfd_create";
         int r;
 
@@ -194,20 +333,20 @@ static int start_moment(struct timer *t, uint64_t nsec, struct refusal *refusal)
         }
         if (r == 0) {
                 what = "heap";
-                r = heap_set(&s->moments, &t->moment_index, nsec);
+                r = enter_moments(t, nsec);
         }
         if (r < 0) {
                 close_unused(s);
                 return refuse(refusal, -r, "%s: %s", what, strerror(-r));
         }
-        mux_timer_clear(s->mux, &t->timer);
+        clear_due(t);
         t->period_nsec = 0;
         return 0;
 }
 
 static int start_period(struct timer *t, uint64_t nsec, struct refusal *refusal) {
         uint64_t now = monotonic_nsec();
-        int r = mux_timer_set(t->owner->mux, &t->timer, now + nsec, on_period);
+        int r = set_due(t, now + nsec);
 
         if (r < 0)
                 return refuse(refusal, -r, "no memory");
@@ -238,18 +377,37 @@ static int start(struct timer *t, const struct subject *subject, struct refusal 
                                                    start_period(t, MAX(nsec, unit), refusal);
 }
 
+static struct timer *make(struct source *source, struct subscription *subscription, uid_t uid) {
+        struct timer *t = calloc(1, sizeof(*t));
+
+        if (!t)
+                return NULL;
+        t->timers = timers_get(container_of(source, struct timer_source, source), uid);
+        if (!t->timers) {
+                free(t);
+                return NULL;
+        }
+        t->subscription = subscription;
+        return t;
+}
+
+static void discard(struct timer *t) {
+        clear_due(t);
+        leave_moments(t);
+        timers_put(t->timers);
+        free(t);
+}
+
 static int timer_attach(struct source *source, struct subscription *subscription, const struct subject *subject,
                         struct refusal *refusal) {
-        struct timer *t = calloc(1, sizeof(*t));
+        struct timer *t = make(source, subscription, subject->asker->uid);
         int r;
 
         if (!t)
                 return refuse(refusal, ENOMEM, "no memory");
-        t->owner = container_of(source, struct timer_source, source);
-        t->subscription = subscription;
         r = start(t, subject, refusal);
         if (r < 0)
-                free(t);
+                discard(t);
         else
                 subscription->object = t;
         return r;
@@ -267,18 +425,14 @@ static int timer_modify(struct source *source _unused_, struct subscription *sub
 }
 
 static void timer_detach(struct source *source _unused_, struct subscription *subscription) {
-        struct timer *t = take_pointer(&subscription->object);
-
-        mux_timer_clear(t->owner->mux, &t->timer);
-        leave_moments(t);
-        free(t);
+        discard(take_pointer(&subscription->object));
 }
 
 /* ---- for the next daemon, which has the same clocks ------------------------------ */
 
 static void timer_describe(const struct subscription *subscription, struct subject *subject) {
         const struct timer *t = subscription->object;
-        uint64_t nsec = t->moment_index > 0 ? heap_key(&t->owner->moments, t->moment_index) : t->period_nsec;
+        uint64_t nsec = t->moment_index > 0 ? heap_key(&t->timers->moments, t->moment_index) : t->period_nsec;
 
         if (nsec > 0) /* else it is a moment that has been told */
                 subject->data = (int64_t)(nsec / unit_of(subscription->notes));
@@ -288,11 +442,11 @@ static bool timer_save(struct source *source _unused_, struct subscription *subs
         const struct timer *t = subscription->object;
         bool moment = t->moment_index > 0;
 
-        state_put_u64(w, moment ? heap_key(&t->owner->moments, t->moment_index) : 0);
+        state_put_u64(w, moment ? heap_key(&t->timers->moments, t->moment_index) : 0);
         state_put_u64(w, t->period_nsec);
         state_put_u64(w, t->start_nsec);
         state_put_u64(w, t->expiries);
-        state_put_bool(w, t->timer.heap_index > 0);
+        state_put_bool(w, t->period_index > 0);
         return true;
 }
 
@@ -314,22 +468,20 @@ static int resume(struct timer *t, struct state_reader *r, struct refusal *refus
         t->period_nsec = period;
         t->start_nsec = start;
         t->expiries = expiries;
-        result = mux_timer_set(t->owner->mux, &t->timer, start + (expiries + 1) * period, on_period);
+        result = set_due(t, start + (expiries + 1) * period);
         return result < 0 ? refuse(refusal, -result, "no memory") : 0;
 }
 
-static int timer_restore(struct source *source, struct subscription *subscription, const struct subject *subject _unused_,
+static int timer_restore(struct source *source, struct subscription *subscription, const struct subject *subject,
                          struct state_reader *r, struct refusal *refusal) {
-        struct timer *t = calloc(1, sizeof(*t));
+        struct timer *t = make(source, subscription, subject->asker->uid);
         int result;
 
         if (!t)
                 return refuse(refusal, ENOMEM, "no memory");
-        t->owner = container_of(source, struct timer_source, source);
-        t->subscription = subscription;
         result = resume(t, r, refusal);
         if (result < 0)
-                free(t);
+                discard(t);
         else
                 subscription->object = t;
         return result;
