@@ -319,6 +319,39 @@ START_TEST(postponed_until_there_is_a_thread) {
 }
 END_TEST
 
+static int submit_with_fd(uid_t user) {
+        struct job *job = new_job(gate[0]);
+        int r;
+
+        job->work.has_fd = true;
+        r = workers_submit(workers, user, &job->work);
+        if (r < 0)
+                free(job);
+        return r;
+}
+
+/* Descriptors that wait with the work, of which nobody is charged for any more: so many of a user, and of each one. */
+START_TEST(so_many_descriptors_a_user) {
+        struct job *more;
+
+        open_workers();
+        for (unsigned i = 0; i < WORKERS_FDS_MAX; i++)
+                ck_assert_int_eq(submit_with_fd(7), 0);
+        ck_assert(workers_are_full_of_fds(workers, 7));
+        ck_assert_int_eq(submit_with_fd(7), -EDQUOT);
+        ck_assert_int_eq(submit_job(7, gate[0]), 0);
+        ck_assert(!workers_are_full_of_fds(workers, 8));
+        ck_assert_int_eq(submit_with_fd(8), 0);
+        more = new_job(gate[0]);
+        more->work.has_fd = true;
+        workers_submit_anyhow(workers, 7, &more->work);
+        open_gate();
+        assert_reached(WORKERS_FDS_MAX + 3, WORKERS_FDS_MAX + 3, HARNESS_REPLY_MSEC);
+        ck_assert(!workers_are_full_of_fds(workers, 7));
+        free_workers();
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         TCase *c = harness_case(harness_suite("workers"), "workers");
 
@@ -333,5 +366,6 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, release_ends_idle_threads);
         tcase_add_test(c, threads_take_no_signals);
         tcase_add_test(c, postponed_until_there_is_a_thread);
+        tcase_add_test(c, so_many_descriptors_a_user);
         return harness_main(argc, argv);
 }

@@ -29,6 +29,7 @@ struct unsent {
 static void free_unsent(struct channel *c, struct unsent *u) {
         list_remove(&u->link);
         c->unsent_bytes -= u->size;
+        c->n_unsent_fds -= u->fd >= 0;
         if (u->fd >= 0 && c->close_fd)
                 c->close_fd(c, u->fd);
         else
@@ -80,6 +81,7 @@ static int keep(struct channel *c, const struct iovec *parts, size_t n_parts, si
                 (void)mux_modify(c->mux, &c->io, MUX_IN | MUX_OUT);
         list_append(&c->unsent, &u->link);
         c->unsent_bytes += size;
+        c->n_unsent_fds += u->fd >= 0;
         return 0;
 }
 

@@ -25,7 +25,7 @@ struct channel {
         struct mux *mux;
         struct mux_io io; /* fd -1: closed */
         struct list unsent;
-        size_t unsent_bytes;
+        size_t unsent_bytes, n_unsent_fds;
         char *space;
         channel_message_fn *on_message;
         channel_end_fn *on_end;

@@ -2,6 +2,7 @@
 #include "workers.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <time.h>
@@ -19,7 +20,7 @@ struct pool {
         struct workers *workers;
         uid_t user;
         struct list queue;
-        unsigned n_queued;
+        unsigned n_queued, n_fds; /* the latter in work that is queued or under way */
         pthread_cond_t wake;
         unsigned n_threads, n_idle;
         uint64_t busy_since[WORKERS_PER_USER]; /* CLOCK_MONOTONIC; 0: no such thread; or SLOT_IDLE */
@@ -75,6 +76,7 @@ static void *thread_main(void *argument) {
 
                 if (entry) {
                         struct work *work = list_entry(entry, struct work, link);
+                        bool has_fd = work->has_fd;
 
                         pool->n_queued--;
                         pool->busy_since[slot] = monotonic_nsec();
@@ -82,6 +84,7 @@ static void *thread_main(void *argument) {
                         work->run(work);
                         (void)pthread_mutex_lock(&w->lock);
                         pool->busy_since[slot] = SLOT_IDLE;
+                        pool->n_fds -= has_fd;
                         continue;
                 }
                 if (pool->closing)
@@ -153,7 +156,7 @@ static bool is_stuck(const struct pool *pool) {
         return true;
 }
 
-int workers_submit(struct workers *w, uid_t user, struct work *work) {
+static int submit(struct workers *w, uid_t user, struct work *work, unsigned n_fds_max) {
         struct pool *pool;
         int r = 0;
 
@@ -166,6 +169,8 @@ int workers_submit(struct workers *w, uid_t user, struct work *work) {
                 pool->closing = false; /* its threads may be stuck: they count for the user still */
         if (!pool)
                 r = -ENOMEM;
+        else if (work->has_fd && pool->n_fds >= n_fds_max)
+                r = -EDQUOT; /* it has work, so that it stays */
         else {
                 /* A thread that was woken counts as idle until it runs. */
                 if (pool->n_queued < pool->n_idle)
@@ -177,6 +182,7 @@ int workers_submit(struct workers *w, uid_t user, struct work *work) {
                 if (r == 0) {
                         list_append(&pool->queue, &work->link);
                         pool->n_queued++;
+                        pool->n_fds += work->has_fd;
                 } else
                         pool_free(pool);
         }
@@ -184,11 +190,15 @@ int workers_submit(struct workers *w, uid_t user, struct work *work) {
         return r;
 }
 
+int workers_submit(struct workers *w, uid_t user, struct work *work) {
+        return submit(w, user, work, WORKERS_FDS_MAX);
+}
+
 static void on_again(struct mux_timer *timer);
 
 void workers_submit_anyhow(struct workers *w, uid_t user, struct work *work) {
         list_init(&work->link);
-        if (workers_submit(w, user, work) < 0)
+        if (submit(w, user, work, UINT_MAX) < 0)
                 list_append(&w->postponed, &work->link);
         if (!list_empty(&w->postponed) && w->again.heap_index == 0)
                 (void)mux_timer_set(w->mux, &w->again, monotonic_nsec() + AGAIN_MSEC * NSEC_PER_MSEC, on_again);
@@ -206,6 +216,17 @@ static void on_again(struct mux_timer *timer) {
 
                 workers_submit_anyhow(w, work->user, work);
         }
+}
+
+bool workers_are_full_of_fds(struct workers *w, uid_t user) {
+        const struct pool *pool;
+        bool full;
+
+        (void)pthread_mutex_lock(&w->lock);
+        pool = find_pool(w, user);
+        full = pool && pool->n_fds >= WORKERS_FDS_MAX;
+        (void)pthread_mutex_unlock(&w->lock);
+        return full;
 }
 
 bool workers_are_stuck(struct workers *w, uid_t user) {

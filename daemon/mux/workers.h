@@ -20,11 +20,13 @@ struct workers;
 struct work {
         struct list link;
         uid_t user; /* workers_submit()'s */
+        bool has_fd; /* one that the user has passed, and which nobody is charged for by now */
         void (*run)(struct work *work); /* on a thread; the work may be freed by it, or by whom it told */
 };
 
 enum {
         WORKERS_PER_USER = 4,
+        WORKERS_FDS_MAX = 4096, /* of a user */
         /* A user all of whose threads have been at one piece of work for so long is stuck. */
         WORKERS_STUCK_MSEC = 2000,
 };
@@ -35,10 +37,12 @@ int workers_new(struct mux *mux, struct workers **ret_workers);
  * use can be freed. */
 bool workers_free(struct workers *workers);
 
-/* -EAGAIN, -ENOMEM: no thread could be started. */
+/* -EAGAIN, -ENOMEM: no thread could be started. -EDQUOT: it has a descriptor, and too many of the user's have. */
 int workers_submit(struct workers *workers, uid_t user, struct work *work);
 /* It is not refused: if there is no thread now, it is tried again until there is. */
 void workers_submit_anyhow(struct workers *workers, uid_t user, struct work *work);
+/* Whether so many of the user's descriptors wait for its threads that there should be no more. */
+bool workers_are_full_of_fds(struct workers *workers, uid_t user);
 /* Whether all of the user's threads are: what is submitted now may wait for ever. */
 bool workers_are_stuck(struct workers *workers, uid_t user);
 

@@ -22,7 +22,7 @@ void close_elsewhere(struct workers *workers, uid_t user, int fd) {
         if (fd < 0)
                 return;
         if (closing) {
-                *closing = (struct closing){ .work.run = run, .fd = fd };
+                *closing = (struct closing){ .work = { .run = run, .has_fd = true }, .fd = fd };
                 workers_submit_anyhow(workers, user, &closing->work);
                 return;
         }

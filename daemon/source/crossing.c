@@ -539,6 +539,7 @@ static int ask_where(struct crossing *c, int fd) {
         r->crossing = c;
         r->work.run = resolve;
         r->fd = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3);
+        r->work.has_fd = r->fd >= 0;
         r->path = c->path ? strdup(c->path) : NULL;
         list_init(&r->message);
         if (r->path || r->fd >= 0)

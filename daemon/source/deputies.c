@@ -26,6 +26,7 @@ enum {
         RESTARTS_MAX = 5, /* within a minute: something ends it over and over */
         ROOM_MSEC = 5,
         ROOM_AT_ONCE = 256,
+        UNSENT_FDS_MAX = 1024,
         BEHIND_MAX = 12 * 1024 * 1024, /* bytes of orders that wait for a deputy, with which no more watches are made */
         UNSENT_MAX = 64 * 1024 * 1024, /* and with which it is given up: the end of each watch is an order, too */
 };
@@ -568,6 +569,9 @@ static int deputies_attach(struct source *source, struct subscription *subscript
         r = get_deputy(all, subject->asker, &d);
         if (r < 0)
                 return refuse(refusal, -r, "path: what watches files for you can't be started: %s", strerror(-r));
+        if (subject->fd >= 0 && (workers_are_full_of_fds(source->context->workers, subject->asker->uid) ||
+                                 d->channel.n_unsent_fds > UNSENT_FDS_MAX))
+                return refuse(refusal, EDQUOT, "descriptor: too many of yours are still looked at");
         if (d->is_there && d->channel.unsent_bytes > BEHIND_MAX)
                 return refuse(refusal, EDQUOT, "path: what watches files for you has too much to do");
         w = calloc(1, sizeof(*w));

@@ -274,7 +274,7 @@ static int look_start(struct descriptor *d, int fd, uint32_t reopen_for, uint64_
                 return -ENOMEM;
         }
         *l = (struct look){
-                .work.run = run_look, .serial = serial, .uid = d->uid, .all = d->all, .descriptor = d, .owner = d->owner,
+                .work = { .run = run_look, .has_fd = fd >= 0 }, .serial = serial, .uid = d->uid, .all = d->all, .descriptor = d, .owner = d->owner,
                 .handle = d->handle, .filter = (enum kev_filter)d->filter, .events = reopen_for ? reopen_for : d->events,
                 .is_reopening = reopen_for != 0, .set = -1, .fd = fd,
                 .is_first = fd >= 0, .keeps_fd = d->is_exclusive, .mark = -1, .figure = ABSENT,
@@ -645,6 +645,8 @@ static int start(struct descriptors *s, struct descriptor *d, const struct subje
         if (fd < 0)
                 return refuse(refusal, errno, "descriptor: the daemon has no descriptor left");
         r = look_start(d, fd, 0, ++s->serial);
+        if (r == -EDQUOT)
+                return refuse(refusal, EDQUOT, "descriptor: too many of yours are still looked at");
         if (r < 0)
                 return refuse(refusal, -r, "descriptor: no thread to look at it: %s", strerror(-r));
         if (may_be_file((enum kev_filter)d->filter))

@@ -463,7 +463,9 @@ struct fan_watch *fan_watch_new(struct fanotify *s, struct subscription *subscri
         list_init(&w->holding);
         list_init(&w->doubtful);
         list_init(&w->restoring);
-        if (subject->fd >= 0) {
+        if (subject->fd >= 0 && workers_are_full_of_fds(s->source.context->workers, subject->asker->uid))
+                r = -EDQUOT;
+        else if (subject->fd >= 0) {
                 w->fd = fcntl(subject->fd, F_DUPFD_CLOEXEC, 3);
                 if (w->fd < 0)
                         r = -errno;

@@ -590,5 +590,6 @@ static void run(struct work *work) {
 
 int lookup_submit(struct workers *workers, struct lookup *l) {
         l->work.run = run;
+        l->work.has_fd = l->fd >= 0;
         return workers_submit(workers, l->user, &l->work);
 }
