@@ -81,6 +81,7 @@ static void teardown(void) {
         ck_assert_uint_eq(account->used[RESOURCE_WATCH_BYTES], 0);
         ck_assert_uint_eq(account->used[RESOURCE_QUEUE_BYTES], 0);
         ck_assert_uint_eq(queue.bytes, 0);
+        ck_assert_uint_eq(queue.watch_bytes, 0);
         ck_assert_uint_eq(queue.n_entries, 0);
         ck_assert_uint_eq(account->n_entries, 0);
         check_sum();

@@ -75,6 +75,7 @@ struct queue {
         struct list levels;  /* struct watch, of those with the flag `level` that have told what held */
         size_t n_entries;    /* the held ones too */
         size_t bytes, bytes_max;
+        size_t watch_bytes; /* of paths and globs, as charged */
         struct compaction compaction;
         uint64_t seq;
         uint64_t version; /* changes with every watch that is made, changed or ends */

@@ -320,6 +320,11 @@ void watch_look(struct watch *watch) {
         source_look(&watch->subscription);
 }
 
+static void uncharge(struct queue *queue, size_t bytes) {
+        account_return(queue->account, RESOURCE_WATCH_BYTES, bytes);
+        queue->watch_bytes -= bytes;
+}
+
 void watch_free(struct watch *watch) {
         struct queue *queue = watch->queue;
 
@@ -336,14 +341,16 @@ void watch_free(struct watch *watch) {
         hash_remove(&queue->watches, &watch->node);
         queue->n_of_filter[watch->filter]--;
         count_watch(queue->context, false);
-        account_return(queue->account, RESOURCE_WATCH_BYTES, watch->charged);
+        uncharge(queue, watch->charged);
         return_watch(queue, watch->filter);
         free(watch);
 }
 
 static int charge(struct queue *queue, size_t bytes, struct refusal *refusal) {
-        if (account_charge(queue->account, RESOURCE_WATCH_BYTES, bytes) == 0)
+        if (account_charge(queue->account, RESOURCE_WATCH_BYTES, bytes) == 0) {
+                queue->watch_bytes += bytes;
                 return 0;
+        }
         return refuse(refusal, EDQUOT, "the limit of %zu bytes for the paths and globs of a user's watches is reached",
                       account_limit(queue->account, RESOURCE_WATCH_BYTES));
 }
@@ -367,7 +374,7 @@ static int get_options(struct queue *queue, const struct watch_spec *spec, struc
 }
 
 static void drop_options(struct queue *queue, struct watch_options *options) {
-        account_return(queue->account, RESOURCE_WATCH_BYTES, watch_options_bytes(options));
+        uncharge(queue, watch_options_bytes(options));
         watch_options_put(queue->context, options);
 }
 

@@ -24,6 +24,7 @@ enum { LIVE_VERSION = 2 };
 enum {
         SLOTS = 1024, /* systemd compares each descriptor that it is given with all that it has */
         WATCHES_MAX = 4096, /* of a connection: to write down more would hold the loop up */
+        WATCH_BYTES_MAX = 1024 * 1024, /* the same */
         SKETCH_MSEC = 100, /* after a change, so that many are written down at once */
         SKETCH_SHARE = 20, /* and no more than one part in so many of the time */
 };
@@ -239,7 +240,7 @@ void live_rest(struct connection *c) {
 
         if (!t || !can_rest(c))
                 return;
-        if (c->queue.watches.n_nodes > WATCHES_MAX)
+        if (c->queue.watches.n_nodes > WATCHES_MAX || c->queue.watch_bytes > WATCH_BYTES_MAX)
                 return;
         if (!l)
                 l = c->queue.watches.n_nodes > 0 ? begin(c) : NULL;
