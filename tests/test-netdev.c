@@ -7,11 +7,15 @@
  */
 
 #include <fcntl.h>
+#include <net/if.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -603,6 +607,92 @@ START_TEST(test_flaps_lost) {
 }
 END_TEST
 
+/* ---- more than is read in one go ------------------------------------------------------------------------- */
+
+/* A child that gives v0 one MTU after the other, until it is killed. */
+static pid_t start_changes(void) {
+        pid_t pid = fork();
+        struct ifreq request = { .ifr_name = "v0" };
+        int fd;
+
+        ck_assert_int_ge(pid, 0);
+        if (pid > 0)
+                return pid;
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        for (unsigned i = 0; fd >= 0; i++) {
+                request.ifr_mtu = 1000 + (int)(i & 1);
+                if (ioctl(fd, SIOCSIFMTU, &request) < 0)
+                        break;
+        }
+        _exit(1);
+}
+
+/* Whose devices change faster than that can be told is not all that the daemon attends to. */
+START_TEST(test_endless) {
+        enum { WATCHES = 2000, CALLS = 20 };
+        struct daemon *daemon;
+        int fd, other;
+        pid_t changes;
+
+        enter_namespace();
+        add_device("v0");
+        daemon = daemon_start(NULL);
+        fd = client_connect(daemon->socket);
+        other = client_connect(daemon->socket);
+        for (int i = 0; i < WATCHES; i++)
+                client_change(fd, "{\"add\":[{\"id\":%d,\"filter\":\"netdev\"}]}", i);
+        changes = start_changes();
+        json_object_put(next_event(fd));
+        for (int i = 0; i < CALLS; i++)
+                json_object_put(client_call(other, "org.kevd.events.GetLimits", NULL));
+        ck_assert_int_eq(waitpid(changes, NULL, WNOHANG), 0);
+        end_process(changes);
+        (void)close(fd);
+        (void)close(other);
+        daemon_stop(daemon);
+}
+END_TEST
+
+static void stop_daemon(const struct daemon *daemon) {
+        int status;
+
+        ck_assert_int_eq(kill(daemon->pid, SIGSTOP), 0);
+        ck_assert_int_eq(waitpid(daemon->pid, &status, WUNTRACED), daemon->pid);
+        ck_assert(WIFSTOPPED(status));
+}
+
+/* A Wait's answer has all that had happened, though it takes several turns to read that. */
+START_TEST(test_wait_for_many) {
+        struct daemon *daemon;
+        struct json_object *reply;
+        FILE *batch;
+        int fd;
+
+        enter_namespace();
+        add_device("d0");
+        add_device("v0");
+        daemon = daemon_start(NULL);
+        fd = client_connect(daemon->socket);
+        watch(fd, ",\"name\":\"d0\"");
+        stop_daemon(daemon);
+        batch = ip_batch();
+        for (int i = 0; i < 2000; i++)
+                (void)fprintf(batch, "link set v0 mtu %d\n", 1300 + i % 2);
+        ip_batch_end(batch);
+        ip("link set d0 mtu 1001");
+        client_send_message(fd, "{\"method\":\"org.kevd.events.Wait\",\"parameters\":{\"timeoutMsec\":0}}");
+        ck_assert_int_eq(kill(daemon->pid, SIGCONT), 0);
+        reply = client_receive(fd, HARNESS_REPLY_MSEC);
+        ck_assert_ptr_nonnull(reply);
+        ck_assert_msg(json_at(reply, "/parameters/events/0") && number_at(reply, "/parameters/events/0/link/mtu") == 1001,
+                      "%s", json_object_to_json_string(reply));
+        json_object_put(reply);
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
 /* ---- after a loss ---------------------------------------------------------------------------------------- */
 
 START_TEST(test_loss) {
@@ -717,14 +807,6 @@ static bool is_dumping(void) {
         return found;
 }
 
-static void stop_daemon(const struct daemon *daemon) {
-        int status;
-
-        ck_assert_int_eq(kill(daemon->pid, SIGSTOP), 0);
-        ck_assert_int_eq(waitpid(daemon->pid, &status, WUNTRACED), daemon->pid);
-        ck_assert(WIFSTOPPED(status));
-}
-
 /* Stopped in the middle of reading the state again. False: it was quicker, and goes on. */
 static bool stop_in_dump(const struct daemon *daemon) {
         int64_t deadline = now_msec() + DUMP_MSEC;
@@ -826,6 +908,10 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_gone_unasked);
         tcase_add_test(c, test_moved_away);
         tcase_add_test(c, test_again);
+
+        c = harness_case(suite, "many");
+        tcase_add_test(c, test_endless);
+        tcase_add_test(c, test_wait_for_many);
 
         c = harness_case(suite, "losses");
         tcase_set_timeout(c, 120);

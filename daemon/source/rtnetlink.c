@@ -122,6 +122,7 @@ struct network *network_new(struct rtnetlink *s, uint64_t inode) {
         list_init(&net->everybody);
         list_init(&net->starting);
         list_init(&net->barriers);
+        list_init(&net->unread);
         list_init(&net->link);
         return net;
 }
@@ -273,6 +274,8 @@ static int rtnetlink_open(struct source_context *context, struct source **ret_so
         s->mux = context->mux;
         s->own = stat("/proc/self/ns/net", &st) == 0 ? st.st_ino : 0;
         list_init(&s->networks);
+        list_init(&s->unread);
+        mux_deferred_init(&s->read, networks_read);
         mux_deferred_init(&s->tidy, on_tidy);
         *ret_source = &s->source;
         return 0;
@@ -283,6 +286,7 @@ static void rtnetlink_close(struct source *source) {
 
         while (!list_empty(&s->networks))
                 network_free(list_entry(s->networks.next, struct network, link));
+        mux_deferred_cancel(&s->read);
         mux_deferred_cancel(&s->tidy);
         free(s->buffer);
         free(s);

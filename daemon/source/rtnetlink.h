@@ -44,7 +44,8 @@ struct rtnetlink {
         struct source source;
         struct mux *mux;
         struct list networks;
-        struct mux_deferred tidy;
+        struct list unread; /* those with something to read, in turns */
+        struct mux_deferred read, tidy;
         uint64_t own; /* its own namespace's inode */
         char *buffer; /* RTNETLINK_BUFFER */
 };
@@ -70,6 +71,7 @@ struct network {
         int namespace_fd, events_fd;
         struct mnl_socket *events, *dump;
         struct mux_io events_io, dump_io;
+        struct list unread; /* in rtnetlink->unread, until its sockets were seen empty */
         enum sync sync;
         bool dump_interrupted;
         uint32_t sequence;
@@ -170,8 +172,10 @@ void network_resynchronise(struct network *net);
 /* What the kernel has done with routes is not told: they alone are dumped. */
 void network_reread_routes(struct network *net);
 void network_end(struct network *net);
-/* True: it waits for the state to be certain. */
+/* True: it waits for the state to be certain, and for what has not been read. */
 bool network_barrier(struct network *net, struct source_barrier *barrier);
+/* Of rtnetlink->read. */
+void networks_read(struct mux_deferred *deferred);
 
 /* ---- rtnetlink_device.c ---------------------------------------------------------------------------- */
 

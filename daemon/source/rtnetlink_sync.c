@@ -12,6 +12,7 @@ enum {
         QUIET_MSEC = 50,      /* without a message, after a loss */
         QUIET_MAX_MSEC = 500, /* or this at the latest */
         BARRIER_MAX_MSEC = 1000,
+        SLICE_NSEC = 100 * 1000, /* of a turn, for all namespaces */
 };
 
 /* ---- the dump ------------------------------------------------------------------------------------------ */
@@ -84,7 +85,7 @@ static void release_barriers(struct network *net) {
         }
 }
 
-/* No dump can be had just now; later ones tell. */
+/* No dump can be had just now, and later ones tell; or more happens than is read. */
 static void on_barrier_timer(struct mux_timer *timer) {
         release_barriers(container_of(timer, struct network, barrier_timer));
 }
@@ -103,8 +104,7 @@ static void finish_dump(struct network *net) {
                 return;
         }
         source_on_repaired(&net->all->source, &net->losses);
-        network_start_watches(net);
-        release_barriers(net);
+        network_start_watches(net); /* barriers wait for what was queued meanwhile */
 }
 
 static bool is_dumping(const struct network *net) {
@@ -124,67 +124,95 @@ static void next_dump(struct network *net) {
 
 /* ---- reading ---------------------------------------------------------------------- */
 
-/* One datagram. 0: there is none. */
+/* One datagram's length, 0 for what is nobody's business. -EAGAIN: there is none; or another negative errno. */
 static int receive(struct network *net, struct mnl_socket *socket) {
         struct sockaddr_nl sender = { 0 };
-        socklen_t size;
-        ssize_t n;
-
-        do { /* what is not the kernel's is nobody's business */
-                size = sizeof(sender);
-                n = recvfrom(mnl_socket_get_fd(socket), net->all->buffer, RTNETLINK_BUFFER, 0, (struct sockaddr *)&sender,
+        socklen_t size = sizeof(sender);
+        ssize_t n = recvfrom(mnl_socket_get_fd(socket), net->all->buffer, RTNETLINK_BUFFER, 0, (struct sockaddr *)&sender,
                              &size);
-        } while (n >= 0 && sender.nl_pid != 0);
-        if (n >= 0)
-                return (int)n;
-        return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+
+        if (n < 0)
+                return -errno;
+        return sender.nl_pid == 0 ? (int)n : 0; /* the kernel's, or not */
+}
+
+/* False: there was none. */
+static bool read_event(struct network *net) {
+        const struct nlmsghdr *header = (const void *)net->all->buffer;
+        int n = receive(net, net->events);
+
+        if (n == -EAGAIN)
+                return false;
+        if (n == -ENOBUFS)
+                source_on_loss(&net->all->source, &net->losses);
+        if (n < 0 || net->sync == SYNC_LOST) /* in doubt; or not quiet yet */
+                network_resynchronise(net);
+        for (; n > 0 && mnl_nlmsg_ok(header, n); header = mnl_nlmsg_next(header, &n))
+                network_on_message(net, header);
+        return true;
+}
+
+/* The same. */
+static bool read_dump(struct network *net) {
+        const struct nlmsghdr *header = (const void *)net->all->buffer;
+        int n = receive(net, net->dump);
+        bool done = false;
+
+        if (n == -EAGAIN)
+                return false;
+        if (n < 0)
+                network_resynchronise(net);
+        for (; n > 0 && mnl_nlmsg_ok(header, n); header = mnl_nlmsg_next(header, &n)) {
+                if (header->nlmsg_seq != net->sequence)
+                        continue; /* of a dump that was given up */
+                if (header->nlmsg_flags & NLM_F_DUMP_INTR || header->nlmsg_type == NLMSG_ERROR)
+                        net->dump_interrupted = true;
+                if (header->nlmsg_type == NLMSG_DONE || header->nlmsg_type == NLMSG_ERROR)
+                        done = true;
+                else
+                        network_on_message(net, header);
+        }
+        if (done && is_dumping(net))
+                next_dump(net);
+        return true;
+}
+
+/* Of one that was given up, too: no other is to be had before it was read. */
+static bool read_one(struct network *net) {
+        return read_dump(net) || (net->events_io.fd >= 0 && read_event(net));
+}
+
+/* Who lives in a namespace of their own can have more happen there than is ever read: one datagram of each after the
+ * other, and no more than a slice. */
+void networks_read(struct mux_deferred *deferred) {
+        struct rtnetlink *s = container_of(deferred, struct rtnetlink, read);
+        uint64_t end_nsec = monotonic_nsec() + SLICE_NSEC;
+        struct list *entry;
+
+        while (monotonic_nsec() < end_nsec && (entry = list_pop(&s->unread))) {
+                struct network *net = list_entry(entry, struct network, unread);
+
+                if (read_one(net))
+                        list_append(&s->unread, &net->unread);
+                else if (net->sync == SYNC_DONE)
+                        release_barriers(net);
+        }
+        if (!list_empty(&s->unread))
+                mux_defer(s->mux, &s->read);
+}
+
+static void read_later(struct network *net) {
+        if (list_empty(&net->unread))
+                list_append(&net->all->unread, &net->unread);
+        mux_defer(net->all->mux, &net->all->read);
 }
 
 static void on_events(struct mux_io *io, unsigned events _unused_) {
-        struct network *net = container_of(io, struct network, events_io);
-        int n;
-
-        while (net->events_io.fd >= 0 && (n = receive(net, net->events)) != 0) {
-                const struct nlmsghdr *header = (const void *)net->all->buffer;
-
-                if (n < 0) {
-                        if (n == -ENOBUFS)
-                                source_on_loss(&net->all->source, &net->losses);
-                        network_resynchronise(net);
-                        continue;
-                }
-                if (net->sync == SYNC_LOST)
-                        network_resynchronise(net); /* not quiet yet */
-                for (; mnl_nlmsg_ok(header, n); header = mnl_nlmsg_next(header, &n))
-                        network_on_message(net, header);
-        }
+        read_later(container_of(io, struct network, events_io));
 }
 
 static void on_dump(struct mux_io *io, unsigned events _unused_) {
-        struct network *net = container_of(io, struct network, dump_io);
-        int n;
-
-        while (net->dump && (n = receive(net, net->dump)) != 0) {
-                const struct nlmsghdr *header = (const void *)net->all->buffer;
-                bool done = false;
-
-                if (n < 0) {
-                        network_resynchronise(net);
-                        continue;
-                }
-                for (; mnl_nlmsg_ok(header, n); header = mnl_nlmsg_next(header, &n)) {
-                        if (header->nlmsg_seq != net->sequence)
-                                continue; /* of a dump that was given up */
-                        if (header->nlmsg_flags & NLM_F_DUMP_INTR || header->nlmsg_type == NLMSG_ERROR)
-                                net->dump_interrupted = true;
-                        if (header->nlmsg_type == NLMSG_DONE || header->nlmsg_type == NLMSG_ERROR)
-                                done = true;
-                        else
-                                network_on_message(net, header);
-                }
-                if (done && is_dumping(net))
-                        next_dump(net);
-        }
+        read_later(container_of(io, struct network, dump_io));
 }
 
 /* ---- opening for the first watch, closing after the last ------------------------------------------------- */
@@ -227,6 +255,7 @@ static int open_socket(struct network *net, struct mnl_socket **ret, int fd, uns
 
 void network_end(struct network *net) {
         release_barriers(net);
+        list_remove(&net->unread);
         source_forget_losses(&net->all->source, &net->losses);
         mux_timer_clear(net->all->mux, &net->quiet);
         mux_remove(net->all->mux, &net->events_io);
@@ -274,7 +303,7 @@ int network_resume(struct network *net, int events_fd, int dump_fd) {
 }
 
 bool network_barrier(struct network *net, struct source_barrier *barrier) {
-        if (net->sync == SYNC_DONE || net->sync == SYNC_OPENING)
+        if (net->sync == SYNC_OPENING || (net->sync == SYNC_DONE && list_empty(&net->unread)))
                 return false;
         if (list_empty(&net->barriers))
                 (void)mux_timer_set(net->all->mux, &net->barrier_timer,
