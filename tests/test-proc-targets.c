@@ -7,8 +7,14 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/pidfd.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -303,6 +309,63 @@ START_TEST(test_pidfd_reaped_status) {
 }
 END_TEST
 
+/* A page of which whoever writes to it waits, and with what the kernel holds then, until `faults` is closed. */
+static void *new_waiting_page(int *ret_faults) {
+        size_t size = (size_t)sysconf(_SC_PAGESIZE);
+        void *page = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        struct uffdio_api api = { .api = UFFD_API };
+        struct uffdio_register range = { .range = { (uintptr_t)page, size }, .mode = UFFDIO_REGISTER_MODE_MISSING };
+        int faults = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+
+        assert_system(page != MAP_FAILED, "mmap");
+        if (faults < 0)
+                harness_skip("there is no userfaultfd(2)");
+        assert_system(ioctl(faults, UFFDIO_API, &api) == 0 && ioctl(faults, UFFDIO_REGISTER, &range) == 0, "userfaultfd");
+        *ret_faults = faults;
+        return page;
+}
+
+struct locked_set {
+        int set;
+        void *page;
+};
+
+static void *wait_in_set(void *userdata) {
+        const struct locked_set *locked = userdata;
+
+        (void)epoll_wait(locked->set, locked->page, 1, -1);
+        return NULL;
+}
+
+/* What the kernel shows of an epoll set takes its lock, which its owner may have for ever. */
+START_TEST(test_no_pidfd) {
+        static const char call[] = "{\"method\":\"org.kevd.events.Change\",\"parameters\":{\"add\":[{\"id\":1,"
+                                   "\"filter\":\"proc\",\"descriptor\":0,\"notes\":[\"exit\"]}]}}";
+        struct daemon *daemon = daemon_start(NULL);
+        int fd = client_connect(daemon->socket), ready = eventfd(1, EFD_CLOEXEC), faults;
+        struct locked_set locked = { epoll_create1(EPOLL_CLOEXEC), new_waiting_page(&faults) };
+        struct epoll_event event = { .events = EPOLLIN };
+        struct pollfd fault = { .fd = faults, .events = POLLIN };
+        struct json_object *reply;
+        pthread_t thread;
+
+        assert_system(epoll_ctl(locked.set, EPOLL_CTL_ADD, ready, &event) == 0, "epoll_ctl");
+        ck_assert_int_eq(pthread_create(&thread, NULL, wait_in_set, &locked), 0);
+        ck_assert_int_eq(poll(&fault, 1, HARNESS_REPLY_MSEC), 1);
+        client_send_with_fds(fd, call, sizeof(call), &locked.set, 1);
+        reply = client_receive(fd, HARNESS_REPLY_MSEC);
+        ck_assert_str_eq(text_at(reply, "/parameters/refused/0/message"), "descriptor: not a pidfd");
+        json_object_put(reply);
+        (void)close(faults);
+        ck_assert_int_eq(pthread_join(thread, NULL), 0);
+        (void)munmap(locked.page, (size_t)sysconf(_SC_PAGESIZE));
+        (void)close(locked.set);
+        (void)close(ready);
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         Suite *suite = harness_suite("proc-targets");
         TCase *c;
@@ -319,5 +382,6 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_pidfd_let_go);
         tcase_add_test(c, test_pidfd_reaped);
         tcase_add_test(c, test_pidfd_reaped_status);
+        tcase_add_test(c, test_no_pidfd);
         return harness_main(argc, argv);
 }

@@ -138,12 +138,26 @@ bool pidfd_has_ended(int pidfd) {
         return poll_now(pidfd) & (POLLIN | POLLHUP);
 }
 
-/* "Pid:" in /proc/self/fdinfo. */
+/* By its name, of which the kernel asks nobody. Some have had the inode's number in it. */
+static bool is_pidfd(int fd) {
+        static const char name[] = "anon_inode:[pidfd]", numbered[] = "pidfd:[";
+        char path[48], target[64];
+        ssize_t n;
+
+        (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+        n = readlink(path, target, sizeof(target) - 1);
+        target[MAX(n, 0)] = 0;
+        return strcmp(target, name) == 0 || strncmp(target, numbered, sizeof(numbered) - 1) == 0;
+}
+
+/* "Pid:" in /proc/self/fdinfo. That of anything else may be of any length, or wait for a lock which its owner has. */
 int pidfd_get_pid(int pidfd, pid_t *ret_pid) {
         char path[48], text[512];
         const char *p;
         int r;
 
+        if (!is_pidfd(pidfd))
+                return -EBADF;
         (void)snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", pidfd);
         r = read_file(path, text, sizeof(text));
         if (r < 0)
