@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * What a user may have of the real daemon: connections, watches, and watches of one name. Who has all of it is refused
- * more, what goes makes room, and others are not concerned.
+ * What a user may have of the real daemon: connections, watches, and watches of one name, device or process. Who has all
+ * of it is refused more, what goes makes room, and others are not concerned.
  */
 
 #include <signal.h>
@@ -149,11 +149,83 @@ START_TEST(test_quota_watches_of_a_name) {
 }
 END_TEST
 
+/* All watches of one thing are told in one go, whatever it is. `first` of them on, and so many. Returns what the last
+ * refusal says, and "" if there was none. */
+static const char *watch_thing(int fd, const char *members, int first, int n) {
+        enum { A_CALL = 256 };
+        static char message[256];
+
+        message[0] = 0;
+        while (n > 0) {
+                int end = first + (n < A_CALL ? n : A_CALL);
+                char *text = malloc(A_CALL * 128);
+                struct json_object *reply, *refusal;
+                size_t size = 0;
+
+                ck_assert_ptr_nonnull(text);
+                n -= end - first;
+                for (int id = first; id < end; id++)
+                        size += (size_t)sprintf(text + size, "%s{\"id\":%d,%s}", id > first ? "," : "", id, members);
+                first = end;
+                reply = call(fd, "Change", "{\"add\":[%s]}", text);
+                refusal = json_at(reply, "/parameters/refused/0");
+                if (refusal && strcmp(text_at(refusal, "/errno"), "EOPNOTSUPP") == 0)
+                        harness_skip(text_at(refusal, "/message"));
+                if (refusal)
+                        ck_assert_str_eq(text_at(refusal, "/errno"), "EDQUOT");
+                format(message, sizeof(message), "%s", text_at(refusal, "/message"));
+                json_object_put(reply);
+                free(text);
+        }
+        return message;
+}
+
+START_TEST(test_quota_watches_of_a_thing) {
+        enum { LIMIT = 4096 };
+        static const char of_process[] = "pid: the limit of 4096 watches of one process is reached";
+        static const struct {
+                const char *label, *members, *refusal;
+        } things[] = {
+                { "all-devices", "\"filter\":\"netdev\"", "filter: the limit of 4096 watches of all devices is reached" },
+                { "device", "\"filter\":\"netdev\",\"name\":\"lo\"",
+                  "name: the limit of 4096 watches of one device is reached" },
+                { "process", "\"filter\":\"proc\",\"notes\":[\"exit\"]", of_process },
+                { "process-on-feed", "\"filter\":\"proc\",\"notes\":[\"exec\"]", of_process },
+                { "signals", "\"filter\":\"signal\"", of_process },
+        };
+        struct daemon *daemon = geteuid() == 0 ? start_for_all() : daemon_start(NULL);
+        int fd = client_connect(daemon->socket), other = client_connect(daemon->socket), foreign;
+        bool has_pid = things[_i].refusal == of_process;
+        char members[128], pid[32] = "";
+
+        harness_label(things[_i].label);
+        if (has_pid)
+                format(pid, sizeof(pid), ",\"pid\":%d", (int)getpid());
+        format(members, sizeof(members), "%s%s", things[_i].members, pid);
+        ck_assert_str_eq(watch_thing(fd, members, 0, LIMIT - 1), "");
+        ck_assert_str_eq(watch_thing(other, members, 0, 1), "");
+        for (int i = 0; i < 2; i++)
+                ck_assert_str_eq(watch_thing(other, members, 1, 1), things[_i].refusal);
+        if (geteuid() == 0 && !has_pid) { /* another user is not concerned */
+                foreign = client_connect_as(daemon->socket, NOBODY);
+                ck_assert_str_eq(watch_thing(foreign, members, 0, 1), "");
+                (void)close(foreign);
+        }
+        client_change(fd, "{\"remove\":[17]}");
+        ck_assert_str_eq(watch_thing(other, members, 1, 1), "");
+        ck_assert_str_eq(watch_thing(other, members, 2, 1), things[_i].refusal);
+        (void)close(fd);
+        (void)close(other);
+        daemon_stop(daemon);
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         TCase *c = harness_case(harness_suite("protocol-quotas"), "quotas");
 
         tcase_add_test(c, test_quota_connections);
         tcase_add_test(c, test_quota_watches);
         tcase_add_test(c, test_quota_watches_of_a_name);
+        tcase_add_loop_test(c, test_quota_watches_of_a_thing, 0, 5);
         return harness_main(argc, argv);
 }

@@ -26,6 +26,7 @@
 #include "observer.h"
 #include "process_info.h"
 #include "process_subject.h"
+#include "share.h"
 #include "source.h"
 #include "state.h"
 
@@ -36,6 +37,7 @@ struct pidfd_source {
         int epoll_fd;
         struct mux_io io;
         struct hash processes; /* by pid */
+        struct hash shares;    /* of processes; a subscription's tag is the user */
         struct list late;      /* subscriptions on what has ended already */
         struct mux_deferred tell_late;
         bool info_exit;        /* probed */
@@ -259,6 +261,30 @@ static int check_notes(uint64_t notes, struct refusal *refusal) {
                       kev_note_name(missing & -missing));
 }
 
+static void free_unwatched(struct pidfd_source *s, struct process *p) {
+        if (!list_empty(&p->subscriptions))
+                return;
+        list_for_each(entry, &s->late)
+                if (list_entry(entry, struct subscription, link)->object == p)
+                        return;
+        process_free(s, p);
+}
+
+/* It is one more of its user's on that process. */
+static int take_share(struct pidfd_source *s, struct subscription *subscription, struct process *p,
+                      const struct subject *subject, struct refusal *refusal) {
+        uid_t uid = subject->asker->uid;
+
+        if (share_count(&s->shares, p, uid) >= USER_WATCHES_MAX)
+                return refuse(refusal, EDQUOT, "%s: the limit of %d watches of one process is reached",
+                              subject->fd >= 0 ? "descriptor" : "pid", USER_WATCHES_MAX);
+        if (share_take(&s->shares, p, uid) < 0)
+                return refuse(refusal, ENOMEM, "no memory");
+        subscription->object = p;
+        subscription->tag = uid;
+        return 0;
+}
+
 static int pidfd_attach(struct source *source, struct subscription *subscription, const struct subject *subject,
                         struct refusal *refusal) {
         struct pidfd_source *s = container_of(source, struct pidfd_source, source);
@@ -277,7 +303,11 @@ static int pidfd_attach(struct source *source, struct subscription *subscription
         r = make_process(s, opened.pidfd, opened.pid, opened.knows_ids ? (int64_t)opened.ids.real : ABSENT, &p);
         if (!p)
                 return refuse(refusal, -r, "process %d: %s", opened.pid, strerror(-r));
-        subscription->object = p;
+        r = take_share(s, subscription, p, subject, refusal);
+        if (r < 0) {
+                free_unwatched(s, p);
+                return r;
+        }
         if (p->state == PROCESS_RUNNING)
                 list_append(&p->subscriptions, &subscription->link);
         else {
@@ -297,12 +327,8 @@ static void pidfd_detach(struct source *source, struct subscription *subscriptio
         struct process *p = take_pointer(&subscription->object);
 
         list_remove(&subscription->link);
-        if (!list_empty(&p->subscriptions))
-                return;
-        list_for_each(entry, &s->late)
-                if (list_entry(entry, struct subscription, link)->object == p)
-                        return;
-        process_free(s, p);
+        share_return(&s->shares, p, (uid_t)subscription->tag);
+        free_unwatched(s, p);
 }
 
 /* ---- for the next daemon ------------------------------------------------------------------- */
@@ -388,7 +414,11 @@ static int pidfd_restore(struct source *source, struct subscription *subscriptio
                 return result;
         if (!p)
                 return refuse(refusal, -result, "process %d: %s", (int)subject->pid, strerror(-result));
-        subscription->object = p;
+        result = take_share(s, subscription, p, subject, refusal);
+        if (result < 0) {
+                free_unwatched(s, p);
+                return result;
+        }
         list_append(&p->subscriptions, &subscription->link);
         return 0;
 }
@@ -447,6 +477,7 @@ static void pidfd_close(struct source *source) {
         mux_remove(source->context->mux, &s->io);
         (void)close(s->epoll_fd);
         hash_free(&s->processes);
+        hash_free(&s->shares);
         free(s);
 }
 

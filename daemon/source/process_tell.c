@@ -2,6 +2,7 @@
 
 /* Who is to be told what becomes of a process, and telling it. */
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,8 +19,11 @@ enum {
 struct interest *interest_make(struct processes *s, struct proc_watch *w, struct process *p, bool is_child) {
         struct interest *i = calloc(1, sizeof(*i));
 
-        if (!i)
+        if (!i || (!is_child && share_take(&s->shares, p, w->asker->uid) < 0)) {
+                free(i);
+                errno = ENOMEM;
                 return NULL;
+        }
         i->watch = w;
         i->process = p;
         i->is_child = is_child;
@@ -34,6 +38,8 @@ void interest_free(struct processes *s, struct interest *i) {
         list_remove(&i->of_process);
         list_remove(&i->of_watch);
         i->watch->n_interests--;
+        if (!i->is_child)
+                share_return(&s->shares, i->process, i->watch->asker->uid);
         s->n_interests--;
         free(i);
 }

@@ -687,6 +687,9 @@ static void finish(struct processes *s, struct pending *pending) {
                 list_append(&s->by_match, &w->link);
         else if (!p || (!w->by_pidfd && !watch_may_see(w, p) && (pending->subject.pidfd < 0 || p->profile->knows_ids)))
                 r = refuse(&refusal, ESRCH, "pid: there is no process %d", (int)pending->pid);
+        else if (share_count(&s->shares, p, w->asker->uid) >= USER_WATCHES_MAX)
+                r = refuse(&refusal, EDQUOT, "%s: the limit of %d watches of one process is reached",
+                           w->by_pidfd ? "descriptor" : "pid", USER_WATCHES_MAX);
         else if (p->state == PROCESS_RUNS)
                 r = attach_to(s, w, p, &refusal);
         end_pending(s, pending, r < 0 ? &refusal : NULL);
@@ -806,6 +809,7 @@ static void processes_close(struct source *source) {
         mux_remove(s->mux, &s->io);
         (void)close(s->epoll_fd);
         hash_free(&s->table);
+        hash_free(&s->shares);
         free(s);
 }
 

@@ -33,6 +33,7 @@
 #include "process_history.h"
 #include "process_profile.h"
 #include "process_subject.h"
+#include "share.h"
 #include "source.h"
 
 enum process_state {
@@ -157,6 +158,7 @@ struct processes {
         size_t n_taken;            /* of its records */
         struct mux_deferred go_on; /* more of them */
         size_t n_interests;
+        struct hash shares; /* of processes: watches of each */
 
         struct hash table;
         struct list ended; /* that are waited for: to be reaped, or for a record */

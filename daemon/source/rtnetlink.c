@@ -171,18 +171,34 @@ static int check_asker(const struct rtnetlink *s, const struct asker *asker, str
                       s->source.context->broker ? "can't be told" : "this daemon may not enter");
 }
 
-static int follow(struct network *net, struct netdev_watch *w, struct refusal *refusal) {
-        struct subscription *subscription = w->subscription;
+int netdev_watch_join(struct netdev_watch *w, struct device *d, struct refusal *refusal) {
+        struct hash *shares = &w->network->all->shares;
+        const void *thing = d ? (const void *)d : w->network;
 
-        if (w->name[0] == 0) {
-                list_append(&net->everybody, &subscription->link);
-                return 0;
-        }
-        w->device = device_find_by_name(net, w->name);
-        if (!w->device)
-                return refuse(refusal, ENODEV, "name: there is no network device \"%s\"", w->name);
-        list_append(&w->device->subscriptions, &subscription->link);
+        if (share_count(shares, thing, w->uid) >= USER_WATCHES_MAX)
+                return refuse(refusal, EDQUOT, "%s: the limit of %d watches of %s is reached", d ? "name" : "filter",
+                              USER_WATCHES_MAX, d ? "one device" : "all devices");
+        if (share_take(shares, thing, w->uid) < 0)
+                return refuse(refusal, ENOMEM, "no memory");
+        w->shared = thing;
+        w->device = d;
+        list_append(d ? &d->subscriptions : &w->network->everybody, &w->subscription->link);
         return 0;
+}
+
+void netdev_watch_leave(struct netdev_watch *w) {
+        list_remove(&w->subscription->link);
+        w->device = NULL;
+        if (w->shared)
+                share_return(&w->network->all->shares, take_pointer(&w->shared), w->uid);
+}
+
+static int follow(struct network *net, struct netdev_watch *w, struct refusal *refusal) {
+        struct device *d = w->name[0] ? device_find_by_name(net, w->name) : NULL;
+
+        if (w->name[0] && !d)
+                return refuse(refusal, ENODEV, "name: there is no network device \"%s\"", w->name);
+        return netdev_watch_join(w, d, refusal);
 }
 
 void network_start_watches(struct network *net) {
@@ -202,7 +218,7 @@ void network_start_watches(struct network *net) {
 }
 
 static void free_watch(struct rtnetlink *s, struct netdev_watch *w) {
-        list_remove(&w->subscription->link);
+        netdev_watch_leave(w);
         w->network->n_watches--;
         free(w);
         mux_defer(s->mux, &s->tidy);
@@ -231,6 +247,7 @@ static int rtnetlink_attach(struct source *source, struct subscription *subscrip
         }
         w->subscription = subscription;
         w->network = net;
+        w->uid = subject->asker->uid;
         net->n_watches++;
         if (subject->name)
                 (void)snprintf(w->name, sizeof(w->name), "%s", subject->name);
@@ -288,6 +305,7 @@ static void rtnetlink_close(struct source *source) {
                 network_free(list_entry(s->networks.next, struct network, link));
         mux_deferred_cancel(&s->read);
         mux_deferred_cancel(&s->tidy);
+        hash_free(&s->shares);
         free(s->buffer);
         free(s);
 }

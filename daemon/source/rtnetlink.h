@@ -36,6 +36,7 @@
 
 #include "client.h"
 #include "hash.h"
+#include "share.h"
 #include "source.h"
 
 enum { RTNETLINK_BUFFER = 64 * 1024, RTNETLINK_RECEIVE_BUFFER = 8 * 1024 * 1024 };
@@ -46,6 +47,7 @@ struct rtnetlink {
         struct list networks;
         struct list unread; /* those with something to read, in turns */
         struct mux_deferred read, tidy;
+        struct hash shares; /* of devices, and of networks: those on all devices */
         uint64_t own; /* its own namespace's inode */
         char *buffer; /* RTNETLINK_BUFFER */
 };
@@ -124,6 +126,8 @@ struct netdev_watch {
         struct subscription *subscription;
         struct network *network;
         struct device *device; /* NULL: all, or it is gone */
+        const void *shared;    /* of what its user has a share by it, or NULL */
+        uid_t uid;
         char name[IFNAMSIZ];   /* empty: all */
 };
 
@@ -156,6 +160,10 @@ struct network *network_new(struct rtnetlink *s, uint64_t inode);
 void network_free(struct network *net);
 /* The one that the asker lives in, if it is known. */
 struct network *network_find(const struct rtnetlink *s, const struct asker *asker);
+/* It is told of the device from here on; NULL: of all. */
+int netdev_watch_join(struct netdev_watch *w, struct device *d, struct refusal *refusal);
+/* It isn't any more; one that never was is passed over. */
+void netdev_watch_leave(struct netdev_watch *w);
 /* The state is whole: those that waited for it. */
 void network_start_watches(struct network *net);
 

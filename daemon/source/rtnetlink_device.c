@@ -114,10 +114,8 @@ static void address_free(struct device *d, struct address *a) {
 }
 
 void device_free(struct network *net, struct device *d) {
-        struct list *entry;
-
-        while ((entry = list_pop(&d->subscriptions)))
-                ((struct netdev_watch *)list_entry(entry, struct subscription, link)->object)->device = NULL;
+        while (!list_empty(&d->subscriptions))
+                netdev_watch_leave(list_entry(d->subscriptions.next, struct subscription, link)->object);
         list_for_each(a, &d->addresses)
                 address_free(d, list_entry(a, struct address, link));
         hash_remove(&net->devices, &d->node);

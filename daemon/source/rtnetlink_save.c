@@ -200,6 +200,8 @@ int rtnetlink_restore(struct source *source, struct subscription *subscription, 
         bool has_device = state_get_bool(r);
         int64_t index = state_get_i64(r);
         struct netdev_watch *w;
+        struct device *d;
+        int result = 0;
 
         if (r->failed || !net || net->inode != inode || (subject->name && strlen(subject->name) >= IFNAMSIZ))
                 return -EBADMSG;
@@ -208,16 +210,18 @@ int rtnetlink_restore(struct source *source, struct subscription *subscription, 
                 return refuse(refusal, ENOMEM, "no memory");
         w->subscription = subscription;
         w->network = net;
+        w->uid = subject->asker->uid;
         net->n_watches++;
         (void)snprintf(w->name, sizeof(w->name), "%s", subject->name ? subject->name : "");
-        subscription->object = w;
-        if (!subject->name)
-                list_append(&net->everybody, &subscription->link);
-        else if (has_device) {
-                w->device = device_find(net, (int)index);
-                if (w->device)
-                        list_append(&w->device->subscriptions, &subscription->link);
+        d = has_device ? device_find(net, (int)index) : NULL;
+        if (d || !subject->name)
+                result = netdev_watch_join(w, d, refusal);
+        if (result < 0) {
+                net->n_watches--;
+                free(w);
+                return result;
         }
+        subscription->object = w;
         return 0;
 }
 

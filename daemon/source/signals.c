@@ -17,6 +17,7 @@
 #include "hash.h"
 #include "opener_call.h"
 #include "process_subject.h"
+#include "share.h"
 #include "signal_feed.h"
 #include "source.h"
 
@@ -38,6 +39,7 @@ struct signals {
         struct list waiting; /* struct signal_watch: for the feed to be open */
         struct mux_timer idle_timer;
         struct hash targets; /* by pid */
+        struct hash shares;  /* of targets */
         uint64_t again_nsec; /* when the feed may be tried again, after it could not be had */
 };
 
@@ -118,6 +120,27 @@ static void target_free(struct target *t) {
         free(t);
 }
 
+/* It is told of the target from here on. */
+static int enter(struct signal_watch *w, struct target *t, struct refusal *refusal) {
+        struct hash *shares = &t->all->shares;
+
+        if (share_count(shares, t, w->asker->uid) >= USER_WATCHES_MAX)
+                return refuse(refusal, EDQUOT, "pid: the limit of %d watches of one process is reached", USER_WATCHES_MAX);
+        if (share_take(shares, t, w->asker->uid) < 0)
+                return refuse(refusal, ENOMEM, "no memory");
+        w->target = t;
+        list_append(&t->watches, &w->link);
+        return 0;
+}
+
+/* It isn't any more. */
+static void leave(struct signal_watch *w) {
+        list_remove(&w->link);
+        if (w->target)
+                share_return(&w->target->all->shares, w->target, w->asker->uid);
+        w->target = NULL;
+}
+
 /* What was sent before is told before. */
 static void on_end(struct mux_io *io, unsigned events _unused_) {
         struct target *t = container_of(io, struct target, io);
@@ -130,8 +153,7 @@ static void on_end(struct mux_io *io, unsigned events _unused_) {
         list_for_each(entry, &t->watches) {
                 struct signal_watch *w = list_entry(entry, struct signal_watch, link);
 
-                list_remove(&w->link);
-                w->target = NULL;
+                leave(w);
                 source_report(&t->all->source, w->subscription, &report);
         }
         report_done(&report);
@@ -314,15 +336,18 @@ static struct signal_watch *watch_new(struct subscription *subscription, const s
 static int join(struct signals *s, struct signal_watch *w, struct refusal *refusal) {
         struct process_subject wanted = w->wanted;
         struct target *t;
+        int r;
 
         w->wanted.pidfd = -1;
         t = find_or_make(s, &wanted, w->asker->uid, refusal);
         if (!t)
                 return -refusal->error;
-        w->target = t;
-        list_append(&t->watches, &w->link);
-        mux_timer_clear(s->mux, &s->idle_timer);
-        return 0;
+        r = enter(w, t, refusal);
+        if (r < 0 && list_empty(&t->watches))
+                target_free(t);
+        if (r == 0)
+                mux_timer_clear(s->mux, &s->idle_timer);
+        return r;
 }
 
 static void on_opened(struct opener_call *call, int error, const struct opened *opened, const char *why) {
@@ -383,11 +408,12 @@ static int signals_modify(struct source *source _unused_, struct subscription *s
 static void signals_detach(struct source *source, struct subscription *subscription) {
         struct signals *s = signals_of(source);
         struct signal_watch *w = take_pointer(&subscription->object);
+        struct target *t = w->target;
 
-        list_remove(&w->link);
+        leave(w);
         (void)safe_close(w->wanted.pidfd);
-        if (w->target && list_empty(&w->target->watches))
-                target_free(w->target);
+        if (t && list_empty(&t->watches))
+                target_free(t);
         free(w);
         close_when_idle(s);
 }
@@ -451,6 +477,7 @@ static void signals_close(struct source *source) {
         if (s->feed)
                 close_feed(s);
         hash_free(&s->targets);
+        hash_free(&s->shares);
         free(s);
 }
 

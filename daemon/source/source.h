@@ -358,7 +358,7 @@ static inline void source_report(struct source *source, struct subscription *sub
 extern const struct sink crossing_sink;
 const struct source *crossing_served_by(const struct subscription *subscription);
 
-enum { USER_WATCHES_MAX = 4096 }; /* of one user on one name */
+enum { USER_WATCHES_MAX = 4096 }; /* of one user on one name, device or process, or on all devices: share.h */
 
 /* source_user: sets off the watches of that user and name. Returns how many. */
 uint64_t user_trigger(struct sources *sources, uid_t uid, const char *name, int64_t data);
