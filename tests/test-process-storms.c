@@ -598,6 +598,79 @@ START_TEST(test_bound) {
 }
 END_TEST
 
+/* ---- a user's share ---------------------------------------------------------------------------------------------- */
+
+enum { WATCHES = 256, ROUND = 25, ROUNDS = 41, FOLLOWED = 262144 }; /* the last one of all rounds is too many */
+
+/* Each time it may: so many more, which end with it. */
+static int run_growing(int n_rounds) {
+        pid_t own = getpid();
+
+        for (int i = 0; i < n_rounds; i++) {
+                wait_go();
+                for (int k = 0; k < ROUND; k++) {
+                        pid_t pid = fork();
+
+                        if (pid == 0) {
+                                (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+                                while (getppid() == own)
+                                        (void)pause();
+                                _exit(0);
+                        }
+                        if (pid < 0)
+                                return 1;
+                }
+        }
+        wait_go();
+        return 0;
+}
+
+struct followed {
+        int n_children, n_errors;
+};
+
+static void count_followed(struct json_object *event, void *userdata) {
+        struct followed *followed = userdata;
+
+        followed->n_children += is_note(event, "child");
+        followed->n_errors += is_note(event, "trackerr");
+}
+
+static void expect_followed(int fd, struct followed *followed, int n) {
+        while (followed->n_children + followed->n_errors < n)
+                ck_assert_msg(take_events(fd, TALLY_MSEC, count_followed, followed) > 0, "%d followed and %d not, of %d",
+                              followed->n_children, followed->n_errors, n);
+}
+
+/* What one user's watches may follow has a limit, and another's go on. */
+START_TEST(test_share) {
+        struct daemon *daemon = start_following(NULL);
+        int fd = client_connect_as(daemon->socket, (uid_t)USER), other = client_connect_as(daemon->socket, (uid_t)STRANGER);
+        struct maker makers[] = { maker_start((uid_t)USER), maker_start((uid_t)STRANGER) };
+        struct followed followed = { 0 }, others = { 0 };
+        pid_t pid = maker_fork(&makers[0], run_growing, ROUNDS);
+
+        for (int i = 0; i < WATCHES; i++)
+                watch(fd, "", "'id':%d,'pid':%d,'notes':['track']", i, (int)pid);
+        for (int i = 1; i <= ROUNDS; i++) {
+                go(&makers[0], 1);
+                expect_followed(fd, &followed, i * ROUND * WATCHES);
+        }
+        ck_assert_int_eq(followed.n_children, FOLLOWED);
+        watch(other, "", "'id':1,'pid':%d,'notes':['track']", (int)maker_fork(&makers[1], run_growing, 1));
+        go(&makers[1], 1);
+        expect_followed(other, &others, ROUND);
+        ck_assert_int_eq(others.n_errors, 0);
+        for (size_t i = 0; i < ARRAY_SIZE(makers); i++) {
+                go(&makers[i], 1);
+                maker_stop(&makers[i]);
+        }
+        (void)close(fd);
+        (void)close(other);
+        daemon_stop(daemon);
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         Suite *suite = harness_suite("process-storms");
         TCase *c;
@@ -613,5 +686,8 @@ int main(int argc, char *argv[]) {
         tcase_add_loop_test(c, test_track, 0, daemon_is_on_bpf() ? 2 : 1); /* with a small buffer only there */
         c = harness_case(suite, "bound");
         tcase_add_test(c, test_bound);
+        c = harness_case(suite, "share");
+        tcase_set_timeout(c, 120);
+        tcase_add_test(c, test_share);
         return harness_main(argc, argv);
 }

@@ -9,8 +9,8 @@
 #include "processes.h"
 
 enum {
-        DESCENDANTS_MAX = 65536,   /* that one watch follows at a time */
-        INTERESTS_MAX = 1024 * 1024, /* of all watches together */
+        DESCENDANTS_MAX = 65536,              /* that one watch follows at a time */
+        DESCENDANTS_OF_USER_MAX = 256 * 1024, /* that all watches of a user do */
         UNDECIDED_MSEC = 100,
 };
 
@@ -19,7 +19,7 @@ enum {
 struct interest *interest_make(struct processes *s, struct proc_watch *w, struct process *p, bool is_child) {
         struct interest *i = calloc(1, sizeof(*i));
 
-        if (!i || (!is_child && share_take(&s->shares, p, w->asker->uid) < 0)) {
+        if (!i || share_take(&s->shares, is_child ? NULL : p, w->asker->uid) < 0) {
                 free(i);
                 errno = ENOMEM;
                 return NULL;
@@ -30,7 +30,6 @@ struct interest *interest_make(struct processes *s, struct proc_watch *w, struct
         list_append(&p->interests, &i->of_process);
         list_append(&w->interests, &i->of_watch);
         w->n_interests++;
-        s->n_interests++;
         return i;
 }
 
@@ -38,9 +37,7 @@ void interest_free(struct processes *s, struct interest *i) {
         list_remove(&i->of_process);
         list_remove(&i->of_watch);
         i->watch->n_interests--;
-        if (!i->is_child)
-                share_return(&s->shares, i->process, i->watch->asker->uid);
-        s->n_interests--;
+        share_return(&s->shares, i->is_child ? NULL : i->process, i->watch->asker->uid);
         free(i);
 }
 
@@ -221,7 +218,7 @@ static void follow_child(struct processes *s, struct proc_watch *w, struct proce
 
         if (follows(w, p))
                 return;
-        if (w->n_interests < DESCENDANTS_MAX && s->n_interests < INTERESTS_MAX)
+        if (w->n_interests < DESCENDANTS_MAX && share_count(&s->shares, NULL, w->asker->uid) < DESCENDANTS_OF_USER_MAX)
                 i = interest_make(s, w, p, true);
         if (!i) {
                 tell_lost_track(s, w, p, false);

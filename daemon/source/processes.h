@@ -157,8 +157,7 @@ struct processes {
         struct chunk *chunk;       /* that is being taken; NULL: none is */
         size_t n_taken;            /* of its records */
         struct mux_deferred go_on; /* more of them */
-        size_t n_interests;
-        struct hash shares; /* of processes: watches of each */
+        struct hash shares; /* of processes: watches of each; of NULL: descendants that watches follow */
 
         struct hash table;
         struct list ended; /* that are waited for: to be reaped, or for a record */
