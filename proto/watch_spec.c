@@ -286,8 +286,18 @@ static int copy_strings(struct json_object *from, char ***ret) {
         return 0;
 }
 
+/* What is given twice may be given once: a list that is longer than that is not looked at. */
+static bool is_too_long(struct watch_spec *spec, struct json_object *list, const char *name, int n_max, const char *what) {
+        if (!list || json_object_array_length(list) <= (size_t)n_max)
+                return false;
+        refuse(spec, "%s: more than %d %s", name, n_max, what);
+        return true;
+}
+
 /* Words that are none make the watch impossible, not the call. */
 static void read_notes(struct watch_spec *spec, struct json_object *notes) {
+        if (is_too_long(spec, notes, "notes", NOTE_COUNT, "words"))
+                return;
         for (size_t i = 0; notes && i < json_object_array_length(notes); i++) {
                 const char *word = json_object_get_string(json_object_array_get_idx(notes, i));
                 uint64_t note;
@@ -300,6 +310,8 @@ static void read_notes(struct watch_spec *spec, struct json_object *notes) {
 }
 
 static void read_flags(struct watch_spec *spec, struct json_object *flags) {
+        if (is_too_long(spec, flags, "flags", FLAG_COUNT, "words"))
+                return;
         for (size_t i = 0; flags && i < json_object_array_length(flags); i++) {
                 const char *word = json_object_get_string(json_object_array_get_idx(flags, i));
                 uint32_t flag;
@@ -341,6 +353,9 @@ static int read_tree(struct watch_spec *spec, struct json_object *json, struct b
                 return r;
         spec->tree = f.options;
         spec->tree.given = true;
+        if (is_too_long(spec, f.include, "tree.include", WATCH_GLOBS_MAX, "globs") ||
+            is_too_long(spec, f.exclude, "tree.exclude", WATCH_GLOBS_MAX, "globs"))
+                return 0;
         r = copy_strings(f.include, &spec->tree.include);
         return r < 0 ? r : copy_strings(f.exclude, &spec->tree.exclude);
 }

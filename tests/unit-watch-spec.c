@@ -299,6 +299,29 @@ START_TEST(watches_too_long) {
 }
 END_TEST
 
+static void fill_words(char *text, size_t size, const char *begin, const char *word, int n) {
+        size_t used = (size_t)snprintf(text, size, "%s", begin);
+
+        for (int i = 0; i < n; i++)
+                used += (size_t)snprintf(text + used, size - used, "%s\"%s\"", i ? "," : "[", word);
+        (void)snprintf(text + used, size - used, "]");
+}
+
+/* As many as there are of such; no more, though they say the same. */
+START_TEST(watches_too_many_words) {
+        char text[2048];
+
+        fill_words(text, sizeof(text), USER "\"name\":\"n\",\"notes\":", "trigger", NOTE_COUNT);
+        assert_good(text);
+        fill_words(text, sizeof(text), USER "\"name\":\"n\",\"notes\":", "trigger", NOTE_COUNT + 1);
+        assert_refusal(text, false, "notes");
+        fill_words(text, sizeof(text), USER "\"name\":\"n\",\"flags\":", "oneshot", FLAG_COUNT);
+        assert_good(text);
+        fill_words(text, sizeof(text), USER "\"name\":\"n\",\"flags\":", "oneshot", FLAG_COUNT + 1);
+        assert_refusal(text, false, "flags");
+}
+END_TEST
+
 /* What a watch is about can't be changed, and need not be said again. */
 START_TEST(watches_modify) {
         for (size_t i = 0; i < ARRAY_SIZE(watches); i++) {
@@ -568,6 +591,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, watches_flags_together);
         tcase_add_test(c, watches_out_of_range);
         tcase_add_test(c, watches_too_long);
+        tcase_add_test(c, watches_too_many_words);
         tcase_add_test(c, watches_modify);
         tcase_add_test(c, watches_wrong);
         tcase_add_test(c, watches_that_are_no_objects);
