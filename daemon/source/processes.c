@@ -17,6 +17,7 @@ enum {
         EVENTS_A_TURN = 256,
         RECORDS_AT_ONCE = 16,       /* between two looks at the time */
         RECORDS_NSEC = 500 * 1000,  /* of them in a turn: what the feed holds is bounded, and lost beyond that */
+        ATTACH_NSEC = 100 * 1000,   /* of watches that are put in force, in a turn */
         IDLE_MSEC = 10000,
         MATCHES_OF_USER_MAX = 128,
         TRACKERS_OF_USER_MAX = 256,
@@ -37,14 +38,11 @@ bool processes_are_watched(const struct processes *s) {
         return s->source.n_subscriptions > 0;
 }
 
-static void run_pending(struct processes *s);
-
 void processes_on_mark(struct processes *s, uint64_t serial) {
         s->passed = serial;
         process_on_mark(s);
         rescan_on_mark(s);
-        if (s->state == FEED_READY)
-                run_pending(s);
+        mux_defer(s->mux, &s->attach);
         barriers_check(&s->barriers);
 }
 
@@ -297,6 +295,7 @@ void processes_stop_feed(struct processes *s) {
         mux_timer_clear(s->mux, &s->undecided_timer);
         mux_timer_clear(s->mux, &s->rescan_timer);
         mux_deferred_cancel(&s->go_on);
+        mux_deferred_cancel(&s->attach);
         mux_deferred_cancel(&s->decide);
         hash_for_each(node, &s->table)
                 process_free(s, container_of(node, struct process, node));
@@ -309,7 +308,7 @@ void processes_stop_feed(struct processes *s) {
 void processes_on_rescanned(struct processes *s) {
         s->state = FEED_READY;
         s->has_profiles = processes_are_watched(s) && atomic_load(&s->shared.wants_details) && !s->rescan;
-        run_pending(s);
+        mux_defer(s->mux, &s->attach);
         if (!processes_are_watched(s))
                 processes_set_idle_timer(s);
 }
@@ -700,12 +699,20 @@ static void finish(struct processes *s, struct pending *pending) {
         process_put_away(s, p);
 }
 
-static void run_pending(struct processes *s) {
-        while (!list_empty(&s->pending)) {
+/* What a process is like is read for each. */
+static void on_attach(struct mux_deferred *deferred) {
+        struct processes *s = container_of(deferred, struct processes, attach);
+        uint64_t end = monotonic_nsec() + ATTACH_NSEC;
+
+        while (s->state == FEED_READY && !list_empty(&s->pending)) {
                 struct pending *pending = list_entry(s->pending.next, struct pending, link);
 
                 if (pending->serial > s->passed || pending->rescan > s->last_rescan)
                         break;
+                if (monotonic_nsec() >= end) {
+                        mux_defer(s->mux, &s->attach);
+                        break;
+                }
                 finish(s, pending);
         }
 }
@@ -780,6 +787,7 @@ static int processes_open(struct source_context *context, struct source **ret_so
         list_init(&s->all);
         list_init(&s->zombies);
         mux_deferred_init(&s->go_on, on_go_on);
+        mux_deferred_init(&s->attach, on_attach);
         mux_deferred_init(&s->decide, on_decide);
         barriers_init(&s->barriers, s->mux, is_past);
         s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);

@@ -156,7 +156,8 @@ struct processes {
         struct mux_timer idle_timer;
         struct chunk *chunk;       /* that is being taken; NULL: none is */
         size_t n_taken;            /* of its records */
-        struct mux_deferred go_on; /* more of them */
+        struct mux_deferred go_on;  /* more of them */
+        struct mux_deferred attach; /* pending ones that can be in force by now */
         struct hash shares; /* of processes: watches of each; of NULL: descendants that watches follow */
 
         struct hash table;
