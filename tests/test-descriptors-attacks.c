@@ -78,12 +78,15 @@ static void start_many(void) {
         start();
 }
 
-static void add_many(struct kev *kev, enum kev_filter filter, const int *fds, size_t n) {
+/* `notes` 0: the default ones. */
+static void add_many(struct kev *kev, enum kev_filter filter, uint64_t notes, const int *fds, size_t n) {
         struct kev_watch *watches[AT_ONCE];
 
         for (size_t i = 0; i < n; i++) {
                 ck_assert_int_eq(kev_watch_new(filter, &watches[i]), 0);
                 ck_assert_int_eq(kev_watch_set_fd(watches[i], fds[i]), 0);
+                if (notes)
+                        ck_assert_int_eq(kev_watch_set_notes(watches[i], notes), 0);
         }
         ck_assert_msg(kev_add_many(kev, (const struct kev_watch *const *)watches, n, NULL, NULL, NULL, NULL) == 0, "%s",
                       kev_error_message(kev));
@@ -102,7 +105,7 @@ START_TEST(test_many) {
         for (size_t i = 0; i < MANY; i++)
                 fds[i] = new_eventfd();
         for (size_t i = 0; i < MANY; i += AT_ONCE)
-                add_many(kev, filters[_i], &fds[i], AT_ONCE);
+                add_many(kev, filters[_i], 0, &fds[i], AT_ONCE);
         if (filters[_i] == KEV_FILTER_POLL) /* they can be written, which is among the default notes or not */
                 while (kev_wait(kev, 0, &event) == 1)
                         ck_assert_uint_eq(kev_event_notes(event) & KEV_NOTE_IN, 0);
@@ -122,6 +125,57 @@ START_TEST(test_many) {
         kev_close(kev); /* the other half goes with it */
         free(fds);
         free(n_told);
+}
+END_TEST
+
+static int64_t events_in(struct json_object *status) {
+        return number_at(status, "/parameters/counters/eventsIn");
+}
+
+/* Many watches on each of few, which become ready at once: others come in between, and a Wait brings what was ready, the
+ * last of all as well. */
+START_TEST(test_many_at_once) {
+        enum { WATCHES = 100, FDS = MANY / WATCHES };
+        int fds[FDS], others[WATCHES], other = client_connect(daemon_->socket), behind = client_connect(daemon_->socket);
+        int last = new_eventfd();
+        struct json_object *status = client_call(other, "org.kevd.manager.GetStatus", NULL);
+        int64_t before = events_in(status);
+        const struct kev_event *event;
+        struct kev *kev;
+
+        harness_label(_i ? "aio" : "poll");
+        json_object_put(status);
+        ck_assert_int_eq(kev_open(daemon_->socket, &kev), 0);
+        for (size_t i = 0; i < FDS; i++) {
+                fds[i] = new_eventfd();
+                for (size_t k = 0; k < WATCHES; k++)
+                        others[k] = fds[i];
+                add_many(kev, _i ? KEV_FILTER_AIO : KEV_FILTER_POLL, _i ? 0 : KEV_NOTE_IN, others, WATCHES);
+        }
+        change(behind, last, "{\"add\":[{\"id\":1,\"filter\":\"poll\",\"descriptor\":0,\"notes\":[\"in\"]}]}");
+        ck_assert_int_eq(kev_wait(kev, 0, &event), 0);
+        ck_assert_int_eq(kill(daemon_->pid, SIGSTOP), 0);
+        for (size_t i = 0; i < FDS; i++)
+                put_one(fds[i]);
+        put_one(last);
+        client_send_message(other, "{\"method\":\"org.kevd.manager.GetStatus\"}");
+        client_send_message(behind, "{\"method\":\"org.kevd.events.Wait\",\"parameters\":{\"timeoutMsec\":0}}");
+        ck_assert_int_eq(kill(daemon_->pid, SIGCONT), 0);
+        status = client_receive(other, HARNESS_REPLY_MSEC);
+        ck_assert_int_lt(events_in(status), before + MANY);
+        json_object_put(status);
+        status = client_receive(behind, HARNESS_REPLY_MSEC);
+        ck_assert_msg(json_at(status, "/parameters/events/0"), "%s", json_object_to_json_string(status));
+        json_object_put(status);
+        for (size_t i = 0; i < MANY; i++)
+                ck_assert_msg(kev_wait(kev, HARNESS_REPLY_MSEC, &event) == 1, "%zu", i);
+        ck_assert_int_eq(kev_wait(kev, 0, &event), 0);
+        for (size_t i = 0; i < FDS; i++)
+                (void)close(fds[i]);
+        kev_close(kev);
+        (void)close(last);
+        (void)close(behind);
+        (void)close(other);
 }
 END_TEST
 
@@ -454,6 +508,7 @@ int main(int argc, char *argv[]) {
         tcase_set_timeout(c, 120);
         tcase_add_checked_fixture(c, start_many, stop);
         tcase_add_loop_test(c, test_many, 0, 3);
+        tcase_add_loop_test(c, test_many_at_once, 0, 2);
 
         c = harness_case(suite, "going");
         tcase_add_checked_fixture(c, start, stop);

@@ -401,6 +401,32 @@ START_TEST(test_exclusive_gone) {
 }
 END_TEST
 
+/* So many that it takes several turns to come to all that were woken: one is told of each event, also when whoever was
+ * told last goes. */
+START_TEST(test_exclusive_many) {
+        enum { MANY = 90 };
+        int fd = new_eventfd(0);
+        int64_t told = -1;
+
+        for (int i = 0; i < MANY; i++)
+                change(kevd, fd, "{\"add\":[{\"id\":%d,\"filter\":\"poll\",\"descriptor\":0,\"notes\":[\"in\"],"
+                                 "\"flags\":[\"exclusive\"]}]}", i);
+        for (int i = 0; i + 1 < MANY; i++) {
+                struct json_object *events;
+
+                put_one(fd);
+                events = take_events(kevd, 0);
+                ck_assert_msg(json_object_array_length(events) == 1, "%s", json_object_to_json_string(events));
+                ck_assert_int_ne(number_at(json_object_array_get_idx(events, 0), "/id"), told);
+                told = number_at(json_object_array_get_idx(events, 0), "/id");
+                json_object_put(events);
+                empty(fd);
+                change(kevd, -1, "{\"remove\":[%d]}", (int)told);
+        }
+        (void)close(fd);
+}
+END_TEST
+
 /* They have an inode in common, and are not one another for that: no event of one is taken for the other's. */
 START_TEST(test_exclusive_of_one_inode) {
         static const char *const notes[] = { "in", "out" };
@@ -466,6 +492,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_beside_exclusive);
         tcase_add_test(c, test_exclusive_unchanged);
         tcase_add_test(c, test_exclusive_gone);
+        tcase_add_test(c, test_exclusive_many);
         tcase_add_loop_test(c, test_exclusive_of_one_inode, 0, 3);
         return harness_main(argc, argv);
 }

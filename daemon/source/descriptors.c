@@ -31,7 +31,11 @@
 #include "process_info.h"
 #include "workers.h"
 
-enum { BATCH = 256, ASK_AGAIN_MSEC = 200 };
+enum {
+        BATCH = 32,              /* between two looks at the time */
+        SLICE_NSEC = 100 * 1000, /* of a turn, for what is ready; and for answers */
+        ASK_AGAIN_MSEC = 200,
+};
 
 /* A question to a worker: what is this, at first; then how much there is. */
 struct look {
@@ -404,24 +408,39 @@ static void group_leave(struct descriptor *d) {
         if (!group)
                 return;
         list_remove(&d->in_group);
+        list_for_each(entry, &group->members) /* it may be the one that stood for the others */
+                list_entry(entry, struct descriptor, in_group)->is_covered = false;
         if (!list_empty(&group->members))
                 return;
         hash_remove(&d->all->groups, &group->node);
         free(group);
 }
 
-/* What wakes one of them wakes all: the first of the turn stands for them. */
-static void ask_one(struct descriptors *s, struct group *group) {
-        if (group->turn == mux_turn(s->mux))
+/* What wakes one of them wakes all, and it may take several turns to come to them: the first stands for the others. What
+ * wakes them meanwhile is another thing to that one alone, and there it shows. */
+static void cover_others(const struct descriptor *first) {
+        list_for_each(entry, &first->group->members) {
+                struct descriptor *d = list_entry(entry, struct descriptor, in_group);
+
+                d->is_covered = d != first;
+        }
+}
+
+static void ask_one(struct descriptor *woken) {
+        struct group *group = woken->group;
+
+        if (woken->is_covered) {
+                woken->is_covered = false;
                 return;
+        }
         list_for_each(entry, &group->members) {
                 struct descriptor *d = list_entry(entry, struct descriptor, in_group);
 
                 if (d->subscription->held || !(descriptor_ready(&d->handle) & d->wanted))
                         continue;
-                group->turn = mux_turn(s->mux);
                 list_remove(&d->in_group);
                 list_append(&group->members, &d->in_group);
+                cover_others(woken);
                 ask(d);
                 return;
         }
@@ -430,7 +449,7 @@ static void ask_one(struct descriptors *s, struct group *group) {
 static void on_event(struct descriptor *d) {
         d->is_anew = false;
         if (d->group)
-                ask_one(d->all, d->group);
+                ask_one(d);
         else
                 ask(d);
 }
@@ -438,15 +457,17 @@ static void on_event(struct descriptor *d) {
 static void on_ready(struct mux_io *io, unsigned events _unused_) {
         struct descriptors *s = container_of(io, struct descriptors, io);
         struct epoll_event ready[BATCH];
-        uint64_t n_seen = 0;
+        uint64_t end = monotonic_nsec() + SLICE_NSEC;
         int n;
 
-        do { /* each once, even if it wakes again and again */
+        do {
                 n = epoll_wait(s->all, ready, BATCH, 0);
                 for (int i = 0; i < n; i++)
                         on_event(ready[i].data.ptr);
-                n_seen += (uint64_t)MAX(n, 0);
-        } while (n == BATCH && n_seen < s->source.n_subscriptions);
+                s->n_taken += (uint64_t)MAX(n, 0);
+        } while (n == BATCH && monotonic_nsec() < end);
+        s->is_behind = n == BATCH;
+        barriers_check(&s->barriers);
 }
 
 static void on_written(struct descriptor_file *file) {
@@ -620,13 +641,26 @@ static void on_look(struct look *l) {
         free(l);
 }
 
-static void on_looks(struct mailbox *mailbox) {
-        struct descriptors *s = container_of(mailbox, struct descriptors, mailbox);
+/* Until then, or until there is none. */
+static void take_looks(struct descriptors *s, uint64_t end_nsec) {
         struct list *entry;
 
-        while ((entry = mailbox_take(mailbox)))
+        while ((entry = mailbox_take(&s->mailbox))) {
                 on_look(list_entry(entry, struct look, message));
+                if (monotonic_nsec() >= end_nsec) {
+                        mux_defer(s->mux, &s->go_on);
+                        break;
+                }
+        }
         barriers_check(&s->barriers);
+}
+
+static void on_looks(struct mailbox *mailbox) {
+        take_looks(container_of(mailbox, struct descriptors, mailbox), monotonic_nsec() + SLICE_NSEC);
+}
+
+static void on_more_looks(struct mux_deferred *deferred) {
+        take_looks(container_of(deferred, struct descriptors, go_on), monotonic_nsec() + SLICE_NSEC);
 }
 
 static int start(struct descriptors *s, struct descriptor *d, const struct subject *subject, struct refusal *refusal) {
@@ -772,14 +806,19 @@ static void descriptors_look(struct source *source _unused_, struct subscription
 
 /* ---- the source ------------------------------------------------------------------------------------------------------------ */
 
+/* What was ready is taken first; then the looks that this has led to count, those before `serial`. */
 static bool is_past(struct barriers *barriers, struct source_barrier *barrier) {
         struct descriptors *s = container_of(barriers, struct descriptors, barriers);
         struct owner *o = owner_find(s, barrier->asker->pid, barrier->asker->uid);
 
+        if (barrier->serial == 0 && s->is_behind && s->n_taken < barrier->position)
+                return false;
+        if (barrier->serial == 0)
+                barrier->serial = s->serial + 1;
         if (!o)
                 return true;
         list_for_each(entry, &o->looks)
-                if (list_entry(entry, struct look, in_owner)->serial <= barrier->position)
+                if (list_entry(entry, struct look, in_owner)->serial < barrier->serial)
                         return false;
         return true;
 }
@@ -788,7 +827,7 @@ static bool descriptors_barrier(struct source *source, struct source_barrier *ba
         struct descriptors *s = descriptors_of(source);
 
         descriptor_files_read(&s->files);
-        return barriers_add(&s->barriers, barrier, s->serial);
+        return barriers_add(&s->barriers, barrier, s->n_taken + source->n_subscriptions);
 }
 
 static int descriptors_open(struct source_context *context, struct source **ret_source) {
@@ -802,6 +841,7 @@ static int descriptors_open(struct source_context *context, struct source **ret_
         descriptor_files_init(&s->files, s->mux, on_written);
         barriers_init(&s->barriers, s->mux, is_past);
         list_init(&s->unanswered);
+        mux_deferred_init(&s->go_on, on_more_looks);
         s->ask_again = MUX_TIMER_INIT;
         s->all = epoll_create1(EPOLL_CLOEXEC);
         r = s->all < 0 ? -errno : mux_add(s->mux, &s->io, s->all, MUX_IN, on_ready);
@@ -822,7 +862,8 @@ static void descriptors_close(struct source *source) {
         struct descriptors *s = descriptors_of(source);
 
         s->is_closing = true;
-        on_looks(&s->mailbox);
+        take_looks(s, UINT64_MAX);
+        mux_deferred_cancel(&s->go_on);
         mux_timer_clear(s->mux, &s->ask_again);
         barriers_close(&s->barriers);
         mailbox_close(&s->mailbox);

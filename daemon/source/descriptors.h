@@ -23,6 +23,9 @@ struct descriptors {
         int all;
         struct mux_io io;
         struct mailbox mailbox;
+        struct mux_deferred go_on; /* more of what came by it */
+        bool is_behind;   /* `all` was not seen empty the last time */
+        uint64_t n_taken; /* out of `all`, which goes round */
         struct hash owners; /* by pid */
         struct hash groups; /* by inode */
         struct descriptor_files files;
@@ -50,7 +53,6 @@ struct group {
         uint32_t wanted;
         struct list members;
         uint64_t number; /* descriptor_save.c; 0: none */
-        uint64_t turn; /* of the mux, in which one had it */
 };
 
 struct descriptor {
@@ -72,6 +74,7 @@ struct descriptor {
         uid_t uid;
         uint8_t filter;
         bool has_figures, is_exclusive;
+        bool is_covered; /* exclusive: one of the group was told of what has woken this one as well */
         bool is_outdated; /* what the look under way brings: it began before what is to be told now */
         bool is_anew; /* the set is another one, and what it is ready for still to be told by `all` */
 };
