@@ -326,6 +326,35 @@ START_TEST(test_long_list) {
 }
 END_TEST
 
+/* What was listing has ended: `rescan` says that the rest is to be looked for, and then the list is at its end. */
+START_TEST(test_killed_in_list) {
+        enum { N = 30000 }; /* more than is told before anybody has read it */
+        int fd = connect_as(USER);
+        pid_t pid;
+
+        run(root, at("seq -f 'a name that takes its room in a queue, as there are many such %%g' %d | tr '\\n' '\\0' | xargs -0 touch", N));
+        ck_assert_str_eq(try_watch(fd, at("\"id\":1,\"filter\":\"tree\",\"path\":\"%s\",\"tree\":{\"list\":true}",
+                                          root)), "");
+        pid = deputy();
+        ck_assert_int_gt(pid, 0);
+        ck_assert_int_eq(kill(pid, SIGKILL), 0);
+        take_up_to(fd, "rescan");
+        take_up_to(fd, "listed");
+        make_file(at("%s/later", root));
+        ck_assert_str_eq(next_path(fd), at("%s/later", root));
+        ck_assert_int_eq(kill(deputy(), SIGKILL), 0);
+        for (bool again = false; !again;) { /* it is told once */
+                struct json_object *event = next_event(fd);
+
+                ck_assert(!has_note(event, "listed"));
+                again = has_note(event, "rescan");
+                json_object_put(event);
+        }
+        expect_nothing(fd);
+        (void)close(fd);
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         Suite *suite = harness_suite("deputies");
         TCase *c = harness_case(suite, "rights");
@@ -344,5 +373,6 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_stays_for_a_while);
         tcase_add_test(c, test_globs);
         tcase_add_test(c, test_long_list);
+        tcase_add_test(c, test_killed_in_list);
         return harness_main(argc, argv);
 }

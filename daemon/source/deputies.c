@@ -82,6 +82,7 @@ struct ward {
         uint64_t n_taken;
         enum ward_state state;
         bool list;
+        bool is_listed; /* and was told so */
         /* To order it again. */
         struct order order;
         char *path;
@@ -168,6 +169,10 @@ static void on_attached(struct ward *w, const struct word *word, const char *mes
                 }
                 w->state = WARD_IN_FORCE;
                 tell_self(w, KEV_NOTE_RESCAN, 0);
+                if (w->list && !w->is_listed) { /* what waits for the end of the list goes on */
+                        w->is_listed = true;
+                        tell_self(w, KEV_NOTE_LISTED, 0);
+                }
                 return;
         }
         if (word->error) {
@@ -225,6 +230,7 @@ static void on_report(struct ward *w, const struct word *word, const char *paths
                 report.below = (struct event_path){ paths, word->below_size };
         if (word->has_from)
                 report.from_below = (struct event_path){ paths + word->below_size, word->from_size };
+        w->is_listed |= (word->notes & KEV_NOTE_LISTED) != 0;
         source_report(w->subscription->source, w->subscription, &report);
         report_done(&report);
         if (report.flags & KEV_FLAG_EOF)
