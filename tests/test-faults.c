@@ -144,7 +144,7 @@ struct life {
         uint64_t refused;   /* ids */
         uint64_t told;      /* ids that something was told of */
         uint64_t ended;     /* ids of watches that are told to have ended */
-        unsigned tree_told; /* names, as bits */
+        unsigned tree_told; /* names, and that it is listed, as bits */
         bool quiet;         /* what comes now is not what is waited for */
         int64_t n_events;
         pid_t child;
@@ -270,7 +270,7 @@ static void change(struct life *l, const int *fds, size_t n_fds, const char *for
         json_object_put(reply);
 }
 
-/* What is told of a tree: names, or directories of which all may be different. */
+/* What is told of a tree: names, or directories of which all may be different; and that it is listed. */
 static void take_tree(struct life *l, struct json_object *event) {
         const char *path = text_at(event, "/path");
 
@@ -283,7 +283,9 @@ static void take_tree(struct life *l, struct json_object *event) {
                      strncmp(name, path, strlen(path)) == 0))
                         l->tree_told |= 1u << i;
         }
-        if (l->tree_told == (1u << ARRAY_SIZE(tree_names)) - 1)
+        if (has_note(event, "listed"))
+                l->tree_told |= 1u << ARRAY_SIZE(tree_names);
+        if (l->tree_told == (2u << ARRAY_SIZE(tree_names)) - 1)
                 l->told |= UINT64_C(1) << ID_TREE;
 }
 
@@ -768,6 +770,7 @@ static const struct {
         { "inotify", "allocate:ENOMEM:40:1:0" },    /* a refusal was left out of a reply */
         { "inotify", "allocate:ENOMEM:71:1:1" },    /* signals were refused for a minute */
         { "inotify", "allocate:ENOMEM:57:12:1" },   /* inotify's queue was not read again, and a Change waited for it */
+        { "inotify", "allocate:ENOMEM:116:1:0" },   /* the end of a list was not told */
         { "inotify", "allocate:ENOMEM:127:12:1" },  /* the next client was charged with the error, and closed */
         { "fanotify", "recvmsg:ENOBUFS:5:1:0" },    /* the broker had ended */
         { "fanotify", "sendmsg:EINTR:2:1:0" },      /* a helper's first words were lost, and waited for without end */

@@ -107,20 +107,23 @@ bool job_is_for(const struct job *job, const struct file_watch *watch) {
         return watch->serial < job->inquiry.serial && !(job->stop && tree_is_below(job->stop, watch->dir));
 }
 
-static void end_job(struct lister *lister, struct job *job) {
+/* Behind what is held back of the list. */
+static void tell_listed(struct lister *lister, struct file_watch *watch) {
         struct report report = REPORT_INIT;
 
-        if (job->only && job->only->state == WATCH_IN_FORCE) {
-                report.notes = KEV_NOTE_LISTED;
-                report.kind = KEV_KIND_DIRECTORY;
-                report.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
-                report.below = (struct event_path){ "", 0 };
-                /* Behind what is held back of the list. */
-                lister->tree->where = lister->tree->from_where = NULL;
-                if (!lister->tree->may_tell || lister->tree->may_tell(lister->tree, job->only, &report))
-                        watch_report(job->only, &report);
-                report_done(&report);
-        }
+        report.notes = KEV_NOTE_LISTED;
+        report.kind = KEV_KIND_DIRECTORY;
+        report.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
+        report.below = (struct event_path){ "", 0 };
+        lister->tree->where = lister->tree->from_where = NULL;
+        if (!lister->tree->may_tell || lister->tree->may_tell(lister->tree, watch, &report))
+                watch_report(watch, &report);
+        report_done(&report);
+}
+
+static void end_job(struct lister *lister, struct job *job) {
+        if (job->only && job->only->state == WATCH_IN_FORCE)
+                tell_listed(lister, job->only);
         tree_unref(lister->tree, job->stop);
         list_remove(&job->inquiry.link);
         free(job);
@@ -178,6 +181,8 @@ void job_start(struct lister *lister, struct dir *dir, struct dir *stop, struct 
 
         if (!job) {
                 lister->class->doubt(lister, "no memory for a list");
+                if (only)
+                        tell_listed(lister, only);
                 return;
         }
         list_init(&job->inquiry.link);
