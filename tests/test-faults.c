@@ -26,6 +26,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -817,8 +818,85 @@ START_TEST(test_life) {
 }
 END_TEST
 
+/* ---- mounts ------------------------------------------------------------------------------------------------------- */
+
+struct listener {
+        int fd;
+        const char *directory;
+        unsigned n_files;
+};
+
+/* Whether what is made there now is told. */
+static bool hears(void *userdata) {
+        struct listener *l = userdata;
+        const char *path = at("%s/file%u", l->directory, l->n_files++);
+        struct json_object *event;
+        bool told = false;
+
+        make_file(path);
+        while ((event = due_event(l->fd))) {
+                told |= strcmp(text_at(event, "/path"), path) == 0;
+                json_object_put(event);
+        }
+        return told;
+}
+
+static const char *make_mount_point(void) {
+        const char *path;
+
+        need_private_mounts();
+        variant = &variants[0];
+        share();
+        path = at("%s/m", make_root("w"));
+        make_dir(path);
+        return path;
+}
+
+static void mount_on(const char *path) {
+        assert_system(mount("none", path, "tmpfs", 0, NULL) == 0, path);
+}
+
+/* What is mounted there is told of in the end. */
+static void expect_heard(struct listener *l) {
+        ck_assert(wait_until(hears, l, patience_msec()));
+        ck_assert_uint_eq(faults->hits, BURST);
+        (void)close(l->fd);
+        daemon_stop(kevd);
+        assert_system(umount2(l->directory, 0) == 0, l->directory);
+}
+
+static void cross_mounts(struct listener *l) {
+        l->fd = client_connect(kevd->socket);
+        client_change(l->fd, "{\"add\":[{\"id\":1,\"filter\":\"tree\",\"path\":\"%s\",\"tree\":{\"crossMounts\":true}}]}",
+                      at("%s/w", harness_tempdir()));
+}
+
+/* The kernel says once that mounts have changed: what can't be read then is read later. */
+START_TEST(test_mounts_unread) {
+        struct listener l = { .directory = make_mount_point() };
+
+        kevd = daemon_start_with(variant->options);
+        cross_mounts(&l);
+        arm(FAULT_pread64, ENOMEM, 1, BURST);
+        mount_on(l.directory);
+        expect_heard(&l);
+}
+END_TEST
+
+START_TEST(test_mounts_unread_at_first) {
+        struct listener l = { .directory = make_mount_point() };
+
+        mount_on(l.directory);
+        arm(FAULT_pread64, ENOMEM, 1, BURST);
+        kevd = daemon_start_with(variant->options);
+        cross_mounts(&l);
+        expect_heard(&l);
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         Suite *suite = harness_suite("faults");
+        TCase *mounts;
 
         for (size_t i = 0; i < ARRAY_SIZE(variants); i++) {
                 TCase *one = harness_case(suite, variants[i].name);
@@ -826,5 +904,8 @@ int main(int argc, char *argv[]) {
                 tcase_set_timeout(one, 36000);
                 tcase_add_loop_test(one, test_life, (int)(i * ARRAY_SIZE(phases)), (int)((i + 1) * ARRAY_SIZE(phases)));
         }
+        mounts = harness_case(suite, "mounts");
+        tcase_add_test(mounts, test_mounts_unread);
+        tcase_add_test(mounts, test_mounts_unread_at_first);
         return harness_main(argc, argv);
 }

@@ -7,9 +7,13 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/sysmacros.h>
+#include <unistd.h>
 
+#include "buffer.h"
 #include "log.h"
 #include "state.h"
+
+enum { READ_BYTES = 4096, RETRY_MSEC = 100 };
 
 struct mount {
         struct hash_node node; /* by id */
@@ -28,7 +32,8 @@ static struct mount *find_mount(const struct mounts *m, uint64_t id) {
         return n ? container_of(n, struct mount, node) : NULL;
 }
 
-static void add_mount(struct mounts *m, const struct mount *found, const char *path) {
+/* -ENOMEM: it is not in the table, and with the next reading it is new. */
+static int add_mount(struct mounts *m, const struct mount *found, const char *path) {
         uint64_t id = found->id;
         size_t size = strlen(path) + 1;
         struct mount *mount = find_mount(m, id);
@@ -36,7 +41,7 @@ static void add_mount(struct mounts *m, const struct mount *found, const char *p
         if (mount && mount->device == found->device && strcmp(mount->path, path) == 0) {
                 mount->parent = found->parent;
                 mount->reading = m->reading;
-                return;
+                return 0;
         }
         /* A mount that was moved goes from where it was as it is not found there any more. */
         if (mount) {
@@ -46,19 +51,19 @@ static void add_mount(struct mounts *m, const struct mount *found, const char *p
                 free(mount);
         }
         mount = malloc(sizeof(*mount) + size);
-        if (!mount) {
-                m->doubt(m);
-                return;
-        }
+        if (!mount)
+                return -ENOMEM;
         *mount = *found;
         mount->first = m->reading;
         mount->reading = m->reading;
         memcpy(mount->path, path, size);
         if (hash_add(&m->table, &mount->node, hash_u64(id)) < 0) {
                 free(mount);
-                m->doubt(m);
-        } else if (m->reading > 1)
+                return -ENOMEM;
+        }
+        if (m->reading > 1)
                 m->changed(m, path);
+        return 0;
 }
 
 /* Blanks and the like stand there as "\040". In place. */
@@ -90,7 +95,7 @@ static bool is_kernels_own(const char *type) {
 }
 
 /* "36 35 98:0 /root /mount/point options ... - type source ...". */
-static void take_line(struct mounts *m, char *line) {
+static int take_line(struct mounts *m, char *line) {
         const char *type = strstr(line, " - ");
         struct mount found = { 0 };
         char *end;
@@ -108,26 +113,40 @@ static void take_line(struct mounts *m, char *line) {
         }
         found.device = makedev(major, minor);
         if (*end != '/') /* not reachable from the daemon's root, or not understood */
-                return;
+                return 0;
         end[strcspn(end, " ")] = 0;
         unescape(end);
-        add_mount(m, &found, end);
+        return add_mount(m, &found, end);
 }
 
-static void read_mounts(struct mounts *m) {
-        FILE *file = fopen("/proc/self/mountinfo", "re");
-        char *line = NULL;
-        size_t size = 0;
+/* All of it, before any of it is taken: an error is not the end, with what would stand behind it gone. */
+static int read_text(const struct mounts *m, struct buffer *text) {
+        ssize_t n;
 
-        if (!file) {
-                m->doubt(m);
-                return;
-        }
+        do {
+                char *room = buffer_reserve(text, READ_BYTES);
+
+                n = room ? pread(m->fd, room, READ_BYTES, (off_t)text->size) : -1;
+                if (n < 0)
+                        return room ? -errno : -ENOMEM;
+                text->size += (size_t)n;
+        } while (n > 0);
+        buffer_put(text, "", 1);
+        return text->error;
+}
+
+static int read_mounts(struct mounts *m) {
+        struct buffer text _cleanup_(buffer_free) = BUFFER_INIT;
+        int r = read_text(m, &text);
+
+        if (r < 0)
+                return r;
         m->reading++;
-        while (getline(&line, &size, file) > 0)
-                take_line(m, line);
-        free(line);
-        (void)fclose(file);
+        for (char *line = text.data, *end; (end = strchr(line, '\n')); line = end + 1) {
+                *end = 0;
+                if (take_line(m, line) < 0)
+                        r = -ENOMEM;
+        }
         hash_for_each(node, &m->table) {
                 struct mount *mount = container_of(node, struct mount, node);
 
@@ -137,6 +156,7 @@ static void read_mounts(struct mounts *m) {
                 hash_remove(&m->table, &mount->node);
                 free(mount);
         }
+        return r;
 }
 
 static bool is_at_or_below(const char *path, const char *above) {
@@ -197,7 +217,7 @@ void mounts_for_each(struct mounts *m, void (*fn)(void *userdata, const struct m
 }
 
 bool mounts_has_lasting(const struct mounts *m, uint64_t device) {
-        if (m->fd < 0)
+        if (m->fd < 0 || m->reading < 2)
                 return true;
         hash_for_each(node, &m->table) {
                 const struct mount *mount = container_of(node, struct mount, node);
@@ -212,19 +232,46 @@ static void on_mounts_changed(struct mux_io *io, unsigned events _unused_) {
         mounts_compare(container_of(io, struct mounts, io));
 }
 
+static int follow(struct mounts *m) {
+        int r;
+
+        if (m->fd >= 0)
+                return 0;
+        m->fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
+        r = m->fd < 0 ? -errno : mux_add(m->mux, &m->io, m->fd, MUX_PRI, on_mounts_changed);
+        if (r < 0)
+                m->fd = safe_close(m->fd);
+        return r;
+}
+
+static void on_retry_timer(struct mux_timer *timer) {
+        mounts_compare(container_of(timer, struct mounts, retry_timer));
+}
+
+/* The kernel says once that something has changed: it is not waited for. */
+static void fall_behind(struct mounts *m, int r) {
+        if (!m->is_behind) {
+                log_notice("mounts can't be followed: %s", strerror(-r));
+                m->doubt(m);
+        }
+        m->is_behind = true;
+        if (is_shortage(r))
+                (void)mux_timer_set(m->mux, &m->retry_timer, monotonic_nsec() + RETRY_MSEC * NSEC_PER_MSEC,
+                                    on_retry_timer);
+}
+
 void mounts_open(struct mounts *m, struct mux *mux) {
         int r;
 
         m->mux = mux;
         m->io = MUX_IO_INIT;
-        m->fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
-        r = m->fd < 0 ? -errno : mux_add(m->mux, &m->io, m->fd, MUX_PRI, on_mounts_changed);
-        if (r < 0) {
-                log_notice("mounts can't be followed: %s", strerror(-r));
-                m->fd = safe_close(m->fd);
-                return;
-        }
-        read_mounts(m);
+        m->retry_timer = MUX_TIMER_INIT;
+        m->fd = -1;
+        r = follow(m);
+        if (r == 0)
+                r = read_mounts(m);
+        if (r < 0)
+                fall_behind(m, r);
 }
 
 static void forget_all(struct mounts *m) {
@@ -239,6 +286,7 @@ void mounts_close(struct mounts *m) {
         if (m->fd >= 0)
                 mux_remove(m->mux, &m->io);
         m->fd = safe_close(m->fd);
+        mux_timer_clear(m->mux, &m->retry_timer);
         forget_all(m);
 }
 
@@ -259,8 +307,9 @@ void mounts_save(const struct mounts *m, struct state_writer *w) {
 
 void mounts_load(struct mounts *m, struct state_reader *r) {
         size_t n = state_get_count(r, 5 * sizeof(uint64_t));
+        bool missed = false;
 
-        if (m->fd < 0 || r->failed)
+        if (r->failed)
                 return;
         forget_all(m);
         m->reading = 2; /* not the first one: from here on what is new is told */
@@ -275,23 +324,37 @@ void mounts_load(struct mounts *m, struct state_reader *r) {
                 path = state_get_string(r);
                 known = path && path[0] == '/' ? malloc(sizeof(mount) + strlen(path) + 1) : NULL;
                 if (!known) {
-                        m->doubt(m);
-                        return;
+                        missed = true;
+                        continue;
                 }
                 *known = mount;
                 known->first = known->reading = m->reading;
                 memcpy(known->path, path, strlen(path) + 1);
                 if (hash_add(&m->table, &known->node, hash_u64(known->id)) < 0) {
                         free(known);
-                        m->doubt(m);
-                        return;
+                        missed = true;
                 }
         }
+        if (missed)
+                m->doubt(m);
+        mux_timer_clear(m->mux, &m->retry_timer); /* once all is restored they are compared */
 }
 
 void mounts_compare(struct mounts *m) {
-        if (m->fd < 0)
+        uint64_t before = m->reading;
+        int r = follow(m);
+
+        if (r == 0)
+                r = read_mounts(m);
+        if (r < 0)
+                fall_behind(m, r);
+        else {
+                m->is_behind = false;
+                mux_timer_clear(m->mux, &m->retry_timer);
+        }
+        if (m->reading == before)
                 return;
-        read_mounts(m);
+        if (before == 0) /* there was nothing to compare with */
+                m->doubt(m);
         m->done(m);
 }

@@ -22,6 +22,8 @@ struct mounts {
         struct hash table;
         uint64_t reading; /* how often it was read */
         uint64_t visible_reading; /* the reading of which it is known what can be seen */
+        bool is_behind; /* the last reading failed, or has left something out: there is another soon */
+        struct mux_timer retry_timer;
         /* The owner's: something else than before is to be seen at `path`; all of one reading is told; a change may
          * have been missed for want of memory. */
         void (*changed)(struct mounts *mounts, const char *path);
@@ -29,7 +31,8 @@ struct mounts {
         void (*doubt)(struct mounts *mounts);
 };
 
-/* The owner's functions have to be set. Without /proc mounts are not followed, which is logged. */
+/* The owner's functions have to be set. Without /proc mounts are not followed, which is logged; for want of memory or
+ * descriptors it is tried again. */
 void mounts_open(struct mounts *mounts, struct mux *mux);
 void mounts_close(struct mounts *mounts);
 /* One that can be seen: no other covers it. */
