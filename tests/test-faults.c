@@ -894,6 +894,33 @@ START_TEST(test_mounts_unread_at_first) {
 }
 END_TEST
 
+/* Until then it may be that something was missed: who waits already is told so. */
+START_TEST(test_mounts_in_doubt) {
+        struct listener l = { .directory = make_mount_point() };
+        struct json_object *reply;
+        int other;
+
+        kevd = daemon_start_with(variant->options);
+        l.fd = client_connect(kevd->socket);
+        client_change(l.fd, "{\"add\":[{\"id\":1,\"filter\":\"tree\",\"path\":\"%s/w\"}]}", harness_tempdir());
+        expect_nothing(l.fd);
+        client_send_message(l.fd, "{\"method\":\"org.kevd.events.Wait\",\"parameters\":{}}");
+        other = client_connect(kevd->socket);
+        for (int i = 0; i < 500; i++) /* the other call has come, and nothing is under way any more */
+                json_object_put(client_call(other, "org.varlink.service.GetInfo", "{}"));
+        arm(FAULT_pread64, ENOMEM, 1, UINT32_MAX);
+        mount_on(l.directory);
+        reply = client_receive(l.fd, patience_msec());
+        ck_assert(has_note(json_at(reply, "/parameters/events/0"), "rescan"));
+        json_object_put(reply);
+        faults->armed = 0;
+        (void)close(other);
+        (void)close(l.fd);
+        daemon_stop(kevd);
+        assert_system(umount2(l.directory, 0) == 0, l.directory);
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         Suite *suite = harness_suite("faults");
         TCase *mounts;
@@ -907,5 +934,6 @@ int main(int argc, char *argv[]) {
         mounts = harness_case(suite, "mounts");
         tcase_add_test(mounts, test_mounts_unread);
         tcase_add_test(mounts, test_mounts_unread_at_first);
+        tcase_add_test(mounts, test_mounts_in_doubt);
         return harness_main(argc, argv);
 }

@@ -102,6 +102,7 @@ void group_doubt(struct group *g, const char *why) {
                 return;
         g->in_doubt = true;
         g->doubt_number = g->n_read;
+        mux_defer(g->s->mux, &g->go_on); /* no event may come */
 }
 
 static bool is_directory_made(uint64_t mask) {

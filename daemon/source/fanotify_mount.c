@@ -110,12 +110,8 @@ static void on_mounts_done(struct mounts *mounts) {
 static void on_mounts_doubt(struct mounts *mounts) {
         struct fanotify *s = container_of(mounts, struct fanotify, mounts);
 
-        list_for_each(entry, &s->groups) {
-                struct group *g = list_entry(entry, struct group, link);
-
-                group_doubt(g, "mounts were not read");
-                mux_defer(s->mux, &g->go_on);
-        }
+        list_for_each(entry, &s->groups)
+                group_doubt(list_entry(entry, struct group, link), "mounts were not read");
 }
 
 void fanotify_follow_mounts(struct fanotify *s) {
