@@ -921,6 +921,40 @@ START_TEST(test_mounts_in_doubt) {
 }
 END_TEST
 
+static bool hears_that_it_is_degraded(void *userdata) {
+        struct listener *l = userdata;
+        struct json_object *event = due_event(l->fd);
+        bool told = event && has_note(event, "degraded");
+
+        json_object_put(event);
+        return told;
+}
+
+/* Where the watched directory is can't be found out: for once, for a while, or at all. */
+START_TEST(test_not_resolved) {
+        struct listener l = { .directory = make_mount_point() };
+
+        mount_on(l.directory);
+        kevd = daemon_start_with(variant->options);
+        arm(FAULT_realpath, ENOENT, 1, 1); /* as if it had been made a moment later */
+        cross_mounts(&l);
+        ck_assert(wait_until(hears, &l, patience_msec()));
+        (void)close(l.fd);
+        arm(FAULT_realpath, ENOMEM, 1, 2);
+        cross_mounts(&l);
+        ck_assert(wait_until(hears_that_it_is_degraded, &l, patience_msec()));
+        ck_assert(wait_until(hears, &l, patience_msec()));
+        (void)close(l.fd);
+        arm(FAULT_realpath, EACCES, 1, UINT32_MAX);
+        cross_mounts(&l);
+        ck_assert(wait_until(hears_that_it_is_degraded, &l, patience_msec()));
+        faults->armed = 0;
+        (void)close(l.fd);
+        daemon_stop(kevd);
+        assert_system(umount2(l.directory, 0) == 0, l.directory);
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         Suite *suite = harness_suite("faults");
         TCase *mounts;
@@ -935,5 +969,6 @@ int main(int argc, char *argv[]) {
         tcase_add_test(mounts, test_mounts_unread);
         tcase_add_test(mounts, test_mounts_unread_at_first);
         tcase_add_test(mounts, test_mounts_in_doubt);
+        tcase_add_test(mounts, test_not_resolved);
         return harness_main(argc, argv);
 }

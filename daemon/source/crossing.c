@@ -18,12 +18,13 @@
 
 #include "barrier.h"
 #include "buffer.h"
+#include "file_watch.h"
 #include "mailbox.h"
 #include "mounts.h"
 #include "source.h"
 #include "workers.h"
 
-enum { PARTS_MAX = 1024, /* of a watch */ TRIES_MAX = 8 };
+enum { PARTS_MAX = 1024, /* of a watch */ TRIES_MAX = 8, RETRY_MSEC = 1000 };
 
 struct crossings {
         struct source source;
@@ -32,6 +33,7 @@ struct crossings {
         struct mounts mounts;
         struct mailbox mailbox; /* of what the workers have found */
         struct mux_deferred run;
+        struct mux_timer retry_timer;
         struct barriers barriers;
         struct list dead; /* parts of nobody's, to be detached: not while a source is walking its own */
         unsigned n_calls; /* of sources, under way */
@@ -61,6 +63,7 @@ struct resolving {
         char *path;
         int fd; /* or -1 */
         char *canonical; /* the thread's, until it is sent; NULL: not to be found */
+        int error;       /* why; positive errno */
 };
 
 struct crossing {
@@ -79,6 +82,9 @@ struct crossing {
         size_t n_put_off; /* mounts that get a part when what they are in is listed */
         bool is_back;  /* its path is to be resolved again */
         bool is_gone;
+        bool asked_since; /* or is being asked: where it is, since the main part is in force */
+        bool asks_again;  /* with the timer */
+        bool is_degraded; /* as a whole: it is not known what is mounted below */
 };
 
 static struct crossings *crossings_of(struct source *source) {
@@ -278,8 +284,42 @@ static struct part *new_part(struct crossing *c, const char *mount_point, size_t
         return part;
 }
 
+static void on_retry_timer(struct mux_timer *timer);
+
+/* Without what is mounted below: where it is can't be found out, which may be so for a while only. */
+static void degrade(struct crossing *c, int error) {
+        struct crossings *all = c->all;
+
+        if (!c->is_degraded)
+                tell(c, KEV_NOTE_DEGRADED, "");
+        c->is_degraded = true;
+        c->asks_again = c->path && is_shortage(-error);
+        if (c->asks_again && all->retry_timer.heap_index == 0)
+                (void)mux_timer_set(all->mux, &all->retry_timer, monotonic_nsec() + RETRY_MSEC * NSEC_PER_MSEC,
+                                    on_retry_timer);
+}
+
+static int ask_where(struct crossing *c, int fd);
+
+static void ask_again(struct crossing *c) {
+        int r = ask_where(c, -1);
+
+        if (r < 0)
+                degrade(c, -r);
+}
+
+/* Made after its path was asked for, it is there, and never comes back. */
+static void ask_since(struct crossing *c) {
+        if (!c->canonical && !c->asked_since)
+                ask_again(c);
+        c->asked_since = true;
+}
+
 static void check_in_force(struct crossing *c) {
         if (c->in_force || c->main->starting || c->resolving)
+                return;
+        ask_since(c);
+        if (c->resolving)
                 return;
         list_for_each(entry, &c->parts)
                 if (list_entry(entry, struct part, link)->starting)
@@ -451,6 +491,7 @@ static void look(struct crossing *c) {
         c->is_stale = false;
         if (!c->canonical) { /* it is not there yet */
                 check_in_force(c);
+                check_listed(c);
                 return;
         }
         list_for_each(entry, &c->parts)
@@ -518,12 +559,16 @@ static void resolve(struct work *work) {
         char link[32], path[PATH_MAX];
         ssize_t n;
 
-        if (r->fd < 0)
+        if (r->fd < 0) {
                 r->canonical = realpath(r->path, NULL);
-        else {
+                r->error = r->canonical ? 0 : errno;
+        } else {
                 (void)snprintf(link, sizeof(link), "/proc/self/fd/%d", r->fd);
-                n = readlink(link, path, sizeof(path) - 1);
-                r->canonical = n > 0 ? strndup(path, (size_t)n) : NULL;
+                n = readlink(link, path, sizeof(path));
+                if (n == sizeof(path))
+                        r->error = ENAMETOOLONG;
+                else if (n < 0 || !(r->canonical = strndup(path, (size_t)n)))
+                        r->error = errno;
                 r->fd = safe_close(r->fd);
         }
         mailbox_post(&r->all->mailbox, &r->message);
@@ -563,6 +608,10 @@ static void on_resolved(struct mailbox *mailbox) {
                         c->resolving = NULL;
                         free(c->canonical);
                         c->canonical = take_pointer(&r->canonical);
+                        if (c->canonical)
+                                c->is_degraded = false;
+                        else if (c->asked_since && !file_is_absent(r->error))
+                                degrade(c, r->error);
                         look(c);
                         mux_defer(c->all->mux, &c->all->run); /* for the barriers */
                 }
@@ -599,20 +648,33 @@ static void on_run(struct mux_deferred *deferred) {
                 struct crossing *c = list_entry(entry, struct crossing, link);
 
                 if (c->is_gone) {
-                        c->is_gone = false;
+                        c->is_gone = c->asks_again = c->is_degraded = false;
                         bury_parts(c);
                         free(take_pointer(&c->canonical));
                 }
                 if (c->is_back && !c->resolving) {
                         c->is_back = false;
                         c->is_listed = true; /* it was, or is told with a rescan */
-                        if (ask_where(c, -1) < 0)
-                                tell(c, KEV_NOTE_DEGRADED, "");
+                        ask_again(c);
                 }
                 if (c->is_stale)
                         look(c);
         }
         barriers_check(&all->barriers);
+}
+
+static void on_retry_timer(struct mux_timer *timer) {
+        struct crossings *all = container_of(timer, struct crossings, retry_timer);
+
+        list_for_each(entry, &all->list) {
+                struct crossing *c = list_entry(entry, struct crossing, link);
+
+                if (!c->asks_again)
+                        continue;
+                c->asks_again = false;
+                if (!c->canonical && !c->resolving)
+                        ask_again(c);
+        }
 }
 
 /* ---- the source ---------------------------------------------------------------------------------------------------- */
@@ -651,6 +713,7 @@ static int crossings_attach(struct source *source, struct subscription *subscrip
         list_init(&c->link);
         list_init(&c->parts);
         c->path = subject->fd < 0 ? strdup(subject->path) : NULL;
+        c->asked_since = subject->fd >= 0; /* what is passed is there */
         c->main = new_part(c, "", 0);
         if (!c->main || (subject->fd < 0 && !c->path))
                 r = refuse(refusal, ENOMEM, "no memory");
@@ -725,6 +788,7 @@ static int crossings_open(struct source_context *context, struct source **ret_so
         list_init(&all->list);
         list_init(&all->dead);
         mux_deferred_init(&all->run, on_run);
+        all->retry_timer = MUX_TIMER_INIT;
         barriers_init(&all->barriers, all->mux, is_past);
         r = mailbox_open(&all->mailbox, all->mux, on_resolved);
         if (r < 0) {
@@ -747,6 +811,7 @@ static void crossings_close(struct source *source) {
         on_resolved(&all->mailbox);
         mounts_close(&all->mounts);
         mux_deferred_cancel(&all->run);
+        mux_timer_clear(all->mux, &all->retry_timer);
         barriers_close(&all->barriers);
         mailbox_close(&all->mailbox);
         free(all);

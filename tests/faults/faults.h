@@ -71,6 +71,7 @@ enum { SHORT = 0 };
         _(fstatfs64, EINTR, ENOMEM)                                                           \
         _(readlink, ENOMEM)                                                                   \
         _(readlinkat, ENOMEM)                                                                 \
+        _(realpath, ENOMEM)                                                                   \
         _(waitid, EINTR)                                                                      \
         _(waitpid, EINTR)                                                                     \
         _(fork, EAGAIN, ENOMEM)                                                               \
