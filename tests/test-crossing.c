@@ -3,9 +3,11 @@
 /* Trees that go on in what is mounted below: tree.crossMounts. In a mount namespace of the test's own. */
 
 #include <errno.h>
+#include <json-c/json.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "files.h"
@@ -237,6 +239,33 @@ START_TEST(test_added_and_removed) {
 }
 END_TEST
 
+/* A mount that its reader may not look into, nor into what is mounted in it: the list ends all the same. */
+START_TEST(test_closed_mounts) {
+        bool listed = false;
+        int fd;
+
+        if (geteuid() != 0)
+                harness_skip("to be another user takes root");
+        daemon_stop(kevd);
+        kevd = daemon_start("--mode=system");
+        ck_assert_int_eq(chmod(harness_tempdir(), 0755), 0);
+        mount_one("a", "tmpfs");
+        for (int i = 0; i < 8; i++) /* they are come to before the one above, or behind it */
+                mount_one(at("a/%d", i), "tmpfs");
+        ck_assert_int_eq(chmod(at("%s/a", root), 0700), 0);
+        fd = client_connect_as(kevd->socket, OTHER_CLIENT);
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"tree\",\"path\":\"%s\",\"tree\":"
+                          "{\"crossMounts\":true,\"list\":true}}]}", root);
+        while (!listed) {
+                struct json_object *event = next_event(fd);
+
+                listed = has_note(event, "listed");
+                json_object_put(event);
+        }
+        (void)close(fd);
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         Suite *suite = harness_suite("crossing");
         TCase *c = harness_case(suite, "crossing");
@@ -251,5 +280,6 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_kernels_own);
         tcase_add_test(c, test_waiting);
         tcase_add_test(c, test_added_and_removed);
+        tcase_add_test(c, test_closed_mounts);
         return harness_main(argc, argv);
 }

@@ -337,6 +337,14 @@ static void on_part_refused(struct part *part, int error) {
         part->ended = part->refused = part->listed = true;
         if (error != EACCES && error != EPERM && error != ENOENT && error != ENOTDIR)
                 tell(c, KEV_NOTE_DEGRADED, part->mount_point + part->below);
+        look_later(c); /* what is mounted in it may have waited for its list */
+}
+
+/* It ends over and over. */
+static void give_up(struct part *part) {
+        part->refused = part->listed = true;
+        tell(part->crossing, KEV_NOTE_DEGRADED, part->mount_point + part->below);
+        look_later(part->crossing);
 }
 
 static void attach_part(struct part *part) {
@@ -454,7 +462,9 @@ static void on_mount(void *userdata, const struct mount_view *mount) {
 
         if (!rest || (c->outer->selective && !upper(c)->descends(c->outer, (struct event_path){ rest, strlen(rest) })))
                 return;
-        if (part && !part->changed && !(part->ended && !part->refused && part->tries < TRIES_MAX)) {
+        if (part && !part->changed && part->ended && !part->refused && part->tries >= TRIES_MAX)
+                give_up(part);
+        if (part && !part->changed && (!part->ended || part->refused)) {
                 part->seen = true;
                 return;
         }
