@@ -955,6 +955,27 @@ START_TEST(test_not_resolved) {
 }
 END_TEST
 
+/* Something is mounted on the watched directory itself, and whether it still is in its place can't be found out at
+ * once. */
+START_TEST(test_place_not_found_out) {
+        struct listener l = { .directory = make_mount_point() };
+        struct json_object *event;
+
+        kevd = daemon_start_with(variant->options);
+        l.fd = client_connect(kevd->socket);
+        client_change(l.fd, "{\"add\":[{\"id\":1,\"filter\":\"tree\",\"path\":\"%s\"}]}", l.directory);
+        arm(FAULT_syscall, EMFILE, 1, 1);
+        mount_on(l.directory);
+        event = next_event(l.fd);
+        ck_assert_msg(has_note(event, "gone"), "%s", json_object_to_json_string(event));
+        ck_assert_uint_eq(faults->hits, 1);
+        json_object_put(event);
+        (void)close(l.fd);
+        daemon_stop(kevd);
+        assert_system(umount2(l.directory, 0) == 0, l.directory);
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         Suite *suite = harness_suite("faults");
         TCase *mounts;
@@ -970,5 +991,6 @@ int main(int argc, char *argv[]) {
         tcase_add_test(mounts, test_mounts_unread_at_first);
         tcase_add_test(mounts, test_mounts_in_doubt);
         tcase_add_test(mounts, test_not_resolved);
+        tcase_add_test(mounts, test_place_not_found_out);
         return harness_main(argc, argv);
 }

@@ -595,6 +595,7 @@ static void inotify_close(struct source *source) {
         barriers_close(&s->barriers);
         crowds_close(&s->crowds);
         mux_timer_clear(s->mux, &s->retry_timer);
+        mux_timer_clear(s->mux, &s->place_timer);
         mux_timer_clear(s->mux, &s->wait_timer);
         while ((entry = list_pop(&s->chunks)))
                 free(list_entry(entry, struct chunk, link));

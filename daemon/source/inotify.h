@@ -151,6 +151,7 @@ struct inotify {
         struct list degraded; /* directories that could not be watched, and were said to be so */
         struct mux_timer retry_timer;
         uint64_t retry_msec;
+        struct mux_timer place_timer; /* for those of which it could not be found out whether they are still there */
         struct dir *trash;   /* cut out of the tree, to be freed in slices; by `next` */
         struct mux_deferred empty_trash;
         struct hash orphans; /* wds that nobody claimed */

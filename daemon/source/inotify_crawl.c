@@ -194,6 +194,27 @@ void tree_report_degraded(struct inotify *s, const struct dir *above) {
         }
 }
 
+static void on_place_timer(struct mux_timer *timer) {
+        struct inotify *s = container_of(timer, struct inotify, place_timer);
+
+        list_for_each(entry, &s->tree.watches) {
+                struct file_watch *watch = list_entry(entry, struct file_watch, link);
+
+                if (!watch->again || watch->lookup)
+                        continue;
+                watch->again = false;
+                tree_check_place(s, watch);
+        }
+}
+
+/* There is no other event that would lead to it. */
+static void check_place_later(struct inotify *s, struct file_watch *watch) {
+        watch->again = true;
+        if (s->place_timer.heap_index == 0)
+                (void)mux_timer_set(s->mux, &s->place_timer, monotonic_nsec() + RETRY_MIN_MSEC * NSEC_PER_MSEC,
+                                    on_place_timer);
+}
+
 void tree_check_place(struct inotify *s, struct file_watch *watch) {
         struct buffer path _cleanup_(buffer_free) = BUFFER_INIT;
 
@@ -205,11 +226,13 @@ void tree_check_place(struct inotify *s, struct file_watch *watch) {
         }
         tree_path(watch->dir, &path);
         watch->lookup = path.error ? NULL : lookup_new(LOOKUP_PLACE, path.data);
+        if (watch->lookup) {
+                watch->lookup->watch = watch;
+                if (submit(s, watch->lookup, watch->asker->uid, NULL, NULL) < 0)
+                        watch->lookup = lookup_free(watch->lookup);
+        }
         if (!watch->lookup)
-                return;
-        watch->lookup->watch = watch;
-        if (submit(s, watch->lookup, watch->asker->uid, NULL, NULL) < 0)
-                watch->lookup = lookup_free(watch->lookup);
+                check_place_later(s, watch);
 }
 
 /* Those who watch a directory above: if that is not where it was, nothing can be found in it by its path. */
@@ -238,6 +261,10 @@ void tree_on_place(struct inotify *s, struct lookup *lookup) {
                 return;
         if (again) {
                 tree_check_place(s, watch);
+                return;
+        }
+        if (is_shortage(-lookup->error)) {
+                check_place_later(s, watch);
                 return;
         }
         if ((lookup->error && !file_is_absent(lookup->error)) ||
