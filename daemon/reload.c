@@ -8,9 +8,6 @@
 #include "log.h"
 #include "workers.h"
 
-/* Its threads are nobody's: none of a user's file systems keeps it from running. */
-#define NO_USER ((uid_t)-1)
-
 /* What journalctl can be asked for: systemd/kevd.catalog. */
 static const struct log_subject reloaded = { .message_id = "d4e802eef41a4083a9ef0ba272c6f060" };
 static const struct log_subject refused = { .message_id = "06e0549539ea4da9852746bfcecf33cc" };
@@ -139,7 +136,7 @@ static void begin(struct reload *reload) {
         if (r == 0) {
                 reading->work.run = run;
                 reading->reload = reload;
-                r = workers_submit(reload->server->workers, NO_USER, &reading->work);
+                r = workers_submit(reload->server->workers, WORKERS_NO_USER, &reading->work);
         }
         if (r == 0) {
                 reload->reading = reading;
@@ -165,7 +162,7 @@ static void on_read(struct mailbox *mailbox) {
                 put_in_force(reload, &reading->options);
         else
                 refuse_configuration(&reading->options, r);
-        workers_release(reload->server->workers, NO_USER);
+        workers_release(reload->server->workers, WORKERS_NO_USER);
         end(reload, r, reading->options.complaints.size > 0 ? reading->options.complaints.data : strerror(-r));
         free_reading(reading);
         if (reload->again)

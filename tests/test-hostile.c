@@ -255,6 +255,30 @@ START_TEST(test_stuck_deputies) {
 }
 END_TEST
 
+/* All threads of the daemon's own user wait for a file system: /proc, which a watch of processes begins with, is read by
+ * another. */
+START_TEST(test_stuck_own_user) {
+        unsigned lookups;
+        int fds[OWN_WORKERS], fd;
+
+        need_silence();
+        lookups = silent_lookups() + OWN_WORKERS;
+        for (unsigned i = 0; i < OWN_WORKERS; i++) {
+                fds[i] = client_connect(kevd->socket);
+                client_send_message(fds[i], at("{\"method\":\"org.kevd.events.Change\",\"parameters\":{\"add\":[{\"id\":1,"
+                                               "\"filter\":\"vnode\",\"path\":\"%s/%u\"}]}}", silent, i));
+        }
+        ck_assert_msg(wait_until(is_asked, &lookups, HARNESS_REPLY_MSEC), "nothing is looked up");
+        fd = client_connect(kevd->socket);
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"proc\",\"match\":{\"comm\":\"*\"}}]}");
+        (void)close(fd);
+        for (unsigned i = 0; i < OWN_WORKERS; i++)
+                (void)close(fds[i]);
+        silent_end(silent_server, silent);
+        silent_server = -1;
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         Suite *suite = harness_suite("hostile");
         TCase *c = harness_case(suite, "kinds");
@@ -268,5 +292,6 @@ int main(int argc, char *argv[]) {
         tcase_set_timeout(c, 120);
         tcase_add_test(c, test_turns);
         tcase_add_test(c, test_stuck_deputies);
+        tcase_add_test(c, test_stuck_own_user);
         return harness_main(argc, argv);
 }

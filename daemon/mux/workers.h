@@ -31,6 +31,10 @@ enum {
         WORKERS_STUCK_MSEC = 2000,
 };
 
+/* For what is the daemon's own, and begun one at a time: its threads are nobody's, and none of a user's file systems
+ * keeps it from running. */
+#define WORKERS_NO_USER ((uid_t)-1)
+
 /* The loop that submits. It is to be there until they are freed. */
 int workers_new(struct mux *mux, struct workers **ret_workers);
 /* Waits for the threads. False: one of them is stuck; then nothing that it may

@@ -308,7 +308,7 @@ void rescan_start(struct processes *s) {
                 list_init(&r->work.link);
                 list_init(&r->message);
         }
-        if (!r || workers_submit(s->source.context->workers, s->source.context->uid, &r->work) < 0) {
+        if (!r || workers_submit(s->source.context->workers, WORKERS_NO_USER, &r->work) < 0) {
                 log_warning("what became of processes that a loss was about can't be found out just now");
                 free(r);
                 rescan_later(s);
