@@ -239,6 +239,31 @@ START_TEST(test_added_and_removed) {
 }
 END_TEST
 
+/* A directory on the way to a mount gets another name: nothing says that mounts have changed. */
+START_TEST(test_renamed_above) {
+        const char *names[] = { "a", "b" };
+        struct follower *f;
+
+        make_dir(at("%s/first", root));
+        make_dir(at("%s/first/d", root));
+        mount_one("first/d/m", "tmpfs");
+        move(at("%s/first", root), at("%s/a", root)); /* before anybody watches */
+        f = follow_list();
+        for (int i = 0; i < 3; i++) {
+                const char *path = at("%s/%s/d/m", root, names[i % 2]);
+
+                mounted[0] = path;
+                make_file(at("%s/file%d", path, i));
+                expect_about(f, at("%s/file%d", path, i), KEV_NOTE_CREATE);
+                follower_check(f, path);
+                move(at("%s/%s", root, names[i % 2]), at("%s/%s", root, names[(i + 1) % 2]));
+                mounted[0] = at("%s/%s/d/m", root, names[(i + 1) % 2]);
+                expect_about(f, mounted[0], KEV_NOTE_RESCAN);
+        }
+        follower_free(f);
+}
+END_TEST
+
 /* A mount that its reader may not look into, nor into what is mounted in it: the list ends all the same. */
 START_TEST(test_closed_mounts) {
         bool listed = false;
@@ -281,5 +306,6 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_waiting);
         tcase_add_test(c, test_added_and_removed);
         tcase_add_test(c, test_closed_mounts);
+        tcase_add_test(c, test_renamed_above);
         return harness_main(argc, argv);
 }

@@ -33,6 +33,7 @@ struct crossings {
         struct mounts mounts;
         struct mailbox mailbox; /* of what the workers have found */
         struct mux_deferred run;
+        bool compares; /* mounts may be in other places, of which poll(2) says nothing */
         struct mux_timer retry_timer;
         struct barriers barriers;
         struct list dead; /* parts of nobody's, to be detached: not while a source is walking its own */
@@ -140,6 +141,17 @@ static void look_later(struct crossing *c) {
         mux_defer(c->all->mux, &c->all->run);
 }
 
+static void compare_later(struct crossings *all) {
+        all->compares = true;
+        mux_defer(all->mux, &all->run);
+}
+
+/* A directory that moves takes along what is mounted below it. */
+static bool may_move_mounts(const struct report *report) {
+        return report->kind == KEV_KIND_DIRECTORY &&
+               report->notes & (KEV_NOTE_RENAME | KEV_NOTE_MOVEDIN | KEV_NOTE_MOVEDOUT | KEV_NOTE_RESCAN);
+}
+
 static void report_of_part(struct part *part, const struct report *report) {
         struct crossing *c = part->crossing;
         struct buffer below _cleanup_(buffer_free) = BUFFER_INIT, from _cleanup_(buffer_free) = BUFFER_INIT;
@@ -158,6 +170,8 @@ static void report_of_part(struct part *part, const struct report *report) {
                 if (!copy.notes)
                         return;
         }
+        if (may_move_mounts(report))
+                compare_later(c->all);
         if (!place(part, report->below, &below) || (report->from_below.bytes && !place(part, report->from_below, &from))) {
                 tell(c, KEV_NOTE_RESCAN, "");
                 return;
@@ -180,6 +194,8 @@ static void report_of_main(struct crossing *c, struct report *report) {
                 c->is_back = report->notes & KEV_NOTE_BACK;
                 look_later(c);
         }
+        if (may_move_mounts(report))
+                compare_later(c->all);
         upper(c)->report(c->outer, report);
 }
 
@@ -618,9 +634,10 @@ static void on_resolved(struct mailbox *mailbox) {
                         c->resolving = NULL;
                         free(c->canonical);
                         c->canonical = take_pointer(&r->canonical);
-                        if (c->canonical)
+                        if (c->canonical) {
                                 c->is_degraded = false;
-                        else if (c->asked_since && !file_is_absent(r->error))
+                                mounts_compare(&c->all->mounts);
+                        } else if (c->asked_since && !file_is_absent(r->error))
                                 degrade(c, r->error);
                         look(c);
                         mux_defer(c->all->mux, &c->all->run); /* for the barriers */
@@ -654,6 +671,10 @@ static void on_run(struct mux_deferred *deferred) {
         struct crossings *all = container_of(deferred, struct crossings, run);
 
         free_dead(all);
+        if (all->compares) {
+                all->compares = false;
+                mounts_compare(&all->mounts);
+        }
         list_for_each(entry, &all->list) {
                 struct crossing *c = list_entry(entry, struct crossing, link);
 
