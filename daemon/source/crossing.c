@@ -302,13 +302,18 @@ static struct part *new_part(struct crossing *c, const char *mount_point, size_t
 
 static void on_retry_timer(struct mux_timer *timer);
 
-/* Without what is mounted below: where it is can't be found out, which may be so for a while only. */
-static void degrade(struct crossing *c, int error) {
-        struct crossings *all = c->all;
-
+/* It goes on without what is mounted below. */
+static void degrade(struct crossing *c) {
         if (!c->is_degraded)
                 tell(c, KEV_NOTE_DEGRADED, "");
         c->is_degraded = true;
+}
+
+/* Where it is can't be found out, which may be so for a while only. */
+static void on_unresolved(struct crossing *c, int error) {
+        struct crossings *all = c->all;
+
+        degrade(c);
         c->asks_again = c->path && is_shortage(-error);
         if (c->asks_again && all->retry_timer.heap_index == 0)
                 (void)mux_timer_set(all->mux, &all->retry_timer, monotonic_nsec() + RETRY_MSEC * NSEC_PER_MSEC,
@@ -321,7 +326,7 @@ static void ask_again(struct crossing *c) {
         int r = ask_where(c, -1);
 
         if (r < 0)
-                degrade(c, -r);
+                on_unresolved(c, -r);
 }
 
 /* Made after its path was asked for, it is there, and never comes back. */
@@ -520,6 +525,10 @@ static void look(struct crossing *c) {
                 check_listed(c);
                 return;
         }
+        if (mounts_are_known(&c->all->mounts))
+                c->is_degraded = false;
+        else
+                degrade(c);
         list_for_each(entry, &c->parts)
                 list_entry(entry, struct part, link)->seen = false;
         c->n_put_off = 0;
@@ -634,11 +643,10 @@ static void on_resolved(struct mailbox *mailbox) {
                         c->resolving = NULL;
                         free(c->canonical);
                         c->canonical = take_pointer(&r->canonical);
-                        if (c->canonical) {
-                                c->is_degraded = false;
+                        if (c->canonical)
                                 mounts_compare(&c->all->mounts);
-                        } else if (c->asked_since && !file_is_absent(r->error))
-                                degrade(c, r->error);
+                        else if (c->asked_since && !file_is_absent(r->error))
+                                on_unresolved(c, r->error);
                         look(c);
                         mux_defer(c->all->mux, &c->all->run); /* for the barriers */
                 }

@@ -41,6 +41,11 @@ struct mount_view {
         bool is_kernels_own; /* a view of the kernel's state, or a trap that mounts something else: nothing to be watched */
 };
 
+/* Whether there was a reading at all. */
+static inline bool mounts_are_known(const struct mounts *mounts) {
+        return mounts->reading > 0;
+}
+
 /* Calls `fn` for each as of the last reading; it must not lead to another. */
 void mounts_for_each(struct mounts *mounts, void (*fn)(void *userdata, const struct mount_view *mount), void *userdata);
 /* What was there at the last reading, for the next daemon; and what was there at the last reading of the one before:
