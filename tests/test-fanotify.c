@@ -210,6 +210,35 @@ START_TEST(test_surveyor_ends) {
 }
 END_TEST
 
+/* A directory that was passed can't be found again: its watch ends with what looked up directories. */
+START_TEST(test_surveyor_of_descriptor_ends) {
+        static const char change[] = "{\"method\":\"org.kevd.events.Change\",\"parameters\":"
+                                     "{\"add\":[{\"id\":1,\"filter\":\"tree\",\"descriptor\":0,"
+                                     "\"notes\":[\"create\",\"back\"]}]}}";
+        struct json_object *reply, *event;
+        const char *root;
+        int fd, directory;
+
+        need_fanotify();
+        root = make_root("w");
+        fd = client_connect(kevd->socket);
+        directory = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        assert_system(directory >= 0, root);
+        client_send_with_fds(fd, change, sizeof(change), &directory, 1);
+        (void)close(directory);
+        reply = client_receive(fd, HARNESS_REPLY_MSEC);
+        ck_assert_ptr_null(json_at(reply, "/parameters/refused/0"));
+        json_object_put(reply);
+        ck_assert_int_eq(kill(expect_helper("kevd-surveyor"), SIGKILL), 0);
+        event = next_event(fd);
+        ck_assert_msg(has_note(event, "gone") && has_flag(event, "eof"), "%s", json_object_to_json_string(event));
+        json_object_put(event);
+        make_file(at("%s/after", root));
+        expect_nothing(fd);
+        (void)close(fd);
+}
+END_TEST
+
 START_TEST(test_stand_in_ends) {
         struct follower *f, *next;
         const char *root;
@@ -418,6 +447,7 @@ int main(int argc, char **argv) {
         c = harness_case(suite, "ends");
         tcase_add_checked_fixture(c, start, stop);
         tcase_add_test(c, test_surveyor_ends);
+        tcase_add_test(c, test_surveyor_of_descriptor_ends);
         tcase_add_test(c, test_stand_in_ends);
         c = harness_case(suite, "queue");
         tcase_add_checked_fixture(c, start, stop);

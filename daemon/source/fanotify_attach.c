@@ -417,6 +417,10 @@ void fanotify_on_group(struct group *g, int error) {
                         stop_asking(w);
                         leave(w);
                         set_group(w, NULL);
+                        if (!w->watch.path) { /* its descriptor is not kept: there is no way back to it */
+                                fanotify_end_watch(s, &w->watch, realtime_nsec() / NSEC_PER_USEC);
+                                continue;
+                        }
                         tree_tell_self(&w->watch, KEV_NOTE_DEGRADED);
                         w->returning = true;
                         fan_wait_begin(w);
