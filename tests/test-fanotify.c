@@ -12,7 +12,10 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -27,6 +30,11 @@ static struct daemon *kevd;
 static void start(void) {
         if (!fanotify_missing())
                 kevd = daemon_start("--file-mechanism=fanotify");
+}
+
+static void start_among_private_mounts(void) {
+        need_private_mounts();
+        start();
 }
 
 static void stop(void) {
@@ -257,6 +265,80 @@ START_TEST(test_stand_in_ends) {
 }
 END_TEST
 
+/* proc_tid_children(5): the daemon's only child. */
+static pid_t find_broker(void) {
+        FILE *file = fopen(at("/proc/%d/task/%d/children", (int)kevd->pid, (int)kevd->pid), "re");
+        int pid = 0;
+
+        assert_system(file, "children");
+        ck_assert_int_eq(fscanf(file, "%d", &pid), 1);
+        (void)fclose(file);
+        return pid;
+}
+
+static bool may_watch(void *userdata) {
+        struct follower *f = userdata;
+        struct kev_watch *watch = new_tree_watch("/", KEV_NOTE_GONE);
+        int64_t id;
+        int r = kev_add(f->kev, watch, NULL, NULL, &id);
+
+        kev_watch_free(watch);
+        ck_assert_msg(r == 0 || r == -EAGAIN, "%s", strerror(-r));
+        return r == 0;
+}
+
+/* For a while the broker can start none, however often it is asked. Then there is one, and what waits for it goes on. */
+START_TEST(test_stand_in_is_not_to_be_had) {
+        enum { TIMES = 40 };
+        struct follower *f;
+        struct rlimit before, none = { 0, 0 };
+        const char *root;
+        pid_t broker;
+
+        need_fanotify();
+        root = make_root("w");
+        f = follower_new_with(kevd, new_tree_watch(root, KEV_NOTE_GONE | KEV_NOTE_BACK), root, REPLAY_AT_REST);
+        (void)expect_helper("kevd-stand-in");
+        broker = find_broker();
+        assert_system(prlimit(broker, RLIMIT_NOFILE, NULL, &before) == 0, "prlimit");
+        none.rlim_max = before.rlim_max;
+        assert_system(prlimit(broker, RLIMIT_NOFILE, &none, NULL) == 0, "prlimit");
+        ck_assert_uint_eq(daemon_signal_helpers(kevd->pid, "kevd-stand-in", SIGKILL), 1);
+        while (may_watch(f))
+                ;
+        for (int i = 0; i < TIMES; i++)
+                ck_assert(!may_watch(f));
+        remove_dir(root);
+        make_dir(root);
+        follower_drain(f);
+        ck_assert_uint_eq(f->notes & (KEV_NOTE_GONE | KEV_NOTE_BACK), KEV_NOTE_GONE);
+        assert_system(prlimit(broker, RLIMIT_NOFILE, &before, NULL) == 0, "prlimit");
+        ck_assert(wait_until(is_back, f, HARNESS_REPLY_MSEC));
+        ck_assert(wait_until(may_watch, f, HARNESS_REPLY_MSEC));
+        follower_free(f);
+}
+END_TEST
+
+/* It ends while it is asked whether a directory is still where it was named: the next one is asked. */
+START_TEST(test_stand_in_ends_as_it_is_asked) {
+        struct follower *f;
+        const char *root;
+
+        need_fanotify();
+        root = make_root("w");
+        f = follower_new_with(kevd, new_tree_watch(root, KEV_NOTE_GONE | KEV_NOTE_BACK), root, REPLAY_AT_REST);
+        (void)expect_helper("kevd-stand-in");
+        ck_assert_uint_eq(daemon_signal_helpers(kevd->pid, "kevd-stand-in", SIGSTOP), 1);
+        assert_system(mount("tmpfs", root, "tmpfs", 0, NULL) == 0, root);
+        (void)daemon_expect_repaired(kevd); /* it serves the call in a turn that has seen the mount */
+        ck_assert_uint_eq(daemon_signal_helpers(kevd->pid, "kevd-stand-in", SIGKILL), 1);
+        ck_assert(wait_until(is_back, f, HARNESS_REPLY_MSEC));
+        ck_assert_uint_ne(f->notes & KEV_NOTE_GONE, 0);
+        follower_free(f);
+        assert_system(umount2(root, MNT_DETACH) == 0, root);
+}
+END_TEST
+
 /* ---- a queue that is not long enough ------------------------------------------------------------- */
 
 static size_t max_queued(void) {
@@ -449,6 +531,10 @@ int main(int argc, char **argv) {
         tcase_add_test(c, test_surveyor_ends);
         tcase_add_test(c, test_surveyor_of_descriptor_ends);
         tcase_add_test(c, test_stand_in_ends);
+        tcase_add_test(c, test_stand_in_is_not_to_be_had);
+        c = harness_case(suite, "asked");
+        tcase_add_checked_fixture(c, start_among_private_mounts, stop);
+        tcase_add_test(c, test_stand_in_ends_as_it_is_asked);
         c = harness_case(suite, "queue");
         tcase_add_checked_fixture(c, start, stop);
         tcase_set_timeout(c, 60);

@@ -62,6 +62,7 @@
 #include "tree_report.h"
 
 struct fanotify;
+struct peer;
 
 struct event_info {
         uint64_t mask;
@@ -180,6 +181,7 @@ struct fanotify {
         struct list restoring; /* watches whose directory is not known again yet */
         struct mux_timer restore_timer;
         struct list peers; /* stand-ins, by credentials: fanotify_peer.c */
+        struct mux_timer peer_timer; /* then one is started again */
         struct list holding; /* watches whose events wait for a verdict */
         uint64_t n_let_go;   /* how often such were looked through */
         struct list doubtful; /* watches that are to be told `rescan` */
@@ -222,6 +224,8 @@ void fanotify_detach(struct source *source, struct subscription *subscription);
 void fanotify_end_watch(struct fanotify *s, struct file_watch *watch, uint64_t realtime_usec);
 /* Whether the watch's directory is still where it was named is asked. */
 void fanotify_check_watch(struct fanotify *s, struct file_watch *watch);
+/* What could not be asked for want of a stand-in is asked now. */
+void fanotify_check_of(struct fanotify *s, const struct peer *peer);
 /* The group is ready; with an error (positive) it is not to be had, or is no more. */
 void fanotify_on_group(struct group *g, int error);
 /* Watches whose question could not be put are refused, or go on as they were. */
@@ -384,7 +388,6 @@ void who_forget(struct group *g);
 
 /* ---- fanotify_peer.c ------------------------------------------------------------------------------ */
 
-struct peer;
 struct state_reader;
 struct state_writer;
 

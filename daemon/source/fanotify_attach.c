@@ -141,8 +141,10 @@ static void on_absent(struct fan_watch *w, int error) {
                 return;
         }
         if (w->watch.state == WATCH_IN_FORCE) {
-                if (file_is_absent(error)) /* else it is not known, and as good as before */
+                if (file_is_absent(error))
                         fanotify_end_watch(w->s, &w->watch, realtime_nsec() / NSEC_PER_USEC);
+                else /* it is not known, and as good as before */
+                        w->to_be_checked = true;
                 return;
         }
         if (w->watch.state == WATCH_WAITING) { /* whatever it is: it is looked at again */
@@ -374,6 +376,19 @@ void fanotify_check_watch(struct fanotify *s _unused_, struct file_watch *watch)
                 fan_watch_ask(w);
         else if (w->group->unmounted) /* a descriptor leads nowhere else */
                 fanotify_end_watch(w->s, watch, realtime_nsec() / NSEC_PER_USEC);
+}
+
+void fanotify_check_of(struct fanotify *s, const struct peer *peer) {
+        list_for_each(entry, &s->groups)
+                list_for_each(entry_of_view, &list_entry(entry, struct group, link)->views)
+                        list_for_each(entry_of_watch, &list_entry(entry_of_view, struct view, link)->tree.watches) {
+                                struct fan_watch *w = fan_watch_of(list_entry(entry_of_watch, struct file_watch, link));
+
+                                if (w->peer != peer || !w->to_be_checked)
+                                        continue;
+                                w->to_be_checked = false;
+                                fanotify_check_watch(s, &w->watch);
+                        }
 }
 
 void fanotify_on_group(struct group *g, int error) {

@@ -19,6 +19,8 @@ enum {
         HIDDEN_MAX = 4096, /* directories */
 };
 
+#define RETRY_NSEC NSEC_PER_SEC /* after one that could not be started, or begin */
+
 /* ---- what it was not told ---------------------------------------------------------------------------- */
 
 /* A directory of which it was not told all, and on which no verdict may be left that knows it. */
@@ -95,10 +97,18 @@ static void on_stand_in(struct helper *helper, int error, int fd) {
         struct peer *peer = container_of(helper, struct peer, helper);
 
         (void)safe_close(fd);
-        if (error == 0)
+        if (error == 0) {
+                peer->has_begun = true;
+                if (peer->identity.n_restarts > 0) { /* it has followed another one */
+                        fanotify_check_of(peer->s, peer);
+                        fan_wait_look_soon(peer->s);
+                }
                 return;
+        }
         log_info("fanotify: what looks at files for user %u has ended", peer->identity.uid);
         peer->lost = true;
+        if (!peer->has_begun)
+                peer->restart_nsec = monotonic_nsec() + RETRY_NSEC;
         mux_defer(peer->s->mux, &peer->s->tidy);
 }
 
@@ -106,6 +116,7 @@ static int start(struct peer *peer) {
         int r = identity_start(&peer->identity, peer->s->broker, &peer->helper, HELPER_STAND_IN, on_stand_in);
 
         peer->is_started = r >= 0;
+        peer->has_begun = false;
         return r;
 }
 
@@ -113,14 +124,38 @@ bool peer_is_there(const struct peer *peer) {
         return peer->helper.state != HELPER_ENDED && peer->helper.state != HELPER_CLOSED;
 }
 
-/* Its user may have ended it, and pays for that: what it would have judged is told as a rescan, at most. */
+static void on_peer_timer(struct mux_timer *timer) {
+        struct fanotify *s = container_of(timer, struct fanotify, peer_timer);
+
+        mux_defer(s->mux, &s->tidy);
+}
+
+static void restart_at(struct peer *peer, uint64_t nsec) {
+        struct fanotify *s = peer->s;
+
+        peer->restart_nsec = nsec;
+        if (s->peer_timer.heap_index == 0 || s->peer_timer.deadline_nsec > nsec)
+                (void)mux_timer_set(s->mux, &s->peer_timer, nsec, on_peer_timer);
+}
+
+/* Its user may have ended it, and pays for that: what it would have judged is told as a rescan, at most, and what asks
+ * where a directory is waits for the next one. */
 static void restart(struct peer *peer) {
-        peer->lost = false;
-        if (!identity_may_restart(&peer->identity, RESTARTS_MAX))
+        uint64_t now = monotonic_nsec();
+
+        if (now < peer->restart_nsec) {
+                restart_at(peer, peer->restart_nsec);
                 return;
+        }
+        if (!identity_may_restart(&peer->identity, RESTARTS_MAX)) {
+                restart_at(peer, identity_restarts_end(&peer->identity));
+                return;
+        }
         helper_close(&peer->helper);
         if (start(peer) < 0)
-                peer->helper.state = HELPER_CLOSED;
+                restart_at(peer, now + RETRY_NSEC);
+        else
+                peer->lost = false;
 }
 
 static void free_peer(struct peer *peer) {
@@ -176,7 +211,7 @@ struct peer *peer_get(struct fanotify *s, const struct asker *asker, int *ret_er
                 return NULL;
         if (peer->lost)
                 restart(peer);
-        if (!peer->is_started) {
+        if (!peer->is_started && !peer->lost) {
                 int r = start(peer);
 
                 if (r < 0) {
@@ -219,6 +254,7 @@ void peers_tidy(struct fanotify *s) {
 void peers_free(struct fanotify *s) {
         while (!list_empty(&s->peers))
                 free_peer(list_entry(s->peers.next, struct peer, link));
+        mux_timer_clear(s->mux, &s->peer_timer);
 }
 
 /* ---- for the next daemon ------------------------------------------------------------------------------ */

@@ -21,7 +21,9 @@ struct peer {
         struct hash hidden; /* directories of which no verdict is kept, and with events that it was not told */
         bool hidden_any;    /* there are more of them than is known: any may be */
         bool is_started;
-        bool lost;    /* the stand-in has ended */
+        bool has_begun; /* the stand-in that was started last */
+        bool lost;      /* the stand-in has ended, and no other was started yet, */
+        uint64_t restart_nsec; /* which is not to be before: CLOCK_MONOTONIC */
         unsigned refs;
 };
 

@@ -18,7 +18,7 @@ struct fan_watch {
         struct handle was;           /* and its directory */
         struct list restoring;       /* among all that are */
         bool again;          /* it is to be asked once more */
-        bool to_be_checked;  /* once the mounts are read */
+        bool to_be_checked;  /* once the mounts are read, or there is a stand-in again */
         unsigned tries;
         char kind_of_fs[32];
         struct asked *asked;

@@ -55,3 +55,7 @@ bool identity_may_restart(struct identity *identity, unsigned max) {
         }
         return identity->n_restarts++ < max;
 }
+
+uint64_t identity_restarts_end(const struct identity *identity) {
+        return identity->restarts_nsec + RESTARTS_NSEC;
+}

@@ -26,3 +26,5 @@ int identity_start(const struct identity *identity, struct broker *broker, struc
                    helper_fn *fn);
 /* Whether a helper that has ended may be followed by another: so many may within a minute. */
 bool identity_may_restart(struct identity *identity, unsigned max);
+/* When that minute is over: CLOCK_MONOTONIC. */
+uint64_t identity_restarts_end(const struct identity *identity);
