@@ -432,6 +432,36 @@ START_TEST(test_merged_moves) {
 }
 END_TEST
 
+/* A name of which the events say too little is looked at by way of the mount, which is elsewhere by then. */
+START_TEST(test_merged_on_moved_mount) {
+        const char *from, *to, *stays, *path;
+        struct follower *f;
+
+        need_fanotify();
+        from = make_root("from");
+        to = make_root("to");
+        stays = make_root("stays");
+        path = at("%s/link", harness_tempdir());
+        assert_system(mount("tmpfs", from, "tmpfs", 0, NULL) == 0, from);
+        assert_system(mount(from, stays, NULL, MS_BIND, NULL) == 0, stays);
+        assert_system(symlink(from, path) == 0, path);
+        f = follower_new(kevd, path, REPLAY_AT_REST);
+        make_file(at("%s/a", path));
+        follower_check(f, "before");
+        assert_system(kill(kevd->pid, SIGSTOP) == 0, "SIGSTOP");
+        assert_system(link(at("%s/a", path), at("%s/b", path)) == 0, "link");
+        remove_file(at("%s/b", path));
+        assert_system(link(at("%s/a", path), at("%s/b", path)) == 0, "link");
+        assert_system(mount(from, to, NULL, MS_MOVE, NULL) == 0, to);
+        remove_file(path);
+        assert_system(symlink(to, path) == 0, path);
+        assert_system(kill(kevd->pid, SIGCONT) == 0, "SIGCONT");
+        follower_check(f, "on the moved mount");
+        follower_free(f);
+        assert_system(umount2(to, MNT_DETACH) == 0 && umount2(stays, MNT_DETACH) == 0, to);
+}
+END_TEST
+
 /* ---- where it can't be had --------------------------------------------------------------------- */
 
 START_TEST(test_second_choice) {
@@ -532,9 +562,10 @@ int main(int argc, char **argv) {
         tcase_add_test(c, test_surveyor_of_descriptor_ends);
         tcase_add_test(c, test_stand_in_ends);
         tcase_add_test(c, test_stand_in_is_not_to_be_had);
-        c = harness_case(suite, "asked");
+        c = harness_case(suite, "mounts");
         tcase_add_checked_fixture(c, start_among_private_mounts, stop);
         tcase_add_test(c, test_stand_in_ends_as_it_is_asked);
+        tcase_add_test(c, test_merged_on_moved_mount);
         c = harness_case(suite, "queue");
         tcase_add_checked_fixture(c, start, stop);
         tcase_set_timeout(c, 60);

@@ -241,6 +241,8 @@ static void on_due(struct due *due) {
                 list_for_each(entry, &g->views)
                         correct(list_entry(entry, struct view, link), n, exists ? &found : NULL,
                                 realtime_nsec() / NSEC_PER_USEC);
+        else if (n->error != ESTALE) /* else the directory is no more */
+                group_doubt(g, strerror(n->error));
         free_name(n);
         mux_defer(g->s->mux, &g->go_on);
 }
