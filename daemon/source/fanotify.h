@@ -279,6 +279,8 @@ void group_free(struct group *g);
 bool group_has_mark(int fd);
 /* Reads all that the kernel has, from now on. 0, or it can't be had any more. */
 int group_begin_reading(struct group *g);
+/* Leaves the queue to a timer, until something of interest has come, and the mux takes it. */
+void group_gather(struct group *g);
 /* Counts the losses that were repaired; for whenever inquiries may have ended. */
 void group_check_repair(struct group *g);
 /* Reads all that the kernel has. */

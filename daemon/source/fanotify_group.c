@@ -446,8 +446,6 @@ void group_check_repair(struct group *g) {
                 source_on_repaired(&g->s->source, &g->losses);
 }
 
-static void gather(struct group *g);
-
 void group_run(struct group *g) {
         group_read(g);
         handle_some(g);
@@ -467,7 +465,7 @@ void group_run(struct group *g) {
         list_for_each(entry, &g->views)
                 places_shrink(list_entry(entry, struct view, link));
         if (g->backlog >= BACKLOG_MAX) /* it waits for an answer: it is read no faster */
-                gather(g);
+                group_gather(g);
         barriers_check(&g->s->barriers);
 }
 
@@ -492,10 +490,10 @@ static void on_gathered(struct mux_timer *timer) {
         group_run(g);
         g->n_noisy = 0;
         if (was_noise(g) || mux_add(g->s->mux, &g->io, g->fd, MUX_IN, on_readable) < 0)
-                gather(g);
+                group_gather(g);
 }
 
-static void gather(struct group *g) {
+void group_gather(struct group *g) {
         uint64_t deadline = monotonic_nsec() + GATHER_MSEC * NSEC_PER_MSEC;
 
         if (mux_timer_set(g->s->mux, &g->gather_timer, deadline, on_gathered) == 0)
@@ -513,7 +511,7 @@ static void on_readable(struct mux_io *io, unsigned events _unused_) {
                 g->n_noisy = 0;
         g->last_wake_nsec = now;
         if (++g->n_noisy >= NOISY_MIN)
-                gather(g);
+                group_gather(g);
 }
 
 static void on_go_on(struct mux_deferred *deferred) {

@@ -228,7 +228,7 @@ bool fan_watch_end_restoring(struct fan_watch *w) {
                         continue;
                 g->inherited = NULL;
                 if (g->ready && group_begin_reading(g) < 0)
-                        group_doubt(g, "its queue can't be read");
+                        group_gather(g); /* which tries again */
                 mux_defer(w->s->mux, &g->go_on);
         }
         inherited_free(inherited);
