@@ -31,7 +31,8 @@ enum {
         EVENTS = 400,        /* that the witness is told meanwhile, at least */
         BACK_MSEC = 120000,
         OWN_WORKERS = 4,     /* threads of the daemon's own user, which stay */
-        DEPUTIES_MAX = 2 * 8 /* of a user, those that are leaving among them */
+        DEPUTIES_MAX = 2 * 8, /* of a user, those that are leaving among them */
+        STUCK_MAX = 8,        /* stand-ins of a user */
 };
 
 static struct daemon *kevd;
@@ -279,6 +280,128 @@ START_TEST(test_stuck_own_user) {
 }
 END_TEST
 
+/* ---- stand-ins that can't end ------------------------------------------------------------------------------------- */
+
+static void ask_for(int fd, const char *members) {
+        client_send_message(fd, at("{\"method\":\"org.kevd.events.Change\",\"parameters\":{\"add\":[{\"id\":1,"
+                                   "\"filter\":\"tree\",%s}]}}", members));
+}
+
+/* "": it is made. */
+static const char *take_error(int fd) {
+        struct json_object *reply = client_receive(fd, HARNESS_REPLY_MSEC);
+        const char *error;
+
+        ck_assert_msg(reply, "there is no reply");
+        error = at("%s", text_at(reply, "/parameters/refused/0/errno"));
+        json_object_put(reply);
+        return error;
+}
+
+static void need_stand_ins(void) {
+        need_silence();
+        if (!daemon_is_on_fanotify())
+                harness_skip("there is no stand-in with inotify");
+}
+
+static bool has_no_stand_ins(void *userdata _unused_) {
+        return holdings_named(kevd->pid, "kevd-stand-in") == 0;
+}
+
+START_TEST(test_stuck_stand_ins) {
+        unsigned lookups = silent_lookups();
+        int fd;
+
+        need_stand_ins();
+        for (unsigned i = 0; i < STUCK_MAX + 8; i++) {
+                fd = connect_with_group(1000 + i);
+                ask_for(fd, at("\"path\":\"%s/%u\"", silent, i));
+                if (i < STUCK_MAX) {
+                        lookups++;
+                        ck_assert_msg(wait_until(is_asked, &lookups, HARNESS_REPLY_MSEC), "nothing is looked up");
+                } else
+                        ck_assert_str_eq(take_error(fd), "EDQUOT");
+                (void)close(fd);
+                json_object_put(client_call(fd = client_connect(kevd->socket), "org.kevd.events.GetLimits", NULL));
+                (void)close(fd);
+        }
+        ck_assert_uint_eq(holdings_named(kevd->pid, "kevd-stand-in"), STUCK_MAX);
+        silent_end(silent_server, silent);
+        silent_server = -1;
+        ck_assert_msg(wait_until(has_no_stand_ins, NULL, BACK_MSEC), "stand-ins are left");
+        fd = connect_with_group(1000);
+        ask_for(fd, at("\"path\":\"%s\"", own_directory("hostile", HOSTILE_USER)));
+        ck_assert_str_eq(take_error(fd), "");
+        (void)close(fd);
+}
+END_TEST
+
+/* Others may come before it. */
+static void await_event(int fd, const char *note, const char *path) {
+        for (bool found = false; !found;) {
+                struct json_object *event = next_event(fd);
+
+                found = has_note(event, note) && strcmp(text_at(event, "/path"), path) == 0;
+                json_object_put(event);
+        }
+}
+
+/* Looking for one path takes for ever: that is refused, what is looked at for the same user's other watches is said to be
+ * in doubt, and all goes on with another stand-in. */
+START_TEST(test_silent_path) {
+        unsigned lookups = silent_lookups() + 1;
+        const char *root;
+        int fd, other;
+
+        need_stand_ins();
+        root = own_directory("hostile", HOSTILE_USER);
+        make_dir(at("%s/d", root));
+        fd = client_connect_as(kevd->socket, HOSTILE_USER);
+        ask_for(fd, at("\"path\":\"%s\"", root));
+        ck_assert_str_eq(take_error(fd), "");
+        other = client_connect_as(kevd->socket, HOSTILE_USER);
+        ask_for(other, at("\"path\":\"%s/x\"", silent));
+        ck_assert_msg(wait_until(is_asked, &lookups, HARNESS_REPLY_MSEC), "nothing is looked up");
+        make_file(at("%s/d/doubtful", root));
+        await_event(fd, "rescan", root);
+        ck_assert_str_eq(take_error(other), "EAGAIN");
+        make_file(at("%s/d/certain", root));
+        await_event(fd, "create", at("%s/d/certain", root));
+        ask_for(other, at("\"path\":\"%s\"", root));
+        ck_assert_str_eq(take_error(other), "");
+        (void)close(other);
+        (void)close(fd);
+}
+END_TEST
+
+static bool has_two_stand_ins(void *userdata _unused_) {
+        return holdings_named(kevd->pid, "kevd-stand-in") == 2;
+}
+
+/* A watch waits for its directory, and the path leads to silence. Once that is over it is looked for again. */
+START_TEST(test_waits_beyond_silence) {
+        unsigned lookups = silent_lookups() + 1;
+        const char *root, *path;
+        int fd;
+
+        need_stand_ins();
+        root = own_directory("hostile", HOSTILE_USER);
+        path = at("%s/link/x", root);
+        fd = client_connect_as(kevd->socket, HOSTILE_USER);
+        ask_for(fd, at("\"path\":\"%s\",\"notes\":[\"create\",\"gone\",\"back\"]", path));
+        ck_assert_str_eq(take_error(fd), "");
+        assert_system(symlink(silent, at("%s/link", root)) == 0, "symlink");
+        ck_assert_msg(wait_until(is_asked, &lookups, HARNESS_REPLY_MSEC), "nothing is looked up");
+        ck_assert_msg(wait_until(has_two_stand_ins, NULL, HARNESS_REPLY_MSEC), "there is no other stand-in");
+        /* On a file system of which there are no events: only looking tells. */
+        silent_end(silent_server, silent);
+        silent_server = -1;
+        make_dir(at("%s/x", silent));
+        await_event(fd, "back", path);
+        (void)close(fd);
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         Suite *suite = harness_suite("hostile");
         TCase *c = harness_case(suite, "kinds");
@@ -293,5 +416,8 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_turns);
         tcase_add_test(c, test_stuck_deputies);
         tcase_add_test(c, test_stuck_own_user);
+        tcase_add_test(c, test_stuck_stand_ins);
+        tcase_add_test(c, test_silent_path);
+        tcase_add_test(c, test_waits_beyond_silence);
         return harness_main(argc, argv);
 }

@@ -47,16 +47,11 @@ static void free_asked(struct asked *asked) {
 
 /* ---- helpers ------------------------------------------------------------------------------------ */
 
-/* All questions are answered with an error. */
-static void on_end(struct helper *h) {
-        static const struct answer end = { .error = EIO };
+/* All questions are answered with an error, the first with this one. */
+static void end(struct helper *h, int error) {
+        struct answer answer = { .error = error };
         struct list open;
-        int fd = h->io.fd;
 
-        if (fd >= 0) {
-                mux_remove(h->broker->mux, &h->io);
-                (void)close(fd);
-        }
         h->state = HELPER_ENDED;
         list_init(&open);
         list_splice(&open, &h->sent);
@@ -68,9 +63,20 @@ static void on_end(struct helper *h) {
 
                 free_asked(asked);
                 if (fn)
-                        fn(owner, &end, NULL);
+                        fn(owner, &answer, NULL);
+                answer.error = EIO;
         }
-        h->fn(h, EIO, -1);
+        h->fn(h, error, -1);
+}
+
+static void on_end(struct helper *h) {
+        int fd = h->io.fd;
+
+        if (fd >= 0) {
+                mux_remove(h->broker->mux, &h->io);
+                (void)close(fd);
+        }
+        end(h, EIO);
 }
 
 static bool send_question(int socket, struct asked *asked) {
@@ -96,6 +102,8 @@ static void send_questions(struct helper *h) {
                 free(take_pointer(&asked->question));
                 free(take_pointer(&asked->path));
                 asked->fd = -1;
+                if (list_empty(&h->sent))
+                        h->moved_nsec = monotonic_nsec();
                 list_remove(&asked->link);
                 list_append(&h->sent, &asked->link);
         }
@@ -128,6 +136,7 @@ static bool take_message(struct helper *h) {
                 return h->state == HELPER_READY;
         }
         (void)safe_close(fd);
+        h->moved_nsec = monotonic_nsec();
         if (!list_empty(&h->sent)) {
                 struct asked *asked = list_entry(h->sent.next, struct asked, link);
                 answer_fn *fn = asked->fn;
@@ -141,14 +150,18 @@ static bool take_message(struct helper *h) {
         return h->state == HELPER_READY;
 }
 
+void helper_take_answers(struct helper *h) {
+        for (int i = 0; i < ANSWERS_A_TURN; i++)
+                if (!take_message(h))
+                        break;
+}
+
 static void on_helper(struct mux_io *io, unsigned events) {
         struct helper *h = container_of(io, struct helper, io);
 
         if (events & MUX_OUT)
                 send_questions(h);
-        for (int i = 0; i < ANSWERS_A_TURN; i++)
-                if (!take_message(h))
-                        break;
+        helper_take_answers(h);
 }
 
 /* ---- requests ----------------------------------------------------------------------------------- */
@@ -310,6 +323,18 @@ void asked_forget(struct asked *asked) {
         asked->fn = NULL;
         if (asked->question) /* not sent yet: nothing will be answered */
                 free_asked(asked);
+}
+
+uint64_t helper_waits_since(const struct helper *h) {
+        return h->state == HELPER_READY && !list_empty(&h->sent) ? h->moved_nsec : 0;
+}
+
+int helper_abandon(struct helper *h) {
+        int fd = h->io.fd;
+
+        mux_remove(h->broker->mux, &h->io);
+        end(h, ETIMEDOUT);
+        return fd;
 }
 
 /* ---- the broker ---------------------------------------------------------------------------------- */

@@ -46,6 +46,7 @@ struct helper {
         helper_fn *fn;
         void (*has_socket)(struct helper *helper); /* or NULL, as it begins: HELPER_STARTING */
         struct list unsent, sent; /* questions */
+        uint64_t moved_nsec; /* CLOCK_MONOTONIC: its last answer, or the first question after it */
         struct helper *heir; /* takes its place among those, should it be closed before */
         char *space;
 };
@@ -62,7 +63,8 @@ void helper_close(struct helper *helper);
 /* Of one that is there and is not for questions: its socket, the caller's from here on. It is closed by that. */
 int helper_take_socket(struct helper *helper);
 
-/* A part of an answer, or the whole; `bytes` live until the return. With a helper that has ended the error is EIO. */
+/* A part of an answer, or the whole; `bytes` live until the return. With a helper that has ended the error is EIO, and
+ * with one that was abandoned ETIMEDOUT for the question that it was at. */
 typedef void answer_fn(void *owner, const struct answer *answer, const char *bytes);
 
 struct asked; /* a question under way */
@@ -72,3 +74,9 @@ struct asked *helper_ask(struct helper *helper, const struct question *question,
                          answer_fn *fn, void *owner);
 /* Nobody waits for the answer any more. */
 void asked_forget(struct asked *asked);
+/* Since when it has said nothing, though it was asked something: CLOCK_MONOTONIC. 0: it has answered all. */
+uint64_t helper_waits_since(const struct helper *helper);
+/* Of one that is ready: those that have come. */
+void helper_take_answers(struct helper *helper);
+/* Of one that is asked something: for the daemon it has ended, with ETIMEDOUT. Its socket is the caller's. */
+int helper_abandon(struct helper *helper);

@@ -91,6 +91,7 @@ static int fanotify_open(struct source_context *context, struct source **ret_sou
         list_init(&s->inherited);
         list_init(&s->restoring);
         list_init(&s->peers);
+        list_init(&s->leaving);
         list_init(&s->holding);
         list_init(&s->doubtful);
         list_init(&s->waiting);

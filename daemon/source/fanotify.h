@@ -181,7 +181,8 @@ struct fanotify {
         struct list restoring; /* watches whose directory is not known again yet */
         struct mux_timer restore_timer;
         struct list peers; /* stand-ins, by credentials: fanotify_peer.c */
-        struct mux_timer peer_timer; /* then one is started again */
+        struct list leaving; /* those that are to end, and may take for ever */
+        struct mux_timer peer_timer; /* then they are looked at */
         struct list holding; /* watches whose events wait for a verdict */
         uint64_t n_let_go;   /* how often such were looked through */
         struct list doubtful; /* watches that are to be told `rescan` */
@@ -224,8 +225,8 @@ void fanotify_detach(struct source *source, struct subscription *subscription);
 void fanotify_end_watch(struct fanotify *s, struct file_watch *watch, uint64_t realtime_usec);
 /* Whether the watch's directory is still where it was named is asked. */
 void fanotify_check_watch(struct fanotify *s, struct file_watch *watch);
-/* What could not be asked for want of a stand-in is asked now. */
-void fanotify_check_of(struct fanotify *s, const struct peer *peer);
+/* What could not be asked for that user, for want of a stand-in, is asked now; `hung`: also what one has hung at. */
+void fanotify_look_again(struct fanotify *s, uid_t uid, bool hung);
 /* The group is ready; with an error (positive) it is not to be had, or is no more. */
 void fanotify_on_group(struct group *g, int error);
 /* Watches whose question could not be put are refused, or go on as they were. */
@@ -397,7 +398,9 @@ struct state_writer;
 struct peer *peer_get(struct fanotify *s, const struct asker *asker, int *ret_error);
 void peer_put(struct fanotify *s, struct peer *peer);
 struct helper *peer_helper(struct peer *peer);
-/* Those that nobody uses go; all of them. */
+/* Something: if the answer doesn't come, it is told that it won't. */
+void peer_is_asked(struct peer *peer);
+/* Those that nobody uses go, those that don't answer are replaced; all of them go. */
 void peers_tidy(struct fanotify *s);
 void peers_free(struct fanotify *s);
 /* The directory is no more. */

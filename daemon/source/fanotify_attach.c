@@ -128,7 +128,8 @@ static void pass_on(struct fan_watch *w, int error) {
 static void give_up(struct fan_watch *w, int error) {
         struct refusal refusal;
 
-        (void)refuse(&refusal, error, "%s", file_error_text(error));
+        (void)refuse(&refusal, error, "%s",
+                     w->hangs ? "path: a file system on the way does not answer" : file_error_text(error));
         w->s->source.context->sink->attached(w->watch.subscription, &refusal);
 }
 
@@ -289,7 +290,8 @@ static void on_resolved(void *owner, const struct answer *answer, const char *by
                 error = ENOMEM;
         else if (error == 0 && !is_whole(w))
                 error = EIO;
-        if (error == EIO) /* the stand-in was ended, by its user perhaps */
+        w->hangs = error == ETIMEDOUT;
+        if (error == EIO || error == ETIMEDOUT) /* the stand-in was ended, by its user perhaps, or given up */
                 error = EAGAIN;
         if (error != 0) {
                 bool here = file_is_absent(error) || error == EACCES || error == ENOMEM || error == EAGAIN ||
@@ -353,8 +355,10 @@ void fan_watch_ask(struct fan_watch *w) {
         }
         w->asked = helper_ask(peer_helper(w->peer), &question, w->fd < 0 ? w->watch.path : NULL,
                               w->fd, on_resolved, w);
-        if (w->asked)
+        if (w->asked) {
+                peer_is_asked(w->peer);
                 return;
+        }
         /* Not from within, since whoever attaches it does not expect an answer yet. */
         list_append(&w->s->unanswered, &w->attaching);
         mux_defer(w->s->mux, &w->s->tidy);
@@ -378,17 +382,33 @@ void fanotify_check_watch(struct fanotify *s _unused_, struct file_watch *watch)
                 fanotify_end_watch(w->s, watch, realtime_nsec() / NSEC_PER_USEC);
 }
 
-void fanotify_check_of(struct fanotify *s, const struct peer *peer) {
+static void look_again(struct fan_watch *w, bool hung) {
+        w->hangs &= !hung;
+        if (!w->to_be_checked || w->hangs)
+                return;
+        w->to_be_checked = false;
+        fanotify_check_watch(w->s, &w->watch);
+}
+
+static bool is_of(const struct fan_watch *w, uid_t uid) {
+        return w->watch.asker->uid == uid;
+}
+
+void fanotify_look_again(struct fanotify *s, uid_t uid, bool hung) {
+        list_for_each(entry, &s->waiting) {
+                struct fan_watch *w = fan_watch_of(list_entry(entry, struct file_watch, link));
+
+                w->hangs &= !(hung && is_of(w, uid));
+        }
         list_for_each(entry, &s->groups)
                 list_for_each(entry_of_view, &list_entry(entry, struct group, link)->views)
                         list_for_each(entry_of_watch, &list_entry(entry_of_view, struct view, link)->tree.watches) {
                                 struct fan_watch *w = fan_watch_of(list_entry(entry_of_watch, struct file_watch, link));
 
-                                if (w->peer != peer || !w->to_be_checked)
-                                        continue;
-                                w->to_be_checked = false;
-                                fanotify_check_watch(s, &w->watch);
+                                if (is_of(w, uid))
+                                        look_again(w, hung);
                         }
+        fan_wait_look_soon(s);
 }
 
 void fanotify_on_group(struct group *g, int error) {

@@ -104,6 +104,8 @@ static void on_mounts_done(struct mounts *mounts) {
                         }
                 }
         }
+        list_for_each(entry, &s->waiting)
+                fan_watch_of(list_entry(entry, struct file_watch, link))->hangs = false;
         fan_wait_look_soon(s);
 }
 

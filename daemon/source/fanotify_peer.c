@@ -7,7 +7,9 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/socket.h>
 
+#include "channel.h"
 #include "fanotify_verdict.h"
 #include "log.h"
 #include "state.h"
@@ -17,9 +19,12 @@ enum {
         PEERS_OF_USER_MAX = 16,
         RESTARTS_MAX = 16, /* within a minute */
         HIDDEN_MAX = 4096, /* directories */
+        LEAVING_OF_USER_MAX = 8, /* with which none is started any more */
+        LEAVING_MAX = 1024,
 };
 
 #define RETRY_NSEC NSEC_PER_SEC /* after one that could not be started, or begin */
+#define PATIENCE_NSEC (2 * NSEC_PER_SEC)
 
 /* ---- what it was not told ---------------------------------------------------------------------------- */
 
@@ -91,6 +96,65 @@ void peers_forget_directory(struct fanotify *s, uint64_t mount, struct handle_re
                 (void)peer_take_hidden(list_entry(entry, struct peer, link), mount, handle);
 }
 
+/* ---- those that don't answer -------------------------------------------------------------------------- */
+
+/* A stand-in of which nothing is expected any more. One that a file system keeps waiting can't be ended (FUSE: once the
+ * server has the request, not even by SIGKILL), and a user could make any number of such: so it counts as the user's
+ * until its end of the socket is closed. */
+struct leaving {
+        struct list link;
+        struct fanotify *s;
+        struct channel channel;
+        uid_t uid;
+        bool hung; /* for so long that it was given up */
+};
+
+static void free_leaving(struct leaving *l) {
+        list_remove(&l->link);
+        channel_close(&l->channel);
+        free(l);
+}
+
+static void on_late_answer(struct channel *channel _unused_, const void *data _unused_, size_t size _unused_, int fd) {
+        (void)safe_close(fd);
+}
+
+static void on_left(struct channel *channel) {
+        struct leaving *l = container_of(channel, struct leaving, channel);
+        struct fanotify *s = l->s;
+        uid_t uid = l->uid;
+        bool hung = l->hung;
+
+        free_leaving(l);
+        if (hung)
+                fanotify_look_again(s, uid, true);
+        mux_defer(s->mux, &s->tidy);
+}
+
+/* `fd`: of its stand-in. */
+static void let_leave(struct peer *peer, int fd, bool hung) {
+        struct leaving *l = take_pointer(&peer->leaving);
+
+        *l = (struct leaving){ .s = peer->s, .uid = peer->identity.uid, .hung = hung };
+        list_init(&l->link);
+        if (shutdown(fd, SHUT_WR) < 0 || channel_open(&l->channel, l->s->mux, fd, on_late_answer, on_left) < 0) {
+                (void)close(fd);
+                free(l);
+                return;
+        }
+        list_append(&l->s->leaving, &l->link);
+}
+
+static bool may_have_more(const struct fanotify *s, uid_t uid) {
+        size_t n = 0, n_of_user = 0;
+
+        list_for_each(entry, &s->leaving) {
+                n++;
+                n_of_user += list_entry(entry, const struct leaving, link)->uid == uid;
+        }
+        return n < LEAVING_MAX && n_of_user < LEAVING_OF_USER_MAX;
+}
+
 /* ---- stand-ins ---------------------------------------------------------------------------------------- */
 
 static void on_stand_in(struct helper *helper, int error, int fd) {
@@ -99,13 +163,12 @@ static void on_stand_in(struct helper *helper, int error, int fd) {
         (void)safe_close(fd);
         if (error == 0) {
                 peer->has_begun = true;
-                if (peer->identity.n_restarts > 0) { /* it has followed another one */
-                        fanotify_check_of(peer->s, peer);
-                        fan_wait_look_soon(peer->s);
-                }
+                if (peer->identity.n_restarts > 0) /* it has followed another one */
+                        fanotify_look_again(peer->s, peer->identity.uid, false);
                 return;
         }
-        log_info("fanotify: what looks at files for user %u has ended", peer->identity.uid);
+        log_info("fanotify: what looks at files for user %u %s", peer->identity.uid,
+                 error == ETIMEDOUT ? "waits for a file system that does not answer" : "has ended");
         peer->lost = true;
         if (!peer->has_begun)
                 peer->restart_nsec = monotonic_nsec() + RETRY_NSEC;
@@ -113,8 +176,13 @@ static void on_stand_in(struct helper *helper, int error, int fd) {
 }
 
 static int start(struct peer *peer) {
-        int r = identity_start(&peer->identity, peer->s->broker, &peer->helper, HELPER_STAND_IN, on_stand_in);
+        int r;
 
+        if (!peer->leaving)
+                peer->leaving = malloc(sizeof(*peer->leaving));
+        if (!peer->leaving)
+                return -ENOMEM;
+        r = identity_start(&peer->identity, peer->s->broker, &peer->helper, HELPER_STAND_IN, on_stand_in);
         peer->is_started = r >= 0;
         peer->has_begun = false;
         return r;
@@ -130,12 +198,14 @@ static void on_peer_timer(struct mux_timer *timer) {
         mux_defer(s->mux, &s->tidy);
 }
 
-static void restart_at(struct peer *peer, uint64_t nsec) {
-        struct fanotify *s = peer->s;
-
-        peer->restart_nsec = nsec;
+static void look_at(struct fanotify *s, uint64_t nsec) {
         if (s->peer_timer.heap_index == 0 || s->peer_timer.deadline_nsec > nsec)
                 (void)mux_timer_set(s->mux, &s->peer_timer, nsec, on_peer_timer);
+}
+
+static void restart_at(struct peer *peer, uint64_t nsec) {
+        peer->restart_nsec = nsec;
+        look_at(peer->s, nsec);
 }
 
 /* Its user may have ended it, and pays for that: what it would have judged is told as a rescan, at most, and what asks
@@ -143,6 +213,8 @@ static void restart_at(struct peer *peer, uint64_t nsec) {
 static void restart(struct peer *peer) {
         uint64_t now = monotonic_nsec();
 
+        if (!may_have_more(peer->s, peer->identity.uid)) /* again as one has left */
+                return;
         if (now < peer->restart_nsec) {
                 restart_at(peer, peer->restart_nsec);
                 return;
@@ -158,8 +230,27 @@ static void restart(struct peer *peer) {
                 peer->lost = false;
 }
 
+/* What its stand-in is at may never be over: nothing else that it was asked for waits for that. */
+static void expect_answer(struct peer *peer) {
+        uint64_t since = helper_waits_since(&peer->helper), now = monotonic_nsec();
+
+        if (since != 0 && since + PATIENCE_NSEC <= now) { /* or it was the daemon that had no time */
+                helper_take_answers(&peer->helper);
+                since = helper_waits_since(&peer->helper);
+        }
+        if (since == 0)
+                return;
+        if (since + PATIENCE_NSEC > now)
+                look_at(peer->s, since + PATIENCE_NSEC);
+        else
+                let_leave(peer, helper_abandon(&peer->helper), true);
+}
+
 static void free_peer(struct peer *peer) {
+        if (helper_waits_since(&peer->helper) != 0)
+                let_leave(peer, helper_take_socket(&peer->helper), false);
         helper_close(&peer->helper);
+        free(peer->leaving);
         forget_hidden(peer);
         list_remove(&peer->link);
         identity_free(&peer->identity);
@@ -204,24 +295,21 @@ static struct peer *find(const struct fanotify *s, const struct asker *asker) {
 
 struct peer *peer_get(struct fanotify *s, const struct asker *asker, int *ret_error) {
         struct peer *peer = find(s, asker);
+        int r = -EAGAIN;
 
         if (!peer)
                 peer = new_peer(s, asker, ret_error);
         if (!peer)
                 return NULL;
-        if (peer->lost)
+        if (!peer_is_there(peer) && !may_have_more(s, asker->uid))
+                r = -EDQUOT;
+        else if (peer->lost)
                 restart(peer);
-        if (!peer->is_started && !peer->lost) {
-                int r = start(peer);
-
-                if (r < 0) {
-                        mux_defer(s->mux, &s->tidy);
-                        *ret_error = r;
-                        return NULL;
-                }
-        }
+        else if (!peer->is_started)
+                r = start(peer);
         if (!peer_is_there(peer)) {
-                *ret_error = -EAGAIN;
+                mux_defer(s->mux, &s->tidy);
+                *ret_error = r;
                 return NULL;
         }
         peer->refs++;
@@ -240,13 +328,20 @@ struct helper *peer_helper(struct peer *peer) {
         return &peer->helper;
 }
 
+void peer_is_asked(struct peer *peer) {
+        look_at(peer->s, monotonic_nsec() + PATIENCE_NSEC);
+}
+
 void peers_tidy(struct fanotify *s) {
         list_for_each(entry, &s->peers) {
                 struct peer *peer = list_entry(entry, struct peer, link);
 
-                if (peer->refs == 0)
+                if (peer->refs == 0) {
                         free_peer(peer);
-                else if (peer->lost)
+                        continue;
+                }
+                expect_answer(peer);
+                if (peer->lost)
                         restart(peer);
         }
 }
@@ -254,6 +349,8 @@ void peers_tidy(struct fanotify *s) {
 void peers_free(struct fanotify *s) {
         while (!list_empty(&s->peers))
                 free_peer(list_entry(s->peers.next, struct peer, link));
+        while (!list_empty(&s->leaving))
+                free_leaving(list_entry(s->leaving.next, struct leaving, link));
         mux_timer_clear(s->mux, &s->peer_timer);
 }
 

@@ -140,8 +140,11 @@ static bool put(struct verdict *v, struct helper *helper, answer_fn *fn) {
                 return false;
         question = view_question(view, QUESTION_ACCESS, handle_refer(&v->look->handle));
         v->asked = helper_ask(helper, &question, v->look->path, -1, fn, v);
-        v->peer->n_asked += v->asked != NULL;
-        return v->asked != NULL;
+        if (!v->asked)
+                return false;
+        v->peer->n_asked++;
+        peer_is_asked(v->peer);
+        return true;
 }
 
 /* The surveyor, to whom nothing is denied, was there. */

@@ -22,6 +22,7 @@ struct peer {
         bool hidden_any;    /* there are more of them than is known: any may be */
         bool is_started;
         bool has_begun; /* the stand-in that was started last */
+        struct leaving *leaving; /* for it, should it not answer */
         bool lost;      /* the stand-in has ended, and no other was started yet, */
         uint64_t restart_nsec; /* which is not to be before: CLOCK_MONOTONIC */
         unsigned refs;

@@ -39,7 +39,8 @@ static void on_wait_timer(struct mux_timer *timer) {
                         break;
                 list_remove(&w->watch.link);
                 list_append(&s->waiting, &w->watch.link);
-                fan_watch_ask(w);
+                if (!w->hangs) /* else it is looked for once what it hangs at has answered, or mounts have changed */
+                        fan_watch_ask(w);
         }
         if (list_empty(&s->waiting))
                 return;

@@ -19,6 +19,7 @@ struct fan_watch {
         struct list restoring;       /* among all that are */
         bool again;          /* it is to be asked once more */
         bool to_be_checked;  /* once the mounts are read, or there is a stand-in again */
+        bool hangs;          /* on its path is a file system that does not answer */
         unsigned tries;
         char kind_of_fs[32];
         struct asked *asked;
