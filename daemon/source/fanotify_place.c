@@ -254,7 +254,10 @@ enum outcome {
         OUTCOME_WAITS,
 };
 
-static size_t find_step(const struct step *steps, size_t n, struct handle_ref handle) {
+/* `likely`: where it is, unless a move has led elsewhere. */
+static size_t find_step(const struct step *steps, size_t n, size_t likely, struct handle_ref handle) {
+        if (likely < n && handle_ref_equal(steps[likely].handle, handle))
+                return likely;
         for (size_t i = n; i-- > 0;)
                 if (handle_ref_equal(steps[i].handle, handle))
                         return i;
@@ -267,7 +270,7 @@ static enum outcome settle_place(struct place *p, struct step *links, size_t n_l
         struct group *g = v->group;
         struct handle_ref at = place_handle(p);
         struct dir *dir = NULL;
-        size_t n = 0;
+        size_t n = 0, likely = n_links - 1;
 
         /* Up, as far as it is not known. */
         for (;;) {
@@ -287,7 +290,7 @@ static enum outcome settle_place(struct place *p, struct step *links, size_t n_l
                         at = move->from;
                         continue;
                 }
-                i = links ? find_step(links, n_links, at) : SIZE_MAX;
+                i = links ? find_step(links, n_links, likely, at) : SIZE_MAX;
                 if (i == SIZE_MAX || i == 0) {
                         if (known == p)
                                 return OUTCOME_OUTSIDE;
@@ -301,6 +304,7 @@ static enum outcome settle_place(struct place *p, struct step *links, size_t n_l
                         return ask_again(p) ? OUTCOME_WAITS : OUTCOME_OUTSIDE;
                 way[n++] = (struct step){ .handle = at, .name = links[i].name, .name_size = links[i].name_size };
                 at = links[i - 1].handle;
+                likely = i - 1;
         }
         if (!tree_is_watched_below(dir, NULL))
                 return OUTCOME_OUTSIDE;
