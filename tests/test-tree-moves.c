@@ -108,6 +108,112 @@ START_TEST(test_moved_in_meanwhile) {
 }
 END_TEST
 
+/* Gives what has the name in the directory one new name after the other. */
+static pid_t keep_renaming(int directory, const char *name) {
+        pid_t pid = fork_writer();
+        char names[2][32];
+
+        if (pid != 0)
+                return pid;
+        format(names[0], sizeof(names[0]), "%s", name);
+        for (int i = 1;; i++) {
+                format(names[i % 2], sizeof(names[0]), "%d", i);
+                if (renameat(directory, names[(i - 1) % 2], directory, names[i % 2]) < 0)
+                        _exit(1);
+        }
+}
+
+enum { UNKNOWN = 300, UNKNOWN_DEPTH = 800 };
+
+/* Directories that nobody knows, in one that is held, at the end of a path which is renamed at both ends all the while. */
+struct restless {
+        int above[2], bottom;
+        pid_t writers[2];
+};
+
+static struct restless make_restless(const char *directory) {
+        const char *path = at("%s/a", directory);
+        struct restless r;
+
+        make_dir(path);
+        for (int i = 0; i < UNKNOWN_DEPTH; i++)
+                make_dir(path = at("%s/b", path));
+        for (int i = 0; i < UNKNOWN; i++)
+                make_dir(at("%s/%d", path, i));
+        r.bottom = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        r.above[0] = open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        r.above[1] = openat(r.bottom, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        assert_system(r.bottom >= 0 && r.above[0] >= 0 && r.above[1] >= 0, path);
+        return r;
+}
+
+static void begin_renames(struct restless *r) {
+        r->writers[0] = keep_renaming(r->above[0], "a");
+        r->writers[1] = keep_renaming(r->above[1], "b");
+}
+
+static void end_renames(struct restless *r) {
+        for (size_t i = 0; i < ARRAY_SIZE(r->writers); i++) {
+                (void)kill(r->writers[i], SIGKILL);
+                (void)waitpid(r->writers[i], NULL, 0);
+                (void)close(r->above[i]);
+        }
+        (void)close(r->bottom);
+}
+
+static void make_file_in(const struct restless *r, int i) {
+        int fd = openat(r->bottom, at("%d/file", i), O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+
+        assert_system(fd >= 0, "file");
+        (void)close(fd);
+}
+
+/* Something happens in each, outside: whoever watches elsewhere has nothing to look for. */
+START_TEST(test_outside_is_renamed) {
+        const char *root = make_root("w");
+        struct restless r = make_restless(make_root("outside"));
+        struct follower *f = follower_new(kevd, root, REPLAY_STRICT);
+
+        begin_renames(&r);
+        for (int i = 0; i < UNKNOWN; i++) {
+                make_file_in(&r, i);
+                if (i % 10 == 0)
+                        follower_drain(f);
+        }
+        make_tree(root, 2, 2);
+        end_renames(&r);
+        follower_check(f, "while others renamed");
+        follower_free(f);
+}
+END_TEST
+
+static void expect_file(struct follower *f, const char *end) {
+        const struct kev_event *event;
+        const char *path;
+
+        do {
+                ck_assert_msg(follower_take(f, HARNESS_REPLY_MSEC, &event), "%s is not told", end);
+                path = kev_event_path(event);
+        } while (strlen(path) < strlen(end) || strcmp(path + strlen(path) - strlen(end), end) != 0);
+}
+
+/* The same within the tree: each is told. */
+START_TEST(test_inside_is_renamed) {
+        enum { FILES = 10 }; /* there is a bound to the names that are remembered */
+        const char *root = make_root("w");
+        struct restless r = make_restless(root);
+        struct follower *f = follower_new_with(kevd, new_tree_watch(root, KEV_NOTE_CREATE), root, REPLAY_STRICT);
+
+        begin_renames(&r);
+        for (int i = 0; i < FILES; i++)
+                make_file_in(&r, i);
+        end_renames(&r);
+        for (int i = 0; i < FILES; i++)
+                expect_file(f, at("/%d/file", i));
+        follower_free(f);
+}
+END_TEST
+
 /* With one end out of sight; the order of the arguments is that of the kernel's events. */
 START_TEST(test_exchanged_with_outside) {
         const char *root = make_root("w"), *outside = make_root("outside"), *in, *out;
@@ -569,7 +675,8 @@ START_TEST(test_made_and_renamed) {
 END_TEST
 
 int main(int argc, char *argv[]) {
-        TCase *c = make_tree_case(harness_suite("tree-moves"), "moves", 120);
+        Suite *suite = harness_suite("tree-moves");
+        TCase *c = make_tree_case(suite, "moves", 120);
 
         tcase_add_test(c, test_moved_in);
         tcase_add_test(c, test_moved_in_meanwhile);
@@ -587,5 +694,8 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_parallel_renames);
         tcase_add_test(c, test_renamed_while_filled);
         tcase_add_test(c, test_made_and_renamed);
+        c = make_tree_case(suite, "outside", 120);
+        tcase_add_test(c, test_outside_is_renamed);
+        tcase_add_test(c, test_inside_is_renamed);
         return harness_main(argc, argv);
 }

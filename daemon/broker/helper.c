@@ -30,6 +30,7 @@ enum {
         LEVELS_MAX = 4096, /* of directories beyond what the kernel tells in one go */
         PART_BYTES = 64 * 1024, /* of an answer; then the next part begins */
         PLACE_TRIES = 8,        /* while what is looked for is being moved about */
+        STEPS_MAX = 16384,
 };
 
 struct helper {
@@ -71,6 +72,23 @@ static void send_answer(struct helper *h, int error, bool more) {
         if (packet_send(h->socket, &part, 1, -1, 0) < 0)
                 _exit(0); /* the daemon has gone */
         begin_answer(h);
+}
+
+/*
+ * What changes a directory takes effect before its event is queued, and the directory is locked over both (Linux:
+ * chmod_common(), vfs_set_acl(), do_renameat2() and others): with the lock had once after the look, the event is in
+ * the queue. A look-up takes it, unless the answer is cached, as it never is for a name that is too long.
+ */
+static void await_changes(int directory) {
+        static char name[NAME_MAX + 1 + sizeof("18446744073709551615")];
+        static uint64_t n;
+        char entry[512];
+        struct stat st;
+
+        memset(name, 'x', NAME_MAX + 1);
+        (void)snprintf(name + NAME_MAX + 1, sizeof(name) - NAME_MAX - 1, "%ju", (uintmax_t)++n);
+        if (fstatat(directory, name, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) < 0 && errno == EACCES)
+                (void)getdents64(directory, entry, sizeof(entry)); /* it may be read, not searched */
 }
 
 /* ---- places ------------------------------------------------------------------------------------- */
@@ -214,12 +232,95 @@ static int put_place(struct helper *h) {
         return r == -EXDEV ? r : -EAGAIN;
 }
 
+struct step {
+        struct handle handle;
+        char name[256];
+};
+
+/* What the directory `fd` is called in `parent`. "": it has just been moved. -EXDEV: something is mounted over it. */
+static int read_name(int parent, int fd, struct step *step) {
+        char text[PATH_MAX], *name;
+        size_t size = 0;
+        int r = read_path(fd, text, &size), at _cleanup_(closep) = -1, mount;
+        struct handle found;
+
+        step->name[0] = 0;
+        if (r == -ENAMETOOLONG)
+                r = find_name(parent, fd, step->name);
+        else if (r == 0) {
+                text[size] = 0;
+                name = strrchr(text, '/');
+                (void)snprintf(step->name, sizeof(step->name), "%s", name ? name + 1 : "");
+        }
+        if (r < 0)
+                return r == -EAGAIN ? 0 : r;
+        at = open_below(parent, step->name, O_PATH | O_DIRECTORY | O_NOFOLLOW,
+                        RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
+        r = at < 0 ? at : get_handle(at, "", &found, &mount);
+        if (r < 0 && r != -ENOENT && r != -ENOTDIR)
+                return r;
+        if (r < 0 || !handle_equal(&found, &step->handle))
+                step->name[0] = 0;
+        return 0;
+}
+
+/*
+ * The steps from the directory up to the mount's root, which no rename makes impossible, as each is of its own moment.
+ * That is enough: what has not moved since the question was put is where its step says, and of what has the daemon goes
+ * by the events, which are in the queue once the lock of the directory above was had.
+ */
+static int climb(struct helper *h, struct buffer *steps) {
+        int fd _cleanup_(closep) = open_handle(h->mount_fd, &h->question.handle, O_PATH | O_DIRECTORY);
+        struct step step = { 0 };
+        struct handle top, above;
+        int mount, mount_above, r = fd < 0 ? fd : get_handle(h->mount_fd, "", &top, &mount);
+        struct stat st;
+
+        if (r == 0)
+                r = get_handle(fd, "", &step.handle, &mount);
+        if (r == 0 && fstat(fd, &st) == 0 && st.st_nlink == 0) /* somebody has it open still */
+                r = -ENOENT;
+        for (size_t n = 0; r == 0 && !handle_equal(&step.handle, &top); n++) {
+                int parent = n < STEPS_MAX ? openat(fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
+
+                if (parent < 0) /* ENOENT: it is not below the mount's root */
+                        return n == STEPS_MAX ? -EMLINK : errno == ENOENT ? -EXDEV : -errno;
+                r = get_handle(parent, "", &above, &mount_above);
+                if (r == 0)
+                        r = mount_above == mount ? read_name(parent, fd, &step) : -EXDEV;
+                await_changes(parent);
+                (void)close(fd);
+                fd = parent;
+                buffer_put(steps, (const char *)&step, sizeof(step));
+                step = (struct step){ .handle = above };
+        }
+        buffer_put(steps, (const char *)&step, sizeof(step));
+        return r < 0 ? r : steps->error ? -ENOMEM : 0;
+}
+
+static int put_steps(struct helper *h) {
+        struct buffer steps _cleanup_(buffer_free) = BUFFER_INIT;
+        int r = climb(h, &steps);
+
+        for (size_t n = r < 0 ? 0 : steps.size / sizeof(struct step); n-- > 0;) {
+                struct step step;
+
+                memcpy(&step, steps.data + n * sizeof(step), sizeof(step));
+                link_put(&h->answer, &step.handle, KEV_KIND_DIRECTORY, step.name, strlen(step.name));
+        }
+        return r;
+}
+
 static void answer_place(struct helper *h) {
         int r = -EAGAIN;
 
         for (int i = 0; r == -EAGAIN && i < PLACE_TRIES; i++) {
                 begin_answer(h);
                 r = put_place(h);
+        }
+        if (r == -EAGAIN) {
+                begin_answer(h);
+                r = put_steps(h);
         }
         if (r < 0)
                 begin_answer(h);
@@ -284,23 +385,6 @@ static void answer_list(struct helper *h) {
         r = -errno;
         (void)closedir(directory);
         send_answer(h, r, false);
-}
-
-/*
- * What changes a directory takes effect before its event is queued, and the directory is locked over both (Linux:
- * chmod_common(), vfs_set_acl(), do_renameat2() and others): with the lock had once after the look, the event is in
- * the queue. A look-up takes it, unless the answer is cached, as it never is for a name that is too long.
- */
-static void await_changes(int directory) {
-        static char name[NAME_MAX + 1 + sizeof("18446744073709551615")];
-        static uint64_t n;
-        char entry[512];
-        struct stat st;
-
-        memset(name, 'x', NAME_MAX + 1);
-        (void)snprintf(name + NAME_MAX + 1, sizeof(name) - NAME_MAX - 1, "%ju", (uintmax_t)++n);
-        if (fstatat(directory, name, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) < 0 && errno == EACCES)
-                (void)getdents64(directory, entry, sizeof(entry)); /* it may be read, not searched */
 }
 
 /* As one look-up of the mount point and the path in it would, but the directories of this mount are waited for. */

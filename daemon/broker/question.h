@@ -82,8 +82,9 @@ enum question_kind {
         QUESTION_RESOLVE = 1,
         /* Stand-in: may the directory `path`, which has this handle, be read, on this way? */
         QUESTION_ACCESS,
-        /* Surveyor: the links from the mount's root down to the directory that has this handle. EXDEV: it is not to be
-         * seen in the mount. */
+        /* Surveyor: the links from the mount's root down to the directory that has this handle, each true of what has
+         * not moved since the question; of what has, the name may be missing. EXDEV: it is not to be seen in the
+         * mount. */
         QUESTION_PLACE,
         /* Surveyor: what is `name` in the directory of this handle? Answered by one link; ENOENT. */
         QUESTION_NAME,

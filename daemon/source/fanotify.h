@@ -32,7 +32,9 @@
  * waits is older; what lies between has been read by then, as the queue is
  * drained when the answer comes. So the place of a directory at the event is where the
  * first move that is still to be handled takes it away from, and only if there is
- * none, the one that was found. The same goes for each directory above. One that is
+ * none, the one that was found. The same goes for each directory above: so an answer
+ * need not be of one moment, as long as it is true of each that has not moved since the
+ * question, and moves without end, wherever, are no reason to have none. One that is
  * not below a watch is kept as a place outside: its further events cost a look-up.
  *
  * Merged events. The kernel merges an event into one that is still queued if object,
