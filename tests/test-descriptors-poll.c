@@ -301,6 +301,48 @@ START_TEST(test_level_in_turn) {
 }
 END_TEST
 
+static size_t count_due(size_t from, size_t to) {
+        struct json_object *reply = client_call(kevd, "org.kevd.events.Wait", "{\"timeoutMsec\":0,\"maxEvents\":1024}");
+        struct json_object *events = json_at(reply, "/parameters/events");
+        size_t n = json_object_array_length(events);
+
+        for (size_t i = 0; i < n; i++) {
+                int64_t id = number_at(json_object_array_get_idx(events, i), "/id");
+
+                ck_assert_msg(id >= (int64_t)from && id < (int64_t)to, "%lld", (long long)id);
+        }
+        json_object_put(reply);
+        return n;
+}
+
+/* More than are looked at in a go: none is left out, and none is told that holds no longer. */
+START_TEST(test_level_of_many) {
+        enum { PIPES = 8, WATCHES = 50, N = PIPES * WATCHES };
+        int fds[PIPES][2];
+
+        for (int i = 0; i < PIPES; i++) {
+                make_pipe(fds[i]);
+                put_bytes(fds[i][1], 1);
+        }
+        for (int i = 0; i < N; i++)
+                change(kevd, fds[i / WATCHES][0], "{\"add\":[{\"id\":%d,\"filter\":\"poll\",\"descriptor\":0,\"notes\":[\"in\"],"
+                                                  "\"flags\":[\"level\"]}]}", i);
+        for (int i = 0; i < 3; i++)
+                ck_assert_uint_eq(count_due(0, N), N);
+        for (int i = 0; i < PIPES; i++) {
+                get_bytes(fds[i][0], 1);
+                ck_assert_uint_eq(count_due((size_t)(i + 1) * WATCHES, N), (size_t)(PIPES - 1 - i) * WATCHES);
+        }
+        for (int i = 0; i < PIPES; i++) {
+                put_bytes(fds[i][1], 1);
+                (void)close(fds[i][1]);
+        }
+        ck_assert_uint_eq(count_due(0, N), N);
+        for (int i = 0; i < PIPES; i++)
+                (void)close(fds[i][0]);
+}
+END_TEST
+
 /* Whoever polls as well, by epoll, sees what there is to be seen. */
 START_TEST(test_beside_epoll) {
         int fds[2], set = epoll_create1(EPOLL_CLOEXEC);
@@ -340,6 +382,7 @@ int main(int argc, char *argv[]) {
         tcase_add_loop_test(c, test_modify, 0, 2);
         tcase_add_test(c, test_level);
         tcase_add_test(c, test_level_in_turn);
+        tcase_add_test(c, test_level_of_many);
         tcase_add_test(c, test_beside_epoll);
         return harness_main(argc, argv);
 }

@@ -20,6 +20,7 @@ void queue_init(struct queue *queue, struct queue_context *context, const struct
         };
         list_init(&queue->pending);
         list_init(&queue->levels);
+        list_init(&queue->to_look);
 }
 
 bool queue_close_some(struct queue *queue, size_t n) {
@@ -199,14 +200,15 @@ void queue_hold(struct watch *watch, bool hold) {
                 list_remove(&list_entry(link, struct entry, in_watch)->in_queue);
 }
 
-size_t queue_look_again(struct queue *queue) {
-        struct list levels;
+void queue_look_again(struct queue *queue) {
+        list_splice(&queue->to_look, &queue->levels);
+}
+
+size_t queue_look_some(struct queue *queue, size_t n_max) {
         struct list *entry;
         size_t n = 0;
 
-        list_init(&levels);
-        list_splice(&levels, &queue->levels);
-        for (; (entry = list_pop(&levels)); n++)
+        for (; n < n_max && (entry = list_pop(&queue->to_look)); n++)
                 watch_look(list_entry(entry, struct watch, in_levels));
         return n;
 }

@@ -73,6 +73,7 @@ struct queue {
         size_t closed;       /* buckets of it that have been emptied, as it is closed */
         struct list pending; /* struct entry, to be taken in this order */
         struct list levels;  /* struct watch, of those with the flag `level` that have told what held */
+        struct list to_look; /* of those, whom queue_look_some() is to ask */
         size_t n_entries;    /* the held ones too */
         size_t bytes, bytes_max;
         size_t watch_bytes; /* of paths and globs, as charged */
@@ -173,9 +174,14 @@ static inline uint64_t queue_first_usec(const struct queue *queue) {
         return list_entry(queue->pending.next, struct entry, in_queue)->event->realtime_usec;
 }
 
-/* Somebody is about to wait: watches with the flag `level` that have told what held are asked whether it still does,
- * and what they had told and nobody took is forgotten. Returns how many they were. */
-size_t queue_look_again(struct queue *queue);
+/* Somebody is about to wait: watches with the flag `level` that have told what held are to be asked whether it still
+ * does, and what they had told and nobody took is forgotten. */
+void queue_look_again(struct queue *queue);
+/* So many of them at most. Returns how many they were. */
+size_t queue_look_some(struct queue *queue, size_t n_max);
+static inline bool queue_has_looked(const struct queue *queue) {
+        return list_empty(&queue->to_look);
+}
 
 /* Takes the first event and appends it as an Event object. There must be one.
  * -ENOMEM: it stays. */

@@ -655,6 +655,8 @@ static void flush(struct connection *c) {
         discard_call(c);
         if (!c->doomed)
                 handle_messages(c);
+        if (!c->doomed)
+                wait_go_on(c);
         if (!c->doomed && unwritten(c) == 0)
                 wait_flush(c);
         r = c->out.error ? c->out.error : write_out(c);

@@ -202,6 +202,8 @@ void change_on_added(struct queue *queue, int64_t id, const struct refusal *refu
 
 void wait_init(struct connection *connection);
 void wait_start(struct connection *connection);
+/* What a turn had no room for. */
+void wait_go_on(struct connection *connection);
 void wait_cancel(struct connection *connection);
 /* There is something to answer a Wait with. */
 bool wait_is_due(const struct connection *connection);

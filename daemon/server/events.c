@@ -187,15 +187,34 @@ static void on_barrier(struct mux_deferred *deferred) {
                 wait_begin(c);
 }
 
-enum { LOOK_NSEC = 1500, CALL_LOOKS = 4 }; /* so many watches that are looked at cost as much as a call: about a microsecond or two each */
+enum {
+        LOOK_NSEC = 1500, /* a microsecond or two each */
+        CALL_LOOKS = 4,   /* so many cost as much as a call */
+        LOOKS_AT_ONCE = 64,
+};
+
+/* As many as there is room for now; the rest in the next turns. */
+static void look_some(struct connection *c) {
+        size_t n = queue_look_some(&c->queue, LOOKS_AT_ONCE);
+
+        if (n >= CALL_LOOKS) {
+                account_pace_anyway(c->account, n / CALL_LOOKS, monotonic_nsec());
+                server_charge_work(c->server, c->account, n * LOOK_NSEC);
+        }
+        if (!queue_has_looked(&c->queue))
+                server_postpone(c->server, c);
+        else if (c->call == CALL_BARRIER)
+                mux_barrier_add(c->server->mux, &c->mux_barrier);
+}
 
 static void look_again(struct connection *c) {
-        size_t n = queue_look_again(&c->queue);
+        queue_look_again(&c->queue);
+        look_some(c);
+}
 
-        if (n < CALL_LOOKS)
-                return;
-        account_pace_anyway(c->account, n / CALL_LOOKS, monotonic_nsec());
-        server_charge_work(c->server, c->account, n * LOOK_NSEC);
+void wait_go_on(struct connection *c) {
+        if ((c->call == CALL_BARRIER || c->call == CALL_WAIT) && !queue_has_looked(&c->queue))
+                look_some(c);
 }
 
 void wait_start(struct connection *c) {
@@ -203,7 +222,6 @@ void wait_start(struct connection *c) {
         c->interrupted = c->timed_out = false;
         c->last_reply_nsec = monotonic_nsec();
         look_again(c);
-        mux_barrier_add(c->server->mux, &c->mux_barrier);
 }
 
 void wait_resume(struct connection *c) {
