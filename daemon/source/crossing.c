@@ -24,7 +24,12 @@
 #include "source.h"
 #include "workers.h"
 
-enum { PARTS_MAX = 1024, /* of a watch */ TRIES_MAX = 8, RETRY_MSEC = 1000 };
+enum {
+        PARTS_MAX = 1024, /* of a watch */
+        TRIES_MAX = 8,
+        RETRY_MSEC = 1000,
+        COMPARE_MSEC = 10, /* between two readings of the mounts that what clients do has led to */
+};
 
 struct crossings {
         struct source source;
@@ -34,6 +39,8 @@ struct crossings {
         struct mailbox mailbox; /* of what the workers have found */
         struct mux_deferred run;
         bool compares; /* mounts may be in other places, of which poll(2) says nothing */
+        uint64_t compared_nsec;
+        struct mux_timer compare_timer;
         struct mux_timer retry_timer;
         struct barriers barriers;
         struct list dead; /* parts of nobody's, to be detached: not while a source is walking its own */
@@ -139,6 +146,23 @@ static bool place(const struct part *part, struct event_path path, struct buffer
 static void look_later(struct crossing *c) {
         c->is_stale = true;
         mux_defer(c->all->mux, &c->all->run);
+}
+
+static void on_compare_timer(struct mux_timer *timer);
+
+/* Now, or soon after it was. */
+static void compare(struct crossings *all) {
+        uint64_t now = monotonic_nsec(), next = all->compared_nsec + COMPARE_MSEC * NSEC_PER_MSEC;
+
+        if (now >= next) {
+                all->compared_nsec = now;
+                mounts_compare(&all->mounts);
+        } else if (all->compare_timer.heap_index == 0)
+                (void)mux_timer_set(all->mux, &all->compare_timer, next, on_compare_timer);
+}
+
+static void on_compare_timer(struct mux_timer *timer) {
+        compare(container_of(timer, struct crossings, compare_timer));
 }
 
 static void compare_later(struct crossings *all) {
@@ -644,7 +668,7 @@ static void on_resolved(struct mailbox *mailbox) {
                         free(c->canonical);
                         c->canonical = take_pointer(&r->canonical);
                         if (c->canonical)
-                                mounts_compare(&c->all->mounts);
+                                compare(c->all);
                         else if (c->asked_since && !file_is_absent(r->error))
                                 on_unresolved(c, r->error);
                         look(c);
@@ -681,7 +705,7 @@ static void on_run(struct mux_deferred *deferred) {
         free_dead(all);
         if (all->compares) {
                 all->compares = false;
-                mounts_compare(&all->mounts);
+                compare(all);
         }
         list_for_each(entry, &all->list) {
                 struct crossing *c = list_entry(entry, struct crossing, link);
@@ -828,6 +852,7 @@ static int crossings_open(struct source_context *context, struct source **ret_so
         list_init(&all->dead);
         mux_deferred_init(&all->run, on_run);
         all->retry_timer = MUX_TIMER_INIT;
+        all->compare_timer = MUX_TIMER_INIT;
         barriers_init(&all->barriers, all->mux, is_past);
         r = mailbox_open(&all->mailbox, all->mux, on_resolved);
         if (r < 0) {
@@ -851,6 +876,7 @@ static void crossings_close(struct source *source) {
         mounts_close(&all->mounts);
         mux_deferred_cancel(&all->run);
         mux_timer_clear(all->mux, &all->retry_timer);
+        mux_timer_clear(all->mux, &all->compare_timer);
         barriers_close(&all->barriers);
         mailbox_close(&all->mailbox);
         free(all);
