@@ -358,6 +358,33 @@ START_TEST(many_trees_are_folded) {
 }
 END_TEST
 
+/* Watches go, and their table with them, while what is to be folded is looked for among them. */
+START_TEST(watches_go_meanwhile) {
+        enum { USERS = 4096, KEPT = 10, N = 200 };
+        struct watch *tree = add_tree(0);
+        char text[32];
+
+        accounts.limits.values[RESOURCE_WATCHES] = USERS + 2;
+        for (int64_t i = 1; i <= USERS; i++) {
+                (void)snprintf(text, sizeof(text), "%d", (int)i);
+                (void)add_user(i, text, 0);
+        }
+        queue.bytes_max = 20 * charge_of(tree, "a/file00");
+        for (unsigned i = 0; i < N; i++) {
+                (void)snprintf(text, sizeof(text), "d%u/file", i);
+                report_file(tree, KEV_NOTE_CREATE, text);
+                if (!queue.compaction.is_under_way || queue.watches.n_nodes < USERS)
+                        continue;
+                for (int64_t k = KEPT; k <= USERS; k++)
+                        remove_watch(k);
+                (void)add_user(USERS, "last", 0);
+                ck_assert_uint_lt(queue.watches.n_buckets, USERS);
+        }
+        ck_assert_uint_eq(queue.watches.n_nodes, KEPT + 1);
+        ck_assert_uint_eq(take_all_counts(), N);
+}
+END_TEST
+
 /* As deep as paths can be. */
 START_TEST(deep_trees_are_folded) {
         enum { CHAINS = 65, LEVELS = 1900, N = 5000 };
@@ -572,6 +599,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, rescans_are_small);
         tcase_add_test(c, trees_of_a_user_are_bounded);
         tcase_add_test(c, many_trees_are_folded);
+        tcase_add_test(c, watches_go_meanwhile);
         tcase_add_test(c, deep_trees_are_folded);
         tcase_add_test(c, rescans_are_next_to_what_they_cover);
         tcase_add_test(c, rescans_have_the_first_time);

@@ -194,6 +194,8 @@ static void compact(struct queue *queue) {
 
         if (!c->is_under_way)
                 begin(queue);
+        if (c->bucket >= queue->watches.n_buckets) /* there are fewer by now */
+                c->bucket = 0;
         while (c->is_under_way && n < WATCHES_AT_ONCE) {
                 const struct step *step = &steps[c->step];
 

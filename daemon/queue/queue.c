@@ -148,6 +148,8 @@ void queue_push(struct queue *queue, struct watch *watch, struct event *event) {
         }
         full = !queue_has_room(queue, event);
         queue->account->met[RESOURCE_QUEUE_BYTES] += full;
+        if (!full) /* the next time it begins with what loses least */
+                queue->compaction.is_under_way = false;
         if ((once || full) && merge_event(queue, watch, event))
                 return;
         if (queue_append(queue, watch, event))

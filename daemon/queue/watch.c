@@ -156,6 +156,7 @@ static bool is_wanted(const struct watch *watch, struct report *report) {
         if (!match || report->notes & NOTES_UNASKED)
                 return true;
         if (report->judged_by != match) {
+                source_n_judged++;
                 report->judged_by = match;
                 report->is_wanted = is_wanted_at(match, report, report->below) ||
                                     is_wanted_at(match, report, report->from_below);
@@ -245,6 +246,7 @@ static void on_modified(struct subscription *subscription, const struct refusal 
 }
 
 static bool descends(const struct subscription *subscription, struct event_path directory) {
+        source_n_judged++;
         return match_below(match_of(container_of(subscription, struct watch, subscription)), directory);
 }
 

@@ -497,8 +497,8 @@ static bool may_run_next(const struct connection *c) {
         return has_message(c) && !c->discard && !c->doomed && !c->server->stopping && (c->parser || unwritten(c) < OUTPUT_HIGH);
 }
 
-static void handle_messages(struct connection *c) {
-        bool was_long = c->account->long_call == c;
+/* `was_long`: a long call of its own was under way as the turn began. */
+static void handle_messages(struct connection *c, bool was_long) {
         size_t done = 0;
 
         c->has_to_wait = false;
@@ -644,6 +644,7 @@ static void end(struct connection *c) {
 }
 
 static void flush(struct connection *c) {
+        bool was_long = c->account->long_call == c;
         int r;
 
         live_touch(c);
@@ -654,7 +655,7 @@ static void flush(struct connection *c) {
                 read_more(c);
         discard_call(c);
         if (!c->doomed)
-                handle_messages(c);
+                handle_messages(c, was_long);
         if (!c->doomed)
                 wait_go_on(c);
         if (!c->doomed && unwritten(c) == 0)

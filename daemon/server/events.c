@@ -286,7 +286,7 @@ static void put_events(struct connection *c, struct buffer *b) {
 }
 
 bool wait_is_due(const struct connection *c) {
-        return c->call == CALL_WAIT && (queue_has_events(&c->queue) || c->interrupted || c->timed_out);
+        return c->call == CALL_WAIT && ((queue_has_events(&c->queue) && queue_has_looked(&c->queue)) || c->interrupted || c->timed_out);
 }
 
 void wait_flush(struct connection *c) {

@@ -232,6 +232,10 @@ static bool can_rest(const struct connection *c) {
                c->in.size == 0 && c->n_fds == 0 && c->out.size == c->written;
 }
 
+static bool is_too_much(const struct connection *c) {
+        return c->queue.watches.n_nodes > WATCHES_MAX || c->queue.watch_bytes > WATCH_BYTES_MAX;
+}
+
 void live_rest(struct connection *c) {
         struct live_table *t = c->server->live;
         struct live *l = c->live;
@@ -240,7 +244,7 @@ void live_rest(struct connection *c) {
 
         if (!t || !can_rest(c))
                 return;
-        if (c->queue.watches.n_nodes > WATCHES_MAX || c->queue.watch_bytes > WATCH_BYTES_MAX)
+        if (is_too_much(c))
                 return;
         if (!l)
                 l = c->queue.watches.n_nodes > 0 ? begin(c) : NULL;
@@ -331,7 +335,7 @@ static bool write_down(struct live_table *t, struct live *l) {
         uint64_t version = c->queue.version;
 
         live_touch(c);
-        if (connection_is_busy(c)) /* it comes again */
+        if (connection_is_busy(c) || is_too_much(c)) /* it comes again */
                 return true;
         if (sketch(l) < 0)
                 return true;

@@ -18,6 +18,7 @@
 
 #include "barrier.h"
 #include "buffer.h"
+#include "close_elsewhere.h"
 #include "file_watch.h"
 #include "mailbox.h"
 #include "mounts.h"
@@ -38,8 +39,9 @@ struct crossings {
         struct mounts mounts;
         struct mailbox mailbox; /* of what the workers have found */
         struct mux_deferred run;
+        bool differs;  /* the reading at hand from the last one */
         bool compares; /* mounts may be in other places, of which poll(2) says nothing */
-        uint64_t compared_nsec;
+        uint64_t compared_nsec, n_compared;
         struct mux_timer compare_timer;
         struct mux_timer retry_timer;
         struct barriers barriers;
@@ -156,13 +158,17 @@ static void compare(struct crossings *all) {
 
         if (now >= next) {
                 all->compared_nsec = now;
+                all->n_compared++;
                 mounts_compare(&all->mounts);
         } else if (all->compare_timer.heap_index == 0)
                 (void)mux_timer_set(all->mux, &all->compare_timer, next, on_compare_timer);
 }
 
 static void on_compare_timer(struct mux_timer *timer) {
-        compare(container_of(timer, struct crossings, compare_timer));
+        struct crossings *all = container_of(timer, struct crossings, compare_timer);
+
+        compare(all);
+        mux_defer(all->mux, &all->run); /* for the barriers */
 }
 
 static void compare_later(struct crossings *all) {
@@ -575,6 +581,7 @@ static void look(struct crossing *c) {
 static void on_changed(struct mounts *mounts, const char *path) {
         struct crossings *all = container_of(mounts, struct crossings, mounts);
 
+        all->differs = true;
         list_for_each(entry, &all->list) {
                 struct crossing *c = list_entry(entry, struct crossing, link);
                 struct part *part = c->canonical && below(c, path) ? find_part(c, path) : NULL;
@@ -587,6 +594,9 @@ static void on_changed(struct mounts *mounts, const char *path) {
 static void on_done(struct mounts *mounts) {
         struct crossings *all = container_of(mounts, struct crossings, mounts);
 
+        if (!all->differs)
+                return;
+        all->differs = false;
         list_for_each(entry, &all->list)
                 look_later(list_entry(entry, struct crossing, link));
 }
@@ -594,6 +604,7 @@ static void on_done(struct mounts *mounts) {
 static void on_doubt(struct mounts *mounts) {
         struct crossings *all = container_of(mounts, struct crossings, mounts);
 
+        all->differs = true;
         list_for_each(entry, &all->list) {
                 struct crossing *c = list_entry(entry, struct crossing, link);
 
@@ -635,10 +646,16 @@ static void resolve(struct work *work) {
 
 static int ask_where(struct crossing *c, int fd) {
         struct resolving *r = calloc(1, sizeof(*r));
+        struct workers *workers = c->all->source.context->workers;
+        uid_t uid = c->subject.asker->uid;
         int error = -ENOMEM;
 
         if (!r)
                 return -ENOMEM;
+        if (fd >= 0 && workers_are_full_of_fds(workers, uid)) {
+                free(r);
+                return -EDQUOT;
+        }
         r->all = c->all;
         r->crossing = c;
         r->work.run = resolve;
@@ -647,8 +664,9 @@ static int ask_where(struct crossing *c, int fd) {
         r->path = c->path ? strdup(c->path) : NULL;
         list_init(&r->message);
         if (r->path || r->fd >= 0)
-                error = workers_submit(c->all->source.context->workers, c->subject.asker->uid, &r->work);
+                error = workers_submit(workers, uid, &r->work);
         if (error < 0) {
+                close_elsewhere(workers, uid, take_fd(&r->fd));
                 free_resolving(r);
                 return error;
         }
@@ -693,7 +711,8 @@ static bool is_past(struct barriers *barriers, struct source_barrier *barrier) {
         list_for_each(entry, &all->list) {
                 const struct crossing *c = list_entry(entry, struct crossing, link);
 
-                if (c->subject.asker == barrier->asker && c->in_force && !is_settled(c))
+                if (c->subject.asker == barrier->asker && c->in_force &&
+                    (all->n_compared < barrier->position || !is_settled(c)))
                         return false;
         }
         return true;
@@ -838,7 +857,10 @@ static void crossings_detach(struct source *source _unused_, struct subscription
 }
 
 static bool crossings_barrier(struct source *source, struct source_barrier *barrier) {
-        return barriers_add(&crossings_of(source)->barriers, barrier, 0);
+        struct crossings *all = crossings_of(source);
+        bool is_due = all->compares || all->compare_timer.heap_index > 0;
+
+        return barriers_add(&all->barriers, barrier, all->n_compared + is_due);
 }
 
 static int crossings_open(struct source_context *context, struct source **ret_source) {

@@ -347,9 +347,12 @@ static void ask(struct descriptor *d) {
 
 static void on_ask_again(struct mux_timer *timer) {
         struct descriptors *s = container_of(timer, struct descriptors, ask_again);
+        struct list now;
         struct list *entry;
 
-        while ((entry = list_pop(&s->unanswered)))
+        list_init(&now);
+        list_splice(&now, &s->unanswered);
+        while ((entry = list_pop(&now)))
                 ask(list_entry(entry, struct descriptor, in_unanswered));
 }
 
@@ -675,12 +678,12 @@ static int start(struct descriptors *s, struct descriptor *d, const struct subje
                         return refuse(refusal, -r, "inotify_init1: %s", strerror(-r));
         }
         d->handle.serial = ++d->owner->n_passed;
+        if (workers_are_full_of_fds(s->source.context->workers, d->uid))
+                return refuse(refusal, EDQUOT, "descriptor: too many of yours are still looked at");
         fd = fcntl(subject->fd, F_DUPFD_CLOEXEC, 3);
         if (fd < 0)
                 return refuse(refusal, errno, "descriptor: the daemon has no descriptor left");
         r = look_start(d, fd, 0, ++s->serial);
-        if (r == -EDQUOT)
-                return refuse(refusal, EDQUOT, "descriptor: too many of yours are still looked at");
         if (r < 0)
                 return refuse(refusal, -r, "descriptor: no thread to look at it: %s", strerror(-r));
         if (may_be_file((enum kev_filter)d->filter))
@@ -740,8 +743,11 @@ bool descriptor_is_being_made(const struct descriptor *d) {
 /* The passed one is taken at once. */
 static int reopen_passed(struct descriptor *d, uint32_t events, const struct subject *subject, struct refusal *refusal) {
         struct epoll_event event = { .events = events };
-        int set, fd = fcntl(subject->fd, F_DUPFD_CLOEXEC, 3), r = 0;
+        int set, fd, r = 0;
 
+        if (workers_are_full_of_fds(d->all->source.context->workers, d->uid))
+                return refuse(refusal, EDQUOT, "descriptor: too many of yours are still looked at");
+        fd = fcntl(subject->fd, F_DUPFD_CLOEXEC, 3);
         if (fd < 0)
                 return refuse(refusal, errno, "descriptor: the daemon has no descriptor left");
         set = epoll_create1(EPOLL_CLOEXEC);

@@ -402,6 +402,8 @@ void peer_put(struct fanotify *s, struct peer *peer);
 struct helper *peer_helper(struct peer *peer);
 /* Something: if the answer doesn't come, it is told that it won't. */
 void peer_is_asked(struct peer *peer);
+/* A check of one of its watches' places could not be made just now: `to_be_checked`. */
+void peer_check_later(struct peer *peer);
 /* Those that nobody uses go, those that don't answer are replaced; all of them go. */
 void peers_tidy(struct fanotify *s);
 void peers_free(struct fanotify *s);

@@ -144,8 +144,11 @@ static void on_absent(struct fan_watch *w, int error) {
         if (w->watch.state == WATCH_IN_FORCE) {
                 if (file_is_absent(error))
                         fanotify_end_watch(w->s, &w->watch, realtime_nsec() / NSEC_PER_USEC);
-                else /* it is not known, and as good as before */
+                else { /* it is not known, and as good as before */
                         w->to_be_checked = true;
+                        if (is_shortage(-error))
+                                peer_check_later(w->peer);
+                }
                 return;
         }
         if (w->watch.state == WATCH_WAITING) { /* whatever it is: it is looked at again */

@@ -163,6 +163,7 @@ static void on_stand_in(struct helper *helper, int error, int fd) {
         (void)safe_close(fd);
         if (error == 0) {
                 peer->has_begun = true;
+                peer_is_asked(peer); /* before it was there, perhaps */
                 if (peer->identity.n_restarts > 0) /* it has followed another one */
                         fanotify_look_again(peer->s, peer->identity.uid, false);
                 return;
@@ -332,6 +333,23 @@ void peer_is_asked(struct peer *peer) {
         look_at(peer->s, monotonic_nsec() + PATIENCE_NSEC);
 }
 
+void peer_check_later(struct peer *peer) {
+        if (peer->check_nsec == 0)
+                peer->check_nsec = monotonic_nsec() + RETRY_NSEC;
+        look_at(peer->s, peer->check_nsec);
+}
+
+static void check_again(struct peer *peer) {
+        if (peer->check_nsec == 0)
+                return;
+        if (monotonic_nsec() < peer->check_nsec) {
+                look_at(peer->s, peer->check_nsec);
+                return;
+        }
+        peer->check_nsec = 0;
+        fanotify_look_again(peer->s, peer->identity.uid, false);
+}
+
 void peers_tidy(struct fanotify *s) {
         list_for_each(entry, &s->peers) {
                 struct peer *peer = list_entry(entry, struct peer, link);
@@ -343,6 +361,7 @@ void peers_tidy(struct fanotify *s) {
                 expect_answer(peer);
                 if (peer->lost)
                         restart(peer);
+                check_again(peer);
         }
 }
 

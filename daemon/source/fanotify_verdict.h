@@ -25,6 +25,7 @@ struct peer {
         struct leaving *leaving; /* for it, should it not answer */
         bool lost;      /* the stand-in has ended, and no other was started yet, */
         uint64_t restart_nsec; /* which is not to be before: CLOCK_MONOTONIC */
+        uint64_t check_nsec;   /* when checks of place are tried again, CLOCK_MONOTONIC; or 0 */
         unsigned refs;
 };
 

@@ -243,7 +243,7 @@ static void run_listings(struct lister *lister) {
 
                 if (n >= ASKED_MAX)
                         break;
-                n += l->state == LISTING_ASKED;
+                n += l->state == LISTING_ASKED || (l->state == LISTING_TOLD_IN_PART && has_room(lister, l));
                 if (l->state != LISTING_TO_DO)
                         continue;
                 if (l->job->n_in_part > 0 || !has_room(lister, l)) { /* one is enough to be kept */
@@ -345,18 +345,22 @@ void listing_ask_again(struct listing *l) {
         mux_defer(l->lister->mux, &l->lister->run);
 }
 
-
-/* With those that were told in part, as far as there is room. */
+/* With one that was told in part, and has room; the others have their turns after it. */
 static void go_on(struct lister *lister) {
         list_for_each(entry, &lister->listings) {
                 struct listing *l = list_entry(entry, struct listing, link);
 
                 if (l->state != LISTING_TOLD_IN_PART)
                         continue;
-                if (has_room(lister, l))
-                        tell(lister, l);
-                else
+                if (!has_room(lister, l)) {
                         go_on_later(lister);
+                        continue;
+                }
+                list_remove(&l->link);
+                list_append(&lister->listings, &l->link);
+                mux_defer(lister->mux, &lister->run);
+                tell(lister, l);
+                return;
         }
 }
 

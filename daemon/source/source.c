@@ -19,6 +19,8 @@
 #include "signal_feed.h"
 #include "state.h"
 
+uint64_t source_n_judged;
+
 static const struct source_class *const classes[] = {
         &source_crossings, &source_fanotify,  &source_inotify, &source_deputies, &source_processes,
         &source_pidfd,     &source_rtnetlink, &source_descriptors, &source_signals, &source_timer, &source_user,

@@ -332,21 +332,27 @@ void source_forget_losses(struct source *source, struct losses *losses);
 enum { REPORTS_A_TURN = 128 };
 #define SOURCE_TURN_NSEC (500 * NSEC_PER_USEC)
 
+/* How often that was done, for any watch. */
+extern uint64_t source_n_judged;
+
 struct source_turn {
-        uint64_t n_before, n_seen; /* source->n_reports */
+        uint64_t n_reports; /* source->n_reports as it began */
+        uint64_t n_judged;
         uint64_t until_nsec;
 };
 
 static inline struct source_turn source_begin_turn(const struct source *source) {
-        return (struct source_turn){ source->n_reports, source->n_reports, monotonic_nsec() + SOURCE_TURN_NSEC };
+        return (struct source_turn){ source->n_reports, source_n_judged, monotonic_nsec() + SOURCE_TURN_NSEC };
 }
 
 /* Asked after each event. */
 static inline bool source_has_told_enough(const struct source *source, struct source_turn *turn) {
-        if (source->n_reports == turn->n_seen)
+        if (source->n_reports - turn->n_reports >= REPORTS_A_TURN)
+                return true;
+        if (source_n_judged == turn->n_judged)
                 return false;
-        turn->n_seen = source->n_reports;
-        return turn->n_seen - turn->n_before >= REPORTS_A_TURN || monotonic_nsec() >= turn->until_nsec;
+        turn->n_judged = source_n_judged;
+        return monotonic_nsec() >= turn->until_nsec;
 }
 
 static inline void source_report(struct source *source, struct subscription *subscription, struct report *report) {

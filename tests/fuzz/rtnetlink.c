@@ -177,6 +177,8 @@ static void input(const uint8_t *data, size_t size) {
         list_init(&net.everybody);
         list_init(&net.starting);
         list_init(&net.barriers);
+        list_init(&net.unread);
+        list_init(&all.unread);
         /* Nobody is at its other end: a dump can't be asked for. */
         net.dump = mnl_socket_open(NETLINK_USERSOCK);
         fuzz_assert(net.dump);
@@ -188,12 +190,14 @@ static void input(const uint8_t *data, size_t size) {
                 expect_state(&net);
         }
         for (size_t i = 0; i < n_attached; i++) {
-                list_remove(&attached[i]->link);
+                netdev_watch_leave(attached[i]->object);
                 free(attached[i]->object);
                 free(attached[i]);
         }
         n_attached = 0;
         network_end(&net);
+        fuzz_assert(all.shares.n_nodes == 0);
+        hash_free(&all.shares);
 }
 
 const struct fuzz_target fuzz_target = { .begin = begin, .input = input, .end = end };
