@@ -783,18 +783,26 @@ static const struct {
         { "connector", "pthread_create:EAGAIN:4:12:1" }, /* processes were refused from then on */
 };
 
-/* What is made to fail, and when. Each by itself: check(3) knows of no test that takes more than half an hour. */
+/* What is made to fail, and when. Of all of it each is a test by itself: check(3) knows of none that takes more than half
+ * an hour. */
 static const struct {
         uint32_t times;
         bool cold;
 } phases[] = { { 1, false }, { BURST, false }, { 1, true }, { BURST, true } };
+static int n_tests; /* of a variant: as many as there are phases, or one for all of them */
+
+static void try_phases(int test, uint32_t step) {
+        for (size_t i = 0; i < ARRAY_SIZE(phases); i++)
+                if (n_tests == 1 || (size_t)test == i)
+                        try_all(phases[i].times, phases[i].cold, phases[i].cold ? step * COLD_RARER : step);
+}
 
 START_TEST(test_life) {
-        size_t phase = (size_t)_i % ARRAY_SIZE(phases);
+        int test = _i % n_tests;
         const char *only = getenv("KEVD_FAULTS_ONLY"), *every = getenv("KEVD_FAULTS_EVERY");
         uint32_t step = every ? (uint32_t)atoi(every) : SAMPLE;
 
-        variant = &variants[(size_t)_i / ARRAY_SIZE(phases)];
+        variant = &variants[_i / n_tests];
         if (variant->other && geteuid() != 0)
                 harness_skip("to be another user takes root");
         if (strcmp(variant->name, "fanotify") == 0)
@@ -804,12 +812,12 @@ START_TEST(test_life) {
                 ck_assert_int_eq(chmod(harness_tempdir(), 0755), 0);
         share();
         start();
-        for (size_t i = 0; i < ARRAY_SIZE(found) && !only && phase == 0; i++)
+        for (size_t i = 0; i < ARRAY_SIZE(found) && !only && test == 0; i++)
                 if (strcmp(found[i].variant, variant->name) == 0)
                         try_one(found[i].point, 1);
         if (!only)
-                try_all(phases[phase].times, phases[phase].cold, phases[phase].cold ? step * COLD_RARER : step);
-        else if (phase == 0)
+                try_phases(test, step);
+        else if (test == 0)
                 try_one(only, ATTEMPTS);
         printf("# %s: %llu lives, refused %#llx\n", variant->name, (unsigned long long)n_lives,
                (unsigned long long)refused_at_first);
@@ -982,11 +990,12 @@ int main(int argc, char *argv[]) {
         Suite *suite = harness_suite("faults");
         TCase *mounts;
 
+        n_tests = getenv("KEVD_FAULTS_EVERY") ? (int)ARRAY_SIZE(phases) : 1;
         for (size_t i = 0; i < ARRAY_SIZE(variants); i++) {
                 TCase *one = harness_case(suite, variants[i].name);
 
                 tcase_set_timeout(one, 36000);
-                tcase_add_loop_test(one, test_life, (int)(i * ARRAY_SIZE(phases)), (int)((i + 1) * ARRAY_SIZE(phases)));
+                tcase_add_loop_test(one, test_life, (int)i * n_tests, (int)(i + 1) * n_tests);
         }
         mounts = harness_case(suite, "mounts");
         tcase_add_test(mounts, test_mounts_unread);
