@@ -521,7 +521,7 @@ struct fan_watch *fan_watch_new(struct fanotify *s, struct subscription *subscri
                 w->peer = peer_get(s, subject->asker, &r);
         if (r < 0) {
                 free_watch(w);
-                (void)refuse(refusal, -r, "path: %s", strerror(-r));
+                (void)refuse(refusal, -r, "%s: %s", subject->fd >= 0 ? "descriptor" : "path", strerror(-r));
                 return NULL;
         }
         subscription->object = &w->watch;
