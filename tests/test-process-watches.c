@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/fsuid.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -294,6 +295,42 @@ START_TEST(test_user_again) {
         ck_assert_int_eq(maker_reap(&maker, pid), 13 << 8);
         (void)expect(user, 1, "exit", grandchild, 11 << 8);
         ck_assert(expect(user, 1, "exit", pid, 13 << 8));
+        expect_only_others(user, NULL, 0);
+        maker_stop(&maker);
+        (void)close(user);
+        daemon_stop(daemon);
+}
+END_TEST
+
+static int run_changes_and_ends(int code) {
+        wait_go();
+        become(USER);
+        say("r", 1);
+        wait_go();
+        (void)setfsuid(0); /* told of as the other ids are */
+        return code;
+}
+
+/* It was reaped before it could be asked: whose it is, what the kernel says of the change tells. */
+START_TEST(test_changes_and_ends) {
+        struct daemon *daemon = start_following(NULL);
+        struct maker maker;
+        pid_t pid;
+        char byte;
+        int user;
+
+        need_uid_note(daemon);
+        user = client_connect_as(daemon->socket, USER);
+        maker = maker_start(0);
+        pid = maker_fork(&maker, run_changes_and_ends, 15);
+        go(&maker, 1);
+        hear(&maker, &byte, 1);
+        watch(user, "", "'id':1,'pid':%d,'notes':['exit']", (int)pid);
+        assert_system(kill(daemon->pid, SIGSTOP) == 0, "SIGSTOP");
+        go(&maker, 1);
+        ck_assert_int_eq(maker_reap(&maker, pid), 15 << 8);
+        assert_system(kill(daemon->pid, SIGCONT) == 0, "SIGCONT");
+        ck_assert(expect(user, 1, "exit", pid, 15 << 8));
         expect_only_others(user, NULL, 0);
         maker_stop(&maker);
         (void)close(user);
@@ -693,6 +730,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_setuid_itself);
         tcase_add_test(c, test_user_again);
         tcase_add_test(c, test_uid_changes);
+        tcase_add_test(c, test_changes_and_ends);
         c = harness_case(suite, "match");
         tcase_add_test(c, test_exe_and_comm);
         tcase_add_test(c, test_uid);

@@ -109,6 +109,18 @@ static void on_comm(struct feed *f, const struct proc_event *e) {
         r->comm[sizeof(r->comm) - 1] = 0;
 }
 
+static void on_ids(struct feed *f, const struct proc_event *e) {
+        struct record *r = feed_writer_put(&f->writer, RECORD_IDS, e->event_data.id.process_tgid);
+
+        if (!r)
+                return;
+        r->tid = e->event_data.id.process_pid;
+        r->nsec = e->timestamp_ns;
+        r->knows_two = true;
+        r->real = e->event_data.id.r.ruid;
+        r->effective = e->event_data.id.e.euid;
+}
+
 static void on_plain(struct feed *f, const struct proc_event *e, enum record_kind kind, pid_t pid, pid_t tid) {
         struct record *r = feed_writer_put(&f->writer, kind, pid);
 
@@ -179,7 +191,7 @@ static void on_message(struct feed *f, const char *message, size_t size) {
                 on_plain(f, &e, RECORD_EXEC, e.event_data.exec.process_tgid, e.event_data.exec.process_pid);
                 break;
         case PROC_EVENT_UID:
-                on_plain(f, &e, RECORD_IDS, e.event_data.id.process_tgid, e.event_data.id.process_pid);
+                on_ids(f, &e);
                 break;
         case PROC_EVENT_COMM:
                 on_comm(f, &e);

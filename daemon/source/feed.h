@@ -39,7 +39,15 @@ struct record {
         pid_t parent;    /* 0: not known */
         int status;      /* as of wait(2) */
         uint64_t nsec;   /* CLOCK_MONOTONIC */
-        uint64_t cpu_usec, peak_bytes; /* EXIT, is_last */
+        union {
+                struct {
+                        uint64_t cpu_usec, peak_bytes; /* EXIT, is_last */
+                };
+                struct {
+                        bool knows_two; /* IDS without knows_ids: of the process's ids these */
+                        uid_t real, effective;
+                };
+        };
         union {
                 uint64_t serial, count;
                 struct process_ids ids;

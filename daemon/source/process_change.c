@@ -300,6 +300,15 @@ static void on_comm(struct processes *s, const struct record *r) {
         change_profile(s, p, now, KEV_NOTE_COMM);
 }
 
+/* It was gone before it could be asked. Whose real and effective ids stayed is who it was: where all three were one
+ * user's, another saved id is for the privileged to set (setresuid(2)). */
+static bool are_as_before(const struct processes *s, const struct process *p, const struct record *r) {
+        const struct profile *old = p->profile;
+
+        return !r->knows_ids && r->knows_two && old->knows_ids && r->real == old->ids.real &&
+               r->effective == old->ids.effective && !s->lost_nsec && !s->rescan;
+}
+
 /* Of one that could not be asked any more they are not known. */
 static void on_ids(struct processes *s, const struct record *r) {
         struct process *p;
@@ -311,7 +320,7 @@ static void on_ids(struct processes *s, const struct record *r) {
         if (p && r->knows_ids && p->profile->knows_ids && memcmp(&r->ids, &p->profile->ids, sizeof(r->ids)) == 0)
                 return; /* other credentials have changed */
         now = copy_profile(p);
-        if (now) {
+        if (now && !are_as_before(s, p, r)) {
                 now->knows_ids = r->knows_ids;
                 now->ids = r->ids;
         }
