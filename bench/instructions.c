@@ -364,7 +364,7 @@ static void run_queue_with(size_t bytes, void (*fn)(void)) {
 
         sources_open(&sources, mux, workers, &queue_sink, &settings, -EOPNOTSUPP);
         queue_context_init(&context, &sources);
-        accounts_init(&accounts, &limits, NULL);
+        accounts_init(&accounts, &limits);
         account = account_get(&accounts, asker.uid);
         check(account != NULL, "memory");
         queue_init(&queue, &context, &listener, account, &asker, bytes);

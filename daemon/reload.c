@@ -162,7 +162,6 @@ static void on_read(struct mailbox *mailbox) {
                 put_in_force(reload, &reading->options);
         else
                 refuse_configuration(&reading->options, r);
-        workers_release(reload->server->workers, WORKERS_NO_USER);
         end(reload, r, reading->options.complaints.size > 0 ? reading->options.complaints.data : strerror(-r));
         free_reading(reading);
         if (reload->again)

@@ -57,7 +57,7 @@ static void setup(void) {
         ck_assert_int_eq(workers_new(mux, &workers), 0);
         sources_open(&sources, mux, workers, &queue_sink, &settings, -EOPNOTSUPP);
         queue_context_init(&context, &sources);
-        accounts_init(&accounts, &limits, NULL);
+        accounts_init(&accounts, &limits);
         account = account_get(&accounts, geteuid());
         ck_assert_ptr_nonnull(account);
         asker = (struct asker){ .uid = geteuid(), .pid = getpid() };

@@ -12,6 +12,7 @@
 enum {
         SLOT_IDLE = 1,
         AGAIN_MSEC = 100,
+        FREE_MSEC = 1000,
 };
 
 /* One user's threads. Everything is under the lock of the whole. */
@@ -24,7 +25,6 @@ struct pool {
         pthread_cond_t wake;
         unsigned n_threads, n_idle;
         uint64_t busy_since[WORKERS_PER_USER]; /* CLOCK_MONOTONIC; 0: no such thread; or SLOT_IDLE */
-        bool closing;
 };
 
 struct workers {
@@ -32,23 +32,35 @@ struct workers {
         pthread_cond_t ended;
         struct list pools;
         unsigned n_threads;
+        bool closing;
         /* The loop's own. */
         struct mux *mux;
         struct list postponed;
         struct mux_timer again;
 };
 
+static void init_condition(pthread_cond_t *condition) {
+        pthread_condattr_t attributes;
+
+        (void)pthread_condattr_init(&attributes);
+        (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+        (void)pthread_cond_init(condition, &attributes);
+        (void)pthread_condattr_destroy(&attributes);
+}
+
+static struct timespec in_msec(uint64_t msec) {
+        uint64_t nsec = monotonic_nsec() + msec * NSEC_PER_MSEC;
+
+        return (struct timespec){ .tv_sec = (time_t)(nsec / NSEC_PER_SEC), .tv_nsec = (long)(nsec % NSEC_PER_SEC) };
+}
+
 int workers_new(struct mux *mux, struct workers **ret_workers) {
         struct workers *w = calloc(1, sizeof(*w));
-        pthread_condattr_t attributes;
 
         if (!w)
                 return -ENOMEM;
         (void)pthread_mutex_init(&w->lock, NULL);
-        (void)pthread_condattr_init(&attributes);
-        (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-        (void)pthread_cond_init(&w->ended, &attributes);
-        (void)pthread_condattr_destroy(&attributes);
+        init_condition(&w->ended);
         list_init(&w->pools);
         list_init(&w->postponed);
         w->mux = mux;
@@ -62,6 +74,18 @@ static void pool_free(struct pool *pool) {
         free(pool);
 }
 
+/* False: nothing has come for a while, or nothing will. */
+static bool wait_for_work(struct pool *pool) {
+        struct timespec deadline = in_msec(WORKERS_IDLE_MSEC);
+        bool in_time = true;
+
+        pool->n_idle++;
+        while (in_time && list_empty(&pool->queue) && !pool->workers->closing)
+                in_time = pthread_cond_timedwait(&pool->wake, &pool->workers->lock, &deadline) == 0;
+        pool->n_idle--;
+        return !list_empty(&pool->queue);
+}
+
 static void *thread_main(void *argument) {
         struct pool *pool = argument;
         struct workers *w = pool->workers;
@@ -71,10 +95,10 @@ static void *thread_main(void *argument) {
         while (pool->busy_since[slot] != 0)
                 slot++;
         pool->busy_since[slot] = SLOT_IDLE;
-        for (;;) {
-                struct list *entry = list_pop(&pool->queue);
+        do {
+                struct list *entry;
 
-                if (entry) {
+                while ((entry = list_pop(&pool->queue))) {
                         struct work *work = list_entry(entry, struct work, link);
                         bool has_fd = work->has_fd;
 
@@ -85,14 +109,8 @@ static void *thread_main(void *argument) {
                         (void)pthread_mutex_lock(&w->lock);
                         pool->busy_since[slot] = SLOT_IDLE;
                         pool->n_fds -= has_fd;
-                        continue;
                 }
-                if (pool->closing)
-                        break;
-                pool->n_idle++;
-                (void)pthread_cond_wait(&pool->wake, &w->lock);
-                pool->n_idle--;
-        }
+        } while (wait_for_work(pool));
         pool->busy_since[slot] = 0;
         if (--pool->n_threads == 0)
                 pool_free(pool);
@@ -140,7 +158,7 @@ static struct pool *make_pool(struct workers *w, uid_t user) {
         pool->workers = w;
         pool->user = user;
         list_init(&pool->queue);
-        (void)pthread_cond_init(&pool->wake, NULL);
+        init_condition(&pool->wake);
         list_append(&w->pools, &pool->link);
         return pool;
 }
@@ -165,8 +183,6 @@ static int submit(struct workers *w, uid_t user, struct work *work, unsigned n_f
         pool = find_pool(w, user);
         if (!pool)
                 pool = make_pool(w, user);
-        if (pool)
-                pool->closing = false; /* its threads may be stuck: they count for the user still */
         if (!pool)
                 r = -ENOMEM;
         else if (work->has_fd && pool->n_fds >= n_fds_max)
@@ -240,33 +256,14 @@ bool workers_are_stuck(struct workers *w, uid_t user) {
         return stuck;
 }
 
-static void close_pool(struct pool *pool) {
-        pool->closing = true;
-        if (pool->n_threads == 0)
-                pool_free(pool);
-        else
-                (void)pthread_cond_broadcast(&pool->wake);
-}
-
-void workers_release(struct workers *w, uid_t user) {
-        struct pool *pool;
-
-        (void)pthread_mutex_lock(&w->lock);
-        pool = find_pool(w, user);
-        if (pool)
-                close_pool(pool);
-        (void)pthread_mutex_unlock(&w->lock);
-}
-
 bool workers_free(struct workers *w) {
-        struct timespec deadline;
+        struct timespec deadline = in_msec(FREE_MSEC);
         bool stuck;
 
-        (void)clock_gettime(CLOCK_MONOTONIC, &deadline);
-        deadline.tv_sec += 1;
         (void)pthread_mutex_lock(&w->lock);
+        w->closing = true;
         list_for_each(entry, &w->pools)
-                close_pool(list_entry(entry, struct pool, link));
+                (void)pthread_cond_broadcast(&list_entry(entry, struct pool, link)->wake);
         while (w->n_threads > 0 && pthread_cond_timedwait(&w->ended, &w->lock, &deadline) == 0)
                 ;
         stuck = w->n_threads > 0;

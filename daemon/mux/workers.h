@@ -27,6 +27,7 @@ struct work {
 enum {
         WORKERS_PER_USER = 4,
         WORKERS_FDS_MAX = 4096, /* of a user */
+        WORKERS_IDLE_MSEC = 1000, /* a thread that had no work for so long ends */
         /* A user all of whose threads have been at one piece of work for so long is stuck. */
         WORKERS_STUCK_MSEC = 2000,
 };
@@ -49,6 +50,3 @@ void workers_submit_anyhow(struct workers *workers, uid_t user, struct work *wor
 bool workers_are_full_of_fds(struct workers *workers, uid_t user);
 /* Whether all of the user's threads are: what is submitted now may wait for ever. */
 bool workers_are_stuck(struct workers *workers, uid_t user);
-
-/* The user's idle threads end, the others when they are done. */
-void workers_release(struct workers *workers, uid_t user);

@@ -30,9 +30,8 @@ const char *resource_name(enum resource resource) {
         return names[resource];
 }
 
-void accounts_init(struct accounts *accounts, const struct limits *limits,
-                   void (*gone)(struct accounts *accounts, uid_t uid)) {
-        *accounts = (struct accounts){ .limits = *limits, .gone = gone };
+void accounts_init(struct accounts *accounts, const struct limits *limits) {
+        *accounts = (struct accounts){ .limits = *limits };
         list_init(&accounts->departed);
 }
 
@@ -103,8 +102,6 @@ static void depart(struct account *account) {
         struct accounts *accounts = account->accounts;
 
         list_remove(&account->in_turn);
-        if (accounts->gone)
-                accounts->gone(accounts, account->uid);
         if (!has_counted(account)) {
                 forget(account);
                 return;

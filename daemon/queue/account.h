@@ -79,11 +79,9 @@ struct accounts {
         struct list departed; /* struct account, the longest gone first */
         size_t n_departed;
         struct limits limits;
-        void (*gone)(struct accounts *accounts, uid_t uid); /* the user's last reference went */
 };
 
-void accounts_init(struct accounts *accounts, const struct limits *limits,
-                   void (*gone)(struct accounts *accounts, uid_t uid));
+void accounts_init(struct accounts *accounts, const struct limits *limits);
 void accounts_free(struct accounts *accounts);
 
 /* A reference to the user's account; NULL: no memory. */

@@ -9,7 +9,6 @@
 #include "live.h"
 #include "log.h"
 #include "observer.h"
-#include "workers.h"
 
 enum {
         ACCEPTS_A_TURN = 64,
@@ -36,13 +35,6 @@ int mode_from_name(const char *name, enum mode *ret_mode) {
                         return 0;
                 }
         return -EINVAL;
-}
-
-/* The last connection of a user has gone: so may its threads. */
-static void on_user_gone(struct accounts *accounts, uid_t uid) {
-        struct server *s = container_of(accounts, struct server, accounts);
-
-        workers_release(s->workers, uid);
 }
 
 static void on_watches(struct queue_context *context) {
@@ -189,7 +181,7 @@ int server_open(struct server *s, struct mux *mux, struct workers *workers, enum
         list_init(&s->connections);
         list_init(&s->postponed);
         mux_deferred_init(&s->next_turn, on_next_turn);
-        accounts_init(&s->accounts, limits, on_user_gone);
+        accounts_init(&s->accounts, limits);
         r = closer_open(&s->closer, mux, workers);
         if (r < 0)
                 return r;
@@ -214,7 +206,6 @@ void server_close(struct server *s) {
 }
 
 void server_free(struct server *s) {
-        s->accounts.gone = NULL; /* the threads have ended */
         closer_close(&s->closer);
         buffer_free(&s->spare_in);
         buffer_free(&s->spare_out);
