@@ -3,8 +3,8 @@
 /*
  * What makes kevd kevd-faults. System calls, and libraries that make them, are wrapped by the linker (--wrap), so that
  * it is the daemon's calls that fail, beside whatever a sanitizer has put in the place of the C library's functions.
- * Allocations are replaced in the whole program, since those of the C library and of json-c are on the daemon's account
- * as well: the functions below come before the library's, and call it, or the sanitizer, by another name.
+ * Allocations are replaced in the whole program, since those of the libraries are on the daemon's account as well: the
+ * functions below come before the C library's, and call it, or the sanitizer, by another name.
  */
 
 #include "faults.h"
@@ -29,6 +29,8 @@
 #include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include <json-c/json_tokener.h>
 
 #include "macro.h"
 
@@ -93,21 +95,22 @@ void *REAL(malloc)(size_t size);
 void *REAL(calloc)(size_t n, size_t size);
 void *REAL(realloc)(void *p, size_t size);
 
-void *malloc(size_t size) {
+#define REPLACES __attribute__((visibility("default"))) /* for the libraries, too */
+
+REPLACES void *malloc(size_t size) {
         return fails(FAULT_allocate) ? NULL : REAL(malloc)(size);
 }
 
-void *calloc(size_t n, size_t size) {
+REPLACES void *calloc(size_t n, size_t size) {
         return fails(FAULT_allocate) ? NULL : REAL(calloc)(n, size);
 }
 
-void *realloc(void *p, size_t size) {
+REPLACES void *realloc(void *p, size_t size) {
         return fails(FAULT_allocate) ? NULL : REAL(realloc)(p, size);
 }
 
-char *strndup(const char *text, size_t size) {
-        size_t n = strnlen(text, size);
-        char *copy = malloc(n + 1);
+static char *duplicate(const char *text, size_t n) {
+        char *copy = REAL(malloc)(n + 1);
 
         if (copy) {
                 memcpy(copy, text, n);
@@ -116,8 +119,12 @@ char *strndup(const char *text, size_t size) {
         return copy;
 }
 
-char *strdup(const char *text) {
-        return strndup(text, SIZE_MAX - 1);
+REPLACES char *strndup(const char *text, size_t size) {
+        return fails(FAULT_allocate) ? NULL : duplicate(text, strnlen(text, size));
+}
+
+REPLACES char *strdup(const char *text) {
+        return fails(FAULT_allocate) ? NULL : duplicate(text, strlen(text));
 }
 
 /* ---- calls ---------------------------------------------------------------------------------------------- */
@@ -304,6 +311,34 @@ int __wrap_fanotify_mark(int fd, unsigned flags, uint64_t mask, int at, const ch
 int __wrap_fanotify_mark(int fd, unsigned flags, uint64_t mask, int at, const char *path) {
         return flags & 1u && fails(FAULT_fanotify_mark) ? -1 : __real_fanotify_mark(fd, flags, mask, at, path);
 }
+
+/* ---- libraries whose allocations do well ----------------------------------------------------------------------------- */
+
+#define WRAP_WHOLE(name, type, is_to_fail, failed, parameters, arguments)        \
+        type __real_##name parameters;                                           \
+        type __wrap_##name parameters;                                           \
+        type __wrap_##name parameters {                                          \
+                type r;                                                          \
+                                                                                 \
+                if (is_to_fail)                                                  \
+                        return failed;                                           \
+                inside = true;                                                   \
+                r = __real_##name arguments;                                     \
+                inside = false;                                                  \
+                return r;                                                        \
+        }
+
+/* json-c 0.16 can't do without: it drops a member, or ends the program. And where newlocale(3), which it calls, finds no
+ * memory, glibc 2.36 keeps its lock. */
+WRAP_WHOLE(json_tokener_parse_ex, struct json_object *, false, NULL,
+           (struct json_tokener *t, const char *text, int size), (t, text, size))
+/* There are a thousand for each process; that there is no filter is one case. */
+WRAP_WHOLE(seccomp_rule_add_array, int, false, -ENOMEM,
+           (void *filter, uint32_t action, int call, unsigned n, const void *arguments),
+           (filter, action, call, n, arguments))
+WRAP_WHOLE(seccomp_load, int, fails(FAULT_seccomp_load), -errno, (void *filter), (filter))
+/* libbpf 1.1 takes a want of memory for a kernel without BTF. */
+WRAP_WHOLE(bpf_object__load_skeleton, int, fails(FAULT_bpf_object__load_skeleton), -errno, (void *skeleton), (skeleton))
 
 /* ---- calls with more arguments than they tell of ------------------------------------------------------------- */
 

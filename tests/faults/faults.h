@@ -78,6 +78,8 @@ enum { SHORT = 0 };
         _(pthread_create, EAGAIN)                                                             \
         _(unshare, EMFILE, ENOMEM)                                                            \
         _(setns, ENOMEM)                                                                      \
+        _(seccomp_load, ENOMEM)                                                               \
+        _(bpf_object__load_skeleton, ENOMEM)                                                  \
         _(bpf_map_update_elem, ENOMEM)                                                        \
         _(bpf_map_lookup_elem, ENOMEM)                                                        \
         _(bpf_iter_create, EMFILE, ENFILE, ENOMEM)                                            \
