@@ -337,7 +337,9 @@ WRAP_WHOLE(seccomp_rule_add_array, int, false, -ENOMEM,
            (void *filter, uint32_t action, int call, unsigned n, const void *arguments),
            (filter, action, call, n, arguments))
 WRAP_WHOLE(seccomp_load, int, fails(FAULT_seccomp_load), -errno, (void *filter), (filter))
-/* libbpf 1.1 takes a want of memory for a kernel without BTF. */
+/* libbpf 1.1 takes a want of memory for a program that isn't one, or a kernel without BTF. */
+WRAP_WHOLE(bpf_object__open_skeleton, int, fails(FAULT_bpf_object__open_skeleton), -errno,
+           (void *skeleton, const void *options), (skeleton, options))
 WRAP_WHOLE(bpf_object__load_skeleton, int, fails(FAULT_bpf_object__load_skeleton), -errno, (void *skeleton), (skeleton))
 
 /* ---- calls with more arguments than they tell of ------------------------------------------------------------- */

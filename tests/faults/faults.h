@@ -79,6 +79,7 @@ enum { SHORT = 0 };
         _(unshare, EMFILE, ENOMEM)                                                            \
         _(setns, ENOMEM)                                                                      \
         _(seccomp_load, ENOMEM)                                                               \
+        _(bpf_object__open_skeleton, ENOMEM)                                                  \
         _(bpf_object__load_skeleton, ENOMEM)                                                  \
         _(bpf_map_update_elem, ENOMEM)                                                        \
         _(bpf_map_lookup_elem, ENOMEM)                                                        \
