@@ -128,8 +128,9 @@ static struct crowd *crowd_new(struct crowds *all, uid_t uid) {
 }
 
 static void drop_first(struct crowd *crowd) {
-        struct logged *logged = list_entry(list_pop(&crowd->log), struct logged, link);
+        struct logged *logged = list_entry(crowd->log.next, struct logged, link);
 
+        list_remove(&logged->link);
         crowd->n_logged--;
         crowd->user->log_bytes -= logged->size;
         report_done(&logged->report);
