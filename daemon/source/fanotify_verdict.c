@@ -110,25 +110,27 @@ static void finish(struct verdict *v, enum verdict_state state) {
         access_let_go(s);
 }
 
-static struct look *look_new(const struct place *place) {
+static struct look *look_new(const struct dir *dir) {
         struct buffer path _cleanup_(buffer_free) = BUFFER_INIT;
-        const struct view *view = place->view;
+        const struct view *view = dir->place->view;
         struct look *look;
+        size_t size;
 
         if (view->mount_point[1])
                 buffer_put(&path, view->mount_point, strlen(view->mount_point));
-        if (place->dir->parent || path.size == 0)
-                tree_path(place->dir, &path);
+        if (dir->parent || path.size == 0)
+                tree_path(dir, &path);
         else
                 buffer_put(&path, "", 1);
         if (path.error || path.size >= QUESTION_PATH_MAX)
                 return NULL;
-        look = malloc(sizeof(*look) + strlen(path.data) + 1);
+        size = strlen(path.data) + 1;
+        look = malloc(sizeof(*look) + size);
         if (!look)
                 return NULL;
         look->mount = view->mount;
-        handle_copy(&look->handle, place_handle(place));
-        (void)strcpy(look->path, path.data);
+        handle_copy(&look->handle, place_handle(dir->place));
+        memcpy(look->path, path.data, size);
         return look;
 }
 
@@ -170,19 +172,19 @@ static void on_answer(void *owner, const struct answer *answer, const char *byte
                 finish(v, VERDICT_NONE);
 }
 
-static bool ask(struct verdict *v) {
+static bool ask(struct verdict *v, const struct dir *dir) {
         const struct group *g = v->group;
 
         v->asked_at = g->n_read;
         /* It is asked by a path of before the moves that are read and not handled yet: there may be another directory by
          * now, of which the answer is. */
-        for (const struct dir *d = v->place->dir; d; d = d->parent) {
+        for (const struct dir *d = dir; d; d = d->parent) {
                 const struct pending_move *m = d->place ? group_next_move(g, place_handle(d->place)) : NULL;
 
                 if (m && m->number <= v->asked_at)
                         v->asked_at = m->number - 1;
         }
-        v->look = look_new(v->place);
+        v->look = look_new(dir);
         return v->look && put(v, &v->peer->helper, on_answer);
 }
 
@@ -211,7 +213,7 @@ static struct verdict *new_verdict(struct peer *peer, const struct dir *dir, boo
         v->inquiry.uid = peer->identity.uid;
         inquiry_begin(peer->s, &v->inquiry);
         list_append(&dir->place->verdicts, &v->link);
-        if (!peer_is_there(peer) || peer->n_asked >= ASKED_MAX || !ask(v)) {
+        if (!peer_is_there(peer) || peer->n_asked >= ASKED_MAX || !ask(v, dir)) {
                 inquiry_end(peer->s, &v->inquiry);
                 v->state = VERDICT_NONE;
                 v->asked_at = v->answered_at = v->group->n_read;
