@@ -147,10 +147,10 @@ static void join(struct fold *into, const struct fold *other) {
 }
 
 static void measure_common(struct folds *f, size_t i) {
-        const struct fold *before = &f->all[i - 1];
+        struct fold *fold = &f->all[i];
 
         if (i > 0 && i < f->n)
-                f->all[i].common = common_size(f->watch, f->all[i].path, f->all[i].size, before->path, before->size);
+                fold->common = common_size(f->watch, fold->path, fold->size, fold[-1].path, fold[-1].size);
 }
 
 static void take_out(struct folds *f, size_t i) {
