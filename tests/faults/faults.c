@@ -95,7 +95,12 @@ void *REAL(malloc)(size_t size);
 void *REAL(calloc)(size_t n, size_t size);
 void *REAL(realloc)(void *p, size_t size);
 
-#define REPLACES __attribute__((visibility("default"))) /* for the libraries, too */
+/* For the libraries, too; but those call the sanitizer's while it is not there yet. */
+#ifdef __SANITIZE_ADDRESS__
+#define REPLACES
+#else
+#define REPLACES __attribute__((visibility("default")))
+#endif
 
 REPLACES void *malloc(size_t size) {
         return fails(FAULT_allocate) ? NULL : REAL(malloc)(size);
