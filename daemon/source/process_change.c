@@ -15,7 +15,6 @@
 enum {
         ZOMBIE_RETRY_USEC = 500,
         ZOMBIE_TRIES_MAX = 40, /* the record of an end comes within microseconds, if a processor is to be had */
-        SURE_NSEC = 1000 * 1000,
         TWICE_NSEC = 20 * 1000 * 1000,
 };
 
@@ -133,9 +132,10 @@ static void complete_profile(struct processes *s, struct process *p) {
         profile_unref(read);
 }
 
-/* It ended at about the time that it was asked: that may have been another process by then. */
+/* It ended before it was asked, or meanwhile: that may have been another process by then. Both times are of the same
+ * clock, and the kernel takes its own before anybody can reap the process. */
 static void doubt_what_was_read(struct process *p, uint64_t ended_nsec) {
-        if (!p->before_read || ended_nsec >= p->read_nsec + SURE_NSEC)
+        if (!p->before_read || ended_nsec >= p->read_nsec)
                 return;
         process_set_profile(p, take_pointer(&p->before_read));
 }
