@@ -109,25 +109,25 @@ static void on_comm(struct feed *f, const struct proc_event *e) {
         r->comm[sizeof(r->comm) - 1] = 0;
 }
 
-static void on_ids(struct feed *f, const struct proc_event *e) {
-        struct record *r = feed_writer_put(&f->writer, RECORD_IDS, e->event_data.id.process_tgid);
-
-        if (!r)
-                return;
-        r->tid = e->event_data.id.process_pid;
-        r->nsec = e->timestamp_ns;
-        r->knows_two = true;
-        r->real = e->event_data.id.r.ruid;
-        r->effective = e->event_data.id.e.euid;
-}
-
-static void on_plain(struct feed *f, const struct proc_event *e, enum record_kind kind, pid_t pid, pid_t tid) {
+/* NULL: no memory. */
+static struct record *on_plain(struct feed *f, const struct proc_event *e, enum record_kind kind, pid_t pid, pid_t tid) {
         struct record *r = feed_writer_put(&f->writer, kind, pid);
 
         if (!r)
-                return;
+                return NULL;
         r->tid = tid;
         r->nsec = e->timestamp_ns;
+        return r;
+}
+
+static void on_ids(struct feed *f, const struct proc_event *e) {
+        struct record *r = on_plain(f, e, RECORD_IDS, e->event_data.id.process_tgid, e->event_data.id.process_pid);
+
+        if (!r)
+                return;
+        r->knows_two = true;
+        r->real = e->event_data.id.r.ruid;
+        r->effective = e->event_data.id.e.euid;
 }
 
 /* Where it is: whatever comes behind it comes after the loss. */
@@ -188,7 +188,7 @@ static void on_message(struct feed *f, const char *message, size_t size) {
                 on_exit_of(f, &e);
                 break;
         case PROC_EVENT_EXEC:
-                on_plain(f, &e, RECORD_EXEC, e.event_data.exec.process_tgid, e.event_data.exec.process_pid);
+                (void)on_plain(f, &e, RECORD_EXEC, e.event_data.exec.process_tgid, e.event_data.exec.process_pid);
                 break;
         case PROC_EVENT_UID:
                 on_ids(f, &e);
@@ -197,7 +197,7 @@ static void on_message(struct feed *f, const char *message, size_t size) {
                 on_comm(f, &e);
                 break;
         case PROC_EVENT_COREDUMP:
-                on_plain(f, &e, RECORD_CORE, e.event_data.coredump.process_tgid, e.event_data.coredump.process_pid);
+                (void)on_plain(f, &e, RECORD_CORE, e.event_data.coredump.process_tgid, e.event_data.coredump.process_pid);
                 break;
         default:
                 break;
