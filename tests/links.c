@@ -227,6 +227,18 @@ struct json_object *ip_json(const char *what) {
         return object;
 }
 
+void settle_links(void) {
+        struct json_object *all = ip_json("link");
+        FILE *pipe = popen("ip -batch - > /dev/null", "we");
+
+        ck_assert_ptr_nonnull(pipe);
+        for (size_t i = 0; i < json_object_array_length(all); i++)
+                (void)fprintf(pipe, "link show dev %s\n",
+                              text_at(json_object_array_get_idx(all, i), "/ifname"));
+        ip_batch_end(pipe);
+        json_object_put(all);
+}
+
 /* ---- events ------------------------------------------------------------------------------------------ */
 
 void watch(int fd, const char *members) {

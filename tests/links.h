@@ -50,6 +50,10 @@ bool is_other_end(const char *name);
 FILE *ip_batch(void);
 void ip_batch_end(FILE *pipe);
 
+/* The kernel looks at the carrier of devices later than it changes, and does with it what goes with it: until that is
+ * done. It is when somebody asks for a device by its name (Linux 6.8, linkwatch_sync_dev()). */
+void settle_links(void);
+
 /* What `ip -j` says: an array, which the caller frees. */
 struct json_object *ip_json(const char *what);
 

@@ -6,8 +6,12 @@
  * that the kernel does with routes has a message of its own. A way that is dead, since its device is down, is none.
  */
 
+#include <fcntl.h>
+#include <linux/if.h>
+#include <linux/if_tun.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -94,6 +98,7 @@ static void try_route(struct router *r, const char *command) {
                 r->told[i] = false;
         }
         ip("%s", command);
+        settle_links();
         take_routes(r);
         expect_same(r, command);
         for (size_t i = 0; i < ARRAY_SIZE(route_devices); i++) {
@@ -265,22 +270,31 @@ static const struct {
         } },
 };
 
-static void begin_routes(struct daemon **daemon, struct router *r, const char *option) {
-        enter_namespace();
-        for (int i = 0; i < 2; i++) {
-                ip("link add d%d type veth peer name d%dp", i, i);
-                ip("link set d%d up", i);
-                ip("link set d%dp up", i);
-        }
-        ip("addr add 192.0.2.1/24 dev d0");
-        ip("addr add 198.51.100.1/24 dev d1");
-        ip("addr add 2001:db8::1/64 dev d0 nodad");
-        ip("addr add 2001:db8:1::1/64 dev d1 nodad");
+static void add_end(int i) {
+        static const char *const addresses[][2] = {
+                { "192.0.2.1/24", "2001:db8::1/64" }, { "198.51.100.1/24", "2001:db8:1::1/64" },
+        };
+
+        ip("link add d%d type veth peer name d%dp", i, i);
+        ip("link set d%d up", i);
+        ip("link set d%dp up", i);
+        ip("addr add %s dev d%d", addresses[i][0], i);
+        ip("addr add %s dev d%d nodad", addresses[i][1], i);
+}
+
+static void begin_watching(struct daemon **daemon, struct router *r, const char *option) {
         *daemon = daemon_start(option);
         r->fd = client_connect((*daemon)->socket);
         watch(r->fd, "");
         for (size_t i = 0; i < ARRAY_SIZE(route_devices); i++)
                 r->gateways[i] = json_object_new_array();
+}
+
+static void begin_routes(struct daemon **daemon, struct router *r, const char *option) {
+        enter_namespace();
+        add_end(0);
+        add_end(1);
+        begin_watching(daemon, r, option);
 }
 
 static void end_routes(struct daemon *daemon, struct router *r) {
@@ -298,6 +312,36 @@ START_TEST(test_routes) {
         begin_routes(&daemon, &router, NULL);
         for (size_t i = 0; i < ARRAY_SIZE(routes[_i].commands) && routes[_i].commands[i]; i++)
                 try_route(&router, routes[_i].commands[i]);
+        end_routes(daemon, &router);
+}
+END_TEST
+
+/* With the carrier the kernel revives ways of IPv6, and says of the link alone that it has come. */
+START_TEST(test_carrier_comes_later) {
+        struct ifreq request = { .ifr_name = "d0", .ifr_flags = IFF_TAP | IFF_NO_PI };
+        struct daemon *daemon;
+        struct router router;
+        int tap;
+
+        enter_namespace();
+        tap = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+        if (tap < 0)
+                harness_skip("/dev/net/tun can't be opened");
+        ip("tuntap add d0 mode tap");
+        ip("link set d0 up");
+        ip("addr add 2001:db8::1/64 dev d0 nodad");
+        add_end(1);
+        begin_watching(&daemon, &router, NULL);
+        try_route(&router, "-6 route add default nexthop via 2001:db8::fe nexthop via 2001:db8:1::fe");
+        try_route(&router, "link set d0 down");
+        try_route(&router, "link set d0 up");
+        ck_assert_int_eq(json_object_array_length(router.gateways[0]), 0);
+        ck_assert_int_eq(ioctl(tap, TUNSETIFF, &request), 0);
+        settle_links();
+        take_routes(&router);
+        ck_assert_int_eq(json_object_array_length(router.gateways[0]), 1);
+        expect_same(&router, "the carrier has come");
+        (void)close(tap);
         end_routes(daemon, &router);
 }
 END_TEST
@@ -331,6 +375,7 @@ START_TEST(test_lost) {
                 for (size_t j = 0; j < ARRAY_SIZE(lost[i]); j++)
                         if (lost[i][j][0])
                                 ip("%s", lost[i][j]);
+                settle_links();
                 ck_assert_int_eq(kill(daemon->pid, SIGCONT), 0);
                 take_routes(&router);
                 now = status_number(daemon, "/parameters/counters/kernelOverflows");
@@ -347,6 +392,7 @@ int main(int argc, char *argv[]) {
         TCase *c = harness_case(suite, "routes");
 
         tcase_add_loop_test(c, test_routes, 0, ARRAY_SIZE(routes));
+        tcase_add_test(c, test_carrier_comes_later);
         tcase_add_test(c, test_lost);
         return harness_main(argc, argv);
 }

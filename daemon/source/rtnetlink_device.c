@@ -218,6 +218,7 @@ static struct change compare(const struct device *before, const struct device *n
 static void on_new_link(struct network *net, const struct nlmsghdr *header) {
         const struct ifinfomsg *info = mnl_nlmsg_get_payload(header);
         struct device *d = device_find(net, info->ifi_index), now, before;
+        bool ways_change = false;
         struct change change;
 
         if (!parse_link(header, d, &now))
@@ -227,6 +228,8 @@ static void on_new_link(struct network *net, const struct nlmsghdr *header) {
         if (d) {
                 before = *d;
                 change = compare(&before, &now);
+                ways_change = (before.flags ^ now.flags) & IFF_UP || turns_between(&before, &now) != 0 ||
+                              before.carrier != now.carrier || before.oper_state != now.oper_state;
         } else {
                 d = device_new(net, now.index);
                 if (!d) {
@@ -249,8 +252,8 @@ static void on_new_link(struct network *net, const struct nlmsghdr *header) {
                 change.notes |= KEV_NOTE_ROUTE; /* the kernel does so without a word */
         if (change.notes)
                 device_tell(net, d, &change);
-        if (change.notes & KEV_NOTE_FLAGS)
-                network_reread_routes(net); /* ways die and live again */
+        if (ways_change)
+                network_reread_routes(net); /* they die and live again */
 }
 
 static void on_del_link(struct network *net, const struct nlmsghdr *header) {
