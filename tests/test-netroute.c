@@ -21,10 +21,14 @@
 #include "links.h"
 #include "macro.h"
 
-static void add_way(struct json_object *gateways, struct json_object *way, const char *device, const char *none) {
+/* /via: where it is of another family than the route. */
+static void add_way(struct json_object *gateways, struct json_object *way, const char *device, const char *gateway) {
+        if (json_at(way, "/gateway"))
+                gateway = text_at(way, "/gateway");
+        else if (json_at(way, "/via"))
+                gateway = text_at(way, "/via/host");
         if (strcmp(text_at(way, "/dev"), device) == 0 && !has_flag(way, "dead"))
-                json_object_array_add(gateways, json_object_new_string(json_at(way, "/gateway")
-                                                                               ? text_at(way, "/gateway") : none));
+                json_object_array_add(gateways, json_object_new_string(gateway));
 }
 
 /* Of the default routes through the device, as ip(8) has them. */
@@ -174,6 +178,12 @@ static const struct {
                 "-6 route replace default via 2001:db8::fe",
                 "-6 route del default",
         } },
+        { "IPv4 by way of IPv6", {
+                "-4 route add default via inet6 2001:db8::fe dev d0",
+                "-4 route add default metric 7 nexthop via inet6 2001:db8::fd dev d0 nexthop via 198.51.100.254",
+                "route del default metric 7",
+                "route del default",
+        } },
         { "another table", {
                 "route add default via 192.0.2.254 table 100",
                 "route add default via 192.0.2.253",
@@ -316,31 +326,75 @@ START_TEST(test_routes) {
 }
 END_TEST
 
+/* The device d0, which has a carrier only once somebody takes it. */
+static int open_tap(void) {
+        int tap = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+
+        if (tap < 0)
+                harness_skip("/dev/net/tun can't be opened");
+        ip("tuntap add d0 mode tap");
+        ip("link set d0 up");
+        ip("addr add 192.0.2.1/24 dev d0");
+        ip("addr add 2001:db8::1/64 dev d0 nodad");
+        return tap;
+}
+
+static void take_tap(int tap) {
+        struct ifreq request = { .ifr_name = "d0", .ifr_flags = IFF_TAP | IFF_NO_PI };
+
+        ck_assert_int_eq(ioctl(tap, TUNSETIFF, &request), 0);
+        settle_links();
+}
+
 /* With the carrier the kernel revives ways of IPv6, and says of the link alone that it has come. */
 START_TEST(test_carrier_comes_later) {
-        struct ifreq request = { .ifr_name = "d0", .ifr_flags = IFF_TAP | IFF_NO_PI };
         struct daemon *daemon;
         struct router router;
         int tap;
 
         enter_namespace();
-        tap = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
-        if (tap < 0)
-                harness_skip("/dev/net/tun can't be opened");
-        ip("tuntap add d0 mode tap");
-        ip("link set d0 up");
-        ip("addr add 2001:db8::1/64 dev d0 nodad");
+        tap = open_tap();
         add_end(1);
         begin_watching(&daemon, &router, NULL);
         try_route(&router, "-6 route add default nexthop via 2001:db8::fe nexthop via 2001:db8:1::fe");
         try_route(&router, "link set d0 down");
         try_route(&router, "link set d0 up");
         ck_assert_int_eq(json_object_array_length(router.gateways[0]), 0);
-        ck_assert_int_eq(ioctl(tap, TUNSETIFF, &request), 0);
-        settle_links();
+        take_tap(tap);
         take_routes(&router);
         ck_assert_int_eq(json_object_array_length(router.gateways[0]), 1);
         expect_same(&router, "the carrier has come");
+        (void)close(tap);
+        end_routes(daemon, &router);
+}
+END_TEST
+
+/* Where that is set, a way without a carrier is dead, and lives again with it: it is the only one there is. */
+START_TEST(test_only_way_revived) {
+        struct daemon *daemon;
+        struct router router;
+        FILE *setting;
+        int tap;
+
+        enter_namespace();
+        setting = fopen("/proc/sys/net/ipv4/conf/all/ignore_routes_with_linkdown", "we");
+        ck_assert(setting && fputs("1", setting) > 0 && fclose(setting) == 0);
+        tap = open_tap();
+        begin_watching(&daemon, &router, NULL);
+        try_route(&router, "route add default via 192.0.2.254");
+        for (int i = 0; i < 3; i++) {
+                take_tap(tap);
+                take_routes(&router);
+                ck_assert_int_eq(json_object_array_length(router.gateways[0]), 1);
+                expect_same(&router, "the carrier has come");
+                (void)close(tap);
+                settle_links();
+                take_routes(&router);
+                ck_assert_int_eq(json_object_array_length(router.gateways[0]), 0);
+                expect_same(&router, "the carrier has gone");
+                tap = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+                ck_assert_int_ge(tap, 0);
+        }
         (void)close(tap);
         end_routes(daemon, &router);
 }
@@ -393,6 +447,7 @@ int main(int argc, char *argv[]) {
 
         tcase_add_loop_test(c, test_routes, 0, ARRAY_SIZE(routes));
         tcase_add_test(c, test_carrier_comes_later);
+        tcase_add_test(c, test_only_way_revived);
         tcase_add_test(c, test_lost);
         return harness_main(argc, argv);
 }

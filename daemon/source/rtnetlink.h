@@ -76,6 +76,7 @@ struct network {
         struct list unread; /* in rtnetlink->unread, until its sockets were seen empty */
         enum sync sync;
         bool dump_interrupted;
+        bool has_dead_ways; /* of default routes; no message tells when they live again */
         uint32_t sequence;
         uint64_t generation; /* of the last dump */
         struct losses losses;

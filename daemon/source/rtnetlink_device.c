@@ -162,6 +162,8 @@ static bool parse_link(const struct nlmsghdr *header, const struct device *befor
         if (header->nlmsg_len < MNL_NLMSG_HDRLEN + sizeof(*info) || info->ifi_family != AF_UNSPEC)
                 return false; /* bridges report their ports in messages of their own */
         (void)mnl_attr_parse(header, sizeof(*info), collect_attribute, table);
+        if (table[IFLA_WIRELESS])
+                return false; /* an event of a wireless device, which says no more of it than its name and flags */
         if (!table[IFLA_IFNAME] || mnl_attr_validate(table[IFLA_IFNAME], MNL_TYPE_NUL_STRING) < 0)
                 return false;
         *ret = (struct device){ .index = info->ifi_index, .flags = info->ifi_flags };

@@ -45,13 +45,29 @@ static void free_route(struct route *route) {
         free(route);
 }
 
-static void set_gateway(struct route *route, const struct nlattr *attribute) {
-        size_t size = route->family == AF_INET ? 4 : 16;
-        const char none[16] = { 0 };
-        bool given = attribute && mnl_attr_get_payload_len(attribute) == size;
+static size_t address_size(uint16_t family) {
+        return family == AF_INET ? 4 : 16;
+}
 
-        (void)inet_ntop(route->family, given ? mnl_attr_get_payload(attribute) : none, route->gateway,
-                        sizeof(route->gateway));
+/* RTA_VIA: one of another family than the route's. */
+static void set_gateway(struct route *route, const struct nlattr *const *table) {
+        const struct nlattr *attribute = table[RTA_GATEWAY];
+        const char none[16] = { 0 };
+        const void *address = none;
+        uint16_t family = route->family;
+
+        if (attribute && mnl_attr_get_payload_len(attribute) == address_size(family))
+                address = mnl_attr_get_payload(attribute);
+        else if (table[RTA_VIA] && mnl_attr_get_payload_len(table[RTA_VIA]) > sizeof(struct rtvia)) {
+                const struct rtvia *via = mnl_attr_get_payload(table[RTA_VIA]);
+
+                if ((via->rtvia_family == AF_INET || via->rtvia_family == AF_INET6) &&
+                    mnl_attr_get_payload_len(table[RTA_VIA]) == sizeof(*via) + address_size(via->rtvia_family)) {
+                        family = via->rtvia_family;
+                        address = via->rtvia_addr;
+                }
+        }
+        (void)inet_ntop(family, address, route->gateway, sizeof(route->gateway));
 }
 
 static void on_way(struct network *net, const struct nlmsghdr *header, const struct route *way) {
@@ -103,8 +119,10 @@ static void on_ways(struct network *net, const struct nlmsghdr *header, struct r
                 (void)mnl_attr_parse_payload((const char *)hop + sizeof(*hop), hop->rtnh_len - sizeof(*hop),
                                              collect_attribute, table);
                 route->index = hop->rtnh_ifindex;
-                set_gateway(route, table[RTA_GATEWAY]);
-                if (!(hop->rtnh_flags & RTNH_F_DEAD))
+                set_gateway(route, table);
+                if (hop->rtnh_flags & RTNH_F_DEAD)
+                        net->has_dead_ways = true;
+                else
                         on_way(net, header, route);
                 if (RTNH_ALIGN((size_t)hop->rtnh_len) >= left)
                         break;
@@ -133,9 +151,11 @@ void route_on_message(struct network *net, const struct nlmsghdr *header) {
                 drop_replaced(net, &route);
         if (info->rtm_type == RTN_UNICAST && table[RTA_MULTIPATH]) {
                 on_ways(net, header, &route, table[RTA_MULTIPATH]);
-        } else if (info->rtm_type == RTN_UNICAST && !(info->rtm_flags & RTNH_F_DEAD)) {
+        } else if (info->rtm_type == RTN_UNICAST && info->rtm_flags & RTNH_F_DEAD) {
+                net->has_dead_ways = true;
+        } else if (info->rtm_type == RTN_UNICAST) {
                 route.index = (int)get_u32(table[RTA_OIF], 0);
-                set_gateway(&route, table[RTA_GATEWAY]);
+                set_gateway(&route, table);
                 on_way(net, header, &route);
         }
         if (header->nlmsg_type == RTM_NEWROUTE && header->nlmsg_flags & NLM_F_REPLACE)

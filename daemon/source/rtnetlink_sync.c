@@ -39,17 +39,17 @@ static int start_dump(struct network *net) {
         mux_timer_clear(net->all->mux, &net->quiet);
         mux_remove(net->all->mux, &net->events_io); /* not read until the dump is whole */
         losses_begin_repair(&net->losses);
-        net->dump_interrupted = false;
+        net->dump_interrupted = net->has_dead_ways = false;
         net->generation++;
         net->sync = SYNC_LINKS;
         return send_dump(net, RTM_GETLINK);
 }
 
 void network_reread_routes(struct network *net) {
-        if (net->sync != SYNC_DONE || list_empty(&net->routes))
+        if (net->sync != SYNC_DONE || (list_empty(&net->routes) && !net->has_dead_ways))
                 return;
         mux_remove(net->all->mux, &net->events_io);
-        net->dump_interrupted = false;
+        net->dump_interrupted = net->has_dead_ways = false;
         net->generation++;
         net->sync = SYNC_REREAD;
         if (send_dump(net, RTM_GETROUTE) < 0)
@@ -299,6 +299,7 @@ int network_resume(struct network *net, int events_fd, int dump_fd) {
         if (r == 0)
                 r = mux_add(net->all->mux, &net->events_io, mnl_socket_get_fd(net->events), MUX_IN, on_events);
         net->sync = SYNC_DONE;
+        net->has_dead_ways = true; /* it may have */
         return r;
 }
 
