@@ -96,6 +96,7 @@ int change_refusal(struct kev *kev, const struct call *call, bool *ret_refused) 
 struct chunk {
         struct chunk *next;
         struct call call;
+        uint64_t n_remakings; /* the connection's, as it was sent */
         size_t first, n;
 };
 
@@ -247,6 +248,7 @@ static void remember(struct addition *a, size_t i) {
                 .id = a->ids[i], .handler = a->handler, .userdata = a->userdata,
                 .added = describe(spec, a->ids[i]),
                 .pidfd = is_pidfd ? fcntl(watch->fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1) : -1,
+                .pid = spec->filter == KEV_FILTER_PROC && !is_pidfd ? spec->pid : ABSENT,
                 .has_fd = watch->fd >= 0 && !is_pidfd,
                 .is_oneshot = spec->flags & KEV_FLAG_ONESHOT,
                 .is_disabled = spec->flags & KEV_FLAG_DISABLED,
@@ -255,11 +257,16 @@ static void remember(struct addition *a, size_t i) {
 
 /* Waits for the reply to one chunk. */
 static int finish_chunk(struct addition *a, struct chunk *chunk) {
-        int r = call_wait(a->kev, &chunk->call);
+        struct kev *kev = a->kev;
+        int r = call_wait(kev, &chunk->call);
 
-        if (r < 0)
+        if (r < 0 && kev->error)
                 return r;
-        r = call_error(a->kev, &chunk->call);
+        /* The kevd that has answered is gone, and the next was not asked for what was not known yet. */
+        if (r == 0 && chunk->n_remakings != kev->reconnecting.n_remakings)
+                r = fail_unanswered(kev);
+        if (r == 0)
+                r = call_error(kev, &chunk->call);
         if (r < 0)
                 refuse_all(a, chunk->first, chunk->n, r);
         else if (take_refusals(a, chunk) < 0)
@@ -304,6 +311,7 @@ static int send_chunk(struct addition *a, size_t first, size_t n, const struct b
                 free(chunk);
                 return r;
         }
+        chunk->n_remakings = a->kev->reconnecting.n_remakings;
         *a->chunks_end = chunk;
         a->chunks_end = &chunk->next;
         return 0;
@@ -368,8 +376,8 @@ _public_ int kev_add_many(struct kev *kev, const struct kev_watch *const *watche
         r = add_all(&a);
         if (ret_ids && r >= 0)
                 memcpy(ret_ids, ids, n_watches * sizeof(*ids));
-        if (ret_errors && (r >= 0 || !kev->error)) /* the connection may have ended just behind the answer */
-                memcpy(ret_errors, errors, n_watches * sizeof(*errors));
+        for (size_t i = 0; ret_errors && i < n_watches; i++)
+                ret_errors[i] = errors[i] == 0 ? MIN(r, 0) : errors[i];
         return call_leave(kev, r);
 }
 
@@ -433,17 +441,16 @@ _public_ int kev_modify(struct kev *kev, int64_t id, const struct kev_watch *wat
 _public_ int kev_remove(struct kev *kev, int64_t id) {
         int r = call_enter(kev);
 
-        if (r < 0)
-                return r;
         if (own_signals_remove(kev, id)) {
                 (void)inbox_drop(&kev->inbox, id);
                 return call_leave(kev, 0);
         }
-        r = change_id(kev, "remove", id);
-        if (r == 0 || r == -ENOENT) {
+        if (r == 0)
+                r = change_id(kev, "remove", id);
+        if (r == 0 || r == -ENOENT || r == -ECONNRESET || kev->error) {
                 /* For kevd a oneshot watch is over once its event was sent, for the
-                 * program once it was handed out; and one that could not be made
-                 * again never was. */
+                 * program once it was handed out; one that could not be made again
+                 * never was; and a kevd that has gone has none any more. */
                 if (known_remove(&kev->known, id))
                         r = 0;
                 if (inbox_drop(&kev->inbox, id) > 0)

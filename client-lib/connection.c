@@ -19,12 +19,19 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include "internal.h"
 #include "message.h"
 
 enum { READ_BYTES = 64 * 1024 };
+
+int polled_close(struct kev *kev, int fd) {
+        if (fd >= 0)
+                (void)epoll_ctl(kev->epoll, EPOLL_CTL_DEL, fd, NULL);
+        return safe_close(fd);
+}
 
 int connection_fail(struct kev *kev, int error, const char *format, ...) {
         char message[ERROR_MESSAGE_MAX]; /* the arguments may hold the one before */
@@ -43,7 +50,7 @@ int connection_fail(struct kev *kev, int error, const char *format, ...) {
 }
 
 void connection_forget(struct kev *kev) {
-        kev->fd = safe_close(kev->fd);
+        kev->fd = polled_close(kev, kev->fd);
         buffer_reset(&kev->calls);
         buffer_reset(&kev->out);
         buffer_reset(&kev->in);
@@ -135,12 +142,13 @@ static ssize_t send_some(struct kev *kev) {
 
 /* kevd has gone; but what it sent before is still there to be read. */
 static int read_the_rest(struct kev *kev) {
+        uint64_t n_losses = kev->n_losses;
         int r;
 
         do
                 r = connection_read(kev);
-        while (r > 0);
-        return r < 0 ? r : reconnect_begin(kev);
+        while (r > 0 && kev->n_losses == n_losses);
+        return r == 0 ? reconnect_begin(kev) : r;
 }
 
 /* Writes what can be written now. An error while descriptors wait to be sent is
@@ -260,7 +268,7 @@ static int send_fds(struct kev *kev, const int *fds, size_t n_fds) {
         return r;
 }
 
-static int fail_unanswered(struct kev *kev) {
+int fail_unanswered(struct kev *kev) {
         return error_set(kev, -ECONNRESET, "kevd has gone before it answered (%s)", kev->address);
 }
 

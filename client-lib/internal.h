@@ -81,6 +81,8 @@ struct known_watch {
         void *userdata;
         char *added, *modified; /* the Watch objects that it was made from, and changed to last (or NULL) */
         int pidfd;              /* proc: a duplicate of what goes with the first; -1: nothing */
+        int64_t pid;            /* proc: the number that it was made with, or ABSENT */
+        uint64_t start_time;    /* of that process, as kevd went; 0: it was not to be seen then */
         bool is_used;
         bool is_oneshot;
         bool is_disabled;
@@ -146,7 +148,8 @@ struct reconnecting {
         int timer;         /* a timerfd, for programs that wait for kev_get_fd(); -1: kevd is there */
         int pause_msec;
         int64_t since_msec, next_msec; /* CLOCK_MONOTONIC: the loss, and the next attempt */
-        bool is_remaking; /* the watches: a loss ends the attempt */
+        bool is_remaking;     /* the watches: a loss ends the attempt */
+        uint64_t n_remakings; /* how often they were, ever */
 };
 
 /* kevd has gone. -ECONNRESET: the calls in flight have failed, and the connection may be over. */
@@ -205,6 +208,9 @@ int connection_fail(struct kev *kev, int error, const char *format, ...) _printf
 int connection_fail_memory(struct kev *kev);
 /* Forgets what was sent and what was read. */
 void connection_forget(struct kev *kev);
+/* Closes one that the program is woken for, if it is not -1: the set does not forget it by itself if a child of the
+ * program has it, too. Returns -1. */
+int polled_close(struct kev *kev, int fd);
 
 /* Reads what has come, without waiting. 1: something had; 0: nothing. */
 int connection_read(struct kev *kev);
@@ -226,6 +232,8 @@ int connection_keep_waiting(struct kev *kev);
 int call_send(struct kev *kev, struct call *call, const struct buffer *message, const int *fds, size_t n_fds);
 /* Waits for its reply, whatever signals come: 0, also for an error reply. */
 int call_wait(struct kev *kev, struct call *call);
+/* -ECONNRESET, with its message. */
+int fail_unanswered(struct kev *kev);
 /* Sends it and waits. An error reply is a negative errno here. */
 int call_run(struct kev *kev, struct call *call, const struct buffer *message, const int *fds, size_t n_fds);
 

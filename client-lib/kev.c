@@ -51,7 +51,7 @@ _public_ struct kev *kev_close(struct kev *kev) {
         if (!kev)
                 return NULL;
         kev->reconnecting.timeout_msec = 0;
-        (void)safe_close(kev->epoll);
+        kev->epoll = safe_close(kev->epoll);
         (void)safe_close(kev->wake);
         (void)safe_close(kev->fd);
         own_signals_close(&kev->own_signals);
@@ -90,7 +90,8 @@ int call_enter(struct kev *kev) {
  * to find that isn't in the socket: events, the connection's end, or that nobody
  * has asked yet. */
 static void wake_set(struct kev *kev) {
-        bool wanted = kev->error || inbox_has_news(&kev->inbox) || (kev->has_levels && kev->waits == 0);
+        bool wanted = kev->error || inbox_has_news(&kev->inbox) || 
+                      (kev->has_levels && kev->waits == 0 && kev->fd >= 0);
         eventfd_t value;
 
         if (wanted == kev->woken)

@@ -396,8 +396,8 @@ int kev_add_many(struct kev *kev, const struct kev_watch *const *watches, size_t
  * look at that (-EBADF if not). */
 int kev_modify(struct kev *kev, int64_t id, const struct kev_watch *watch);
 
-/* Ends a watch: none of its events is handed out any more. -ENOENT: no watch
- * has that id. */
+/* Ends a watch: none of its events is handed out any more, nor is it made again
+ * where kevd has gone. -ENOENT: no watch has that id. */
 int kev_remove(struct kev *kev, int64_t id);
 int kev_enable(struct kev *kev, int64_t id);
 int kev_disable(struct kev *kev, int64_t id);

@@ -81,7 +81,7 @@ static void update(struct kev *kev) {
         sigset_t all;
 
         if (own->n == 0) {
-                own->fd = safe_close(own->fd); /* the set forgets it */
+                own->fd = polled_close(kev, own->fd);
                 return;
         }
         (void)sigemptyset(&all);

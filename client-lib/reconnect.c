@@ -20,9 +20,11 @@
  */
 
 #include <errno.h>
+#include <fcntl.h>
 #include <json-c/json.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
@@ -49,6 +51,41 @@ static int jittered(int msec) {
         return msec / 2 + (int)(((uint64_t)t.tv_nsec ^ (uint64_t)getpid() * 2654435761u) % (uint64_t)(msec / 2 + 1));
 }
 
+/* ---- processes by number --------------------------------------------------------------------------- */
+
+/* When it began: proc_pid_stat(5). 0: it is not there, or not to be seen. */
+static uint64_t read_start_time(int64_t pid) {
+        char path[48], line[1024], *p;
+        ssize_t n;
+        int fd;
+
+        (void)snprintf(path, sizeof(path), "/proc/%lld/stat", (long long)pid);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        n = fd < 0 ? -1 : read(fd, line, sizeof(line) - 1);
+        (void)safe_close(fd);
+        if (n < 0)
+                return 0;
+        line[n] = 0;
+        p = strrchr(line, ')'); /* behind the name, which may have any characters, come the fields from the third on */
+        for (int i = 2; p && i < 22; i++)
+                p = strchr(p + 1, ' ');
+        return p ? strtoull(p, NULL, 10) : 0;
+}
+
+/* A number may be another process's before kevd is there again. */
+static void note_start_times(struct kev *kev) {
+        for (size_t i = 0; i < kev->known.capacity; i++) {
+                struct known_watch *w = &kev->known.slots[i];
+
+                if (w->is_used && w->pid != ABSENT && !w->is_over)
+                        w->start_time = read_start_time(w->pid);
+        }
+}
+
+static bool is_another_process(const struct known_watch *w) {
+        return w->pid != ABSENT && read_start_time(w->pid) != w->start_time;
+}
+
 /* ---- the next attempt ------------------------------------------------------------------- */
 
 static void set_timer(struct kev *kev, int msec) {
@@ -67,7 +104,7 @@ static void set_timer(struct kev *kev, int msec) {
 }
 
 void reconnect_close(struct kev *kev) {
-        kev->reconnecting.timer = safe_close(kev->reconnecting.timer);
+        kev->reconnecting.timer = polled_close(kev, kev->reconnecting.timer);
 }
 
 static int give_up(struct kev *kev) {
@@ -85,6 +122,7 @@ int reconnect_begin(struct kev *kev) {
         connection_forget(kev);
         if (rc->is_remaking) /* the attempt has failed, no more */
                 return 1;
+        note_start_times(kev);
         rc->since_msec = now_msec();
         rc->pause_msec = PAUSE_MIN_MSEC;
         set_timer(kev, jittered(rc->pause_msec));
@@ -148,6 +186,23 @@ static int read_spec(const char *text, struct watch_spec *ret) {
         return r;
 }
 
+/* What it was made with, and is told of now. */
+static int read_known(const struct known_watch *w, struct watch_spec *ret) {
+        struct watch_spec modified;
+        int r = read_spec(w->added, ret);
+
+        if (r < 0 || !w->modified)
+                return r;
+        r = read_spec(w->modified, &modified);
+        if (r < 0) {
+                watch_spec_free(ret);
+                return r;
+        }
+        ret->notes = modified.notes;
+        watch_spec_free(&modified);
+        return 0;
+}
+
 /* One watch in one list of a Change. The error that it was refused with; another negative errno: kevd has gone again. */
 static int change(struct kev *kev, const char *list, const char *item, int fd, bool *ret_refused) {
         struct buffer b _cleanup_(buffer_free) = BUFFER_INIT;
@@ -169,10 +224,12 @@ static int remake_one(struct kev *kev, struct known_watch *w) {
         char id[24];
         int r, error = 0;
 
-        if (w->is_over || !w->added || read_spec(w->added, &spec) < 0)
+        if (w->is_over || !w->added || read_known(w, &spec) < 0)
                 return 0;
         if (w->has_fd)
                 error = -EBADF;
+        else if (is_another_process(w))
+                error = -ESRCH;
         else {
                 r = change(kev, "add", w->added, w->pidfd, &refused);
                 if (r < 0 && !refused)
@@ -197,6 +254,7 @@ static int remake(struct kev *kev) {
         int r = 0;
 
         kev->reconnecting.is_remaking = true;
+        kev->reconnecting.n_remakings++;
         for (size_t i = 0; r >= 0 && i < kev->known.capacity; i++)
                 if (kev->known.slots[i].is_used)
                         r = remake_one(kev, &kev->known.slots[i]);

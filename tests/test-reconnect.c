@@ -39,9 +39,34 @@ static bool answers(void *unused _unused_) {
         return r == 0;
 }
 
-/* On its socket, which one that was killed has left there. */
-static void begin_kevd(void) {
-        const char *option = at("--listen=%s", socket_path()), *program = getenv("KEVD");
+/* Answers one Change, and is gone before the next. */
+static void answer_once(int listener) {
+        static const char reply[] = "{\"parameters\":{\"refused\":[]}}";
+        int fd = accept(listener, NULL, NULL);
+        char byte = 1;
+
+        while (byte != 0 && read(fd, &byte, 1) == 1)
+                ;
+        (void)shutdown(fd, SHUT_RD);
+        (void)!write(fd, reply, sizeof(reply));
+        (void)close(fd);
+}
+
+static void be_unsteady(const char *path, int n) {
+        struct sockaddr_un address = { .sun_family = AF_UNIX };
+        int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+        (void)snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+        (void)unlink(path);
+        if (bind(listener, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(listener, 1) < 0)
+                _exit(126);
+        while (n-- > 0)
+                answer_once(listener);
+}
+
+/* On its socket, which one that was killed has left there. `n_before`: so many that go as soon as they have answered. */
+static void begin_kevd_after(int n_before) {
+        const char *path = socket_path(), *option = at("--listen=%s", path), *program = getenv("KEVD");
         int null;
 
         kevd = fork();
@@ -49,10 +74,16 @@ static void begin_kevd(void) {
                 (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
                 null = open("/dev/null", O_RDWR);
                 (void)dup2(null, STDERR_FILENO);
+                if (n_before > 0)
+                        be_unsteady(path, n_before);
                 (void)execl(program, "kevd", "--mode=user", option, NULL);
                 _exit(127);
         }
         ck_assert_int_gt(kevd, 0);
+}
+
+static void begin_kevd(void) {
+        begin_kevd_after(0);
 }
 
 static void start_kevd(void) {
@@ -376,6 +407,172 @@ START_TEST(test_again_and_again) {
 }
 END_TEST
 
+/* What has answered may be gone before the next watch is made, several times. */
+START_TEST(test_gone_while_remaking) {
+        const struct kev_event *event;
+
+        (void)add(user_watch("a"));
+        (void)add(user_watch("b"));
+        kill_kevd();
+        begin_kevd_after(5);
+        come_again();
+        while (kev_wait(kev, 0, &event) == 1)
+                ck_assert_uint_eq(kev_event_notes(event), KEV_NOTE_LOST);
+        ck_assert_int_eq(kev_trigger(kev, "a", 1), 1);
+        ck_assert_int_eq(kev_trigger(kev, "b", 1), 1);
+}
+END_TEST
+
+/* Watches that take several calls: each of them is in force, or was refused. */
+START_TEST(test_gone_while_adding) {
+        enum { WATCHES = 3000 };
+        struct kev_watch *watches[WATCHES];
+        int errors[WATCHES], n_refused = 0, r;
+        char name[16];
+
+        for (int i = 0; i < WATCHES; i++) {
+                (void)snprintf(name, sizeof(name), "n%d", i);
+                watches[i] = user_watch(name);
+        }
+        kill_kevd();
+        begin_kevd_after(1);
+        r = kev_add_many(kev, (const struct kev_watch *const *)watches, WATCHES, NULL, NULL, NULL, errors);
+        for (int i = 0; i < WATCHES; i++) {
+                (void)snprintf(name, sizeof(name), "n%d", i);
+                ck_assert_int_eq(kev_trigger(kev, name, 1), errors[i] == 0);
+                ck_assert(errors[i] == 0 || errors[i] == -ECONNRESET);
+                n_refused += errors[i] != 0;
+                kev_watch_free(watches[i]);
+        }
+        ck_assert_int_gt(n_refused, 0);
+        ck_assert_int_eq(r, n_refused < WATCHES ? n_refused : -ECONNRESET);
+}
+END_TEST
+
+/* What may have been missed is what a watch wants now: of the end alone nothing is. */
+START_TEST(test_modified) {
+        pid_t pid = start_process();
+        struct kev_watch *watch = process_watch(pid);
+
+        ck_assert_int_eq(kev_watch_set_notes(watch, KEV_NOTE_EXIT | KEV_NOTE_EXEC), 0);
+        if (kev_add(kev, watch, NULL, NULL, NULL) < 0)
+                harness_skip("programs that begin can't be told of here");
+        ck_assert_int_eq(kev_watch_set_notes(watch, KEV_NOTE_EXIT), 0);
+        ck_assert_int_eq(kev_modify(kev, 0, watch), 0);
+        kev_watch_free(watch);
+        restart();
+        ck_assert_uint_eq(listen_to_all().n[0], 0);
+        end_process(pid);
+        ck_assert_uint_ne(listen_to_all().notes[0] & KEV_NOTE_EXIT, 0);
+}
+END_TEST
+
+/* When it began, in ticks of 10 msec: proc_pid_stat(5). */
+static unsigned long long start_time(pid_t pid) {
+        FILE *file = fopen(at("/proc/%d/stat", (int)pid), "re");
+        unsigned long long ticks;
+
+        ck_assert_ptr_nonnull(file);
+        ck_assert_int_eq(fscanf(file, "%*d (%*[^)]) %*c" /* to the 21st */
+                                      " %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu",
+                                &ticks), 1);
+        (void)fclose(file);
+        return ticks;
+}
+
+/* A process of that number that began at another time, if it can be had. */
+static pid_t fork_as(pid_t wanted, unsigned long long before) {
+        for (int i = 0; i < 1000; i++) {
+                FILE *file = fopen("/proc/sys/kernel/ns_last_pid", "we");
+                pid_t pid;
+
+                if (!file || fprintf(file, "%d", wanted - 1) < 0 || fclose(file) != 0)
+                        return -1;
+                pid = start_process();
+                if (pid == wanted && start_time(pid) != before)
+                        return pid;
+                end_process(pid);
+        }
+        return -1;
+}
+
+/* Its number is another process's by the time that kevd is there again. */
+START_TEST(test_number_taken) {
+        pid_t pid = start_process(), other;
+        unsigned long long began = start_time(pid);
+        struct said said;
+
+        ck_assert_int_eq(add(process_watch(pid)), 0);
+        (void)listen_to_all();
+        kill_kevd();
+        said = listen_to_all(); /* it is noticed */
+        end_process(pid);
+        other = fork_as(pid, began);
+        if (other < 0)
+                harness_skip("a process can't be given a number here");
+        start_kevd();
+        come_again();
+        said = listen_to_all();
+        ck_assert_uint_eq(said.notes[0], KEV_NOTE_EXIT);
+        ck_assert_uint_eq(said.flags[0], KEV_FLAG_EOF);
+        end_process(other);
+        ck_assert_uint_eq(listen_to_all().n[0], 0);
+}
+END_TEST
+
+/* One that kevd has taken along is not made again, nor told of. */
+START_TEST(test_removed_meanwhile) {
+        int64_t id = add(user_watch("a"));
+
+        ck_assert_int_eq(kev_trigger(kev, "a", 1), 1);
+        ck_assert_int_eq(kill(kevd, SIGSTOP), 0);
+        if (fork() == 0) {
+                (void)kill(kevd, SIGKILL);
+                _exit(0);
+        }
+        ck_assert_int_eq(kev_remove(kev, id), 0);
+        while (waitpid(-1, NULL, 0) > 0)
+                ;
+        start_kevd();
+        ck_assert_int_eq(kev_trigger(kev, "a", 1), 0);
+        ck_assert_uint_eq(listen_to_all().n[id], 0);
+
+        id = add(user_watch("a"));
+        ck_assert_int_eq(kev_set_reconnect_timeout(kev, 0), 0);
+        kill_kevd();
+        ck_assert_int_eq(kev_trigger(kev, "a", 1), -ECONNRESET);
+        ck_assert_int_eq(kev_remove(kev, id), 0);
+        ck_assert_int_eq(kev_remove(kev, id), -ECONNRESET);
+}
+END_TEST
+
+static bool is_quiet_after_dispatch(void *unused) {
+        ck_assert_int_ge(kev_dispatch(kev, 0), 0);
+        return !is_readable(unused);
+}
+
+/* A loop is not woken for nothing: while nobody is there, nor because a child has the connection's descriptors. */
+START_TEST(test_quiet_loop) {
+        struct kev_watch *watch = new_watch(KEV_FILTER_POLL);
+        pid_t child;
+        int ends[2];
+
+        ck_assert_int_eq(pipe2(ends, O_CLOEXEC), 0);
+        ck_assert_int_eq(kev_watch_set_fd(watch, ends[0]), 0);
+        ck_assert_int_eq(kev_watch_set_flags(watch, KEV_FLAG_LEVEL), 0);
+        (void)add(watch);
+        child = start_process();
+        kill_kevd();
+        ck_assert(wait_until(is_quiet_after_dispatch, NULL, HARNESS_REPLY_MSEC));
+        start_kevd();
+        come_again();
+        ck_assert(wait_until(is_quiet_after_dispatch, NULL, HARNESS_REPLY_MSEC));
+        end_process(child);
+        (void)close(ends[0]);
+        (void)close(ends[1]);
+}
+END_TEST
+
 /* Of a private one there is another then. */
 START_TEST(test_private) {
         struct json_object *status;
@@ -412,6 +609,12 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_calls);
         tcase_add_loop_test(c, test_nobody_comes, 0, 2);
         tcase_add_test(c, test_again_and_again);
+        tcase_add_test(c, test_gone_while_remaking);
+        tcase_add_test(c, test_gone_while_adding);
+        tcase_add_test(c, test_modified);
+        tcase_add_test(c, test_number_taken);
+        tcase_add_test(c, test_removed_meanwhile);
+        tcase_add_test(c, test_quiet_loop);
         tcase_add_test(c, test_private);
         return harness_main(argc, argv);
 }
