@@ -133,26 +133,34 @@ _public_ int kev_call(struct kev *kev, const char *method, const char *parameter
 
 /* ---- GetMechanism --------------------------------------------------------------- */
 
-_public_ int kev_get_mechanism(struct kev *kev, int64_t id, char **ret_name) {
-        struct json_object *reply = NULL, *name;
-        char parameters[48], *text _cleanup_(freep) = NULL;
-        int r;
+static int read_mechanism(struct kev *kev, const struct call *call, char **ret_name) {
+        static const struct field fields[] = { { "mechanism", FIELD_STRING, 0, true } };
+        const char *name;
 
-        (void)snprintf(parameters, sizeof(parameters), "{\"id\":%lld}", (long long)id);
-        r = kev_call(kev, "org.kevd.events.GetMechanism", parameters, &text);
-        if (r == -EREMOTEIO)
-                return -ENOENT;
+        if (!call->parameters || fields_read(call->parameters, fields, ARRAY_SIZE(fields), &name, NULL) < 0)
+                return connection_fail(kev, -EPROTO, "kevd answered GetMechanism with what can't be understood");
+        *ret_name = strdup(name);
+        return *ret_name ? 0 : error_set(kev, -ENOMEM, "There is no memory for the reply");
+}
+
+_public_ int kev_get_mechanism(struct kev *kev, int64_t id, char **ret_name) {
+        struct buffer b _cleanup_(buffer_free) = BUFFER_INIT;
+        struct call call _cleanup_(call_free) = { 0 };
+        int r = call_enter(kev);
+
         if (r < 0)
                 return r;
-        r = text ? message_parse(text, strlen(text), &reply) : -EPROTO;
-        name = r == 0 ? json_object_object_get(reply, "mechanism") : NULL;
-        if (json_object_is_type(name, json_type_string)) {
-                *ret_name = strdup(json_object_get_string(name));
-                r = *ret_name ? 0 : error_set(kev, -ENOMEM, "There is no memory for the reply");
-        } else if (r == -ENOMEM)
-                r = error_set(kev, r, "There is no memory for the reply");
-        else
-                r = connection_fail(kev, -EPROTO, "kevd answered GetMechanism with what can't be understood");
-        json_object_put(reply);
+        if (own_signals_has(&kev->own_signals, id)) {
+                *ret_name = strdup("signalfd");
+                return call_leave(kev, *ret_name ? 0 : error_set(kev, -ENOMEM, "There is no memory for the name"));
+        }
+        buffer_put_literal(&b, "{\"method\":\"org.kevd.events.GetMechanism\",\"parameters\":{\"id\":");
+        buffer_put_i64(&b, id);
+        buffer_put_literal(&b, "}}\0");
+        r = call_run(kev, &call, &b, NULL, 0);
+        if (r == -EINVAL)
+                r = error_set(kev, -ENOENT, "There is no watch with the id %lld", (long long)id);
+        if (r == 0)
+                r = read_mechanism(kev, &call, ret_name);
         return call_leave(kev, r);
 }

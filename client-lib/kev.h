@@ -432,7 +432,7 @@ int kev_dispatch(struct kev *kev, int timeout_msec);
 int kev_wait(struct kev *kev, int timeout_msec, const struct kev_event **ret_event);
 
 /*
- * By which of the kernel's interfaces the watch is served, "inotify" for instance; with
+ * By which of the kernel's interfaces the watch is served, "inotify" for instance, or "signalfd" by the library; with
  * mounts that are crossed, the watched tree itself. `ret_name` is allocated. -ENOENT: there is no such watch.
  */
 int kev_get_mechanism(struct kev *kev, int64_t id, char **ret_name);
