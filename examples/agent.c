@@ -52,6 +52,11 @@ static void on_link(struct agent *a, const struct kev_event *event) {
         a->changes += kev_event_count(event);
         printf("link");
         print_notes(kev_event_notes(event));
+        if (!kev_event_link_name(event)) { /* `rescan`: of any, or all; here a real agent would list them again */
+                a->rescans++;
+                printf("\n");
+                return;
+        }
         printf(" %s %s %s", kev_event_link_name(event), kev_event_link_up(event) ? "up" : "down",
                kev_event_link_carrier(event) ? "carrier" : "no-carrier");
         if (old_name)
@@ -70,6 +75,8 @@ static void on_event(struct agent *a, const struct kev_event *event) {
                 on_link(a, event);
                 break;
         case WATCH_TIMER:
+                if (kev_event_notes(event) & KEV_NOTE_LOST) /* it begins anew */
+                        break;
                 printf("alive seq %" PRIu64 " changes %" PRIu64 " rescans %" PRIu64 "\n", kev_event_seq(event),
                        a->changes, a->rescans);
                 break;

@@ -66,17 +66,6 @@ static void on_event(struct kev *kev G_GNUC_UNUSED, const struct kev_event *even
         redraw_soon(v);
 }
 
-/* In this version a system daemon shows files to root alone: a program of a user
- * asks the user's own daemon or, where none runs, one of the program's. */
-static int open_kevd(struct kev **ret_kev) {
-        int r;
-
-        if (g_getenv("KEV_ADDRESS"))
-                return kev_open(NULL, ret_kev);
-        r = kev_open("user", ret_kev);
-        return r < 0 ? kev_open("private", ret_kev) : r;
-}
-
 static int watch_directory(struct view *v) {
         struct kev_watch *watch = NULL;
         int r = kev_watch_new(KEV_FILTER_TREE, &watch);
@@ -106,7 +95,7 @@ static gboolean on_readable(gint fd G_GNUC_UNUSED, GIOCondition condition G_GNUC
 }
 
 static int view_connect(struct view *v) {
-        int r = open_kevd(&v->kev);
+        int r = kev_open(NULL, &v->kev); /* the system's, the user's or, where none runs, one of the program's own */
 
         if (r < 0) {
                 g_printerr("%s\n", kev_error_message(NULL));

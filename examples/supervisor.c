@@ -35,7 +35,7 @@ static void on_end(struct kev *kev, const struct kev_event *event, void *userdat
                 printf("%d: killed by signal %d%s\n", (int)pid, value,
                        kev_event_core_dumped(event) ? ", core dumped" : "");
                 s->failure = true;
-        } else if (!reaped) {
+        } else if (!reaped && !(kev_event_flags(event) & KEV_FLAG_EOF)) {
                 return; /* some kernels tell the status only once the parent has asked for it */
         } else {
                 printf("%d: ended, nobody can tell how\n", (int)pid);
