@@ -83,7 +83,7 @@ static int width_of(enum kev_filter filter) {
  * their names in front. */
 static void put_what(struct text *out, const struct kev_event *event, bool colour) {
         enum kev_filter filter = kev_event_filter(event);
-        uint64_t notes = filter == KEV_FILTER_TIMER ? 0 : kev_event_notes(event);
+        uint64_t units = filter == KEV_FILTER_TIMER ? ~KEV_NOTE_LOST : 0, notes = kev_event_notes(event) & ~units;
         const char *sequence = colour ? colour_of(notes) : NULL, *separator = "";
         size_t start;
 
@@ -170,6 +170,14 @@ void print_outcome(struct text *out, const struct kev_event *event) {
                 text_puts(out, "status not known");
 }
 
+void print_lost(struct text *out, uint64_t count, bool or_more) {
+        if (count == 0)
+                text_puts(out, "processes or events may not have been told");
+        else
+                text_printf(out, "%" PRIu64 "%s %s not told", count, or_more ? " or more" : "",
+                            count == 1 && !or_more ? "process or event" : "processes or events");
+}
+
 static void put_process(struct text *out, const struct kev_event *event) {
         uint64_t notes = kev_event_notes(event), count = kev_event_count(event);
         int64_t child;
@@ -177,8 +185,8 @@ static void put_process(struct text *out, const struct kev_event *event) {
         uid_t uid;
 
         if (notes & KEV_NOTE_LOST) {
-                text_printf(out, "  %" PRIu64 " %s not told", count,
-                            count == 1 ? "process or event" : "processes or events");
+                text_puts(out, "  ");
+                print_lost(out, count, false);
                 return;
         }
         text_puts(out, "  ");
@@ -208,7 +216,7 @@ static void put_signal(struct text *out, const struct subject *subject, const st
         text_puts(out, "  ");
         put_name(out, subject, event);
         if (kev_event_data(event, &number) < 0)
-                text_puts(out, "  has ended");
+                text_puts(out, kev_event_flags(event) & KEV_FLAG_EOF ? "  has ended" : "");
         else if (number > 0 && number < NSIG && sigabbrev_np((int)number))
                 text_printf(out, "  SIG%s", sigabbrev_np((int)number));
         else if (number >= SIGRTMIN && number <= SIGRTMAX)

@@ -18,6 +18,8 @@ void print_link(struct text *out, const struct link *link, const struct ifaddrs 
 
 /* How a process ended: "exit code 7", "killed by SIGSEGV (core dumped)" or, where the event can't tell,
  * "status not known". */
+/* How many processes or events were not told; 0: that is not known. */
+void print_lost(struct text *out, uint64_t count, bool or_more);
 void print_outcome(struct text *out, const struct kev_event *event);
 
 /* True if that descriptor is a terminal which has more than lines. */

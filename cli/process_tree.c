@@ -54,6 +54,7 @@ struct process_tree {
         struct node *first_ended, *last_ended;
         size_t n_ended;
         uint64_t n_lost;
+        bool has_uncounted; /* so many, or more */
         bool failed; /* no memory */
 
         bool has_changed;
@@ -277,6 +278,7 @@ void process_tree_take(struct process_tree *t, const struct kev_event *event) {
 
         if (notes & KEV_NOTE_LOST) {
                 t->n_lost += kev_event_count(event);
+                t->has_uncounted = t->has_uncounted || kev_event_count(event) == 0;
                 t->has_changed = true;
         }
         if (kev_event_pid(event, &pid) < 0)
@@ -338,14 +340,19 @@ static void put_node(const struct process_tree *t, struct text *out, const struc
         text_free(&line);
 }
 
+static bool has_lost(const struct process_tree *t) {
+        return t->n_lost > 0 || t->has_uncounted;
+}
+
 static void put_rest(const struct process_tree *t, struct text *out, size_t n_hidden, size_t columns) {
         struct text line = { 0 };
 
         if (n_hidden > 0)
                 text_printf(&line, "... %zu more", n_hidden);
-        if (t->n_lost > 0)
-                text_printf(&line, "%s%" PRIu64 " %s not told", n_hidden > 0 ? ", " : "", t->n_lost,
-                            t->n_lost == 1 ? "process or event" : "processes or events");
+        if (n_hidden > 0 && has_lost(t))
+                text_puts(&line, ", ");
+        if (has_lost(t))
+                print_lost(&line, t->n_lost, t->has_uncounted);
         text_puts(out, CLEAR_LINE);
         put_line(out, &line, columns);
         text_puts(out, "\n");
@@ -385,11 +392,11 @@ void process_tree_draw(struct process_tree *t, struct text *out, bool last) {
         put_return(t, out, &size);
         room = size.ws_row > 2 ? size.ws_row - 1u : 1; /* the cursor's line is below */
         n_shown = t->n_nodes;
-        if (t->n_nodes > room || t->n_lost > 0)
+        if (t->n_nodes > room || has_lost(t))
                 n_shown = t->n_nodes < room ? t->n_nodes : room - 1;
         for (const struct node *node = t->first; node && n < n_shown; node = next_of(node), n++)
                 put_node(t, out, node, size.ws_col);
-        if (n_shown < t->n_nodes || t->n_lost > 0) {
+        if (n_shown < t->n_nodes || has_lost(t)) {
                 put_rest(t, out, t->n_nodes - n_shown, size.ws_col);
                 n++;
         }
