@@ -560,12 +560,13 @@ START_TEST(a_disabled_tree_at_the_bound) {
 }
 END_TEST
 
-/* Told as they are, whatever happens. */
+/* Told, whatever happens. */
 START_TEST(gone_and_listed_are_kept) {
         struct watch *tree = add_tree(1);
         struct random r = { 76 };
         struct event *event;
-        unsigned n = 0;
+        uint64_t listed = 0, gone = 0;
+        unsigned n_listed = 0;
 
         queue.bytes_max = 32 * 1024;
         for (unsigned i = 0; i < 5000; i++) {
@@ -574,14 +575,73 @@ START_TEST(gone_and_listed_are_kept) {
                         report_path(tree, i % 2000 == 500 ? KEV_NOTE_LISTED : KEV_NOTE_GONE, KEV_KIND_DIRECTORY, "", NULL);
         }
         while ((event = take())) {
-                if (event->notes & (KEV_NOTE_LISTED | KEV_NOTE_GONE)) {
-                        ck_assert_uint_eq(event->notes, n % 2 ? KEV_NOTE_GONE : KEV_NOTE_LISTED);
-                        ck_assert_uint_eq(event->count, 1);
-                        n++;
-                }
+                listed += event->notes & KEV_NOTE_LISTED ? event->count : 0;
+                gone += event->notes & KEV_NOTE_GONE ? event->count : 0;
+                n_listed += (event->notes & KEV_NOTE_LISTED) != 0;
                 event_unref(event);
         }
-        ck_assert_uint_eq(n, 5);
+        ck_assert_uint_eq(n_listed, 3);
+        ck_assert_uint_eq(listed, 3);
+        ck_assert_uint_eq(gone, 2);
+}
+END_TEST
+
+/* Over and over: of each the last is told, in their order. */
+START_TEST(trees_that_go_and_come) {
+        enum { TREES = 20, ROUNDS = 2000 };
+        struct watch *trees[TREES];
+        struct random r = { 77 };
+        uint64_t pushed = 0, taken = 0, last[TREES] = { 0 };
+        bool is_gone[TREES] = { false };
+        struct event *event;
+
+        for (size_t i = 0; i < TREES; i++)
+                trees[i] = add_tree((int64_t)i);
+        queue.bytes_max = 32 * 1024;
+        for (unsigned i = 0; i < ROUNDS * TREES; i++) {
+                size_t k = random_below(&r, TREES);
+
+                is_gone[k] = !is_gone[k];
+                report_path(trees[k], is_gone[k] ? KEV_NOTE_GONE : KEV_NOTE_BACK | KEV_NOTE_RESCAN, KEV_KIND_DIRECTORY, "",
+                            NULL);
+                pushed++;
+                if (!is_gone[k] && random_once_in(&r, 3)) {
+                        random_report(&r, trees[k], 10, 4);
+                        pushed++;
+                }
+                assert_often(queue.bytes <= queue.bytes_max + (size_t)TREES * 3 * 512, "%zu bytes are held", queue.bytes);
+        }
+        while ((event = take())) {
+                if (event->notes & (KEV_NOTE_GONE | KEV_NOTE_BACK))
+                        last[event->id] = event->notes;
+                taken += event->count;
+                event_unref(event);
+        }
+        ck_assert_uint_eq(taken, pushed);
+        for (size_t i = 0; i < TREES; i++)
+                ck_assert_uint_eq(last[i] & KEV_NOTE_GONE ? 1 : 0, is_gone[i]);
+}
+END_TEST
+
+/* Directories moved in all places, one rescan for each: they do not become many. */
+START_TEST(rescans_stay_few) {
+        struct watch *tree = add_tree(1);
+        char path[32], from[32];
+
+        queue.bytes_max = 4096;
+        for (unsigned i = 0; i < 50; i++) { /* until it is folded */
+                (void)snprintf(path, sizeof(path), "other/%u", i);
+                report_path(tree, KEV_NOTE_WRITE, KEV_KIND_FILE, path, NULL);
+        }
+        ck_assert(tree->folded && tree->folded->n_nodes > 0);
+        queue.bytes_max = 64 * 1024 * 1024;
+        for (unsigned i = 0; i < 20000; i++) {
+                (void)snprintf(from, sizeof(from), "d%u/a", i);
+                (void)snprintf(path, sizeof(path), "d%u/b", i);
+                report_path(tree, KEV_NOTE_RENAME, KEV_KIND_DIRECTORY, path, from);
+                ck_assert_uint_le(tree->folded->n_nodes, 1024);
+        }
+        ck_assert_uint_eq(take_all_counts(), 20050);
 }
 END_TEST
 
@@ -609,5 +669,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, a_tree_does_not_cost_others);
         tcase_add_test(c, a_disabled_tree_at_the_bound);
         tcase_add_test(c, gone_and_listed_are_kept);
+        tcase_add_test(c, trees_that_go_and_come);
+        tcase_add_test(c, rescans_stay_few);
         return harness_main(argc, argv);
 }

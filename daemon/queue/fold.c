@@ -6,6 +6,8 @@
 
 #include "queue.h"
 
+enum { FOLDS_FEW = 8 }; /* times FOLDS_MAX that a watch may have: each event is compared with all of them */
+
 /* Whether folding leaves an event as it is. Directories that came or went are
  * left at first, since the directory that they came to covers all that happened
  * in them: their events precede the rescans, and hold whatever those find. */
@@ -330,6 +332,8 @@ bool fold_in(struct watch *watch, const struct event *event) {
         if (!fold_at(watch, &fold, event->count))
                 return false;
         queue_count_merged(watch->queue);
+        if (watch->folded->n_nodes > FOLDS_FEW * FOLDS_MAX)
+                (void)fold_watch(watch, &(struct fold_degree){ true, FOLDS_MAX });
         return true;
 }
 

@@ -227,9 +227,33 @@ static bool is_folded_in(struct watch *watch, const struct event *event) {
         return watch->folded && watch->folded->n_nodes > 0 && fold_in(watch, event);
 }
 
+static bool is_same_absence(const struct event *a, const struct event *b) {
+        return a->notes == b->notes && !(a->flags & KEV_FLAG_EOF) && a->path.size == b->path.size &&
+               (a->path.size == 0 || memcmp(a->path.bytes, b->path.bytes, a->path.size) == 0);
+}
+
+/* A tree that goes and comes again, over and over: of each of the two the last counts, and the order of these. */
+static bool merge_absence(struct watch *watch, const struct event *event) {
+        if (!(event->notes & (KEV_NOTE_GONE | KEV_NOTE_BACK)) || event->flags & KEV_FLAG_EOF)
+                return false;
+        for (struct list *link = watch->entries.previous; link != &watch->entries; link = link->previous) {
+                struct entry *entry = list_entry(link, struct entry, in_watch);
+
+                if (!is_same_absence(entry->event, event))
+                        continue;
+                entry->more += event->count;
+                entry_put_last(entry);
+                queue_count_merged(watch->queue);
+                return true;
+        }
+        return false;
+}
+
 static bool merge_of_tree(struct watch *watch, const struct event *event) {
         struct queue *queue = watch->queue;
 
+        if (merge_absence(watch, event))
+                return true;
         compact(queue);
         if (is_folded_in(watch, event))
                 return true;

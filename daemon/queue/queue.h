@@ -16,8 +16,8 @@
  *          of many processes has one event, `lost`, that counts the rest
  *
  * What is kept is so at most: the bound, and one event more for each watch. It is
- * two for a tree that is gone, which is told beside the rescan, three for a watch of
- * one process, and two for one of many: `lost`, and the last of all.
+ * three for a tree that is gone or back, which are told beside the rescan, three for
+ * a watch of one process, and two for one of many: `lost`, and the last of all.
  */
 
 #include "account.h"
