@@ -439,6 +439,14 @@ static int run_in_cgroup(int code) {
         return code;
 }
 
+/* As a service is begun: its first process is moved before it begins the program. */
+static int begin_service(int code) {
+        wait_go();
+        enter_cgroup();
+        (void)execlp("sleep", "sleep", "1000", NULL);
+        return code;
+}
+
 /* Around the tests, whatever becomes of them. */
 static void name_cgroup(void) {
         const char *top = find_cgroups();
@@ -456,6 +464,43 @@ static bool cgroup_is_gone(void *userdata _unused_) {
         return rmdir(cgroup) == 0 || errno == ENOENT;
 }
 
+static void make_cgroup(void) {
+        if (geteuid() != 0 || !cgroup[0])
+                harness_skip("there are no control groups of version 2 to be made here");
+        if (mkdir(cgroup, 0755) < 0)
+                harness_skip("no control group can be made here");
+}
+
+START_TEST(test_cgroup_of_service) {
+        struct json_object *event;
+        struct daemon *daemon;
+        struct maker maker;
+        pid_t pid;
+        int fd;
+
+        make_cgroup();
+        maker = maker_start(0);
+        daemon = start_following(NULL);
+        fd = client_connect(daemon->socket);
+        watch(fd, "", "'id':1,'match':{'cgroup':'%s'},'notes':['exec','exit']", strrchr(cgroup, '/') + 1);
+        pid = maker_fork(&maker, begin_service, 99);
+        go(&maker, 1);
+        event = next_told(fd);
+        ck_assert_msg(is_note(event, "exec") && pid_of(event) == pid, "%s", json_object_to_json_string(event));
+        json_object_put(event);
+        ck_assert_int_eq(kill(pid, SIGKILL), 0);
+        event = next_told(fd);
+        ck_assert_msg(is_note(event, "exit") && pid_of(event) == pid, "%s", json_object_to_json_string(event));
+        check_status(event, SIGKILL);
+        json_object_put(event);
+        expect_only_others(fd, NULL, 0);
+        maker_stop(&maker);
+        ck_assert(wait_until(cgroup_is_gone, NULL, HARNESS_REPLY_MSEC));
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
 /* Those who were in it when the daemon began, and their children. */
 START_TEST(test_cgroup) {
         const char *name;
@@ -466,11 +511,8 @@ START_TEST(test_cgroup) {
         char byte;
         int fd;
 
-        if (geteuid() != 0 || !cgroup[0])
-                harness_skip("there are no control groups of version 2 to be made here");
+        make_cgroup();
         name = strrchr(cgroup, '/') + 1;
-        if (mkdir(cgroup, 0755) < 0)
-                harness_skip("no control group can be made here");
         maker = maker_start(0);
         pid = maker_fork(&maker, run_in_cgroup, 20);
         go(&maker, 1);
@@ -735,6 +777,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_exe_and_comm);
         tcase_add_test(c, test_uid);
         tcase_add_test(c, test_cgroup);
+        tcase_add_test(c, test_cgroup_of_service);
         tcase_add_unchecked_fixture(c, name_cgroup, remove_cgroup);
         tcase_add_loop_test(c, test_bad_glob, 0, ARRAY_SIZE(fields));
         c = harness_case(suite, "change");

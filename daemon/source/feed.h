@@ -32,9 +32,9 @@ enum record_kind {
 
 struct record {
         uint8_t kind;
-        bool knows_comm, knows_exe, knows_ids, is_last, is_certain;
+        bool knows_comm, knows_exe, knows_cgroup, knows_ids, is_last, is_certain;
         /* The thread's own: what it has read, as the kernel has not told it. */
-        bool was_looked_at, read_comm, read_exe, read_ids;
+        bool was_looked_at, read_comm, read_exe, read_cgroup, read_ids;
         pid_t pid, tid;  /* the process, and the thread */
         pid_t parent;    /* 0: not known */
         int status;      /* as of wait(2) */
@@ -53,7 +53,7 @@ struct record {
                 struct process_ids ids;
         };
         char comm[16];
-        uint32_t exe; /* where it is in the chunk's text */
+        uint32_t exe, cgroup; /* where they are in the chunk's text */
 };
 
 enum { CHUNK_RECORDS = 1024, CHUNK_TEXT = 32 * 1024 };
@@ -63,6 +63,7 @@ struct chunk {
         struct list link;
         size_t n;
         size_t text_size;
+        uint32_t cgroup; /* the last that was read, in the text; it begins with none, which is empty */
         struct record records[CHUNK_RECORDS];
         char text[CHUNK_TEXT];
 };

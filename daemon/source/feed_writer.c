@@ -14,7 +14,7 @@
 #include "mux.h"
 #include "observer.h"
 
-enum { EXE_BYTES_MAX = 4096, READS_MAX = 16 };
+enum { PATH_BYTES_MAX = 4096, READS_MAX = 16 };
 
 int feed_writer_init(struct feed_writer *w, struct mailbox *mailbox, struct feed_shared *shared) {
         *w = (struct feed_writer){ .mailbox = mailbox, .shared = shared, .timeout_msec = -1 };
@@ -37,7 +37,9 @@ static bool begin_chunk(struct feed_writer *w) {
                 return false;
         atomic_fetch_add(&w->shared->n_chunks, 1);
         list_init(&w->chunk->link);
-        w->chunk->n = w->chunk->text_size = 0;
+        w->chunk->n = w->chunk->cgroup = 0;
+        w->chunk->text[0] = 0;
+        w->chunk->text_size = 1;
         return true;
 }
 
@@ -93,17 +95,40 @@ bool feed_writer_is_full(const struct feed_writer *w) {
 
 /* ---- what would vanish --------------------------------------------------------------------------------------- */
 
+/* Where a path can be read to, as what follows the text. NULL: there is no more room. */
+static char *text_end(struct chunk *chunk) {
+        return CHUNK_TEXT - chunk->text_size < PATH_BYTES_MAX ? NULL : chunk->text + chunk->text_size;
+}
+
+static uint32_t keep_text(struct chunk *chunk) {
+        uint32_t place = (uint32_t)chunk->text_size;
+
+        chunk->text_size += strlen(chunk->text + place) + 1;
+        return place;
+}
+
+/* Mostly that of the process before. */
+static void read_cgroup(struct chunk *chunk, struct record *r) {
+        char *text = text_end(chunk);
+
+        if (!text || process_read_cgroup(r->pid, text, PATH_BYTES_MAX) < 0)
+                return;
+        if (strcmp(text, chunk->text + chunk->cgroup) != 0)
+                chunk->cgroup = keep_text(chunk);
+        r->cgroup = chunk->cgroup;
+        r->knows_cgroup = r->read_cgroup = true;
+}
+
 static void read_program(struct chunk *chunk, struct record *r) {
-        size_t room = CHUNK_TEXT - chunk->text_size;
-        char *text = chunk->text + chunk->text_size;
+        char *text = text_end(chunk);
 
         if (!r->knows_comm)
                 r->knows_comm = r->read_comm = process_read_comm(r->pid, r->comm) == 0;
-        if (room < EXE_BYTES_MAX || observer_read_exe(r->pid, text, room) < 0)
-                return;
-        r->knows_exe = r->read_exe = true;
-        r->exe = (uint32_t)chunk->text_size;
-        chunk->text_size += strlen(text) + 1;
+        if (text && observer_read_exe(r->pid, text, PATH_BYTES_MAX) == 0) {
+                r->exe = keep_text(chunk);
+                r->knows_exe = r->read_exe = true;
+        }
+        read_cgroup(chunk, r);
 }
 
 static bool wants_reading(const struct feed_writer *w, const struct record *r) {
@@ -162,11 +187,12 @@ static void check_details_of(struct feed_writer *w, struct chunk *chunk) {
         for (size_t i = 0; i < chunk->n; i++) {
                 struct record *r = &chunk->records[i];
 
-                if (!(r->read_comm || r->read_exe || r->read_ids) ||
+                if (!(r->read_comm || r->read_exe || r->read_cgroup || r->read_ids) ||
                     !(w->pids[bit_of(r->pid) / 64] >> bit_of(r->pid) % 64 & 1) || !was_forked_after(w, chunk, i))
                         continue;
                 r->knows_comm &= !r->read_comm;
                 r->knows_exe &= !r->read_exe;
+                r->knows_cgroup &= !r->read_cgroup;
                 r->knows_ids &= !r->read_ids;
         }
 }

@@ -274,6 +274,8 @@ static void on_exec(struct processes *s, const struct chunk *chunk, const struct
                 memcpy(now->comm, r->comm, sizeof(now->comm));
                 free(now->exe);
                 now->exe = r->knows_exe ? strdup(chunk->text + r->exe) : NULL;
+                free(now->cgroup); /* who makes a service moves it in between */
+                now->cgroup = r->knows_cgroup ? strdup(chunk->text + r->cgroup) : NULL;
                 if (r->knows_ids) {
                         now->knows_ids = true;
                         now->ids = r->ids;
