@@ -406,6 +406,8 @@ static void on_exit_of(struct processes *s, const struct record *r) {
         p->knows_status = true;
         doubt_what_was_read(p, r->nsec);
         learn_from_record(p, r);
+        if (r->tid != r->pid)
+                p->is_certain = false; /* of a thread that no record may have told of */
         p->is_certain |= r->is_last;
         p->knows_usage = r->is_last;
         p->cpu_usec = r->cpu_usec;
@@ -442,6 +444,9 @@ static void on_lost(struct processes *s, const struct record *r) {
         s->n_late_rescans = 0;
         if (s->lost_nsec == 0)
                 s->lost_nsec = s->last_nsec;
+        if (!s->feed_class->knows_maker) /* any of them may have made threads */
+                hash_for_each(node, &s->table)
+                        container_of(node, struct process, node)->is_certain = false;
         if (r->is_certain) {
                 source_on_loss(&s->source, &s->losses);
                 log_info("some of what processes did was lost: /proc is read");

@@ -88,6 +88,7 @@ void processes_save_source(struct source *source, struct state_writer *w) {
         put_table(w, s);
         state_put_u64(w, s->last_nsec);
         state_put_u64(w, s->last_tag);
+        state_put_bool(w, s->rescan_timer.heap_index != 0);
 }
 
 static void put_interests(struct state_writer *w, const struct proc_watch *watch) {
@@ -243,6 +244,8 @@ static int load(struct processes *s, const struct feed_class *class, struct stat
                 return 0;
         s->last_nsec = state_get_u64(r);
         s->last_tag = state_get_u64(r);
+        if (!state_is_at_end(r)) /* the same */
+                s->rescan_again = state_get_bool(r);
         return r->failed ? -EBADMSG : 0;
 }
 
@@ -308,6 +311,8 @@ int processes_restore(struct source *source, struct subscription *subscription, 
         if (!has_ended) {
                 w->by_pidfd = state_get_bool(r);
                 w->n_undecided = state_get_u64(r);
+                if (w->n_undecided > 0)
+                        tell_undecided_soon(s);
                 result = get_interests(s, w, r);
                 if (result == 0 && !state_is_at_end(r)) /* the same */
                         w->tag = state_get_u64(r);
@@ -333,6 +338,10 @@ void processes_restored(struct source *source) {
         struct processes *s = processes_of(source);
 
         forget_restored(s);
+        if (s->is_restored && s->rescan_again) { /* after a loss it was to look again */
+                s->has_lost = true;
+                rescan_start(s);
+        }
         if (s->state == FEED_CLOSED && source->context->settings.keeps_feed)
                 processes_start_feed(s);
         else if (s->is_restored && !processes_are_watched(s)) {

@@ -297,12 +297,16 @@ static void on_undecided_timer(struct mux_timer *timer) {
         }
 }
 
-/* Nobody knows whether it would have matched. There may be many at a time. */
-static void count_undecided(struct processes *s, struct proc_watch *w) {
-        w->n_undecided++;
+void tell_undecided_soon(struct processes *s) {
         if (s->undecided_timer.heap_index == 0)
                 (void)mux_timer_set(s->mux, &s->undecided_timer,
                                     monotonic_nsec() + UNDECIDED_MSEC * NSEC_PER_MSEC, on_undecided_timer);
+}
+
+/* Nobody knows whether it would have matched. There may be many at a time. */
+static void count_undecided(struct processes *s, struct proc_watch *w) {
+        w->n_undecided++;
+        tell_undecided_soon(s);
 }
 
 /* Whether it is for the watch, and its owner may know of it. */
@@ -446,6 +450,8 @@ void tell_late(struct processes *s, struct proc_watch *w, struct process *p) {
         describe_end(p, KEV_NOTE_EXIT, p->exit_usec, &process, &report);
         if (w->subscription->notes & KEV_NOTE_EXIT)
                 tell(s, w, &report, wants_reap ? 0 : KEV_FLAG_EOF);
+        else if (!wants_reap)
+                tell_lost_track(s, w, p, true);
         report_done(&report);
         if (!wants_reap || (is_there && interest_make(s, w, p, false))) /* the pidfd will tell */
                 return;

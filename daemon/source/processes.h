@@ -241,6 +241,8 @@ void tell_child(struct processes *s, struct process *p, struct process *parent);
 void tell_descendant(struct processes *s, struct proc_watch *w, struct process *p);
 /* Whether anybody waits for it to be reaped: then a pidfd will tell. */
 bool is_reap_wanted(const struct processes *s, const struct process *p);
+/* Of those of which nobody knows whether they would have matched, in a moment. */
+void tell_undecided_soon(struct processes *s);
 /* So many have come and gone unseen. */
 void tell_lost(struct processes *s, uint64_t count);
 
