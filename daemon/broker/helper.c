@@ -22,6 +22,7 @@
 
 #include "broker.h"
 #include "buffer.h"
+#include "directory_name.h"
 #include "file_system.h"
 #include "macro.h"
 #include "packet.h"
@@ -123,34 +124,6 @@ static int put_links(struct helper *h, int top, const char *path, struct handle 
         return r;
 }
 
-/* The name of what `fd` is in the directory `parent`. */
-static int find_name(int parent, int fd, char ret_name[256]) {
-        int listing = openat(parent, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), mount, mount_found;
-        DIR *directory = listing < 0 ? NULL : fdopendir(listing);
-        struct dirent *entry;
-        struct handle wanted, found;
-        int r = get_handle(fd, "", &wanted, &mount);
-
-        if (!directory) {
-                (void)safe_close(listing);
-                return -EACCES;
-        }
-        while (r == 0) {
-                entry = readdir(directory);
-                if (!entry) /* it has been moved, or is no more */
-                        r = -EAGAIN;
-                else if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 &&
-                         (entry->d_type == DT_DIR || entry->d_type == DT_UNKNOWN) &&
-                         get_handle(dirfd(directory), entry->d_name, &found, &mount_found) == 0 &&
-                         mount_found == mount && handle_equal(&found, &wanted)) {
-                        (void)snprintf(ret_name, 256, "%s", entry->d_name);
-                        break;
-                }
-        }
-        (void)closedir(directory);
-        return r;
-}
-
 static int read_path(int fd, char text[PATH_MAX], size_t *ret_size) {
         char link[32];
         ssize_t n;
@@ -179,7 +152,7 @@ static int get_path(int fd, struct buffer *path) {
 
                 if (parent < 0)
                         return -errno;
-                r = levels++ < LEVELS_MAX ? find_name(parent, at, name) : -EMLINK;
+                r = levels++ < LEVELS_MAX ? directory_name(parent, at, name) : -EMLINK;
                 (void)close(at);
                 at = parent;
                 if (r < 0)
@@ -246,7 +219,7 @@ static int read_name(int parent, int fd, struct step *step) {
 
         step->name[0] = 0;
         if (r == -ENAMETOOLONG)
-                r = find_name(parent, fd, step->name);
+                r = directory_name(parent, fd, step->name);
         else if (r == 0) {
                 text[size] = 0;
                 name = strrchr(text, '/');
