@@ -2,7 +2,7 @@
 
 /*
  * The daemon does the same work when there is no bus, when there is one that does not answer, when its name is taken,
- * and when the bus goes away and comes again.
+ * when the bus goes away and comes again, and when it is flooded.
  */
 
 #include <limits.h>
@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -247,6 +248,65 @@ START_TEST(test_bus_hangs_in_call) {
 }
 END_TEST
 
+static int on_figure(sd_bus_message *reply, void *userdata, sd_bus_error *error _unused_) {
+        uint64_t value;
+
+        ck_assert_int_ge(sd_bus_message_read(reply, "v", "t", &value), 0);
+        *(int64_t *)userdata = (int64_t)value;
+        return 0;
+}
+
+/* Nobody waits for the reply, of which a bus allows not so many. */
+static void send_introspect(sd_bus *bus) {
+        sd_bus_message *call = NULL;
+
+        ck_assert_int_ge(sd_bus_message_new_method_call(bus, &call, "org.kevd", MANAGER_PATH,
+                                                        "org.freedesktop.DBus.Introspectable", "Introspect"), 0);
+        ck_assert_int_ge(sd_bus_message_set_expect_reply(call, false), 0);
+        ck_assert_int_ge(sd_bus_send(bus, call, NULL), 0);
+        sd_bus_message_unref(call);
+}
+
+/* Calls that have no end: what clients want has its part of each turn. Here both are there when the daemon goes on, and
+ * the last call on the bus tells how much of the client's was done before it. */
+START_TEST(test_bus_floods) {
+        enum { CALLS = 200, TRIGGERS = 400 };
+        static const char trigger_n[] = "{\"method\":\"org.kevd.events.Trigger\",\"parameters\":{\"name\":\"n\"},"
+                                        "\"oneway\":true}";
+        char triggers[TRIGGERS * sizeof(trigger_n)];
+        pid_t bus_pid = bus_start();
+        struct daemon *daemon = daemon_start(NULL);
+        sd_bus *bus = bus_connect_to_daemon();
+        int fd = client_connect(daemon->socket);
+        int64_t n_events = -1;
+
+        watch_name(fd, "n");
+        assert_system(kill(daemon->pid, SIGSTOP) == 0, "kill");
+        for (int i = 0; i < CALLS; i++)
+                send_introspect(bus);
+        ck_assert_int_ge(sd_bus_call_method_async(bus, NULL, "org.kevd", MANAGER_PATH,
+                                                  "org.freedesktop.DBus.Properties", "Get", on_figure, &n_events, "ss",
+                                                  MANAGER_INTERFACE, "EventsIn"), 0);
+        ck_assert(bus_has_daemon(bus)); /* it passed on what came before */
+        for (size_t i = 0; i < TRIGGERS; i++)
+                memcpy(triggers + i * sizeof(trigger_n), trigger_n, sizeof(trigger_n));
+        client_send(fd, triggers, sizeof(triggers)); /* one by one they would not all have room */
+        assert_system(kill(daemon->pid, SIGCONT) == 0, "kill");
+        while (n_events < 0) {
+                int r = sd_bus_process(bus, NULL);
+
+                ck_assert_int_ge(r, 0);
+                if (r == 0)
+                        ck_assert_int_ge(sd_bus_wait(bus, UINT64_C(1000) * HARNESS_REPLY_MSEC), 0);
+        }
+        ck_assert_int_ge(n_events, TRIGGERS / 4); /* what one turn does is far less */
+        (void)close(fd);
+        sd_bus_flush_close_unref(bus);
+        daemon_stop(daemon);
+        bus_stop(bus_pid);
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         TCase *c = harness_case(harness_suite("bus-outages"), "coming_and_going");
 
@@ -260,5 +320,6 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_name_taken);
         tcase_add_test(c, test_bus_hangs);
         tcase_add_test(c, test_bus_hangs_in_call);
+        tcase_add_test(c, test_bus_floods);
         return harness_main(argc, argv);
 }

@@ -12,8 +12,9 @@
 /*
  * sd-bus in a loop that isn't sd-event (sd_bus_get_fd(3)): before each wait its
  * descriptor, events and timeout are asked for anew, after it sd_bus_process()
- * runs until it has nothing to do. `prepare` does both, as deferred work after
- * whatever may have changed them.
+ * runs until it has nothing to do, or for a slice: who floods the bus gets no more
+ * of a turn. `prepare` does both, as deferred work after whatever may have changed
+ * them.
  *
  * Of sd-bus only what does not wait for the other side may be called: no
  * sd_bus_call(), no sd_bus_flush(), which waits for a bus that never answers, or
@@ -28,6 +29,7 @@ enum {
         PAUSE_MSEC_MIN = 250,
         PAUSE_MSEC_MAX = 60 * 1000,
         ATTEMPTS_MAX = 16, /* some nine minutes */
+        SLICE_NSEC = 100 * 1000, /* of a turn */
 };
 
 static void on_timer(struct mux_timer *timer) {
@@ -118,16 +120,19 @@ static void come_up(struct bus *b) {
 
 static void on_prepare(struct mux_deferred *deferred) {
         struct bus *b = container_of(deferred, struct bus, prepare);
+        uint64_t end_nsec = monotonic_nsec() + SLICE_NSEC;
         int r;
 
         if (!b->bus)
                 return;
         do
                 r = sd_bus_process(b->bus, NULL);
-        while (r > 0);
-        if (r == 0 && !b->is_up && sd_bus_is_ready(b->bus) > 0)
+        while (r > 0 && monotonic_nsec() < end_nsec);
+        if (r > 0)
+                mux_defer(b->server->mux, deferred);
+        if (r >= 0 && !b->is_up && sd_bus_is_ready(b->bus) > 0)
                 come_up(b);
-        if (r == 0)
+        if (r >= 0)
                 r = arm(b);
         if (r < 0)
                 lose(b, -r);
