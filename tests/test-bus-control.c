@@ -6,6 +6,7 @@
  */
 
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -201,14 +202,18 @@ static void begin_call(int action, struct outcome *outcome) {
         sd_bus_message_unref(call);
 }
 
-static void end_call(const struct outcome *outcome, const char *error) {
+static void await_outcome(sd_bus *bus, const struct outcome *outcome) {
         while (!outcome->came) {
-                int r = sd_bus_process(t.caller, NULL);
+                int r = sd_bus_process(bus, NULL);
 
                 ck_assert_int_ge(r, 0);
                 if (r == 0)
-                        ck_assert_int_ge(sd_bus_wait(t.caller, UINT64_C(1000) * HARNESS_REPLY_MSEC), 0);
+                        ck_assert_int_ge(sd_bus_wait(bus, UINT64_C(1000) * HARNESS_REPLY_MSEC), 0);
         }
+}
+
+static void end_call(const struct outcome *outcome, const char *error) {
+        await_outcome(t.caller, outcome);
         ck_assert_str_eq(outcome->error, error);
 }
 
@@ -293,6 +298,43 @@ START_TEST(test_caller_leaves) {
 }
 END_TEST
 
+/* When it has been done, all that came before it lies at the daemon. */
+static void begin_reloads(sd_bus *bus, struct outcome *outcomes, size_t n) {
+        for (size_t i = 0; i < n; i++)
+                ck_assert_int_ge(sd_bus_call_method_async(bus, NULL, "org.kevd", MANAGER_PATH, MANAGER_INTERFACE,
+                                                          "Reload", on_outcome, &outcomes[i], ""), 0);
+        ck_assert(bus_has_daemon(bus));
+}
+
+/* One user asks more than is taken, by many connections, before the bus can say that it is one: somebody else is let in
+ * all the same. */
+START_TEST(test_many_callers) {
+        enum { CALLERS = 40, CALLS = 8 };
+        struct outcome outcomes[CALLERS][CALLS] = { 0 }, outcome = { 0 };
+        sd_bus *callers[CALLERS];
+
+        for (size_t i = 0; i < CALLERS; i++)
+                callers[i] = bus_connect_as(NOBODY);
+        answer(ANSWER_NO);
+        assert_system(kill(t.daemon->pid, SIGSTOP) == 0, "kill");
+        for (size_t i = 0; i < CALLERS; i++)
+                begin_reloads(callers[i], outcomes[i], CALLS);
+        begin_reloads(t.root, &outcome, 1);
+        assert_system(kill(t.daemon->pid, SIGCONT) == 0, "kill");
+        await_outcome(t.root, &outcome);
+        ck_assert_str_eq(outcome.error, "");
+        for (size_t i = 0; i < CALLERS; i++) {
+                for (size_t n = 0; n < CALLS; n++) {
+                        await_outcome(callers[i], &outcomes[i][n]);
+                        if (n >= 4 || strcmp(outcomes[i][n].error, SD_BUS_ERROR_ACCESS_DENIED) != 0)
+                                ck_assert_str_eq(outcomes[i][n].error, SD_BUS_ERROR_LIMITS_EXCEEDED);
+                }
+                sd_bus_flush_close_unref(callers[i]);
+        }
+        ck_assert_uint_gt(authority->n_asked, 0);
+}
+END_TEST
+
 /* Root needs no polkit, and learns what is wrong. */
 START_TEST(test_reload) {
         sd_bus_error error = SD_BUS_ERROR_NULL;
@@ -326,6 +368,7 @@ int main(int argc, char *argv[]) {
         tcase_add_checked_fixture(c, authorized_start, authorized_stop);
         tcase_add_loop_test(c, test_authorized, 0, 4 * (int)ARRAY_SIZE(actions));
         tcase_add_loop_test(c, test_caller_leaves, 0, ARRAY_SIZE(actions));
+        tcase_add_test(c, test_many_callers);
         tcase_add_test(c, test_reload);
         return harness_main(argc, argv);
 }

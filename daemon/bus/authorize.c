@@ -9,9 +9,13 @@
 #include "log.h"
 #include "macro.h"
 
+/* Whose a request is the bus has to say first: until then it counts for its sender. A dbus-daemon lets a user have 256
+ * connections, so that one user alone can't make all of the requests that there may be. */
 enum {
-        REQUESTS_MAX = 64,
-        REQUESTS_OF_USER_MAX = 4,
+        REQUESTS_MAX = 2048,
+        REQUESTS_OF_SENDER_MAX = 4,
+        QUESTIONS_MAX = 64, /* to polkit, each with a match: a dbus-daemon has room for 128, and 512 matches */
+        QUESTIONS_OF_USER_MAX = 4,
         POLKIT_SEC = 120, /* somebody may have to type a password */
 };
 
@@ -25,7 +29,7 @@ struct request {
         sd_bus_message *call;
         sd_bus_slot *question; /* to the bus, then to polkit */
         sd_bus_slot *gone;     /* the caller has left the bus */
-        uid_t uid;             /* the bus's word */
+        uid_t uid;             /* the bus's word, once polkit is asked */
         uint32_t pid;
 };
 
@@ -64,6 +68,31 @@ static void grant(struct request *r) {
         free_request(r);
 }
 
+/* ---- whether the caller stays ------------------------------------------------------------------------ */
+
+/* Without a handler sd-bus gives up the connection where a match can't be had. */
+static int on_match(sd_bus_message *reply _unused_, void *userdata _unused_, sd_bus_error *ret_error _unused_) {
+        return 0;
+}
+
+static int on_owner_changed(sd_bus_message *message, void *userdata, sd_bus_error *ret_error _unused_) {
+        const char *name, *before, *now;
+
+        if (sd_bus_message_read(message, "sss", &name, &before, &now) >= 0 && now[0] == 0)
+                free_request(userdata);
+        return 0;
+}
+
+static int watch_caller(struct request *r) {
+        char match[256];
+
+        (void)snprintf(match, sizeof(match),
+                       "type='signal',sender='org.freedesktop.DBus',path='/org/freedesktop/DBus',"
+                       "interface='org.freedesktop.DBus',member='NameOwnerChanged',arg0='%s'",
+                       sd_bus_message_get_sender(r->call));
+        return sd_bus_add_match_async(sd_bus_message_get_bus(r->call), &r->gone, match, on_owner_changed, on_match, r);
+}
+
 /* ---- polkit: org.freedesktop.PolicyKit1.Authority ------------------------------------------------- */
 
 static int on_authorization(sd_bus_message *reply, void *userdata, sd_bus_error *ret_error _unused_) {
@@ -89,6 +118,7 @@ static int on_authorization(sd_bus_message *reply, void *userdata, sd_bus_error 
         return 0;
 }
 
+/* One that left before that polkit does not find. */
 static void ask_polkit(struct request *r) {
         sd_bus_message *message = NULL;
         int interactive = sd_bus_message_get_allow_interactive_authorization(r->call) > 0;
@@ -96,6 +126,8 @@ static void ask_polkit(struct request *r) {
                                                "/org/freedesktop/PolicyKit1/Authority",
                                                "org.freedesktop.PolicyKit1.Authority", "CheckAuthorization");
 
+        if (n >= 0)
+                n = watch_caller(r);
         if (n >= 0)
                 n = sd_bus_message_append(message, "(sa{sv})sa{ss}us", "system-bus-name", 1, "name", "s",
                                           sd_bus_message_get_sender(r->call), r->action, 0, interactive ? 1u : 0u, "");
@@ -110,12 +142,27 @@ static void ask_polkit(struct request *r) {
 
 /* ---- who calls -------------------------------------------------------------------------------------- */
 
-static size_t count_of_user(const struct authorizer *authorizer, uid_t uid) {
+static size_t count_of_sender(const struct authorizer *authorizer, const char *sender) {
         size_t n = 0;
 
         list_for_each(entry, &authorizer->requests)
-                n += list_entry(entry, struct request, link)->uid == uid;
+                n += strcmp(sd_bus_message_get_sender(list_entry(entry, struct request, link)->call), sender) == 0;
         return n;
+}
+
+/* NULL: polkit may be asked. */
+static const char *why_not_ask(const struct authorizer *authorizer, uid_t uid) {
+        size_t n = 0, n_of_user = 0;
+
+        list_for_each(entry, &authorizer->requests) {
+                const struct request *r = list_entry(entry, struct request, link);
+
+                n += r->uid != UID_UNKNOWN;
+                n_of_user += r->uid == uid;
+        }
+        return n_of_user >= QUESTIONS_OF_USER_MAX ? "the user has asked already, and waits for an answer" :
+               n >= QUESTIONS_MAX                 ? "too many others wait for an answer" :
+                                                    NULL;
 }
 
 static int read_number(sd_bus_message *reply, uint32_t *ret) {
@@ -145,34 +192,25 @@ static int read_credentials(sd_bus_message *reply, uint32_t *ret_uid, uint32_t *
 static int on_credentials(sd_bus_message *reply, void *userdata, sd_bus_error *ret_error _unused_) {
         struct request *r = userdata;
         uint32_t uid = UINT32_MAX;
+        const char *refusal;
+        bool needs_polkit;
 
         if (sd_bus_message_get_error(reply) || read_credentials(reply, &uid, &r->pid) < 0 || uid == UINT32_MAX ||
             r->pid == 0) {
                 fail(r, SD_BUS_ERROR_ACCESS_DENIED, "the bus doesn't say who calls");
                 return 0;
         }
-        if (count_of_user(r->authorizer, uid) >= REQUESTS_OF_USER_MAX) {
-                fail(r, SD_BUS_ERROR_LIMITS_EXCEEDED, "the user has asked already, and waits for an answer");
+        needs_polkit = uid != 0 && uid != geteuid();
+        refusal = needs_polkit ? why_not_ask(r->authorizer, uid) : NULL;
+        if (refusal) {
+                fail(r, SD_BUS_ERROR_LIMITS_EXCEEDED, refusal);
                 return 0;
         }
         r->uid = uid;
-        if (uid == 0 || uid == geteuid())
-                grant(r);
-        else
+        if (needs_polkit)
                 ask_polkit(r);
-        return 0;
-}
-
-/* Without a handler sd-bus gives up the connection where a match can't be had. */
-static int on_match(sd_bus_message *reply _unused_, void *userdata _unused_, sd_bus_error *ret_error _unused_) {
-        return 0;
-}
-
-static int on_owner_changed(sd_bus_message *message, void *userdata, sd_bus_error *ret_error _unused_) {
-        const char *name, *before, *now;
-
-        if (sd_bus_message_read(message, "sss", &name, &before, &now) >= 0 && now[0] == 0)
-                free_request(userdata);
+        else
+                grant(r);
         return 0;
 }
 
@@ -181,11 +219,13 @@ int authorize(struct authorizer *authorizer, sd_bus_message *call, const char *a
         sd_bus *bus = sd_bus_message_get_bus(call);
         const char *sender = sd_bus_message_get_sender(call);
         struct request *r;
-        char match[256];
         int n;
 
         if (authorizer->n_requests >= REQUESTS_MAX)
                 return sd_bus_error_set(error, SD_BUS_ERROR_LIMITS_EXCEEDED, "too many others wait for an answer");
+        if (sender && count_of_sender(authorizer, sender) >= REQUESTS_OF_SENDER_MAX)
+                return sd_bus_error_set(error, SD_BUS_ERROR_LIMITS_EXCEEDED,
+                                        "the caller has asked already, and waits for an answer");
         r = sender ? calloc(1, sizeof(*r)) : NULL;
         if (!r)
                 return -ENOMEM;
@@ -197,14 +237,9 @@ int authorize(struct authorizer *authorizer, sd_bus_message *call, const char *a
         list_init(&r->link);
         list_append(&authorizer->requests, &r->link);
         authorizer->n_requests++;
-        (void)snprintf(match, sizeof(match),
-                       "type='signal',sender='org.freedesktop.DBus',path='/org/freedesktop/DBus',"
-                       "interface='org.freedesktop.DBus',member='NameOwnerChanged',arg0='%s'", sender);
-        n = sd_bus_add_match_async(bus, &r->gone, match, on_owner_changed, on_match, r);
-        if (n >= 0)
-                n = sd_bus_call_method_async(bus, &r->question, "org.freedesktop.DBus", "/org/freedesktop/DBus",
-                                             "org.freedesktop.DBus", "GetConnectionCredentials", on_credentials, r, "s",
-                                             sender);
+        n = sd_bus_call_method_async(bus, &r->question, "org.freedesktop.DBus", "/org/freedesktop/DBus",
+                                     "org.freedesktop.DBus", "GetConnectionCredentials", on_credentials, r, "s",
+                                     sender);
         if (n < 0) {
                 free_request(r);
                 return n;
