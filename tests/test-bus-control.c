@@ -298,6 +298,22 @@ START_TEST(test_caller_leaves) {
 }
 END_TEST
 
+/* Where it says more than the call does it is none that may be decided about: nothing of it is kept meanwhile. */
+START_TEST(test_other_signature) {
+        static const char more[1024 * 1024];
+        sd_bus_error error = SD_BUS_ERROR_NULL;
+        sd_bus_message *call = call_of(2);
+
+        ck_assert_int_ge(sd_bus_message_append_array(call, 'y', more, sizeof(more)), 0);
+        ck_assert_int_lt(sd_bus_call(t.caller, call, 0, &error, NULL), 0);
+        ck_assert_str_eq(name_of(&error), SD_BUS_ERROR_ACCESS_DENIED);
+        ck_assert_uint_eq(authority->n_asked, 0);
+        ck_assert(!level_is_set());
+        sd_bus_error_free(&error);
+        sd_bus_message_unref(call);
+}
+END_TEST
+
 /* When it has been done, all that came before it lies at the daemon. */
 static void begin_reloads(sd_bus *bus, struct outcome *outcomes, size_t n) {
         for (size_t i = 0; i < n; i++)
@@ -368,6 +384,7 @@ int main(int argc, char *argv[]) {
         tcase_add_checked_fixture(c, authorized_start, authorized_stop);
         tcase_add_loop_test(c, test_authorized, 0, 4 * (int)ARRAY_SIZE(actions));
         tcase_add_loop_test(c, test_caller_leaves, 0, ARRAY_SIZE(actions));
+        tcase_add_test(c, test_other_signature);
         tcase_add_test(c, test_many_callers);
         tcase_add_test(c, test_reload);
         return harness_main(argc, argv);

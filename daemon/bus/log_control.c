@@ -53,12 +53,14 @@ static const sd_bus_vtable log_control_vtable[] = {
         SD_BUS_VTABLE_END,
 };
 
-/* 0: it is another call, which is as it was. 1: it sets the log level, which is in `ret_name`. */
+/* 0: it is another call, which is as it was. 1: it sets the log level, which is in `ret_name`. Nobody has looked at the
+ * signature yet: what it has behind these would be kept as well. */
 static int read_call(sd_bus_message *call, const char **ret_name) {
         const char *interface, *property;
         int r;
 
-        if (!sd_bus_message_is_method_call(call, "org.freedesktop.DBus.Properties", "Set"))
+        if (!sd_bus_message_is_method_call(call, "org.freedesktop.DBus.Properties", "Set") ||
+            !sd_bus_message_has_signature(call, "ssv"))
                 return 0;
         r = sd_bus_message_read(call, "ss", &interface, &property);
         if (r > 0 && strcmp(interface, INTERFACE) == 0 && strcmp(property, "LogLevel") == 0)
