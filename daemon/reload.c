@@ -2,10 +2,11 @@
 #include "reload.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
-#include <systemd/sd-daemon.h>
 
 #include "log.h"
+#include "notify.h"
 #include "workers.h"
 
 /* What journalctl can be asked for: systemd/kevd.catalog. */
@@ -28,16 +29,57 @@ static struct reading *free_reading(struct reading *reading) {
 
 /* ---- for the service manager: sd_notify(3) ----------------------------------------------------------- */
 
-/* A private daemon's environment is its client's. */
-static void notify_begin(const struct reload *reload) {
-        if (reload->server->mode != MODE_PRIVATE)
-                (void)sd_notifyf(false, "RELOADING=1\nMONOTONIC_USEC=%llu\nSTATUS=Reading the configuration again",
-                                 (unsigned long long)(monotonic_nsec() / NSEC_PER_USEC));
+static void on_notify_timer(struct mux_timer *timer);
+
+static int tell_begin(uint64_t usec) {
+        char text[128];
+
+        (void)snprintf(text, sizeof(text), "RELOADING=1\nMONOTONIC_USEC=%llu\nSTATUS=Reading the configuration again",
+                       (unsigned long long)usec);
+        return notify_at_once(text, -1);
 }
 
-static void notify_end(const struct reload *reload) {
-        if (reload->server->mode != MODE_PRIVATE)
-                (void)sd_notify(false, "READY=1\nSTATUS=Serving");
+/* -EAGAIN: not all of it. */
+static int tell_untold(struct reload *reload) {
+        int r = reload->untold_begin_usec > 0 ? tell_begin(reload->untold_begin_usec) : 0;
+
+        if (r == -EAGAIN)
+                return r;
+        reload->untold_begin_usec = 0;
+        r = reload->untold_end ? notify_at_once("READY=1\nSTATUS=Serving", -1) : 0;
+        if (r == -EAGAIN)
+                return r;
+        reload->untold_end = false;
+        return 0;
+}
+
+/* Who has asked for it waits for both, however long there is no room for them. A private daemon's environment is its
+ * client's. */
+static void notify(struct reload *reload) {
+        int r;
+
+        if (reload->server->mode == MODE_PRIVATE || tell_untold(reload) == 0)
+                return;
+        r = mux_timer_set(reload->server->mux, &reload->notify_timer,
+                          monotonic_nsec() + NOTIFY_PAUSE_MSEC * NSEC_PER_MSEC, on_notify_timer);
+        if (r < 0)
+                log_error("the service manager can't be told of the configuration: %s", strerror(-r));
+}
+
+static void on_notify_timer(struct mux_timer *timer) {
+        notify(container_of(timer, struct reload, notify_timer));
+}
+
+/* An end that was not told yet comes with this one's. */
+static void notify_begin(struct reload *reload) {
+        reload->untold_begin_usec = monotonic_nsec() / NSEC_PER_USEC;
+        reload->untold_end = false;
+        notify(reload);
+}
+
+static void notify_end(struct reload *reload) {
+        reload->untold_end = true;
+        notify(reload);
 }
 
 /* ---- what was read ----------------------------------------------------------------------------------- */
@@ -203,5 +245,6 @@ void reload_close(struct reload *reload) {
         while ((entry = mailbox_take(&reload->mailbox)))
                 free_reading(list_entry(entry, struct reading, done));
         mailbox_close(&reload->mailbox);
+        mux_timer_clear(reload->server->mux, &reload->notify_timer);
         reload->server = NULL;
 }

@@ -25,6 +25,9 @@ struct reload {
         struct reading *reading; /* what a thread is at, or NULL */
         bool again;              /* it was asked for since that began */
         struct list waiters, next_waiters; /* struct reload_waiter: of this, and of the one after it */
+        uint64_t untold_begin_usec; /* that the service manager had no room for; 0: none */
+        bool untold_end;            /* the same, after that */
+        struct mux_timer notify_timer;
 };
 
 /* Is whom server_reload() asks from here on. All but `reload` itself is the caller's, and outlives it. */

@@ -1,19 +1,24 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "watchdog.h"
 
+#include <errno.h>
 #include <string.h>
 #include <systemd/sd-daemon.h>
 
 #include "log.h"
 #include "macro.h"
+#include "notify.h"
 
 static void feed(struct mux_timer *timer) {
         struct watchdog *w = container_of(timer, struct watchdog, timer);
-        int r = mux_timer_set(w->mux, timer, monotonic_nsec() + w->pause_nsec, feed);
+        uint64_t pause_nsec = w->pause_nsec;
+        int r = notify_at_once("WATCHDOG=1", -1);
 
+        if (r == -EAGAIN)
+                pause_nsec = MIN(pause_nsec, NOTIFY_PAUSE_MSEC * NSEC_PER_MSEC);
+        r = mux_timer_set(w->mux, timer, monotonic_nsec() + pause_nsec, feed);
         if (r < 0)
                 log_error("the watchdog can't be fed any more: %s", strerror(-r));
-        (void)sd_notify(false, "WATCHDOG=1");
 }
 
 void watchdog_open(struct watchdog *w, struct mux *mux) {

@@ -2,9 +2,11 @@
 
 /*
  * What is changed under a running daemon: its configuration, by SIGHUP and by Reload, with clients that hold something;
- * connections that an administrator ends; and what the service manager is told meanwhile, the watchdog too.
+ * connections that an administrator ends; and what the service manager is told meanwhile, the watchdog too, and if it
+ * is busy, later.
  */
 
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
@@ -13,6 +15,7 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -630,6 +633,81 @@ START_TEST(test_no_watchdog) {
 }
 END_TEST
 
+/* ---- a service manager that is busy ----------------------------------------------------------------------------- */
+
+#define FILLER "STATUS="
+
+/* Whoever else says something would have to wait. One socket alone may not have so much under way. Returns how many. */
+static unsigned fill_queue(const struct daemon *daemon) {
+        struct sockaddr_un address;
+        socklen_t size = sizeof(address);
+        unsigned n = 0, before;
+
+        assert_system(getsockname(daemon->notify_fd, (struct sockaddr *)&address, &size) == 0, "getsockname");
+        do {
+                int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+                assert_system(fd >= 0, "socket");
+                before = n;
+                while (sendto(fd, FILLER, strlen(FILLER), 0, (struct sockaddr *)&address, size) > 0)
+                        n++;
+                ck_assert_int_eq(errno, EAGAIN);
+                (void)close(fd);
+        } while (n > before);
+        return n;
+}
+
+static bool has_limit(void *fd) {
+        return limit_of(*(int *)fd, "/parameters/watches") == 4;
+}
+
+/* Clients do not wait for it, and what it is to know it is told when it has room. */
+START_TEST(test_busy_reload) {
+        struct daemon *daemon = start("limit-watches = 3\n");
+        int fd = client_connect(daemon->socket);
+        uint64_t since = monotonic_usec();
+        unsigned n;
+
+        write_configuration("limit-watches = 4\n");
+        n = fill_queue(daemon);
+        assert_system(kill(daemon->pid, SIGHUP) == 0, "kill");
+        ck_assert(wait_until(has_limit, &fd, HARNESS_REPLY_MSEC));
+        for (; n > 0; n--)
+                ck_assert_str_eq(next_notification(daemon, 0), FILLER);
+        expect_begin(daemon, since);
+        expect_end(daemon);
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
+START_TEST(test_busy_watchdog) {
+        struct daemon *daemon;
+        struct json_object *reply;
+        char call[96];
+        int fd;
+
+        set_watchdog(NULL);
+        daemon = start("");
+        fd = client_connect(daemon->socket);
+        ck_assert_str_eq(add(fd, 1), "");
+        (void)fill_queue(daemon);
+        /* By its end it was to be fed more than once. */
+        format(call, sizeof(call), "{\"method\":\"org.kevd.events.Wait\",\"parameters\":{\"timeoutMsec\":%d}}",
+               2 * WATCHDOG_MSEC);
+        client_send_message(fd, call);
+        reply = client_receive(fd, HARNESS_REPLY_MSEC);
+        ck_assert_ptr_nonnull(reply);
+        json_object_put(reply);
+        for (const char *text = FILLER; strcmp(text, "WATCHDOG=1") != 0;) {
+                text = next_notification(daemon, HARNESS_REPLY_MSEC);
+                ck_assert_ptr_nonnull(text);
+        }
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         Suite *suite = harness_suite("reload");
         TCase *c;
@@ -657,5 +735,9 @@ int main(int argc, char *argv[]) {
         c = harness_case(suite, "watchdog");
         tcase_add_test(c, test_watchdog);
         tcase_add_loop_test(c, test_no_watchdog, 0, 2);
+
+        c = harness_case(suite, "busy");
+        tcase_add_test(c, test_busy_reload);
+        tcase_add_test(c, test_busy_watchdog);
         return harness_main(argc, argv);
 }
