@@ -48,6 +48,11 @@ struct daemon {
         int broker_fd; /* or why, a negative errno */
 };
 
+/* A private daemon's environment is its client's, and so is the store of which that tells. */
+static bool can_hand_over(enum mode mode) {
+        return mode != MODE_PRIVATE && handover_is_possible();
+}
+
 static void on_signal(struct mux_io *io, unsigned events _unused_) {
         struct daemon *d = container_of(io, struct daemon, signals);
         struct signalfd_siginfo info;
@@ -55,7 +60,7 @@ static void on_signal(struct mux_io *io, unsigned events _unused_) {
         while (read(d->signal_fd, &info, sizeof(info)) == sizeof(info)) {
                 if (info.ssi_signo == SIGHUP)
                         server_reload(&d->server, NULL);
-                else if (d->server.mode != MODE_PRIVATE && handover_is_possible())
+                else if (can_hand_over(d->server.mode))
                         server_settle(&d->server);
                 else
                         d->server.stop = true;
@@ -69,7 +74,7 @@ static void on_broker_failed(struct mux_deferred *deferred) {
 
         if (d->server.stopping) /* all of it ends */
                 return;
-        if (!handover_is_possible() && !broker_has_failed(d->server.sources.context.opener))
+        if (!can_hand_over(d->server.mode) && !broker_has_failed(d->server.sources.context.opener))
                 return;
         d->has_failed = true;
         server_settle(&d->server);
@@ -172,10 +177,11 @@ static int run(struct daemon *d, const struct options *options) {
                 r = mux_wait(d->mux, -1);
         if (r < 0)
                 log_error("the multiplexer failed: %s", strerror(-r));
-        if (options->mode != MODE_PRIVATE)
+        if (options->mode != MODE_PRIVATE) {
                 (void)sd_notify(false, "STOPPING=1");
-        if (r == 0 && d->server.stopping)
-                hand_over(d);
+                if (r == 0 && d->server.stopping)
+                        hand_over(d);
+        }
         return d->has_failed ? -EPIPE : r;
 }
 
@@ -194,7 +200,7 @@ static int start_broker(struct daemon *d, const struct options *options, struct 
                 settings->files_error = -EPERM;
         if (settings->acts_for_others && (r < 0 || settings->files_error))
                 log_notice("neither fanotify nor files of other users: %s", strerror(r < 0 ? -r : -settings->files_error));
-        return r < 0 && options->broker && handover_is_possible() ? r : 0;
+        return r < 0 && options->broker && can_hand_over(options->mode) ? r : 0;
 }
 
 static int serve_broker(void) {
