@@ -242,7 +242,9 @@ static int serve(const struct options *options, int argc, char **argv) {
         r = reload_open(&d.reload, &d.server, options, argc, argv);
         if (r == 0)
                 r = open_signals(&d);
-        if (r == 0)
+        if (r < 0)
+                log_error("can't start: %s", strerror(-r));
+        else
                 r = run(&d, options);
         watchdog_close(&d.watchdog);
         d.bus = bus_close(d.bus);

@@ -2,11 +2,13 @@
 
 /*
  * mux/mailbox, with every backend (muxes.h): what threads send comes in order, none of it is missing, and it wakes the
- * loop.
+ * loop; and one that could not be opened.
  */
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 
 #include "harness.h"
 #include "list.h"
@@ -124,6 +126,22 @@ START_TEST(mail_in_parts) {
 }
 END_TEST
 
+/* One that could not be opened is as one that has nothing. */
+START_TEST(mail_without_descriptors) {
+        struct rlimit before, none;
+
+        open_mux(_i);
+        assert_system(getrlimit(RLIMIT_NOFILE, &before) == 0, "getrlimit");
+        none = (struct rlimit){ .rlim_max = before.rlim_max };
+        assert_system(setrlimit(RLIMIT_NOFILE, &none) == 0, "setrlimit");
+        ck_assert_int_eq(mailbox_open(&mailbox, mux, on_mail), -EMFILE);
+        assert_system(setrlimit(RLIMIT_NOFILE, &before) == 0, "setrlimit");
+        ck_assert_ptr_null(mailbox_take(&mailbox));
+        mailbox_close(&mailbox);
+        close_mux();
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         TCase *c = harness_case(harness_suite("mux-mailbox"), "mailbox");
         int n = count_backends();
@@ -131,5 +149,6 @@ int main(int argc, char *argv[]) {
         tcase_add_loop_test(c, mail_from_threads, 0, n);
         tcase_add_loop_test(c, mail_wakes_the_loop_once, 0, n);
         tcase_add_loop_test(c, mail_in_parts, 0, n);
+        tcase_add_loop_test(c, mail_without_descriptors, 0, n);
         return harness_main(argc, argv);
 }

@@ -39,6 +39,8 @@ int mailbox_open(struct mailbox *m, struct mux *mux, mailbox_fn *fn) {
         int r;
 
         *m = (struct mailbox){ .io = MUX_IO_INIT, .timer = MUX_TIMER_INIT, .mux = mux, .fn = fn };
+        (void)pthread_mutex_init(&m->lock, NULL);
+        list_init(&m->messages);
         m->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         if (m->event_fd < 0)
                 return -errno;
@@ -47,8 +49,6 @@ int mailbox_open(struct mailbox *m, struct mux *mux, mailbox_fn *fn) {
                 m->event_fd = safe_close(m->event_fd);
                 return r;
         }
-        (void)pthread_mutex_init(&m->lock, NULL);
-        list_init(&m->messages);
         return 0;
 }
 

@@ -33,7 +33,8 @@ struct mailbox {
         mailbox_fn *fn;
 };
 
-/* `fn` runs on the loop when messages have come, and takes them all. */
+/* `fn` runs on the loop when messages have come, and takes them all. One that could not be opened is empty, and may be
+ * closed. */
 int mailbox_open(struct mailbox *mailbox, struct mux *mux, mailbox_fn *fn);
 /* Messages that are left are the caller's to take before. */
 void mailbox_close(struct mailbox *mailbox);
