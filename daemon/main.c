@@ -21,6 +21,7 @@
 #include "config.h"
 #include "handover.h"
 #include "log.h"
+#include "memory.h"
 #include "options.h"
 #include "reload.h"
 #include "sandbox.h"
@@ -40,6 +41,7 @@ struct daemon {
         struct bus *bus;
         struct reload reload;
         struct watchdog watchdog;
+        struct memory memory;
         struct mux_io signals;
         int signal_fd;
         struct mux_deferred broker_failed;
@@ -173,8 +175,11 @@ static int run(struct daemon *d, const struct options *options) {
         }
         log_info("%s: mode %s, mux %s, sandbox %s", KEVD_VERSION, mode_name(options->mode), mux_backend_name(d->mux),
                  sandbox_state());
-        while (r == 0 && !server_has_ended(&d->server))
+        memory_open(&d->memory, d->mux);
+        while (r == 0 && !server_has_ended(&d->server)) {
                 r = mux_wait(d->mux, -1);
+                memory_after_turn(&d->memory);
+        }
         if (r < 0)
                 log_error("the multiplexer failed: %s", strerror(-r));
         if (options->mode != MODE_PRIVATE) {
@@ -246,6 +251,7 @@ static int serve(const struct options *options, int argc, char **argv) {
                 log_error("can't start: %s", strerror(-r));
         else
                 r = run(&d, options);
+        memory_close(&d.memory);
         watchdog_close(&d.watchdog);
         d.bus = bus_close(d.bus);
         sockets_close(&d.sockets);
