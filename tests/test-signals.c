@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <linux/capability.h>
+#include <linux/sched.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -20,7 +21,7 @@
 #include "harness.h"
 #include "macro.h"
 
-enum { SENDS = 1000, NOBODY = OTHER_CLIENT };
+enum { SENDS = 1000, MORE_THAN_A_TURN = 2000, FEW = 32, CROWD = 100, NOBODY = OTHER_CLIENT };
 
 static struct daemon *kevd;
 static int client;
@@ -222,6 +223,16 @@ static bool is_stopped(void *userdata) {
         return strstr(line, ") T ") != NULL;
 }
 
+/* What is done until go_on() the daemon finds all at once. */
+static void hold(void) {
+        (void)kill(kevd->pid, SIGSTOP);
+        ck_assert(wait_until(is_stopped, &kevd->pid, HARNESS_REPLY_MSEC));
+}
+
+static void go_on(void) {
+        (void)kill(kevd->pid, SIGCONT);
+}
+
 /* What the ring had no room for is counted all the same. */
 START_TEST(test_more_than_fits) {
         struct tally tally = { 0 };
@@ -229,12 +240,11 @@ START_TEST(test_more_than_fits) {
         int sends = harness_rounds(SENDS);
 
         ck_assert_str_eq(add(client, 1, of(pid, 0)), "");
-        (void)kill(kevd->pid, SIGSTOP);
-        ck_assert(wait_until(is_stopped, &kevd->pid, HARNESS_REPLY_MSEC));
+        hold();
         for (int i = 0; i < sends; i++)
                 for (int number = SIGRTMIN; number <= SIGRTMAX; number++)
                         ck_assert_int_eq(kill(pid, number), 0);
-        (void)kill(kevd->pid, SIGCONT);
+        go_on();
         take(client, &tally);
         for (int number = SIGRTMIN; number <= SIGRTMAX; number++)
                 ck_assert_uint_eq(tally.n[number], (uint64_t)sends);
@@ -242,6 +252,123 @@ START_TEST(test_more_than_fits) {
         ck_assert_int_eq(kill(pid, SIGUSR1), 0); /* and what comes later is told as ever */
         expect_only(client, SIGUSR1, 1);
         end(pid);
+}
+END_TEST
+
+/* ---- many watches of one process -------------------------------------------------------------------------------------- */
+
+static void watch_often(pid_t pid, int n) {
+        for (int i = 1; i <= n; i++)
+                ck_assert_str_eq(add(client, i, of(pid, 0)), "");
+}
+
+static void send_often(pid_t pid, int sends) {
+        for (int i = 0; i < sends; i++)
+                ck_assert_int_eq(kill(pid, SIGUSR1), 0);
+}
+
+/* Takes no notice of signals, has the number that was another's, and goes with the test. */
+static pid_t make_with_number(pid_t number) {
+        struct clone_args arguments = {
+                .exit_signal = SIGCHLD, .set_tid = (uint64_t)(uintptr_t)&number, .set_tid_size = 1,
+        };
+        pid_t pid = (pid_t)syscall(SYS_clone3, &arguments, sizeof(arguments));
+
+        if (pid == 0) {
+                (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+                for (;;)
+                        (void)pause();
+        }
+        return pid;
+}
+
+/* How many events are made of signals, as the daemon tells when the client's Wait is answered. */
+static int64_t count_told(int fd) {
+        struct json_object *reply, *sources;
+        int64_t n = -1;
+
+        json_object_put(client_receive(fd, HARNESS_REPLY_MSEC)); /* the Wait's */
+        reply = client_receive(fd, HARNESS_REPLY_MSEC);
+        sources = json_at(reply, "/parameters/sources");
+        for (size_t i = 0; i < json_object_array_length(sources); i++)
+                if (strcmp(text_at(json_object_array_get_idx(sources, i), "/name"), "signals") == 0)
+                        n = number_at(json_object_array_get_idx(sources, i), "/events");
+        json_object_put(reply);
+        ck_assert_int_ge(n, 0);
+        return n;
+}
+
+/* Who has nothing to do with it comes in between. With very many not even those who watch other processes are kept
+ * waiting, whose signals are behind these. */
+START_TEST(test_many_watches) {
+        struct tally tally = { 0 };
+        pid_t pid = target(IGNORES, NULL, NULL), other_pid = target(IGNORES, NULL, NULL);
+        int sends = harness_rounds(SENDS), other = client_connect(kevd->socket), n_watches = _i == 0 ? FEW : CROWD;
+
+        harness_label(_i == 0 ? "few" : "very many");
+        watch_often(pid, n_watches);
+        if (n_watches == CROWD)
+                ck_assert_str_eq(add(other, 1, of(other_pid, 0)), "");
+        hold();
+        send_often(pid, sends);
+        (void)kill(other_pid, SIGUSR2);
+        client_send_message(other, "{\"method\":\"org.kevd.events.Wait\",\"parameters\":{\"timeoutMsec\":0}}");
+        client_send_message(other, "{\"method\":\"org.kevd.manager.GetStatistics\"}");
+        go_on();
+        ck_assert_int_lt(count_told(other), (int64_t)sends * n_watches / 2);
+
+        take(client, &tally); /* all of it, for what was sent before a Wait is told by that */
+        ck_assert_uint_eq(tally.n[SIGUSR1], (uint64_t)sends * (uint64_t)n_watches);
+        ck_assert_uint_eq(tally.n_without_sender, 0);
+        end(other_pid);
+        end(pid);
+        (void)close(other);
+}
+END_TEST
+
+/* It is told behind all that was sent, and who has the number then is another. */
+START_TEST(test_many_watches_to_the_end) {
+        int sends = MORE_THAN_A_TURN, other = client_connect(kevd->socket);
+        pid_t pid = target(IGNORES, NULL, NULL), next;
+        uint64_t n[CROWD + 1] = { 0 };
+        struct json_object *event;
+        char text[160];
+
+        watch_often(pid, CROWD);
+        hold();
+        send_often(pid, sends);
+        end(pid);
+        next = make_with_number(pid);
+        (void)snprintf(text, sizeof(text), "{\"method\":\"org.kevd.events.Change\",\"parameters\":{\"add\":[{\"id\":1,"
+                       "\"filter\":\"signal\",\"pid\":%d}]}}", (int)pid);
+        if (next > 0)
+                client_send_message(other, text);
+        go_on();
+        for (int n_ended = 0; n_ended < CROWD;) {
+                uint64_t *of_watch;
+
+                event = next_event(client);
+                of_watch = &n[number_at(event, "/id")];
+                ck_assert_uint_ne(*of_watch, UINT64_MAX);
+                if (json_at(event, "/data"))
+                        *of_watch += (uint64_t)number_at(event, "/count");
+                else {
+                        ck_assert_uint_eq(*of_watch, (uint64_t)sends + 1); /* with SIGKILL */
+                        *of_watch = UINT64_MAX;
+                        n_ended++;
+                }
+                json_object_put(event);
+        }
+        ck_assert_ptr_null(due_event(client));
+        if (next < 0)
+                harness_skip("a process can't be made with a number of choice");
+        event = client_receive(other, HARNESS_REPLY_MSEC);
+        ck_assert_msg(!json_at(event, "/parameters/refused/0"), "%s", json_object_to_json_string(event));
+        json_object_put(event);
+        (void)kill(next, SIGWINCH);
+        expect_only(other, SIGWINCH, 1);
+        end(next);
+        (void)close(other);
 }
 END_TEST
 
@@ -589,6 +716,8 @@ int main(int argc, char *argv[]) {
         tcase_add_checked_fixture(c, start, stop);
         tcase_set_timeout(c, 60);
         tcase_add_loop_test(c, test_counted, 0, 3);
+        tcase_add_loop_test(c, test_many_watches, 0, 2);
+        tcase_add_test(c, test_many_watches_to_the_end);
         tcase_add_test(c, test_sender);
         tcase_add_test(c, test_end);
         tcase_add_test(c, test_change);

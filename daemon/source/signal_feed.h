@@ -21,7 +21,13 @@ struct signal_record {
         const char *sender_comm;
 };
 
-typedef void signal_feed_fn(void *userdata, const struct signal_record *record);
+/* True: that is enough for now. */
+typedef bool signal_feed_fn(void *userdata, const struct signal_record *record);
+
+/* What had been sent at some moment: compared by the feed. */
+struct signal_position {
+        uint64_t ring, lost;
+};
 
 struct signal_feed;
 
@@ -36,8 +42,13 @@ struct signal_feed_class {
         int (*helper_socket)(const struct signal_feed *feed);
         /* Readable: there are records. */
         int (*fd)(const struct signal_feed *feed);
-        /* Hands over what there is, and what there was no room for. False: that was not all. */
+        /* Hands over what there is, and what there was no room for, until that is enough. False: that was not all. Called
+         * again, it goes on: each has its turn, whatever is sent meanwhile. */
         bool (*read)(struct signal_feed *feed);
+        /* A signal is in front of it once the call that sends it has returned. */
+        struct signal_position (*position)(const struct signal_feed *feed);
+        /* Whether all in front of it was handed over. */
+        bool (*is_past)(const struct signal_feed *feed, const struct signal_position *position);
         /* `identity`: as of pidfd_identity(). -ENOSPC, or another negative errno. */
         int (*follow)(struct signal_feed *feed, pid_t pid, uint64_t identity);
         void (*leave)(struct signal_feed *feed, pid_t pid);

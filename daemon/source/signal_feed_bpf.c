@@ -20,6 +20,7 @@
 
 #include "bpf/signals.h"
 #include "hash.h"
+#include "list.h"
 #include "macro.h"
 #include "opener_call.h"
 #include "question.h"
@@ -30,7 +31,7 @@
 #include "signals.skel.h"
 #pragma GCC diagnostic pop
 
-enum { RING_BYTES = 1024 * 1024, RECORDS_A_TURN = 1024 };
+enum { RING_BYTES = 1024 * 1024, RECORDS_A_TURN = 1024, LOOKS_A_TURN = 256 /* for what was lost */ };
 
 /* What the helper hands over. */
 enum { FD_RECORDS, FD_BSS, FD_TARGETS };
@@ -38,17 +39,23 @@ enum { FD_RECORDS, FD_BSS, FD_TARGETS };
 struct signal_feed {
         struct opened opened; /* the program is the helper's */
         struct ring_buffer *ring;
+        void *positions; /* of the ring, as the kernel maps them: the consumer's page and the producer's */
         struct signals_bpf__bss *bss;
         signal_feed_fn *fn;
         void *userdata;
         struct hash followed;      /* by pid */
+        struct list at_rest;       /* of these, and those whose losses are due to be told */
+        struct list due;
         unsigned n_records;        /* in this turn */
         unsigned long long n_lost; /* told of */
+        unsigned long long n_lost_due; /* with those that are due */
 };
 
 struct followed {
         struct hash_node node;
+        struct list link;
         pid_t pid;
+        int next; /* of its losses: the first that is not told */
         unsigned int lost[BPF_SIGNALS]; /* told of */
 };
 
@@ -65,45 +72,83 @@ static int on_sample(void *context, void *data, size_t size) {
         r.sender = b->sender;
         r.sender_uid = b->sender_uid;
         r.sender_comm = b->sender ? b->sender_comm : NULL;
-        f->fn(f->userdata, &r);
-        return ++f->n_records == RECORDS_A_TURN ? -EAGAIN : 0;
+        f->n_records++;
+        return f->fn(f->userdata, &r) || f->n_records == RECORDS_A_TURN ? -EAGAIN : 0;
 }
 
 static int map_of(const struct signal_feed *f) {
         return f->opened.fds[FD_TARGETS];
 }
 
-static void tell_lost_of(struct signal_feed *f, struct followed *followed) {
+/* False: enough was told. */
+static bool tell_lost_of(struct signal_feed *f, struct followed *followed) {
         struct bpf_signal_target target;
+        bool is_enough = false;
 
         if (bpf_map_lookup_elem(map_of(f), &followed->pid, &target) < 0)
-                return;
-        for (int i = 0; i < BPF_SIGNALS; i++) {
+                return true;
+        while (followed->next < BPF_SIGNALS && !is_enough) {
+                int i = followed->next++;
                 struct signal_record r = {
                         .pid = followed->pid, .number = i + 1, .count = target.lost[i] - followed->lost[i],
                 };
 
                 followed->lost[i] = target.lost[i];
-                if (r.count > 0)
-                        f->fn(f->userdata, &r);
+                is_enough = r.count > 0 && f->fn(f->userdata, &r);
         }
+        return !is_enough;
 }
 
+static unsigned long long count_lost(const struct signal_feed *f) {
+        return __atomic_load_n(&f->bss->n_lost, __ATOMIC_RELAXED);
+}
+
+/* One round after the other: what is lost during one is told in the next, if not in this one. */
 static void tell_lost(struct signal_feed *f) {
-        unsigned long long n = __atomic_load_n(&f->bss->n_lost, __ATOMIC_RELAXED);
+        if (list_empty(&f->due)) {
+                f->n_lost_due = count_lost(f);
+                if (f->n_lost_due == f->n_lost)
+                        return;
+                list_splice(&f->due, &f->at_rest);
+        }
+        for (int i = 0; i < LOOKS_A_TURN && !list_empty(&f->due); i++) {
+                struct followed *followed = list_entry(f->due.next, struct followed, link);
 
-        if (n == f->n_lost)
-                return;
-        f->n_lost = n; /* what is counted from here on is told next time, or now */
-        hash_for_each(node, &f->followed)
-                tell_lost_of(f, container_of(node, struct followed, node));
+                if (!tell_lost_of(f, followed))
+                        return;
+                followed->next = 0;
+                list_remove(&followed->link);
+                list_append(&f->at_rest, &followed->link);
+        }
+        if (list_empty(&f->due))
+                f->n_lost = f->n_lost_due;
 }
 
+/* Neither of the two keeps the other waiting: a record at least is told of each. */
 static bool bpf_read(struct signal_feed *f) {
+        bool is_empty;
+
         f->n_records = 0;
-        (void)ring_buffer__consume(f->ring);
+        is_empty = ring_buffer__consume(f->ring) >= 0; /* else on_sample() has ended it */
         tell_lost(f);
-        return f->n_records < RECORDS_A_TURN;
+        return is_empty && count_lost(f) == f->n_lost;
+}
+
+static unsigned long read_position(const struct signal_feed *f, size_t offset) {
+        return __atomic_load_n((const unsigned long *)(const void *)((const char *)f->positions + offset), __ATOMIC_ACQUIRE);
+}
+
+static size_t page_size(void) {
+        return (size_t)sysconf(_SC_PAGESIZE);
+}
+
+static struct signal_position bpf_position(const struct signal_feed *f) {
+        return (struct signal_position){ read_position(f, page_size()), count_lost(f) };
+}
+
+/* The kernel's positions may go round where a long is short. */
+static bool bpf_is_past(const struct signal_feed *f, const struct signal_position *position) {
+        return (long)(read_position(f, 0) - (unsigned long)position->ring) >= 0 && f->n_lost >= position->lost;
 }
 
 static int bpf_fd(const struct signal_feed *f) {
@@ -124,6 +169,7 @@ static struct followed *find(const struct signal_feed *f, pid_t pid) {
 
 static void forget(struct signal_feed *f, struct followed *followed) {
         hash_remove(&f->followed, &followed->node);
+        list_remove(&followed->link);
         free(followed);
 }
 
@@ -137,6 +183,8 @@ static int bpf_follow(struct signal_feed *f, pid_t pid, uint64_t identity) {
                 return -ENOMEM;
         }
         followed->pid = pid;
+        list_init(&followed->link);
+        list_append(&f->at_rest, &followed->link);
         r = bpf_map_update_elem(map_of(f), &pid, &target, BPF_NOEXIST);
         if (r < 0)
                 forget(f, followed);
@@ -158,10 +206,11 @@ static int print_nothing(enum libbpf_print_level level _unused_, const char *for
         return 0;
 }
 
-static void on_test_record(void *userdata, const struct signal_record *record) {
+static bool on_test_record(void *userdata, const struct signal_record *record) {
         bool *heard = userdata;
 
         *heard |= record->number == SIGWINCH && record->sender == getpid();
+        return false;
 }
 
 /* The daemon is sent a signal that it ignores. (A child would have copies of all that clients have passed.) It is in the
@@ -188,13 +237,17 @@ static int bpf_helper_socket(const struct signal_feed *f) {
 }
 
 static int take_program(struct signal_feed *f) {
-        void *bss;
+        void *bss, *positions;
 
         (void)libbpf_set_print(print_nothing);
         bss = mmap(NULL, sizeof(*f->bss), PROT_READ, MAP_SHARED, f->opened.fds[FD_BSS], 0);
         if (bss == MAP_FAILED)
                 return -errno;
         f->bss = bss;
+        positions = mmap(NULL, 2 * page_size(), PROT_READ, MAP_SHARED, f->opened.fds[FD_RECORDS], 0);
+        if (positions == MAP_FAILED)
+                return -errno;
+        f->positions = positions;
         f->ring = ring_buffer__new(f->opened.fds[FD_RECORDS], on_sample, f, NULL);
         return f->ring ? 0 : -errno;
 }
@@ -205,6 +258,8 @@ static void bpf_close(struct signal_feed *f) {
         ring_buffer__free(f->ring);
         if (f->bss)
                 (void)munmap(f->bss, sizeof(*f->bss));
+        if (f->positions)
+                (void)munmap(f->positions, 2 * page_size());
         opened_close(&f->opened);
         free(f);
 }
@@ -219,6 +274,8 @@ static int bpf_open(const struct opened *opened, signal_feed_fn *fn, void *userd
                 return -ENOMEM;
         }
         f->opened = *opened;
+        list_init(&f->at_rest);
+        list_init(&f->due);
         r = take_program(f);
         if (r == 0)
                 r = test(f);
@@ -241,6 +298,8 @@ const struct signal_feed_class signal_feed_bpf = {
         .helper_socket = bpf_helper_socket,
         .fd = bpf_fd,
         .read = bpf_read,
+        .position = bpf_position,
+        .is_past = bpf_is_past,
         .follow = bpf_follow,
         .leave = bpf_leave,
 };
@@ -249,7 +308,7 @@ const struct signal_feed_class signal_feed_bpf = {
 
 /* The kernel wants a power of two. */
 static uint32_t ring_size(size_t wanted) {
-        uint32_t size = (uint32_t)sysconf(_SC_PAGESIZE);
+        uint32_t size = (uint32_t)page_size();
 
         while (size < (wanted ? wanted : RING_BYTES) && size < UINT32_C(1) << 30)
                 size *= 2;

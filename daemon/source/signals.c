@@ -7,12 +7,20 @@
  *
  * One target is one process, however many watch it; its pidfd tells when it has ended. Who may watch it must have all of
  * its user ids, or see all processes, and that at each signal: a program that it begins may give it others.
+ *
+ * A user may have many watches of one process, and send to it without an end. So a turn tells to so many, and the rest
+ * stays in the ring. Of a process with very many watches, a crowd, there a few signals would keep all others waiting: they
+ * are taken out and put down, those that are alike as one with a count, and told one a turn.
+ *
+ * What has to come after a signal waits until the feed is past the position of then, and what was put down is told: a
+ * Wait's barrier, the end of a process, and another one that has its number by now.
  */
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "barrier.h"
 #include "config.h"
 #include "hash.h"
 #include "opener_call.h"
@@ -21,7 +29,8 @@
 #include "signal_feed.h"
 #include "source.h"
 
-enum { IDLE_MSEC = 10000, FAILED_SEC = 60, TARGETS_OF_USER_MAX = 1024, READS_MAX = 64 };
+enum { IDLE_MSEC = 10000, FAILED_SEC = 60, TARGETS_OF_USER_MAX = 1024, CROWD_MIN = 33 /* watches */,
+       TALLIES_MAX = 64 };
 
 #ifdef HAVE_BPF
 static const struct signal_feed_class *const feed_class = &signal_feed_bpf;
@@ -36,7 +45,13 @@ struct signals {
         struct mux_io io;
         struct opener_guard guard;
         struct opener_call opening;
-        struct list waiting; /* struct signal_watch: for the feed to be open */
+        struct mux_deferred go_on; /* there may be something to be told */
+        unsigned n_asked; /* in this turn: watches that were told, or might have been */
+        struct list waiting; /* struct signal_watch: for the feed to be open, or another's end to be told */
+        struct list ending;  /* struct target: in the order of their positions */
+        struct list crowds;  /* struct target: with something put down, in turn */
+        uint64_t serial;     /* of what was put down last */
+        struct barriers barriers;
         struct mux_timer idle_timer;
         struct hash targets; /* by pid */
         struct hash shares;  /* of targets */
@@ -47,16 +62,31 @@ struct target {
         struct hash_node node;
         struct signals *all;
         struct list watches; /* struct signal_watch */
+        unsigned n_watches;
         struct mux_io io;
         pid_t pid;
         int pidfd;
         struct process_ids ids; /* the last that were seen */
+        struct list link;       /* among those that are ending */
+        struct signal_position end; /* behind all that it was sent */
+        bool is_over;           /* all of that was read */
+        struct list in_crowds;
+        struct list put_down;   /* struct tally: in the order of the first of each */
+        unsigned n_put_down;
+};
+
+/* Signals to a crowd that are alike. */
+struct tally {
+        struct list link;
+        uint64_t serial;
+        struct signal_record record; /* with the sender, as long as there is but one */
+        char comm[16];
 };
 
 struct signal_watch {
         struct list link;
-        struct target *target; /* NULL: it has ended, or there is no feed yet */
-        struct process_subject wanted; /* while it waits for the feed; else the pidfd is -1 */
+        struct target *target; /* NULL: it has ended, or is waited for */
+        struct process_subject wanted; /* while it waits; else the pidfd is -1 */
         struct subscription *subscription;
         const struct asker *asker;
         bool sees_all;
@@ -79,17 +109,14 @@ static struct target *find_target(const struct signals *s, pid_t pid) {
 
 /* ---- telling ------------------------------------------------------------------------------------------------------------ */
 
-static void on_record(void *userdata, const struct signal_record *record) {
-        struct signals *s = userdata;
-        struct target *t = find_target(s, record->pid);
+static void tell(struct target *t, const struct signal_record *record) {
+        struct signals *s = t->all;
         struct event_process sender = {
                 .pid = record->sender, .parent = ABSENT, .uid = record->sender_uid, .exit_code = ABSENT,
                 .signal = ABSENT, .cpu_usec = ABSENT, .peak_bytes = ABSENT, .comm = record->sender_comm,
         };
         struct report report = REPORT_INIT;
 
-        if (!t)
-                return;
         if (record->knows_ids)
                 t->ids = record->ids;
         report.data = record->number;
@@ -104,16 +131,82 @@ static void on_record(void *userdata, const struct signal_record *record) {
                         source_report(&s->source, w->subscription, &report);
         }
         report_done(&report);
+        s->n_asked += t->n_watches;
 }
 
+static bool are_alike(const struct signal_record *a, const struct signal_record *b) {
+        return a->number == b->number && a->knows_ids == b->knows_ids && a->ids.real == b->ids.real &&
+               a->ids.effective == b->ids.effective && a->ids.saved == b->ids.saved;
+}
+
+static bool have_one_sender(const struct signal_record *a, const struct signal_record *b) {
+        return a->sender > 0 && a->sender == b->sender && a->sender_uid == b->sender_uid &&
+               strcmp(a->sender_comm, b->sender_comm) == 0;
+}
+
+static struct tally *find_tally(const struct target *t, const struct signal_record *record) {
+        list_for_each(entry, &t->put_down) {
+                struct tally *tally = list_entry(entry, struct tally, link);
+
+                if (are_alike(&tally->record, record))
+                        return tally;
+        }
+        return NULL;
+}
+
+/* False: no room. */
+static bool put_down(struct target *t, const struct signal_record *record) {
+        struct tally *tally = find_tally(t, record);
+
+        if (tally) {
+                tally->record.count += record->count;
+                if (!have_one_sender(&tally->record, record))
+                        tally->record.sender = 0;
+                return true;
+        }
+        tally = t->n_put_down < TALLIES_MAX ? calloc(1, sizeof(*tally)) : NULL;
+        if (!tally)
+                return false;
+        tally->record = *record;
+        tally->serial = ++t->all->serial;
+        (void)snprintf(tally->comm, sizeof(tally->comm), "%s", record->sender_comm ? record->sender_comm : "");
+        tally->record.sender_comm = tally->comm;
+        if (list_empty(&t->put_down))
+                list_append(&t->all->crowds, &t->in_crowds);
+        list_append(&t->put_down, &tally->link);
+        t->n_put_down++;
+        return true;
+}
+
+static bool on_record(void *userdata, const struct signal_record *record) {
+        struct signals *s = userdata;
+        struct target *t = find_target(s, record->pid);
+
+        if (!t || ((t->n_watches >= CROWD_MIN || t->n_put_down > 0) && put_down(t, record)))
+                return false;
+        tell(t, record);
+        return s->n_asked >= REPORTS_A_TURN;
+}
+
+/* As long as there is more the ring stays ready. */
 static void on_ready(struct mux_io *io, unsigned events _unused_) {
-        (void)feed_class->read(container_of(io, struct signals, io)->feed);
+        struct signals *s = container_of(io, struct signals, io);
+
+        mux_defer(s->mux, &s->go_on);
 }
 
 /* ---- targets ------------------------------------------------------------------------------------------------------------- */
 
 static void target_free(struct target *t) {
+        struct list *entry;
+
         feed_class->leave(t->all->feed, t->pid);
+        if (!list_empty(&t->all->waiting)) /* for its number, perhaps */
+                mux_defer(t->all->mux, &t->all->go_on);
+        while ((entry = list_pop(&t->put_down)))
+                free(list_entry(entry, struct tally, link));
+        list_remove(&t->in_crowds);
+        list_remove(&t->link);
         mux_remove(t->all->mux, &t->io);
         (void)close(t->pidfd);
         hash_remove(&t->all->targets, &t->node);
@@ -130,34 +223,90 @@ static int enter(struct signal_watch *w, struct target *t, struct refusal *refus
                 return refuse(refusal, ENOMEM, "no memory");
         w->target = t;
         list_append(&t->watches, &w->link);
+        t->n_watches++;
         return 0;
 }
 
 /* It isn't any more. */
 static void leave(struct signal_watch *w) {
         list_remove(&w->link);
-        if (w->target)
+        if (w->target) {
                 share_return(&w->target->all->shares, w->target, w->asker->uid);
+                w->target->n_watches--;
+        }
         w->target = NULL;
 }
 
 /* What was sent before is told before. */
+static void begin_end(struct target *t) {
+        if (t->is_over || !list_empty(&t->link))
+                return;
+        mux_remove(t->all->mux, &t->io);
+        t->end = feed_class->position(t->all->feed);
+        list_append(&t->all->ending, &t->link);
+        mux_defer(t->all->mux, &t->all->go_on);
+}
+
 static void on_end(struct mux_io *io, unsigned events _unused_) {
-        struct target *t = container_of(io, struct target, io);
+        begin_end(container_of(io, struct target, io));
+}
+
+static void tell_end(struct target *t) {
+        struct signals *s = t->all;
         struct report report = REPORT_INIT;
 
-        for (int i = 0; i < READS_MAX && !feed_class->read(t->all->feed); i++)
-                ;
+        s->n_asked += t->n_watches;
         report.flags = KEV_FLAG_EOF;
         report.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
         list_for_each(entry, &t->watches) {
                 struct signal_watch *w = list_entry(entry, struct signal_watch, link);
 
                 leave(w);
-                source_report(&t->all->source, w->subscription, &report);
+                source_report(&s->source, w->subscription, &report);
         }
         report_done(&report);
         target_free(t);
+}
+
+/* The one that has nothing left in the ring. */
+static struct target *next_to_end(const struct signals *s) {
+        struct target *t = list_empty(&s->ending) ? NULL : list_entry(s->ending.next, struct target, link);
+
+        return t && feed_class->is_past(s->feed, &t->end) ? t : NULL;
+}
+
+/* One at least, whatever else there was to tell. */
+static void tell_ends(struct signals *s) {
+        struct target *t;
+
+        while ((t = next_to_end(s))) {
+                t->is_over = true;
+                list_remove(&t->link);
+                if (list_empty(&t->put_down))
+                        tell_end(t);
+                if (s->n_asked >= REPORTS_A_TURN)
+                        break;
+        }
+}
+
+/* The same. */
+static void tell_crowds(struct signals *s) {
+        struct list *entry;
+
+        while ((entry = list_pop(&s->crowds))) {
+                struct target *t = list_entry(entry, struct target, in_crowds);
+                struct tally *tally = list_entry(list_pop(&t->put_down), struct tally, link);
+
+                t->n_put_down--;
+                tell(t, &tally->record);
+                free(tally);
+                if (t->n_put_down > 0)
+                        list_append(&s->crowds, &t->in_crowds);
+                else if (t->is_over)
+                        tell_end(t);
+                if (s->n_asked >= REPORTS_A_TURN)
+                        break;
+        }
 }
 
 /* Takes the pidfd over, also when it fails. */
@@ -176,6 +325,9 @@ static struct target *target_new(struct signals *s, const struct process_subject
         t->ids = subject->ids;
         t->io = MUX_IO_INIT;
         list_init(&t->watches);
+        list_init(&t->link);
+        list_init(&t->in_crowds);
+        list_init(&t->put_down);
         r = hash_add(&s->targets, &t->node, hash_u64((uint64_t)t->pid));
         if (r == 0)
                 r = feed_class->follow(s->feed, t->pid, pidfd_identity(t->pidfd, t->pid));
@@ -195,8 +347,10 @@ static struct target *target_new(struct signals *s, const struct process_subject
 
 static void close_feed(struct signals *s) {
         mux_remove(s->mux, &s->io);
+        mux_deferred_cancel(&s->go_on);
         opener_unguard(&s->guard);
         feed_class->close(take_pointer(&s->feed));
+        barriers_check(&s->barriers);
 }
 
 static int open_feed(struct signals *s, const struct opened *opened) {
@@ -305,15 +459,9 @@ static struct target *find_or_make(struct signals *s, const struct process_subje
                                    struct refusal *refusal) {
         struct target *t = find_target(s, wanted->pid);
 
-        if (t && !pidfd_has_hung_up(t->pidfd)) {
+        if (t || check_limit(s, uid, refusal) < 0) {
                 (void)close(wanted->pidfd);
                 return t;
-        }
-        if (t) /* its number is another's by now */
-                on_end(&t->io, MUX_IN);
-        if (check_limit(s, uid, refusal) < 0) {
-                (void)close(wanted->pidfd);
-                return NULL;
         }
         return target_new(s, wanted, refusal);
 }
@@ -332,7 +480,17 @@ static struct signal_watch *watch_new(struct subscription *subscription, const s
         return w;
 }
 
-/* There is a feed. */
+/* For the feed, or for the end to be told of the process that had the number before. */
+static bool has_to_wait(const struct signals *s, const struct signal_watch *w) {
+        struct target *t = find_target(s, w->wanted.pid);
+
+        if (!t || !pidfd_has_hung_up(t->pidfd))
+                return !s->feed;
+        begin_end(t);
+        return true;
+}
+
+/* It has nothing to wait for. */
 static int join(struct signals *s, struct signal_watch *w, struct refusal *refusal) {
         struct process_subject wanted = w->wanted;
         struct target *t;
@@ -350,22 +508,53 @@ static int join(struct signals *s, struct signal_watch *w, struct refusal *refus
         return r;
 }
 
+/* `error`: why there is no feed, or 0. */
+static void admit_waiting(struct signals *s, int error) {
+        struct list now;
+        struct list *entry;
+
+        list_init(&now);
+        list_splice(&now, &s->waiting);
+        while ((entry = list_pop(&now))) {
+                struct signal_watch *w = list_entry(entry, struct signal_watch, link);
+                struct refusal refusal;
+                int r;
+
+                if (error == 0 && has_to_wait(s, w)) {
+                        list_append(&s->waiting, &w->link);
+                        continue;
+                }
+                r = error < 0 ? refuse_without_feed(s, &refusal) : join(s, w, &refusal);
+                s->source.context->sink->attached(w->subscription, r < 0 ? &refusal : NULL); /* detaches it then */
+        }
+        close_when_idle(s);
+}
+
 static void on_opened(struct opener_call *call, int error, const struct opened *opened, const char *why) {
         struct signals *s = container_of(call, struct signals, opening);
-        struct list *entry;
 
         if (error == 0)
                 error = open_feed(s, opened);
         if (error < 0)
                 note_failure(s, error, why);
-        while ((entry = list_pop(&s->waiting))) {
-                struct signal_watch *w = list_entry(entry, struct signal_watch, link);
-                struct refusal refusal;
-                int r = error < 0 ? refuse_without_feed(s, &refusal) : join(s, w, &refusal);
+        admit_waiting(s, error);
+}
 
-                s->source.context->sink->attached(w->subscription, r < 0 ? &refusal : NULL); /* detaches it then */
-        }
-        close_when_idle(s);
+/* A slice of what there is. */
+static void on_go_on(struct mux_deferred *deferred) {
+        struct signals *s = container_of(deferred, struct signals, go_on);
+
+        bool is_all;
+
+        s->n_asked = 0;
+        is_all = feed_class->read(s->feed);
+        tell_ends(s);
+        tell_crowds(s);
+        if (!is_all || !list_empty(&s->ending) || !list_empty(&s->crowds))
+                mux_defer(s->mux, &s->go_on);
+        if (!list_empty(&s->waiting))
+                admit_waiting(s, 0);
+        barriers_check(&s->barriers);
 }
 
 static int signals_attach(struct source *source, struct subscription *subscription, const struct subject *subject,
@@ -373,6 +562,7 @@ static int signals_attach(struct source *source, struct subscription *subscripti
         struct signals *s = signals_of(source);
         struct signal_watch *w;
         int r = s->feed ? 0 : begin_opening(s, refusal);
+        bool waits;
 
         if (r < 0)
                 return r;
@@ -382,7 +572,8 @@ static int signals_attach(struct source *source, struct subscription *subscripti
                 r = check_limit(s, subject->asker->uid, refusal);
         if (r == 0)
                 r = open_wanted(s, subject, &w->wanted, refusal);
-        if (r == 0 && s->feed)
+        waits = r == 0 && has_to_wait(s, w);
+        if (r == 0 && !waits)
                 r = join(s, w, refusal);
         if (r < 0) {
                 free(w);
@@ -390,7 +581,7 @@ static int signals_attach(struct source *source, struct subscription *subscripti
                 return r;
         }
         subscription->object = w;
-        if (w->target)
+        if (!waits)
                 return 0;
         list_append(&s->waiting, &w->link);
         return 1;
@@ -418,13 +609,39 @@ static void signals_detach(struct source *source, struct subscription *subscript
         close_when_idle(s);
 }
 
-/* A signal is in the ring before the call that sends it returns. */
-static bool signals_barrier(struct source *source, struct source_barrier *barrier _unused_) {
+/* What is in front of it was read, and what of that was put down for the user is told. That takes as long as it takes: it
+ * is finite, and nobody's answer is waited for. */
+static bool is_past(struct barriers *barriers, struct source_barrier *barrier) {
+        struct signals *s = container_of(barriers, struct signals, barriers);
+        struct signal_position position;
+
+        if (!s->feed)
+                return true;
+        if (barrier->serial == 0)
+                barrier->serial = feed_class->position(s->feed).lost + 1;
+        barrier->n_looks = 0;
+        position = (struct signal_position){ barrier->position, barrier->serial - 1 };
+        if (!feed_class->is_past(s->feed, &position) || next_to_end(s))
+                return false;
+        if (barrier->crowds == 0)
+                barrier->crowds = s->serial + 1;
+        list_for_each(entry, &s->crowds) {
+                const struct target *t = list_entry(entry, struct target, in_crowds);
+
+                if (list_entry(t->put_down.next, struct tally, link)->serial < barrier->crowds &&
+                    share_count(&s->shares, t, barrier->asker->uid) > 0)
+                        return false;
+        }
+        return true;
+}
+
+static bool signals_barrier(struct source *source, struct source_barrier *barrier) {
         struct signals *s = signals_of(source);
 
-        for (int i = 0; s->feed && i < READS_MAX && !feed_class->read(s->feed); i++)
-                ;
-        return false;
+        if (!s->feed || !barriers_add(&s->barriers, barrier, feed_class->position(s->feed).ring))
+                return false;
+        mux_defer(s->mux, &s->go_on);
+        return true;
 }
 
 /* ---- for the next daemon --------------------------------------------------------------------------------------------------- */
@@ -465,6 +682,10 @@ static int signals_open(struct source_context *context, struct source **ret_sour
         s->io = s->guard.io = MUX_IO_INIT;
         s->idle_timer = MUX_TIMER_INIT;
         list_init(&s->waiting);
+        list_init(&s->ending);
+        list_init(&s->crowds);
+        mux_deferred_init(&s->go_on, on_go_on);
+        barriers_init(&s->barriers, s->mux, is_past);
         *ret_source = &s->source;
         return 0;
 }
@@ -476,6 +697,7 @@ static void signals_close(struct source *source) {
         opener_cancel(&s->opening);
         if (s->feed)
                 close_feed(s);
+        barriers_close(&s->barriers);
         hash_free(&s->targets);
         hash_free(&s->shares);
         free(s);
