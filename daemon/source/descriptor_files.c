@@ -5,15 +5,22 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/inotify.h>
+#include <sys/ioctl.h>
 
 #include "macro.h"
 
-enum { READS_A_TURN = 16, READS_MAX = 1024 }; /* the kernel queues no more than these, by default */
+enum {
+        READ_BYTES = 4096,
+        BYTES_A_TURN = 16 * READ_BYTES,
+        BATCH = 32,              /* between two looks at the time */
+        SLICE_NSEC = 100 * 1000, /* of a turn, for those that are due */
+};
 
 struct mark {
         struct hash_node node; /* by its number */
         int number;
-        struct list files;
+        struct list files; /* that are not due */
+        size_t n_files;    /* with those that are */
         struct list unused; /* among those that nobody needs; or alone */
 };
 
@@ -27,9 +34,10 @@ static struct mark *find(const struct descriptor_files *f, int number) {
         return NULL;
 }
 
-static void tell(struct descriptor_files *f, struct mark *mark) {
+static void make_due(struct descriptor_files *f, struct mark *mark) {
         list_for_each(entry, &mark->files)
-                f->written(list_entry(entry, struct descriptor_file, link));
+                list_entry(entry, struct descriptor_file, link)->serial = ++f->serial;
+        list_splice(&f->due, &mark->files);
 }
 
 static void handle(struct descriptor_files *f, const struct inotify_event *event) {
@@ -37,16 +45,17 @@ static void handle(struct descriptor_files *f, const struct inotify_event *event
 
         if (event->mask & IN_Q_OVERFLOW)
                 hash_for_each(node, &f->marks)
-                        tell(f, container_of(node, struct mark, node));
+                        make_due(f, container_of(node, struct mark, node));
         else if (mark)
-                tell(f, mark);
+                make_due(f, mark);
 }
 
-static void read_some(struct descriptor_files *f, int n_max) {
-        _Alignas(struct inotify_event) char buffer[4096];
+/* So much, unless there is less. What is written meanwhile comes behind it. */
+static void read_some(struct descriptor_files *f, size_t size) {
+        _Alignas(struct inotify_event) char buffer[READ_BYTES];
         ssize_t n;
 
-        for (int i = 0; i < n_max && (n = read(f->inotify_fd, buffer, sizeof(buffer))) > 0; i++)
+        for (size_t done = 0; done < size && (n = read(f->inotify_fd, buffer, sizeof(buffer))) > 0; done += (size_t)n)
                 for (ssize_t at = 0; at < n;) {
                         const struct inotify_event *event = (const void *)(buffer + at);
 
@@ -55,18 +64,56 @@ static void read_some(struct descriptor_files *f, int n_max) {
                 }
 }
 
+/* Which may become due again at once, behind the others. */
+static void tell_some(struct descriptor_files *f) {
+        uint64_t end = monotonic_nsec() + SLICE_NSEC;
+
+        do
+                for (int i = 0; i < BATCH && !list_empty(&f->due); i++) {
+                        struct descriptor_file *file = list_entry(list_pop(&f->due), struct descriptor_file, link);
+
+                        list_append(&file->mark->files, &file->link);
+                        f->written(file);
+                }
+        while (!list_empty(&f->due) && monotonic_nsec() < end);
+        if (!list_empty(&f->due))
+                mux_defer(f->mux, &f->go_on);
+        f->told(f);
+}
+
 static void on_ready(struct mux_io *io, unsigned events _unused_) {
-        read_some(container_of(io, struct descriptor_files, io), READS_A_TURN);
+        struct descriptor_files *f = container_of(io, struct descriptor_files, io);
+
+        read_some(f, BYTES_A_TURN);
+        mux_defer(f->mux, &f->go_on);
 }
 
-void descriptor_files_read(struct descriptor_files *f) {
-        if (f->inotify_fd >= 0)
-                read_some(f, READS_MAX);
+static void on_go_on(struct mux_deferred *deferred) {
+        tell_some(container_of(deferred, struct descriptor_files, go_on));
 }
 
-void descriptor_files_init(struct descriptor_files *f, struct mux *mux, void (*written)(struct descriptor_file *file)) {
-        *f = (struct descriptor_files){ .mux = mux, .io = MUX_IO_INIT, .inotify_fd = -1, .written = written };
+uint64_t descriptor_files_read(struct descriptor_files *f) {
+        int queued = 0; /* inotify(7), FIONREAD: bytes */
+
+        if (f->inotify_fd >= 0 && ioctl(f->inotify_fd, FIONREAD, &queued) == 0)
+                read_some(f, (size_t)queued);
+        if (!list_empty(&f->due))
+                mux_defer(f->mux, &f->go_on);
+        return f->serial;
+}
+
+bool descriptor_files_have_told(const struct descriptor_files *f, uint64_t serial) {
+        return list_empty(&f->due) || list_entry(f->due.next, struct descriptor_file, link)->serial > serial;
+}
+
+void descriptor_files_init(struct descriptor_files *f, struct mux *mux, void (*written)(struct descriptor_file *file),
+                           void (*told)(struct descriptor_files *files)) {
+        *f = (struct descriptor_files){
+                .mux = mux, .io = MUX_IO_INIT, .inotify_fd = -1, .written = written, .told = told,
+        };
         list_init(&f->unused);
+        list_init(&f->due);
+        mux_deferred_init(&f->go_on, on_go_on);
 }
 
 int descriptor_files_open(struct descriptor_files *f) {
@@ -84,6 +131,7 @@ int descriptor_files_open(struct descriptor_files *f) {
 }
 
 void descriptor_files_close(struct descriptor_files *f) {
+        mux_deferred_cancel(&f->go_on);
         mux_remove(f->mux, &f->io);
         f->inotify_fd = safe_close(f->inotify_fd);
         hash_free(&f->marks);
@@ -142,6 +190,7 @@ int descriptor_files_add(struct descriptor_files *f, int number, struct descript
                 return -ENOMEM;
         list_remove(&mark->unused);
         list_append(&mark->files, &file->link);
+        mark->n_files++;
         file->mark = mark;
         return 0;
 }
@@ -152,7 +201,7 @@ void descriptor_files_remove(struct descriptor_files *f, struct descriptor_file 
         if (!mark)
                 return;
         list_remove(&file->link);
-        if (list_empty(&mark->files))
+        if (--mark->n_files == 0)
                 list_append(&f->unused, &mark->unused);
         drop_unused(f);
 }

@@ -4,6 +4,9 @@
 /*
  * Regular files that were passed, of which epoll tells nothing: one inotify instance tells when they were written to
  * (IN_MODIFY). It holds the inode, and neither the file open nor its file system mounted.
+ *
+ * There may be very many watches of files that are written to all the time. So what has been read makes each of a file's
+ * due, once, however often it was written to, and a turn tells as many as it has time for.
  */
 
 #include "hash.h"
@@ -12,8 +15,9 @@
 struct mark;
 
 struct descriptor_file {
-        struct list link; /* among those of the same mark */
+        struct list link; /* among those of the same mark, or those that are due */
         struct mark *mark; /* NULL: in none */
+        uint64_t serial;   /* of when it became due */
 };
 
 struct descriptor_files {
@@ -23,18 +27,23 @@ struct descriptor_files {
         struct hash marks;
         struct list unused; /* marks that nobody needs any more */
         unsigned n_marking; /* marks that are being made: none goes meanwhile, it may be the same */
+        struct list due; /* struct descriptor_file: to be told */
+        uint64_t serial;
+        struct mux_deferred go_on;
         void (*written)(struct descriptor_file *file); /* the owner's: it may have changed */
+        void (*told)(struct descriptor_files *files);  /* the same: some of those that were due */
 };
 
 void descriptor_files_init(struct descriptor_files *files, struct mux *mux,
-                           void (*written)(struct descriptor_file *file));
+                           void (*written)(struct descriptor_file *file), void (*told)(struct descriptor_files *files));
 /* Opens it if it is not. Negative errno. */
 int descriptor_files_open(struct descriptor_files *files);
 /* Nothing is in it any more. */
 void descriptor_files_close(struct descriptor_files *files);
 
-/* Tells of all that has been written. */
-void descriptor_files_read(struct descriptor_files *files);
+/* All that has been written to by now is due, and what it returns is to be asked about until it is told. */
+uint64_t descriptor_files_read(struct descriptor_files *files);
+bool descriptor_files_have_told(const struct descriptor_files *files, uint64_t serial);
 
 /* On a thread, between begin and end: the mark's number, or a negative errno. */
 int descriptor_files_mark(const struct descriptor_files *files, int fd);

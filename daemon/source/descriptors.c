@@ -477,6 +477,10 @@ static void on_written(struct descriptor_file *file) {
         ask(container_of(file, struct descriptor, file));
 }
 
+static void on_files_told(struct descriptor_files *files) {
+        barriers_check(&container_of(files, struct descriptors, files)->barriers);
+}
+
 /* ---- attach --------------------------------------------------------------------------------------------------------------- */
 
 static bool may_be_file(enum kev_filter filter) {
@@ -812,12 +816,17 @@ static void descriptors_look(struct source *source _unused_, struct subscription
 
 /* ---- the source ------------------------------------------------------------------------------------------------------------ */
 
-/* What was ready is taken first; then the looks that this has led to count, those before `serial`. */
+/* What was ready, and written to, is taken first; then the looks that this has led to count, those before `serial`.
+ * (crowds: of the files.) */
 static bool is_past(struct barriers *barriers, struct source_barrier *barrier) {
         struct descriptors *s = container_of(barriers, struct descriptors, barriers);
         struct owner *o = owner_find(s, barrier->asker->pid, barrier->asker->uid);
 
+        if (barrier->crowds == 0)
+                barrier->crowds = descriptor_files_read(&s->files) + 1;
         if (barrier->serial == 0 && s->is_behind && s->n_taken < barrier->position)
+                return false;
+        if (barrier->serial == 0 && !descriptor_files_have_told(&s->files, barrier->crowds - 1))
                 return false;
         if (barrier->serial == 0)
                 barrier->serial = s->serial + 1;
@@ -832,7 +841,6 @@ static bool is_past(struct barriers *barriers, struct source_barrier *barrier) {
 static bool descriptors_barrier(struct source *source, struct source_barrier *barrier) {
         struct descriptors *s = descriptors_of(source);
 
-        descriptor_files_read(&s->files);
         return barriers_add(&s->barriers, barrier, s->n_taken + source->n_subscriptions);
 }
 
@@ -844,7 +852,7 @@ static int descriptors_open(struct source_context *context, struct source **ret_
                 return -ENOMEM;
         s->mux = context->mux;
         s->io = MUX_IO_INIT;
-        descriptor_files_init(&s->files, s->mux, on_written);
+        descriptor_files_init(&s->files, s->mux, on_written, on_files_told);
         barriers_init(&s->barriers, s->mux, is_past);
         list_init(&s->unanswered);
         mux_deferred_init(&s->go_on, on_more_looks);

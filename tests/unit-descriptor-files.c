@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * source/descriptor_files: many watches of files that are written to in turn, so that the kernel merges nothing.
+ */
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "descriptor_files.h"
+#include "harness.h"
+#include "macro.h"
+
+enum { FILES = 2, WATCHES = 500, ROUNDS = 1000, A_SLICE = 32 };
+
+struct watch {
+        struct descriptor_file file;
+        unsigned n_told;
+};
+
+static struct mux *mux;
+static struct descriptor_files files;
+static struct watch watches[FILES][WATCHES];
+static int fds[FILES];
+static unsigned n_told, n_slices;
+static bool takes_long;
+
+static void on_written(struct descriptor_file *file) {
+        uint64_t begin = monotonic_nsec();
+
+        container_of(file, struct watch, file)->n_told++;
+        n_told++;
+        while (takes_long && monotonic_nsec() - begin < 10 * NSEC_PER_USEC)
+                ;
+}
+
+static void on_told(struct descriptor_files *f) {
+        ck_assert_ptr_eq(f, &files);
+        n_slices++;
+}
+
+static void start(void) {
+        ck_assert_int_eq(mux_open(NULL, &mux), 0);
+        descriptor_files_init(&files, mux, on_written, on_told);
+        ck_assert_int_eq(descriptor_files_open(&files), 0);
+        for (int i = 0; i < FILES; i++) {
+                fds[i] = open(harness_tempdir(), O_WRONLY | O_TMPFILE | O_CLOEXEC, 0600);
+                assert_system(fds[i] >= 0, harness_tempdir());
+                for (int k = 0; k < WATCHES; k++) {
+                        int number = descriptor_files_mark(&files, fds[i]);
+
+                        list_init(&watches[i][k].file.link);
+                        ck_assert_int_eq(descriptor_files_add(&files, number, &watches[i][k].file), 0);
+                }
+        }
+}
+
+static void stop(void) {
+        for (int i = 0; i < FILES; i++) {
+                for (int k = 0; k < WATCHES; k++)
+                        descriptor_files_remove(&files, &watches[i][k].file);
+                (void)close(fds[i]);
+        }
+        descriptor_files_close(&files);
+        mux_close(mux);
+}
+
+static void write_alternately(int rounds) {
+        for (int round = 0; round < rounds; round++)
+                for (int i = 0; i < FILES; i++)
+                        ck_assert_int_eq(write(fds[i], "x", 1), 1);
+}
+
+static void expect_each(unsigned n) {
+        for (int i = 0; i < FILES; i++)
+                for (int k = 0; k < WATCHES; k++)
+                        ck_assert_uint_eq(watches[i][k].n_told, n);
+}
+
+/* However often it was written to. */
+START_TEST(once) {
+        uint64_t serial;
+
+        write_alternately(ROUNDS);
+        serial = descriptor_files_read(&files);
+        while (!descriptor_files_have_told(&files, serial))
+                ck_assert_int_eq(mux_wait(mux, -1), 0);
+        expect_each(1);
+}
+END_TEST
+
+/* Others have their turn in between, and in the end each was told. */
+START_TEST(in_slices) {
+        takes_long = true;
+        write_alternately(1);
+        while (n_told < FILES * WATCHES) {
+                unsigned before = n_told, slices_before = n_slices;
+
+                ck_assert_int_eq(mux_wait(mux, -1), 0);
+                ck_assert_uint_le(n_slices - slices_before, 1);
+                ck_assert_uint_le(n_told - before, A_SLICE);
+        }
+        expect_each(1);
+}
+END_TEST
+
+/* What was written before is waited for, and nothing that came later. */
+START_TEST(position) {
+        uint64_t first, second;
+
+        ck_assert(descriptor_files_have_told(&files, descriptor_files_read(&files)));
+        takes_long = true;
+        ck_assert_int_eq(write(fds[0], "x", 1), 1);
+        first = descriptor_files_read(&files);
+        ck_assert_int_eq(write(fds[1], "x", 1), 1);
+        second = descriptor_files_read(&files);
+        ck_assert(!descriptor_files_have_told(&files, first));
+        while (!descriptor_files_have_told(&files, first))
+                ck_assert_int_eq(mux_wait(mux, -1), 0);
+        for (int k = 0; k < WATCHES; k++)
+                ck_assert_uint_eq(watches[0][k].n_told, 1);
+        ck_assert(!descriptor_files_have_told(&files, second));
+        for (int k = 0; k < WATCHES; k++) /* nobody is left that it could be told to */
+                descriptor_files_remove(&files, &watches[1][k].file);
+        ck_assert(descriptor_files_have_told(&files, second));
+}
+END_TEST
+
+int main(int argc, char *argv[]) {
+        TCase *c = harness_case(harness_suite("descriptor-files"), "files");
+
+        tcase_add_checked_fixture(c, start, stop);
+        tcase_add_test(c, once);
+        tcase_add_test(c, in_slices);
+        tcase_add_test(c, position);
+        return harness_main(argc, argv);
+}
