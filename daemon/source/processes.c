@@ -48,8 +48,10 @@ void processes_on_mark(struct processes *s, uint64_t serial) {
 
 /* ---- the feed -------------------------------------------------------------------------------------------------------- */
 
-/* So many of the records, of one chunk. False: there are none. */
+/* So many of the records, of one chunk, or fewer: until they were told to so many watches as are enough for a turn. False:
+ * there are none. */
 static bool take_records(struct processes *s, size_t n) {
+        uint64_t n_reports = s->source.n_reports;
         size_t end;
 
         if (!s->chunk) {
@@ -60,16 +62,19 @@ static bool take_records(struct processes *s, size_t n) {
                 s->chunk = list_entry(entry, struct chunk, link);
                 s->n_taken = 0;
         }
-        for (end = MIN(s->chunk->n, s->n_taken + n); s->n_taken < end; s->n_taken++)
+        end = MIN(s->chunk->n, s->n_taken + n);
+        while (s->n_taken < end && s->source.n_reports - n_reports < REPORTS_A_TURN) {
                 process_on_record(s, s->chunk, &s->chunk->records[s->n_taken]);
-        if (end == s->chunk->n) {
+                s->n_taken++;
+        }
+        if (s->n_taken == s->chunk->n) {
                 chunk_free(take_pointer(&s->chunk), &s->shared);
                 ended_trim(s);
         }
         return true;
 }
 
-/* Where a user has many watches by what processes are like, each record is long work. */
+/* Where a user has many watches of a process, or by what processes are like, each record is long work. */
 static void take_for_a_turn(struct processes *s) {
         uint64_t end = monotonic_nsec() + RECORDS_NSEC;
 
