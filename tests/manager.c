@@ -33,8 +33,8 @@ struct manager {
         int listen_fd, notify_fd;
         pid_t pid; /* 0: none runs */
         int pidfd;
-        bool is_ready;
-        struct stored store[STORE_MAX];
+        bool is_ready, is_deaf; /* deaf: to what is to be removed */
+        struct stored store[STORE_MAX]; /* in the order in which it came */
         size_t n_stored;
 };
 
@@ -47,9 +47,11 @@ static struct stored *find(const struct manager *m, const char *name) {
         return NULL;
 }
 
+/* The rest keeps its order. */
 static void drop(struct manager *m, struct stored *stored) {
         (void)close(stored->fd);
-        *stored = m->store[--m->n_stored];
+        memmove(stored, stored + 1, (size_t)(&m->store[m->n_stored] - (stored + 1)) * sizeof(*stored));
+        m->n_stored--;
 }
 
 /* As systemd does: what is there already stays under the name that it has. */
@@ -83,7 +85,7 @@ static void on_message(struct manager *m, char *text, int fd) {
                 if (strncmp(line, "FDNAME=", 7) == 0)
                         name = line + 7;
         }
-        while (removes && find(m, name))
+        while (removes && !m->is_deaf && find(m, name))
                 drop(m, find(m, name));
         if (stores) {
                 ck_assert_msg(fd >= 0, "%s: nothing to be stored", name);
@@ -123,7 +125,7 @@ static bool hear(struct manager *m, int timeout_msec) {
 
 /* ---- running it ------------------------------------------------------------------------ */
 
-/* In the child: the descriptors have to be 3, 4, ..., wherever they lie now. */
+/* In the child: the descriptors have to be 3, 4, ..., wherever they lie now. Of the store the newest is the first. */
 static void place_fds(const struct manager *m, char *names, size_t size) {
         size_t n = m->n_stored + 1;
         int above = FIRST_FD + (int)n;
@@ -131,9 +133,9 @@ static void place_fds(const struct manager *m, char *names, size_t size) {
 
         names[0] = 0;
         for (size_t i = 0; i < n; i++) {
-                fds[i] = fcntl(i == 0 ? m->listen_fd : m->store[i - 1].fd, F_DUPFD, above + 64);
+                fds[i] = fcntl(i == 0 ? m->listen_fd : m->store[n - 1 - i].fd, F_DUPFD, above + 64);
                 (void)snprintf(names + strlen(names), size - strlen(names), "%s%s", i > 0 ? ":" : "",
-                               i == 0 ? "kevd.socket" : m->store[i - 1].name);
+                               i == 0 ? "kevd.socket" : m->store[n - 1 - i].name);
         }
         for (size_t i = 0; i < n; i++)
                 (void)dup2(fds[i], FIRST_FD + (int)i);
@@ -254,6 +256,19 @@ void manager_drop(struct manager *m, const char *name) {
 void manager_replace(struct manager *m, const char *name, int fd) {
         manager_drop(m, name);
         store(m, name, fd);
+}
+
+void manager_ignore_removals(struct manager *m) {
+        m->is_deaf = true;
+}
+
+void manager_reload(struct manager *m) {
+        for (size_t i = 0; i < m->n_stored / 2; i++) {
+                struct stored stored = m->store[i];
+
+                m->store[i] = m->store[m->n_stored - 1 - i];
+                m->store[m->n_stored - 1 - i] = stored;
+        }
 }
 
 int manager_take_copy(const struct manager *m, const char *name) {

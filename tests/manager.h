@@ -3,7 +3,8 @@
 
 /*
  * A service manager as kevd sees it: it listens for it, hears what it says (sd_notify(3)), keeps its descriptors
- * (FDSTORE=1), and hands them to the next one (sd_listen_fds(3)). What goes wrong fails the test.
+ * (FDSTORE=1), and hands them to the next one (sd_listen_fds(3)), the newest first, as systemd does. What goes wrong
+ * fails the test.
  */
 
 #include <stdbool.h>
@@ -39,5 +40,9 @@ bool manager_has_stored(const struct manager *manager, const char *name);
 void manager_drop(struct manager *manager, const char *name);
 /* Puts the descriptor there instead. Takes it over. */
 void manager_replace(struct manager *manager, const char *name, int fd);
+/* From now on what is to be removed stays, as if that had never been heard. */
+void manager_ignore_removals(struct manager *manager);
+/* What systemd's own reload does to the order of all that it has: it is the other way round. */
+void manager_reload(struct manager *manager);
 /* The test's own copy. */
 int manager_take_copy(const struct manager *manager, const char *name);
