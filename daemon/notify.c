@@ -38,6 +38,6 @@ int notify_at_once(const char *text, int fd) {
         }
         notify = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         if (notify < 0 || sendmsg(notify, &message, MSG_NOSIGNAL) < 0)
-                return is_shortage(-errno) ? -EAGAIN : -errno;
+                return is_shortage(-errno) || errno == ETOOMANYREFS ? -EAGAIN : -errno; /* too many: unix(7) */
         return 0;
 }

@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -239,6 +240,76 @@ START_TEST(test_kill_and_another_process) {
 }
 END_TEST
 
+static int64_t connections_seen_by(int fd) {
+        struct json_object *reply = client_call(fd, "org.kevd.manager.GetStatus", NULL);
+        int64_t n = number_at(reply, "/parameters/connections");
+
+        json_object_put(reply);
+        return n;
+}
+
+static bool is_alone(void *fd) {
+        return connections_seen_by(*(const int *)fd) == 1;
+}
+
+/* The daemon can have so many more. Returns the first of these. */
+static int leave_descriptors(int n) {
+        pid_t pid = manager_pid(manager);
+        struct rlimit limit;
+        int first = 0;
+
+        while (access(at("/proc/%d/fd/%d", (int)pid, first), F_OK) == 0)
+                first++;
+        ck_assert_int_eq(prlimit(pid, RLIMIT_NOFILE, NULL, &limit), 0);
+        limit.rlim_cur = (rlim_t)(first + n);
+        ck_assert_int_eq(prlimit(pid, RLIMIT_NOFILE, &limit, NULL), 0);
+        return first;
+}
+
+static void leave_all_descriptors(void) {
+        struct rlimit limit;
+
+        ck_assert_int_eq(prlimit(manager_pid(manager), RLIMIT_NOFILE, NULL, &limit), 0);
+        limit.rlim_cur = limit.rlim_max;
+        ck_assert_int_eq(prlimit(manager_pid(manager), RLIMIT_NOFILE, &limit, NULL), 0);
+}
+
+/* A connection ends while the daemon can't say so to the service manager: that is said later. */
+START_TEST(test_end_without_descriptors) {
+        int other = client_connect(manager_socket(manager));
+
+        watch_it(USER_WATCH);
+        wait_kept(1);
+        ck_assert_int_eq(connections_seen_by(other), 2);
+        (void)leave_descriptors(0);
+        (void)close(client);
+        ck_assert(wait_until(is_alone, &other, HARNESS_REPLY_MSEC));
+        leave_all_descriptors();
+        manager_wait_stored(manager, STORED_TABLE);
+        client = other;
+}
+END_TEST
+
+static bool has_sketch(void *fd) {
+        char target[64] = "";
+
+        return readlink(at("/proc/%d/fd/%d", (int)manager_pid(manager), *(const int *)fd), target, sizeof(target) - 1) > 0 &&
+               strstr(target, "kevd-sketch");
+}
+
+/* There is one left for what is to be kept, and none for saying so: it is kept later. */
+START_TEST(test_keep_without_descriptors) {
+        int first = leave_descriptors(1);
+
+        watch_it(USER_WATCH);
+        ck_assert(wait_until(has_sketch, &first, HARNESS_REPLY_MSEC));
+        json_object_put(client_call(client, "org.kevd.events.GetLimits", NULL)); /* by then it was tried */
+        leave_all_descriptors();
+        kill_and_start(1);
+        json_object_put(expect("lost"));
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         TCase *c = harness_case(harness_suite("restart-kill"), "kill");
 
@@ -253,5 +324,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_kill_of_many);
         tcase_add_test(c, test_restart_of_many);
         tcase_add_test(c, test_kill_and_another_process);
+        tcase_add_test(c, test_end_without_descriptors);
+        tcase_add_test(c, test_keep_without_descriptors);
         return harness_main(argc, argv);
 }

@@ -333,14 +333,16 @@ static bool keep_table(struct live_table *t) {
 static bool write_down(struct live_table *t, struct live *l) {
         struct connection *c = l->connection;
         uint64_t version = c->queue.version;
+        int r;
 
         live_touch(c);
         if (connection_is_busy(c) || is_too_much(c)) /* it comes again */
                 return true;
         if (sketch(l) < 0)
                 return true;
-        if (keep(l, t->store) == -EAGAIN)
-                return false;
+        r = keep(l, t->store);
+        if (r < 0)
+                return r != -EAGAIN;
         l->version = version;
         live_rest(c);
         return true;

@@ -20,7 +20,7 @@ struct server;
 
 /* Keeps descriptors for the next daemon, under names. */
 struct store {
-        /* Neither waits; -EAGAIN: not now. */
+        /* Neither waits; -EAGAIN: not now, be it that the store is busy or that something is short. */
         int (*keep)(int fd, const char *name);
         int (*drop)(const char *name);
         /* Until all that it was told up to now is done, for some seconds at most: not while the loop runs. */
