@@ -225,12 +225,21 @@ static bool unload_some(struct handover *h, int carrier) {
         return true;
 }
 
+/* All that there are under one name, for live_restore() to choose from. */
 static void keep_live(struct handover *h, enum live_kind kind, size_t i, int fd) {
+        struct state_fds *all = kind == LIVE_SOCKET ? &h->live_sockets : &h->live_sketches;
+
         if (kind == LIVE_TABLE) {
                 (void)safe_close(h->live_table);
                 h->live_table = fd;
-        } else
-                keep(kind == LIVE_SOCKET ? &h->live_sockets : &h->live_sketches, i, fd);
+                return;
+        }
+        while (i < all->n && all->fds[i] >= 0)
+                i += LIVE_SLOTS;
+        if (i < FDS_MAX)
+                keep(all, i, fd);
+        else
+                (void)close(fd);
 }
 
 bool handover_take(struct handover *h, int fd, const char *name) {
@@ -263,7 +272,7 @@ static void empty_store(const struct handover *h) {
         remove_fd(name);
         (void)sd_notify_barrier(false, BARRIER_USEC);
         for (enum live_kind kind = LIVE_SOCKET; kind < LIVE_KINDS; kind++)
-                for (size_t i = 0; i < live[kind]->n; i++)
+                for (size_t i = 0; i < MIN(live[kind]->n, (size_t)LIVE_SLOTS); i++)
                         if (live[kind]->fds[i] >= 0) {
                                 live_name(kind, i, name);
                                 remove_fd(name);

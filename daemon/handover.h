@@ -19,7 +19,7 @@ struct handover {
         size_t size;
         struct state_fds fds;
         int live_table; /* of a daemon that was killed: live.h; -1: none */
-        struct state_fds live_sockets, live_sketches;
+        struct state_fds live_sockets, live_sketches; /* as of live_restore() */
         size_t n_taken;
 };
 

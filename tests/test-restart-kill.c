@@ -252,6 +252,50 @@ static bool is_alone(void *fd) {
         return connections_seen_by(*(const int *)fd) == 1;
 }
 
+/* Two under each name of the store, of which only one is of who was served last, in whatever order they come: nobody
+ * is given what was another's. */
+START_TEST(test_kill_with_leftovers) {
+        harness_label(_i == 0 ? "newest first" : "oldest first");
+        watch_it(USER_WATCH);
+        wait_kept(1);
+        manager_ignore_removals(manager);
+        (void)close(client);
+        client = client_connect(manager_socket(manager));
+        ck_assert(wait_until(is_alone, &client, HARNESS_REPLY_MSEC));
+        watch_it("{\"id\":8,\"filter\":\"user\",\"name\":\"other\"}");
+        wait_kept(2);
+        manager_kill(manager);
+        if (_i == 1)
+                manager_reload(manager);
+        manager_start(manager);
+        for (int i = 0; i < 2; i++) {
+                struct json_object *event = next_event(client);
+
+                ck_assert(has_note(event, i == 0 ? "lost" : "trigger"));
+                ck_assert_int_eq(number_at(event, "/id"), 8);
+                json_object_put(event);
+                if (i == 0)
+                        trigger("other", 1);
+        }
+        ck_assert_int_eq(connections_seen_by(client), 1);
+}
+END_TEST
+
+/* What was written down speaks of somebody else. */
+START_TEST(test_kill_and_another_peer) {
+        uint64_t uid = getuid() + 1;
+        int fd;
+
+        watch_it(USER_WATCH);
+        wait_kept(1);
+        fd = manager_take_copy(manager, "w0");
+        ck_assert_int_eq(pwrite(fd, &uid, sizeof(uid), 0), sizeof(uid)); /* what comes first (save_asker()) */
+        (void)close(fd);
+        manager_kill(manager);
+        expect_clean_start();
+}
+END_TEST
+
 /* The daemon can have so many more. Returns the first of these. */
 static int leave_descriptors(int n) {
         pid_t pid = manager_pid(manager);
@@ -324,6 +368,8 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_kill_of_many);
         tcase_add_test(c, test_restart_of_many);
         tcase_add_test(c, test_kill_and_another_process);
+        tcase_add_loop_test(c, test_kill_with_leftovers, 0, 2);
+        tcase_add_test(c, test_kill_and_another_peer);
         tcase_add_test(c, test_end_without_descriptors);
         tcase_add_test(c, test_keep_without_descriptors);
         return harness_main(argc, argv);

@@ -17,12 +17,11 @@
 #include "state.h"
 
 /* As of handover.c's: another table, or another sketch. */
-enum { LIVE_VERSION = 2 };
+enum { LIVE_VERSION = 3 };
 
 #define LIVE_MAGIC UINT64_C(0x6b657664206c6976)
 
 enum {
-        SLOTS = 1024, /* systemd compares each descriptor that it is given with all that it has */
         WATCHES_MAX = 4096, /* of a connection: to write down more would hold the loop up */
         WATCH_BYTES_MAX = 1024 * 1024, /* the same */
         SKETCH_MSEC = 100, /* after a change, so that many are written down at once */
@@ -45,11 +44,12 @@ struct slot {
         int64_t max_events, timeout_msec;
         uint64_t deadline_nsec, last_reply_nsec;
         uint64_t sketch_size;
+        uint64_t socket, sketch; /* which: the cookie of the one, and the inode of the other; 0: not known */
 };
 
 struct shared {
         uint64_t magic, version, slot_size, n_slots;
-        struct slot slots[SLOTS];
+        struct slot slots[LIVE_SLOTS];
 };
 
 struct live_table {
@@ -98,7 +98,7 @@ enum live_kind live_kind_of(const char *name, size_t *ret_index) {
                 return kind;
         *ret_index = strtoul(name + 1, &end, 16);
         live_name(kind, *ret_index, expected);
-        return *ret_index < SLOTS && strcmp(name, expected) == 0 ? kind : LIVE_NONE;
+        return *ret_index < LIVE_SLOTS && strcmp(name, expected) == 0 ? kind : LIVE_NONE;
 }
 
 /* ---- the table -------------------------------------------------------------------- */
@@ -119,7 +119,7 @@ static int make_table(struct live_table *t) {
         t->shared->magic = LIVE_MAGIC;
         t->shared->version = LIVE_VERSION;
         t->shared->slot_size = sizeof(struct slot);
-        t->shared->n_slots = SLOTS;
+        t->shared->n_slots = LIVE_SLOTS;
         return 0;
 }
 
@@ -142,8 +142,8 @@ void live_open(struct server *s, const struct store *store) {
         t->store = store;
         t->fd = -1;
         list_init(&t->dirty);
-        t->free_slots = calloc(SLOTS, sizeof(*t->free_slots));
-        t->left_slots = calloc(SLOTS, sizeof(*t->left_slots));
+        t->free_slots = calloc(LIVE_SLOTS, sizeof(*t->free_slots));
+        t->left_slots = calloc(LIVE_SLOTS, sizeof(*t->left_slots));
         r = t->free_slots && t->left_slots ? make_table(t) : -ENOMEM;
         if (r < 0) {
                 log_notice("connections would not outlive a crash: %s", strerror(-r));
@@ -158,9 +158,17 @@ void live_open(struct server *s, const struct store *store) {
 /* Of many users none has more than are left. */
 static bool has_slot_for(const struct connection *c) {
         const struct live_table *t = c->server->live;
-        size_t n = t->n_free + SLOTS - t->next;
+        size_t n = t->n_free + LIVE_SLOTS - t->next;
 
         return c->server->mode == MODE_SYSTEM ? c->account->n_live < n : n > 0;
+}
+
+/* socket(7), SO_COOKIE: no other socket ever has it. */
+static uint64_t cookie_of(int fd) {
+        uint64_t cookie;
+        socklen_t size = sizeof(cookie);
+
+        return getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) == 0 ? cookie : 0;
 }
 
 static struct live *begin(struct connection *c) {
@@ -177,6 +185,8 @@ static struct live *begin(struct connection *c) {
         l->sketch = -1;
         list_init(&l->dirty);
         c->live = l;
+        slot_of(l)->socket = cookie_of(c->fd);
+        slot_of(l)->sketch = 0;
         c->account->n_live++;
         return l;
 }
@@ -269,6 +279,16 @@ void live_rest(struct connection *c) {
         atomic_store(&slot->state, SLOT_AT_REST);
 }
 
+static int make_sketch(struct live *l) {
+        struct stat st;
+
+        l->sketch = memfd_create("kevd-sketch", MFD_CLOEXEC);
+        if (l->sketch < 0 || fstat(l->sketch, &st) < 0)
+                return -errno;
+        slot_of(l)->sketch = st.st_ino;
+        return 0;
+}
+
 static int write_sketch(struct live *l, const struct buffer *bytes) {
         size_t done = 0;
 
@@ -304,10 +324,8 @@ static int sketch(struct live *l) {
 
         connection_sketch(l->connection, &w);
         r = w.bytes.error;
-        if (r == 0 && l->sketch < 0) {
-                l->sketch = memfd_create("kevd-sketch", MFD_CLOEXEC);
-                r = l->sketch < 0 ? -errno : 0;
-        }
+        if (r == 0 && l->sketch < 0)
+                r = make_sketch(l);
         if (r == 0)
                 r = write_sketch(l, &w.bytes);
         state_writer_free(&w);
@@ -430,18 +448,30 @@ static int restore_one(struct server *s, const struct slot *slot, int fd, int sk
         return result;
 }
 
+/* -1: it is not there. */
+static int find_sketch(const struct slot *slot, const struct state_fds *sketches, size_t i) {
+        struct stat st;
+
+        for (; i < sketches->n; i += LIVE_SLOTS)
+                if (sketches->fds[i] >= 0 && fstat(sketches->fds[i], &st) == 0 && st.st_ino == slot->sketch)
+                        return sketches->fds[i];
+        return -1;
+}
+
 static void restore_all(struct server *s, const struct shared *shared, struct state_fds *sockets,
                         const struct state_fds *sketches) {
         size_t n_ended = 0;
 
-        for (size_t i = 0; i < SLOTS && i < sockets->n; i++) {
-                const struct slot *slot = &shared->slots[i];
-                int fd = take_fd(&sockets->fds[i]);
+        for (size_t i = 0; i < sockets->n; i++) {
+                const struct slot *slot = &shared->slots[i % LIVE_SLOTS];
+                int fd = take_fd(&sockets->fds[i]), sketch = -1;
 
                 if (fd < 0)
                         continue;
-                if (slot->state == SLOT_AT_REST && i < sketches->n && sketches->fds[i] >= 0)
-                        n_ended += restore_one(s, slot, fd, sketches->fds[i]) < 0;
+                if (slot->state == SLOT_AT_REST && slot->socket > 0 && slot->socket == cookie_of(fd))
+                        sketch = find_sketch(slot, sketches, i % LIVE_SLOTS);
+                if (sketch >= 0)
+                        n_ended += restore_one(s, slot, fd, sketch) < 0;
                 else { /* whoever else has it open */
                         (void)shutdown(fd, SHUT_RDWR);
                         (void)close(fd);
@@ -462,7 +492,7 @@ int live_restore(struct server *s, int table, struct state_fds *sockets, const s
         if (shared == MAP_FAILED)
                 return -errno;
         if (shared->magic == LIVE_MAGIC && shared->version == LIVE_VERSION && shared->slot_size == sizeof(struct slot) &&
-            shared->n_slots == SLOTS)
+            shared->n_slots == LIVE_SLOTS)
                 restore_all(s, shared, sockets, sketches);
         else
                 r = -EBADMSG;

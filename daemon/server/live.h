@@ -44,6 +44,9 @@ void live_end(struct connection *connection);
 
 /* ---- the next daemon -------------------------------------------------------------- */
 
+/* systemd compares each descriptor that it is given with all that it has. */
+enum { LIVE_SLOTS = 1024 };
+
 enum live_kind {
         LIVE_NONE,
         LIVE_TABLE,
@@ -58,5 +61,8 @@ void live_name(enum live_kind kind, size_t index, char ret_name[static 16]);
 
 struct state_fds;
 
-/* Goes on with the connections that were at rest. Takes out what it needs; a negative errno: the table is none. */
+/* Goes on with the connections that were at rest. Takes out what it needs; a negative errno: the table is none.
+ * Sockets and sketches are by their indices. The store may have more than one under a name, if it was not told that
+ * one is to go, and may hand them over in any order: systemd begins with the newest, but after a reload of its own with
+ * the oldest. So the others are LIVE_SLOTS further on each, and the table says which is meant. */
 int live_restore(struct server *server, int table, struct state_fds *sockets, const struct state_fds *sketches);

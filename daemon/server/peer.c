@@ -62,6 +62,14 @@ static const struct observed_links *our_namespaces(void) {
         return &ours;
 }
 
+bool peer_is(int fd, const struct asker *asker) {
+        struct ucred credentials;
+        socklen_t size = sizeof(credentials);
+
+        return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &size) == 0 && credentials.uid == asker->uid &&
+               credentials.gid == asker->gid && credentials.pid == asker->pid;
+}
+
 int peer_identify(int fd, struct asker *ret_asker) {
         const struct observed_links *ours = our_namespaces();
         struct observed_links theirs;

@@ -11,5 +11,7 @@
  * directory: as it was when it connected. What can't be told counts as "other".
  * Returns a negative errno where there is no peer. */
 int peer_identify(int fd, struct asker *ret_asker);
+/* Whether it is this one. */
+bool peer_is(int fd, const struct asker *asker);
 /* Frees what it holds. */
 void peer_done(struct asker *asker);

@@ -355,7 +355,10 @@ int connection_restore_sketch(struct server *s, int fd, uint64_t seq, const stru
         if (result < 0)
                 return result;
         c->connected_usec = state_get_u64(r);
-        result = seq > QUEUE_NUMBER_MAX ? -EBADMSG : go_on(c, wait, r);
+        if (!peer_is(c->fd, &c->asker)) /* nobody goes on with the rights of another */
+                result = -EPERM;
+        else
+                result = seq > QUEUE_NUMBER_MAX ? -EBADMSG : go_on(c, wait, r);
         c->queue.seq = seq;
         if (result < 0)
                 connection_free(c);

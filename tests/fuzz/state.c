@@ -6,7 +6,8 @@
  *
  * The first byte of an input says what follows (enum how). A state: how many descriptors there are, what each is
  * (enum kind), and all that server_save() has written. Connections at rest: how many there are, for each what its
- * socket is and how long its sketch, then the slots of the table as live.c has them, then the sketches.
+ * socket is and how long its sketch, then the slots of the table as live.c has them, but for what they end with: which
+ * socket and which sketch are meant, which are those that are made. Then the sketches.
  * Where these have a number that is this machine's or this moment's, an input has a name of eight bytes (names).
  *
  * Whatever it is: a connection is gone on with, or its client sees the end; and nothing is left behind.
@@ -54,6 +55,7 @@ enum {
         SLOTS_MAX = 8,
         SKETCH_MAX = 64 * 1024,
         TABLE_HEAD = 4, /* numbers before the first slot */
+        N_WHICH = 2,    /* at the end of each */
         WAIT_MSEC = 15000, /* more than watches may take to be made again */
 };
 
@@ -452,15 +454,43 @@ static int make_memory(const void *head, size_t head_size, const void *data, siz
         return fd;
 }
 
+/* As the server would have it, whatever an input says: else hardly any connection would be gone on with. */
+static void identify(int socket, int sketch, uint64_t ret_which[N_WHICH]) {
+        socklen_t size = sizeof(ret_which[0]);
+        struct stat st;
+
+        ret_which[0] = ret_which[1] = 0;
+        (void)getsockopt(socket, SOL_SOCKET, SO_COOKIE, &ret_which[0], &size);
+        if (sketch >= 0 && fstat(sketch, &st) == 0)
+                ret_which[1] = st.st_ino;
+}
+
+static void fill_slots(const uint8_t *data, size_t size, const int *numbers, const int *sketches, size_t n, uint8_t *ret) {
+        size_t slot_size = table_head[2], own_size = slot_size - N_WHICH * sizeof(uint64_t);
+        uint64_t which[N_WHICH];
+
+        for (size_t i = 0; i < n; i++) {
+                size_t begin = MIN(i * own_size, size);
+
+                if (size > begin)
+                        memcpy(ret + i * slot_size, data + begin, MIN(size - begin, own_size));
+                identify(numbers[i], sketches[i], which);
+                memcpy(ret + i * slot_size + own_size, which, sizeof(which));
+        }
+}
+
 static void restore_live(struct input *in, bool has_head) {
         int numbers[SLOTS_MAX], sketches[SLOTS_MAX], table;
         struct state_fds sockets = { .fds = numbers }, sketch_fds = { .fds = sketches };
         size_t sizes[SLOTS_MAX], size, n = input_byte(in) % (SLOTS_MAX + 1);
         uint64_t head[TABLE_HEAD];
         struct input filled;
-        const uint8_t *data;
+        const uint8_t *data, *slots_data;
+        uint8_t slots[1024] = { 0 };
+        size_t slots_size = n * table_head[2], slots_data_size;
         char *copy;
 
+        fuzz_assert(slots_size <= sizeof(slots));
         for (; sockets.n < n; sockets.n++) {
                 make_descriptor(input_byte(in));
                 numbers[sockets.n] = all[n_all - 1].fd;
@@ -472,12 +502,13 @@ static void restore_live(struct input *in, bool has_head) {
         data = input_bytes(&filled, has_head ? sizeof(head) : 0, &size);
         if (size > 0)
                 memcpy(head, data, size);
-        data = input_bytes(&filled, n * table_head[2], &size);
-        table = make_memory(head, sizeof(head), data ? data : (const uint8_t *)"", size, table_size);
+        slots_data = input_bytes(&filled, n * (table_head[2] - N_WHICH * sizeof(uint64_t)), &slots_data_size);
         for (; sketch_fds.n < n; sketch_fds.n++) {
                 data = input_bytes(&filled, sizes[sketch_fds.n], &size);
                 sketches[sketch_fds.n] = size > 0 ? make_memory("", 0, data, size, (off_t)size) : -1;
         }
+        fill_slots(slots_data, slots_data_size, numbers, sketches, n, slots);
+        table = make_memory(head, sizeof(head), slots, slots_size, table_size);
         server_restore(&server, NULL);
         (void)live_restore(&server, table, &sockets, &sketch_fds);
         free(copy);
