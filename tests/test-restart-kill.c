@@ -19,6 +19,7 @@
 
 #include "files.h"
 #include "harness.h"
+#include "macro.h"
 #include "manager.h"
 #include "restarts.h"
 
@@ -240,6 +241,61 @@ START_TEST(test_kill_and_another_process) {
 }
 END_TEST
 
+static void expect_end_of(int64_t id) {
+        struct json_object *event = next_event(client);
+
+        ck_assert_msg(number_at(event, "/id") == id && strcmp(text_at(event, "/flags/0"), "eof") == 0, "%s",
+                      json_object_to_json_string(event));
+        json_object_put(event);
+}
+
+static bool is_written_down(const char *source) {
+        int fd = manager_take_copy(manager, "w0");
+        char bytes[4096];
+        ssize_t n = pread(fd, bytes, sizeof(bytes), 0);
+
+        ck_assert_int_gt(n, 0);
+        (void)close(fd);
+        return memmem(bytes, (size_t)n, source, strlen(source) + 1);
+}
+
+static bool are_over(void *userdata _unused_) {
+        return !is_written_down("inotify") && !is_written_down("timer");
+}
+
+/* What has told its end tells nothing more, though there is something under its name again; but a timer that is added
+ * again starts again. */
+START_TEST(test_kill_after_ends) {
+        const char *moment = "{\"id\":3,\"filter\":\"timer\",\"notes\":[\"abstime\",\"sec\"],\"data\":1}";
+        const char *root = make_root("t");
+
+        harness_label(_i == 0 ? "at once" : "after a restart");
+        make_dir(at("%s/d", root));
+        make_file(at("%s/file", root));
+        watch_it(at("{\"id\":1,\"filter\":\"tree\",\"path\":\"%s/d\",\"notes\":[\"create\"]},"
+                    "{\"id\":2,\"filter\":\"vnode\",\"path\":\"%s/file\",\"notes\":[\"delete\"]}", root, root));
+        watch_it(USER_WATCH);
+        watch_it(moment);
+        expect_end_of(3);
+        remove_dir(at("%s/d", root));
+        expect_end_of(1);
+        remove_file(at("%s/file", root));
+        expect_end_of(2);
+        if (_i == 1)
+                restart();
+        wait_kept(1);
+        ck_assert(wait_until(are_over, NULL, HARNESS_REPLY_MSEC));
+        make_dir(at("%s/d", root));
+        make_file(at("%s/file", root));
+        kill_and_start(1);
+        json_object_put(expect("lost")); /* the other watch */
+        expect_silence();
+        watch_it(moment);
+        expect_end_of(3);
+        expect_silence();
+}
+END_TEST
+
 static int64_t connections_seen_by(int fd) {
         struct json_object *reply = client_call(fd, "org.kevd.manager.GetStatus", NULL);
         int64_t n = number_at(reply, "/parameters/connections");
@@ -368,6 +424,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_kill_of_many);
         tcase_add_test(c, test_restart_of_many);
         tcase_add_test(c, test_kill_and_another_process);
+        tcase_add_loop_test(c, test_kill_after_ends, 0, 2);
         tcase_add_loop_test(c, test_kill_with_leftovers, 0, 2);
         tcase_add_test(c, test_kill_and_another_peer);
         tcase_add_test(c, test_end_without_descriptors);

@@ -246,7 +246,7 @@ int queue_take(struct queue *queue, struct buffer *b) {
         queue->seq++;
         queue->delivered++;
         queue_count(queue, FIGURE_DELIVERED);
-        if (is_last && (watch->filter == KEV_FILTER_PROC || watch->filter == KEV_FILTER_SIGNAL)) {
+        if (is_last && !filter_is_of_descriptor(watch->filter)) { /* of those one may begin anew */
                 watch->is_over = true;
                 queue->version++;
         }

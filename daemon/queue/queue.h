@@ -111,7 +111,7 @@ struct watch {
         bool starting; /* queue_add() answered 1 */
         bool is_restored; /* starting: for a client of the last daemon's */
         bool is_anew;     /* the same: what happened meanwhile may be missing */
-        bool is_over;     /* a process: its last event was taken */
+        bool is_over;     /* its last event was taken */
 };
 
 /* One event in one queue. */

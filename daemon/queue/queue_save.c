@@ -19,7 +19,10 @@
 
 /* ---- writing ------------------------------------------------------------------------- */
 
+/* One that is over has no source any more, there. */
 static void save_watch(struct watch *watch, bool goes_on, struct state_writer *w) {
+        struct subscription *subscription = watch->is_over ? NULL : &watch->subscription;
+
         state_put_i64(w, watch->id);
         state_put_u64(w, watch->filter);
         state_put_u64(w, watch->flags);
@@ -30,9 +33,9 @@ static void save_watch(struct watch *watch, bool goes_on, struct state_writer *w
         state_put_string(w, watch->options ? watch->options->text : NULL);
         settle_save(watch->settle, w);
         if (goes_on)
-                source_sketch(watch->is_over ? NULL : &watch->subscription, w);
+                source_sketch(subscription, w);
         else
-                source_save(&watch->subscription, w);
+                source_save(subscription, w);
 }
 
 static void save_entry(const struct entry *entry, struct state_writer *w) {

@@ -480,13 +480,27 @@ int watch_make(struct queue *queue, const struct watch_spec *spec, struct watch 
         return r;
 }
 
+/* A timer whose moment was told begins anew with another, and the last daemon has left no source for it. */
+static int change_subject(struct watch *watch, const struct subject *subject, struct refusal *refusal) {
+        bool begins = watch->filter == KEV_FILTER_TIMER && subject->data != ABSENT;
+        int r;
+
+        if (begins && !watch->subscription.source)
+                r = sources_attach(watch->queue->context->sources, &watch->subscription, subject, refusal);
+        else
+                r = source_modify(&watch->subscription, subject, refusal);
+        if (r >= 0 && begins)
+                watch->is_over = false;
+        return r;
+}
+
 /* kqueue(2): a timer that is added again starts again, and what it had counted is forgotten. */
 static int restart(struct watch *watch, const struct watch_spec *spec, struct refusal *refusal) {
         struct subject subject;
         int r;
 
         watch_fill_subject(watch, spec, -1, &subject);
-        r = source_modify(&watch->subscription, &subject, refusal);
+        r = change_subject(watch, &subject, refusal);
         if (r < 0)
                 return r;
         forget_entries(watch);
@@ -559,7 +573,7 @@ int queue_modify(struct queue *queue, const struct watch_spec *spec, int fd, str
         watch_fill_subject(watch, spec, fd, &subject);
         if (spec->notes == 0)
                 subject.notes = watch->subscription.notes;
-        r = source_modify(&watch->subscription, &subject, refusal);
+        r = change_subject(watch, &subject, refusal);
         if (r < 0) {
                 settle_free(settle);
                 drop_options(queue, options);
