@@ -29,8 +29,8 @@ __attribute__((constructor)) static void choose_users(void) {
 
 /* ---- the daemon -------------------------------------------------------------------------------------------------- */
 
-static void need_feed_of(const struct daemon *daemon) {
-        int fd = client_connect(daemon->socket);
+void need_feed_at(const char *socket) {
+        int fd = client_connect(socket);
         struct json_object *reply = client_call(fd, "org.kevd.manager.GetStatus", NULL);
         struct json_object *sources = json_at(reply, "/parameters/sources");
         bool found = false;
@@ -58,7 +58,7 @@ struct daemon *start_following(const char *option) {
         assert_system(chmod(harness_tempdir(), 0711) == 0, harness_tempdir());
         daemon = option ? daemon_start("--mode=system", option) : daemon_start("--mode=system");
         assert_system(chmod(daemon->socket, 0666) == 0, daemon->socket);
-        need_feed_of(daemon);
+        need_feed_at(daemon->socket);
         return daemon;
 }
 

@@ -27,6 +27,8 @@ extern uid_t processes_user;
 /* A system daemon with a feed of all processes, that every user may connect to. Where there is no such feed the test is
  * skipped. `option`: one more, or NULL. */
 struct daemon *start_following(const char *option);
+/* Where the daemon has no such feed the test is skipped. */
+void need_feed_at(const char *socket);
 
 /* Without kprobes BPF can't tell when user ids change, but with exec(2): another note after others, or "". */
 const char *uid_note(const struct daemon *daemon);

@@ -20,6 +20,7 @@
 
 #include "buses.h"
 #include "macro.h"
+#include "manager.h"
 #include "polkit.h"
 #include "processes.h"
 
@@ -32,13 +33,14 @@ enum { NOBODY = 65534 };
 
 static struct {
         pid_t bus, authority;
-        struct daemon *daemon;
+        struct daemon *daemon;   /* or */
+        struct manager *manager; /* of one that is killed */
         struct maker other; /* of root's */
         sd_bus *caller;     /* the user's */
         int fd;             /* the same process's connection */
 } t;
 
-static void start(void) {
+static void start_around(void) {
         t.bus = 0;
         if (geteuid() != 0)
                 harness_skip("takes root, who can become other users");
@@ -46,10 +48,27 @@ static void start(void) {
         t.bus = bus_start();
         t.authority = authority_start();
         t.other = maker_start(0);
-        t.daemon = start_following(NULL);
+}
+
+static void connect_to(const char *socket) {
         sd_bus_flush_close_unref(bus_connect_to_daemon());
-        t.fd = client_connect_as(t.daemon->socket, NOBODY);
+        t.fd = client_connect_as(socket, NOBODY);
         t.caller = bus_connect_as(NOBODY);
+}
+
+static void start(void) {
+        start_around();
+        t.daemon = start_following(NULL);
+        connect_to(t.daemon->socket);
+}
+
+static void start_managed(void) {
+        start_around();
+        t.manager = manager_new((const char *const[]){ "--mode=system", "--process-feed=connector", NULL });
+        assert_system(chmod(manager_socket(t.manager), 0666) == 0, manager_socket(t.manager));
+        manager_start(t.manager);
+        need_feed_at(manager_socket(t.manager));
+        connect_to(manager_socket(t.manager));
 }
 
 static void stop(void) {
@@ -58,7 +77,10 @@ static void stop(void) {
         t.caller = sd_bus_flush_close_unref(t.caller);
         (void)close(t.fd);
         maker_stop(&t.other);
-        daemon_stop(t.daemon);
+        if (t.manager)
+                manager_free(t.manager);
+        else
+                daemon_stop(t.daemon);
         authority_stop(t.authority);
         bus_stop(t.bus);
 }
@@ -91,7 +113,7 @@ static void expect_sees(int fd, bool sees) {
         ck_assert_int_eq(maker_reap(&t.other, roots), 3 << 8);
         go(&own, 1);
         ck_assert_int_eq(maker_reap(&own, mine), 4 << 8);
-        for (bool seen = false, seen_by_pid = false;;) {
+        for (bool seen = false, seen_by_pid = false, seen_mine = false;;) {
                 struct json_object *event = next_told(fd);
                 pid_t pid = pid_of(event);
                 bool by_pid = json_object_get_int64(json_at(event, "/id")) == 2;
@@ -100,7 +122,8 @@ static void expect_sees(int fd, bool sees) {
                 json_object_put(event);
                 seen |= pid == roots && !by_pid;
                 seen_by_pid |= pid == roots && by_pid;
-                if (pid != mine)
+                seen_mine |= pid == mine;
+                if (!seen_mine || (sees && !(seen && seen_by_pid))) /* just after a start they may come in another order */
                         continue;
                 ck_assert_int_eq(seen, sees);
                 ck_assert_int_eq(seen_by_pid, sees);
@@ -139,6 +162,46 @@ START_TEST(test_granted_to_these) {
         watch(stranger, "EPERM", "'id':1,'pid':%d,'notes':['exit']", (int)t.other.pid);
         (void)close(stranger);
         (void)close(later);
+}
+END_TEST
+
+struct sketch {
+        char bytes[1024];
+        ssize_t size;
+};
+
+static struct sketch read_sketch(void) {
+        int fd = manager_take_copy(t.manager, "w0");
+        struct sketch sketch = { 0 };
+
+        sketch.size = pread(fd, sketch.bytes, sizeof(sketch.bytes), 0);
+        ck_assert_int_gt(sketch.size, 0);
+        (void)close(fd);
+        return sketch;
+}
+
+static bool is_another(void *sketch) {
+        struct sketch now = read_sketch();
+
+        return memcmp(&now, sketch, sizeof(now)) != 0;
+}
+
+/* The daemon is killed, and the next one knows of it. */
+START_TEST(test_granted_before_a_kill) {
+        int root = client_connect(manager_socket(t.manager));
+        struct sketch before;
+
+        authority->answer = ANSWER_YES;
+        change(t.fd, "", "'add':[{'id':7,'filter':'user','name':'bell'}]");
+        manager_wait_stored(t.manager, 3);
+        before = read_sketch();
+        ck_assert_str_eq(ask(false), "");
+        ck_assert(wait_until(is_another, &before, HARNESS_REPLY_MSEC));
+        json_object_put(client_call(root, "org.kevd.events.GetLimits", NULL)); /* by then it is whole */
+        (void)close(root);
+        manager_kill(t.manager);
+        manager_start(t.manager);
+        expect_sees(t.fd, true);
 }
 END_TEST
 
@@ -388,5 +451,8 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_programs);
         tcase_add_test(c, test_group);
         tcase_add_test(c, test_program);
+        c = harness_case(suite, "killed");
+        tcase_add_checked_fixture(c, start_managed, stop);
+        tcase_add_test(c, test_granted_before_a_kill);
         return harness_main(argc, argv);
 }

@@ -79,7 +79,7 @@ struct queue {
         size_t watch_bytes; /* of paths and globs, as charged */
         struct compaction compaction;
         uint64_t seq;
-        uint64_t version; /* changes with every watch that is made, changed or ends */
+        uint64_t version; /* changes with every watch that is made, changed or ends, and with the asker */
         uint64_t delivered, merged;
         size_t n_of_filter[FILTER_COUNT];
 };

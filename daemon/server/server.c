@@ -290,7 +290,10 @@ size_t server_let_observe(struct server *server, pid_t pid, uid_t uid) {
 
                 if (c->asker.pid != pid || c->asker.uid != uid || c->asker.other_pids)
                         continue;
+                live_touch(c);
                 c->asker.observes = true;
+                c->queue.version++; /* it is written down with the watches */
+                mux_defer(server->mux, &c->flush);
                 n++;
         }
         return n;
