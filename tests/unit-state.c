@@ -269,6 +269,25 @@ START_TEST(test_sections) {
 }
 END_TEST
 
+/* What was begun and can't be made use of leaves nothing behind. */
+START_TEST(test_cancelled_section) {
+        struct state_reader r;
+        size_t begin;
+
+        state_put_fd(&writer, FD);
+        begin = state_begin(&writer);
+        state_put_string(&writer, "not to be");
+        state_put_fd(&writer, FD + 1);
+        state_cancel(&writer, begin, 1);
+        state_put_fd(&writer, FD + 2);
+        r = read_all();
+        ck_assert_uint_eq(fds.n, 2);
+        ck_assert_int_eq(state_get_fd(&r), FD);
+        ck_assert_int_eq(state_get_fd(&r), FD + 2);
+        ck_assert(state_is_at_end(&r) && !r.failed);
+}
+END_TEST
+
 /* Its length says more than the section around it holds, though there is that much behind. */
 START_TEST(test_section_beyond_its_own) {
         struct state_reader r, outer, inner;
@@ -450,6 +469,7 @@ int main(int argc, char *argv[]) {
         c = harness_case(s, "sections");
         tcase_add_checked_fixture(c, setup, teardown);
         tcase_add_test(c, test_sections);
+        tcase_add_test(c, test_cancelled_section);
         tcase_add_test(c, test_section_beyond_its_own);
         tcase_add_test(c, test_no_section);
 

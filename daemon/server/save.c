@@ -154,13 +154,16 @@ void server_save(struct server *s, struct state_writer *w) {
         sources_save(&s->sources, w);
         list_for_each(entry, &s->connections) {
                 struct connection *c = list_entry(entry, struct connection, link);
-                size_t begin;
+                size_t begin, n_fds = w->n_fds;
 
                 if (!can_be_saved(c))
                         continue;
                 begin = state_begin(w);
                 save_connection(c, w);
-                state_end(w, begin);
+                if (c->doomed) /* only now: of what a source had still to tell something was lost */
+                        state_cancel(w, begin, n_fds);
+                else
+                        state_end(w, begin);
         }
 }
 

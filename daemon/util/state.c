@@ -59,6 +59,13 @@ void state_end(struct state_writer *w, size_t begin) {
                 memcpy(w->bytes.data + begin - sizeof(size), &size, sizeof(size));
 }
 
+void state_cancel(struct state_writer *w, size_t begin, size_t n_fds) {
+        if (w->bytes.error) /* it is of no use anyway */
+                return;
+        w->bytes.size = begin - sizeof(uint64_t);
+        w->n_fds = n_fds;
+}
+
 /* ---- reading ------------------------------------------------------------------- */
 
 uint64_t state_get_u64(struct state_reader *r) {

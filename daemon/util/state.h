@@ -44,6 +44,8 @@ void state_put_fd(struct state_writer *w, int fd);
 /* Returns what the end is to be told. */
 size_t state_begin(struct state_writer *w);
 void state_end(struct state_writer *w, size_t begin);
+/* All as it was before the section began, when there were so many descriptors. */
+void state_cancel(struct state_writer *w, size_t begin, size_t n_fds);
 
 /* ---- reading ------------------------------------------------------------------- */
 
