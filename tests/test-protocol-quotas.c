@@ -8,8 +8,10 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <json-c/json.h>
@@ -220,6 +222,49 @@ START_TEST(test_quota_watches_of_a_thing) {
 }
 END_TEST
 
+static pid_t start_private(int fd, const char *option) {
+        pid_t pid = fork();
+
+        assert_system(pid >= 0, "fork");
+        if (pid > 0)
+                return pid;
+        (void)dup2(fd, STDIN_FILENO);
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        (void)execl(getenv("KEVD"), "kevd", "--mode=private", option, (char *)NULL);
+        _exit(126);
+}
+
+/* Replies of many times the limit, of which most of the time some are unread, but never much: the socket takes little
+ * at a time, and the next calls are there already. */
+START_TEST(test_quota_output_that_is_read) {
+        static const char description[] = "{\"method\":\"org.varlink.service.GetInterfaceDescription\",\"parameters\":"
+                                          "{\"interface\":\"org.kevd.events\"}}";
+        enum { LIMIT = 1024 * 1024, CALLS = 1000 };
+        static char calls[CALLS * sizeof(description)];
+        int fds[2], little = 4096, status;
+        size_t size = 0;
+        pid_t pid;
+
+        assert_system(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0, "socketpair");
+        assert_system(setsockopt(fds[1], SOL_SOCKET, SO_SNDBUF, &little, sizeof(little)) == 0, "SO_SNDBUF");
+        pid = start_private(fds[1], "--limit-output-bytes=1048576");
+        (void)close(fds[1]);
+        for (int i = 0; i < CALLS; i++)
+                memcpy(calls + (size_t)i * sizeof(description), description, sizeof(description));
+        client_send(fds[0], calls, sizeof(calls));
+        for (int i = 0; i < CALLS; i++) {
+                struct json_object *reply = receive(fds[0]);
+
+                size += strlen(text_at(reply, "/parameters/description"));
+                json_object_put(reply);
+        }
+        ck_assert_uint_gt(size, 4 * LIMIT);
+        (void)close(fds[0]);
+        ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+        ck_assert_int_eq(status, 0);
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         TCase *c = harness_case(harness_suite("protocol-quotas"), "quotas");
 
@@ -227,5 +272,6 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_quota_watches);
         tcase_add_test(c, test_quota_watches_of_a_name);
         tcase_add_loop_test(c, test_quota_watches_of_a_thing, 0, 5);
+        tcase_add_test(c, test_quota_output_that_is_read);
         return harness_main(argc, argv);
 }

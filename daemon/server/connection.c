@@ -315,13 +315,23 @@ static void measure_latency(struct connection *c) {
         c->n_told = 0;
 }
 
+/* Of a client that always leaves something unread: no more is moved than was written. */
+static void forget_written(struct connection *c) {
+        if (c->written < unwritten(c))
+                return;
+        buffer_consume(&c->out, c->written);
+        c->written = 0;
+}
+
 static int write_out(struct connection *c) {
         int r = send_out(c);
 
         if (r < 0)
                 return r;
-        if (unwritten(c) > 0)
+        if (unwritten(c) > 0) {
+                forget_written(c);
                 return charge_output(c);
+        }
         measure_latency(c);
         c->written = 0;
         give_back(&c->out, &c->server->spare_out);
