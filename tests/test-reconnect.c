@@ -39,20 +39,28 @@ static bool answers(void *unused _unused_) {
         return r == 0;
 }
 
-/* Answers one Change, and is gone before the next. */
-static void answer_once(int listener) {
-        static const char reply[] = "{\"parameters\":{\"refused\":[]}}";
-        int fd = accept(listener, NULL, NULL);
+static void read_message(int fd) {
         char byte = 1;
 
         while (byte != 0 && read(fd, &byte, 1) == 1)
                 ;
-        (void)shutdown(fd, SHUT_RD);
+}
+
+/* Answers one Change, and is gone before the next, or when it has read it. */
+static void answer_once(int listener, bool reads_next) {
+        static const char reply[] = "{\"parameters\":{\"refused\":[]}}";
+        int fd = accept(listener, NULL, NULL);
+
+        read_message(fd);
+        if (!reads_next)
+                (void)shutdown(fd, SHUT_RD);
         (void)!write(fd, reply, sizeof(reply));
+        if (reads_next)
+                read_message(fd);
         (void)close(fd);
 }
 
-static void be_unsteady(const char *path, int n) {
+static void be_unsteady(const char *path, int n, bool reads_next) {
         struct sockaddr_un address = { .sun_family = AF_UNIX };
         int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
@@ -61,11 +69,11 @@ static void be_unsteady(const char *path, int n) {
         if (bind(listener, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(listener, 1) < 0)
                 _exit(126);
         while (n-- > 0)
-                answer_once(listener);
+                answer_once(listener, reads_next);
 }
 
-/* On its socket, which one that was killed has left there. `n_before`: so many that go as soon as they have answered. */
-static void begin_kevd_after(int n_before) {
+/* On its socket, which one that was killed has left there. `n_before`: so many that answer once come first. */
+static void begin_kevd_after(int n_before, bool read_next) {
         const char *path = socket_path(), *option = at("--listen=%s", path), *program = getenv("KEVD");
         int null;
 
@@ -75,7 +83,7 @@ static void begin_kevd_after(int n_before) {
                 null = open("/dev/null", O_RDWR);
                 (void)dup2(null, STDERR_FILENO);
                 if (n_before > 0)
-                        be_unsteady(path, n_before);
+                        be_unsteady(path, n_before, read_next);
                 (void)execl(program, "kevd", "--mode=user", option, NULL);
                 _exit(127);
         }
@@ -83,7 +91,7 @@ static void begin_kevd_after(int n_before) {
 }
 
 static void begin_kevd(void) {
-        begin_kevd_after(0);
+        begin_kevd_after(0, false);
 }
 
 static void start_kevd(void) {
@@ -414,7 +422,7 @@ START_TEST(test_gone_while_remaking) {
         (void)add(user_watch("a"));
         (void)add(user_watch("b"));
         kill_kevd();
-        begin_kevd_after(5);
+        begin_kevd_after(5, false);
         come_again();
         while (kev_wait(kev, 0, &event) == 1)
                 ck_assert_uint_eq(kev_event_notes(event), KEV_NOTE_LOST);
@@ -435,7 +443,7 @@ START_TEST(test_gone_while_adding) {
                 watches[i] = user_watch(name);
         }
         kill_kevd();
-        begin_kevd_after(1);
+        begin_kevd_after(1, false);
         r = kev_add_many(kev, (const struct kev_watch *const *)watches, WATCHES, NULL, NULL, NULL, errors);
         for (int i = 0; i < WATCHES; i++) {
                 (void)snprintf(name, sizeof(name), "n%d", i);
@@ -525,15 +533,9 @@ START_TEST(test_removed_meanwhile) {
         int64_t id = add(user_watch("a"));
 
         ck_assert_int_eq(kev_trigger(kev, "a", 1), 1);
-        ck_assert_int_eq(kill(kevd, SIGSTOP), 0);
-        if (fork() == 0) {
-                (void)kill(kevd, SIGKILL);
-                _exit(0);
-        }
+        kill_kevd();
+        begin_kevd_after(1, true);
         ck_assert_int_eq(kev_remove(kev, id), 0);
-        while (waitpid(-1, NULL, 0) > 0)
-                ;
-        start_kevd();
         ck_assert_int_eq(kev_trigger(kev, "a", 1), 0);
         ck_assert_uint_eq(listen_to_all().n[id], 0);
 
