@@ -156,6 +156,24 @@ START_TEST(test_kill_of_all_filters) {
 }
 END_TEST
 
+/* Whoever waits for the end of a list waits no longer. */
+START_TEST(test_kill_of_list) {
+        const char *root = make_root("t"), *spec = "\"notes\":[\"create\",\"listed\"],\"tree\":{\"list\":true}";
+        struct json_object *event;
+
+        watch_it(at("{\"id\":1,\"filter\":\"tree\",\"path\":\"%s\",%s}", root, spec));
+        expect_path("listed", root);
+        for (int i = 0; i < 2; i++) {
+                kill_and_start(1);
+                event = expect("rescan");
+                ck_assert(has_note(event, "listed"));
+                json_object_put(event);
+                client_change(client, "{\"modify\":[{\"id\":1,\"filter\":\"tree\",%s}]}", spec);
+                expect_silence();
+        }
+}
+END_TEST
+
 START_TEST(test_kill_of_many) {
         int clients[MANY];
 
@@ -421,6 +439,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_kill_within_a_call);
         tcase_add_test(c, test_kill_without_watches);
         tcase_add_test(c, test_kill_of_all_filters);
+        tcase_add_test(c, test_kill_of_list);
         tcase_add_test(c, test_kill_of_many);
         tcase_add_test(c, test_restart_of_many);
         tcase_add_test(c, test_kill_and_another_process);

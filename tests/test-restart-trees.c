@@ -23,6 +23,33 @@ static void setup_fanotify(void) {
         begin((const char *const[]){ "--file-mechanism=fanotify", NULL });
 }
 
+/* The client is another user from here on. */
+static struct person *begin_person(void) {
+        enum { USER = 64100 };
+        struct person *person;
+
+        if (geteuid() != 0)
+                harness_skip("takes root, who can become another user");
+        change_mode(harness_tempdir(), 0711);
+        change_mode(manager_socket(manager), 0666);
+        person = person_new("user", USER, USER, NULL, 0);
+        (void)close(client);
+        client = person_connect(person, manager_socket(manager));
+        return person;
+}
+
+static struct person *somebody;
+
+static void setup_deputies(void) {
+        begin((const char *const[]){ "--mode=system", "--file-mechanism=inotify", NULL });
+        somebody = begin_person();
+}
+
+static void teardown_deputies(void) {
+        person_free(somebody);
+        teardown();
+}
+
 static void watch_root(const char *root, const char *more) {
         watch_it(at("{\"id\":1,\"filter\":\"tree\",\"path\":\"%s\"%s}", root, more));
 }
@@ -116,6 +143,65 @@ START_TEST(test_tree_gone_and_back) {
         expect_path("back", root);
         make_file(at("%s/a", root));
         expect_path("create", at("%s/a", root));
+}
+END_TEST
+
+#define LISTS(more) ",\"notes\":[\"create\",\"gone\",\"back\",\"listed\"],\"tree\":{\"list\":true" more "}"
+
+static void expect_list(const char *root) {
+        expect_path("create", at("%s/a", root));
+        expect_path("listed", root);
+        expect_silence();
+}
+
+/* It is the same watch: what says so is not refused, and what comes to be there is listed. */
+static void expect_to_list_later(const char *root, const char *spec) {
+        client_change(client, "{\"modify\":[{\"id\":1,\"filter\":\"tree\"%s}]}", spec);
+        expect_silence();
+        move(root, at("%s.new", root));
+        expect_path("gone", root);
+        move(at("%s.new", root), root);
+        expect_path("back", root);
+        expect_list(root);
+}
+
+START_TEST(test_tree_listed) {
+        const char *root = make_root("t");
+
+        make_file(at("%s/a", root));
+        watch_root(root, LISTS(""));
+        expect_list(root);
+        restart();
+        expect_to_list_later(root, LISTS(""));
+}
+END_TEST
+
+/* What waits for the end of a list goes on. */
+START_TEST(test_tree_listed_in_doubt) {
+        const char *root = make_root("t");
+        struct json_object *event;
+
+        make_file(at("%s/a", root));
+        watch_root(root, LISTS(",\"crossMounts\":true"));
+        expect_list(root);
+        restart();
+        event = expect("listed");
+        ck_assert(has_note(event, "rescan"));
+        json_object_put(event);
+        expect_to_list_later(root, LISTS(",\"crossMounts\":true"));
+}
+END_TEST
+
+START_TEST(test_tree_to_be_listed) {
+        const char *root = make_root("t");
+
+        make_file(at("%s/a", root));
+        move(root, at("%s.new", root));
+        watch_root(root, LISTS(""));
+        restart();
+        move(at("%s.new", root), root);
+        expect_path("back", root);
+        expect_list(root);
 }
 END_TEST
 
@@ -252,17 +338,9 @@ END_TEST
 
 /* What a user was not told, since it happened where he could not look, is made good once he can. */
 START_TEST(test_tree_with_hidden) {
-        enum { USER = 64100 };
         const char *root = make_root("t"), *d = at("%s/d", root);
-        struct person *person;
+        struct person *person = begin_person();
 
-        if (geteuid() != 0)
-                harness_skip("takes root, who can become another user");
-        change_mode(harness_tempdir(), 0711);
-        change_mode(manager_socket(manager), 0666);
-        person = person_new("user", USER, USER, NULL, 0);
-        (void)close(client);
-        client = person_connect(person, manager_socket(manager));
         make_dir(d);
         change_mode(d, 0700);
         watch_root(root, ",\"notes\":[\"create\",\"attrib\",\"rescan\"]");
@@ -292,6 +370,9 @@ static void add_trees(TCase *c) {
         tcase_add_test(c, test_tree_of_two);
         tcase_add_test(c, test_tree_in_doubt);
         tcase_add_test(c, test_tree_gone_and_back);
+        tcase_add_test(c, test_tree_listed);
+        tcase_add_test(c, test_tree_listed_in_doubt);
+        tcase_add_test(c, test_tree_to_be_listed);
         tcase_add_test(c, test_tree_replaced);
         tcase_add_test(c, test_tree_mounted_anew);
 }
@@ -309,5 +390,9 @@ int main(int argc, char *argv[]) {
         add_trees(c);
         tcase_add_test(c, test_tree);
         tcase_add_test(c, test_tree_with_hidden);
+
+        c = harness_case(s, "deputies");
+        tcase_add_checked_fixture(c, setup_deputies, teardown_deputies);
+        tcase_add_test(c, test_tree_listed_in_doubt);
         return harness_main(argc, argv);
 }

@@ -103,7 +103,7 @@ static uint64_t notes_of_gap(const struct watch *watch) {
 
 /* Or had listed: what waits for the end of that goes on. */
 static bool was_listing(const struct watch *watch) {
-        return watch->options && strstr(watch->options->text, "\"list\":true");
+        return watch->options && watch->options->list && watch->subscription.notes & KEV_NOTE_LISTED;
 }
 
 /* `refusal`: why it could not be made again, or NULL. `pid`: of one process, or ABSENT. */
@@ -191,7 +191,6 @@ static int read_spec(struct state_reader *r, struct watch_spec *spec) {
         if (disabled)
                 spec->flags |= KEV_FLAG_DISABLED;
         spec->notes = notes | (is_of_many && !spec->match.given ? KEV_NOTE_TRACK : 0);
-        spec->tree.list = false; /* it was told, or is said to be in doubt */
         watch_spec_check_values(spec);
         return result == 0 && spec->refusal[0] ? -EBADMSG : result;
 }

@@ -34,6 +34,7 @@ static int make(struct queue_context *context, const struct watch_spec *spec, co
         o->refs = 1;
         o->bytes = match_bytes(match) + sizeof(*o) + text->size;
         o->match = match;
+        o->list = spec->tree.list;
         memcpy(o->text, text->data, text->size);
         *ret_options = o;
         return 0;

@@ -811,7 +811,8 @@ static int crossings_attach(struct source *source, struct subscription *subscrip
                 return r;
         }
         c->main->starting = r == 1;
-        c->main->listed = !subject->list;
+        c->is_listed = subject->listed;
+        c->main->listed = !subject->list || subject->listed;
         list_append(&all->list, &c->link);
         subscription->object = c;
         return 1;

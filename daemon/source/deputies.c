@@ -488,7 +488,8 @@ static void refuse_start(struct ward *w) {
 
 /* It is ordered from the next deputy. */
 static void begin_return(struct ward *w) {
-        w->order.flags &= ~(uint32_t)(ORDER_LIST | ORDER_SECOND_CHOICE);
+        w->order.flags &= ~(uint32_t)ORDER_SECOND_CHOICE;
+        w->order.flags |= ORDER_LISTED;
         if (w->path) {
                 w->state = WARD_RETURNING;
                 tell_self(w, KEV_NOTE_DEGRADED, 0);
@@ -590,9 +591,11 @@ static int deputies_attach(struct source *source, struct subscription *subscript
         w->id = ++all->last_id;
         w->fd = -1;
         w->list = subject->list;
+        w->is_listed = subject->listed;
         w->order = (struct order){
                 .kind = ORDER_ATTACH, .id = w->id, .notes = subject->notes, .filter = subject->filter,
                 .flags = (subject->waits ? ORDER_WAITS : 0u) | (subject->list ? ORDER_LIST : 0u) |
+                         (subject->listed ? ORDER_LISTED : 0u) |
                          (subject->second_choice ? ORDER_SECOND_CHOICE : 0u) |
                          (subject->asker->other_mounts ? ORDER_OTHER_MOUNTS : 0u),
         };

@@ -156,7 +156,7 @@ static void on_attach(struct waiting_order *w) {
         struct subject subject = {
                 .filter = (enum kev_filter)o->filter, .notes = o->notes, .path = w->fd < 0 ? w->path : NULL,
                 .fd = w->fd, .pid = ABSENT, .data = ABSENT,
-                .waits = o->flags & ORDER_WAITS, .list = o->flags & ORDER_LIST,
+                .waits = o->flags & ORDER_WAITS, .list = o->flags & ORDER_LIST, .listed = o->flags & ORDER_LISTED,
                 .second_choice = o->flags & ORDER_SECOND_CHOICE, .asker = &deputy.asker,
         };
         struct ward *ward = calloc(1, sizeof(*ward));

@@ -32,6 +32,7 @@ enum {
         ORDER_SECOND_CHOICE = 1 << 2,
         ORDER_SELECTIVE = 1 << 3,
         ORDER_OTHER_MOUNTS = 1 << 4,
+        ORDER_LISTED = 1 << 5,
 };
 
 struct order {

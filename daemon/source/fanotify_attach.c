@@ -105,6 +105,7 @@ static void pass_on(struct fan_watch *w, int error) {
                 .data = ABSENT,
                 .waits = w->watch.waits_first,
                 .list = w->list,
+                .listed = w->was_listed,
                 .exclude_self = w->exclude_self,
                 .second_choice = true,
                 .asker = w->watch.asker,
@@ -202,7 +203,7 @@ static void enter(struct fan_watch *w, struct view *v, struct dir *dir) {
         (void)fan_watch_end_restoring(w);
         w->wants_who = watch->subscription->notes & KEV_NOTE_WHO;
         v->n_who += w->wants_who;
-        if (w->list)
+        if (w->list && (returning || !w->was_listed))
                 job_start(&v->lister, dir, NULL, watch);
         if (returning)
                 tree_tell_self(watch, KEV_NOTE_BACK | KEV_NOTE_RESCAN);
@@ -492,6 +493,7 @@ struct fan_watch *fan_watch_new(struct fanotify *s, struct subscription *subscri
         w->fd = -1;
         w->due.fn = on_due;
         w->list = subject->list;
+        w->was_listed = subject->listed;
         w->exclude_self = subject->exclude_self;
         w->watch.subscription = subscription;
         w->watch.filter = KEV_FILTER_TREE;

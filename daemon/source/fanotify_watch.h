@@ -13,6 +13,7 @@ struct fan_watch {
         struct group *group; /* what the answer that is awaited can be compared with */
         int fd;              /* what the client has passed, or -1 */
         bool list, exclude_self, wants_who;
+        bool was_listed;     /* what is there is not to be told at first, but when it is back */
         bool returning;      /* `back` is to be told */
         struct inherited *inherited; /* while it is being restored: what it was in force on, */
         struct handle was;           /* and its directory */

@@ -41,7 +41,8 @@ struct file_watch {
         bool waits_first;      /* tree: the directory need not be there as the watch is made */
         bool returning;        /* starting after it waited: `back` is told when it is in force */
         uint32_t mask;         /* vnode */
-        bool list;          /* tree: what is there is to be told */
+        bool list;          /* tree: what is there is to be told, */
+        bool was_listed;    /* but not at first: when it is back */
         bool second_choice; /* what covers more could not serve it */
         const struct asker *asker; /* as identity, too; outlives the watch */
 };

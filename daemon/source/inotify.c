@@ -375,7 +375,7 @@ void watch_attached(struct inotify *s, struct file_watch *watch, int error, cons
                 s->source.context->sink->attached(watch->subscription, NULL);
                 if (watch->second_choice) /* it is served by less than the daemon has for others */
                         tree_tell_self(watch, KEV_NOTE_DEGRADED);
-                if (watch->list)
+                if (watch->list && !watch->was_listed)
                         job_start(&s->lister, watch->dir, NULL, watch);
                 return;
         }
@@ -420,6 +420,7 @@ struct file_watch *watch_new(struct subscription *subscription, const struct sub
         watch->second_choice = subject->second_choice;
         watch->mask = tree ? 0 : vnode_mask(subject->notes);
         watch->list = tree && subject->list;
+        watch->was_listed = subject->listed;
         watch->waits_first = tree && watch->path && subject->waits;
         list_init(&watch->link);
         list_init(&watch->blocked);

@@ -370,6 +370,7 @@ int sources_restore(struct sources *sources, struct subscription *subscription, 
         section = state_get_section(r);
         saved = state_get_bool(r);
         identity = state_get_u64(r);
+        subject->listed = subject->list;
         *ret_anew = false;
         if (r->failed)
                 return refuse(refusal, EBADMSG, "what the last daemon has left is not whole");

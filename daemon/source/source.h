@@ -57,6 +57,7 @@ struct subject {
         const struct process_match *match; /* proc: by what they are like; or NULL */
         bool waits;       /* tree: it need not be there yet */
         bool list;        /* tree: what is there already is to be told */
+        bool listed;      /* and was, or is said to be in doubt: not at first, but when it is back */
         bool exclude_self; /* tree: what the asker's process does is not */
         bool cross_mounts; /* tree: what is mounted below belongs to it */
         bool second_choice; /* another mechanism could not serve it */
@@ -305,8 +306,8 @@ void sources_load(struct sources *sources, struct state_reader *r);
 void source_save(struct subscription *subscription, struct state_writer *w);
 /* The same while it goes on: what it takes to attach it anew. */
 void source_sketch(struct subscription *subscription, struct state_writer *w);
-/* As sources_attach(); *ret_anew: what happened since may be missing. `subject`: without what describe() knows. 0 with
- * no source: it was attached to nothing. */
+/* As sources_attach(); *ret_anew: what happened since, or was to be listed, may be missing. `subject`: without what
+ * describe() knows. 0 with no source: it was attached to nothing. */
 int sources_restore(struct sources *sources, struct subscription *subscription, struct subject *subject,
                     struct state_reader *r, bool *ret_anew, struct refusal *refusal);
 void sources_restored(struct sources *sources);
