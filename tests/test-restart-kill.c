@@ -169,6 +169,7 @@ START_TEST(test_kill_of_list) {
                 ck_assert(has_note(event, "listed"));
                 json_object_put(event);
                 client_change(client, "{\"modify\":[{\"id\":1,\"filter\":\"tree\",%s}]}", spec);
+                client_change(client, "{\"modify\":[{\"id\":1,\"filter\":\"tree\",\"tree\":{}}]}");
                 expect_silence();
         }
 }

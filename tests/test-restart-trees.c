@@ -316,6 +316,32 @@ START_TEST(test_tree_in_doubt) {
 }
 END_TEST
 
+/* What can't be changed need not be said again with what is. */
+START_TEST(test_tree_across_mounts) {
+        struct json_object *event;
+        const char *root;
+
+        need_private_mounts();
+        setup();
+        root = make_root("t");
+        make_dir(at("%s/m", root));
+        assert_system(mount("tmpfs", at("%s/m", root), "tmpfs", 0, NULL) == 0, "mount");
+        watch_root(root, ",\"notes\":[\"create\"],\"tree\":{\"crossMounts\":true}");
+        client_change(client, "{\"modify\":[{\"id\":1,\"filter\":\"tree\",\"tree\":{\"include\":[\"**/*.c\"]}}]}");
+        for (int i = 0; i < 2; i++) {
+                restart();
+                json_object_put(expect("rescan"));
+                while ((event = due_event(client))) /* of the other mount */
+                        json_object_put(event);
+                make_file(at("%s/m/%d.o", root, i));
+                make_file(at("%s/m/%d.c", root, i));
+                expect_path("create", at("%s/m/%d.c", root, i));
+        }
+        assert_system(umount2(at("%s/m", root), MNT_DETACH) == 0, "umount");
+        teardown();
+}
+END_TEST
+
 /* Another watch's directories are not forgotten with a client that goes meanwhile. */
 START_TEST(test_tree_of_two) {
         const char *root = make_root("t");
@@ -390,6 +416,9 @@ int main(int argc, char *argv[]) {
         add_trees(c);
         tcase_add_test(c, test_tree);
         tcase_add_test(c, test_tree_with_hidden);
+
+        c = harness_case(s, "mounts");
+        tcase_add_test(c, test_tree_across_mounts);
 
         c = harness_case(s, "deputies");
         tcase_add_checked_fixture(c, setup_deputies, teardown_deputies);

@@ -550,10 +550,22 @@ static struct watch *find_or_refuse(struct queue *queue, int64_t id, struct refu
         return watch;
 }
 
+/* What it is told of its options, with those that it has for as long as it is there. */
+static struct watch_spec complete(const struct watch *watch, const struct watch_spec *spec) {
+        struct watch_spec whole = *spec;
+
+        if (spec->tree.given && watch->options) {
+                whole.tree.list |= watch->options->list;
+                whole.tree.cross_mounts |= watch->options->cross_mounts;
+        }
+        return whole;
+}
+
 int queue_modify(struct queue *queue, const struct watch_spec *spec, int fd, struct refusal *refusal) {
         struct watch *watch = find_or_refuse(queue, spec->id, refusal);
         struct watch_options *options = NULL;
         struct settle *settle = NULL;
+        struct watch_spec whole;
         struct subject subject;
         int r;
 
@@ -563,7 +575,8 @@ int queue_modify(struct queue *queue, const struct watch_spec *spec, int fd, str
                 return refuse(refusal, EINVAL, "%s", spec->refusal);
         if (spec->filter != watch->filter)
                 return refuse(refusal, EINVAL, "filter: can't be changed; remove the watch and add another");
-        r = get_options(queue, spec, &options, refusal);
+        whole = complete(watch, spec);
+        r = get_options(queue, &whole, &options, refusal);
         if (r < 0)
                 return r;
         if (settle_new(watch, &spec->tree, &settle) < 0) {

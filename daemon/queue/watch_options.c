@@ -35,6 +35,7 @@ static int make(struct queue_context *context, const struct watch_spec *spec, co
         o->bytes = match_bytes(match) + sizeof(*o) + text->size;
         o->match = match;
         o->list = spec->tree.list;
+        o->cross_mounts = spec->tree.cross_mounts;
         memcpy(o->text, text->data, text->size);
         *ret_options = o;
         return 0;

@@ -17,7 +17,7 @@ struct watch_options {
         size_t refs;
         size_t bytes;        /* that all of it takes up */
         struct match *match; /* NULL: everything */
-        bool list;           /* as in struct tree_options */
+        bool list, cross_mounts; /* as in struct tree_options: these can't be changed */
         char text[];         /* as a watch with nothing else, in JSON: for the next daemon */
 };
 
