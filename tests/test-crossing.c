@@ -291,6 +291,38 @@ START_TEST(test_closed_mounts) {
 }
 END_TEST
 
+/* What is said once more of the list holds back nothing else of a change, where a mount has come since. */
+START_TEST(test_changed_since_list) {
+        const char *spec = "\"id\":1,\"filter\":\"tree\",\"tree\":{\"crossMounts\":true,\"list\":true",
+                   *change = at("{\"modify\":[{%s,\"excludeSelf\":true}}]}", spec);
+        struct json_object *reply, *event;
+        int fd = client_connect(kevd->socket);
+        bool refused;
+
+        client_change(fd, "{\"add\":[{%s},\"path\":\"%s\"}]}", spec, root);
+        event = next_event(fd);
+        ck_assert(has_note(event, "listed"));
+        json_object_put(event);
+        mount_one("a", "tmpfs");
+        while ((event = due_event(fd)))
+                json_object_put(event);
+        reply = client_call(fd, "org.kevd.events.Change", change);
+        refused = json_at(reply, "/parameters/refused/0");
+        json_object_put(reply);
+        if (!refused) {
+                make_file(at("%s/a/own", root));
+                expect_nothing(fd);
+                run(root, "touch a/other");
+                event = next_event(fd);
+                ck_assert_str_eq(strrchr(text_at(event, "/path"), '/'), "/other");
+                json_object_put(event);
+        }
+        (void)close(fd);
+        if (refused)
+                harness_skip("it takes fanotify to know who does what");
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         Suite *suite = harness_suite("crossing");
         TCase *c = harness_case(suite, "crossing");
@@ -306,6 +338,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_waiting);
         tcase_add_test(c, test_added_and_removed);
         tcase_add_test(c, test_closed_mounts);
+        tcase_add_test(c, test_changed_since_list);
         tcase_add_test(c, test_renamed_above);
         return harness_main(argc, argv);
 }
