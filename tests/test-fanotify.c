@@ -462,6 +462,52 @@ START_TEST(test_merged_on_moved_mount) {
 }
 END_TEST
 
+static bool is_asleep(void *pid) {
+        FILE *file = fopen(at("/proc/%d/stat", *(const pid_t *)pid), "re");
+        char state = 0;
+        int n = file ? fscanf(file, "%*d (%*[^)]) %c", &state) : 0;
+
+        if (file)
+                (void)fclose(file);
+        return n == 1 && state == 'S';
+}
+
+/* A directory is looked for while something is mounted over it, and that has gone before the answer is heard. */
+START_TEST(test_uncovered_meanwhile) {
+        const char *root, *other;
+        struct json_object *event;
+        pid_t surveyor;
+        int fd;
+
+        need_fanotify();
+        root = make_root("w");
+        other = make_root("other");
+        assert_system(mount("tmpfs", root, "tmpfs", 0, NULL) == 0, root);
+        make_dir(at("%s/d", root));
+        assert_system(mount(root, other, NULL, MS_BIND, NULL) == 0, other);
+        assert_system(mount("tmpfs", at("%s/d", root), "tmpfs", 0, NULL) == 0, "cover");
+        fd = client_connect(kevd->socket);
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"tree\",\"path\":\"%s\",\"notes\":[\"create\"]}]}", root);
+        surveyor = expect_helper("kevd-surveyor");
+        assert_system(kill(surveyor, SIGSTOP) == 0, "SIGSTOP");
+        make_file(at("%s/d/covered", other));
+        expect_nothing(fd); /* by then it is asked */
+        assert_system(kill(kevd->pid, SIGSTOP) == 0, "SIGSTOP");
+        assert_system(kill(surveyor, SIGCONT) == 0, "SIGCONT");
+        ck_assert(wait_until(is_asleep, &surveyor, HARNESS_REPLY_MSEC));
+        assert_system(umount2(at("%s/d", root), 0) == 0, "uncover");
+        assert_system(kill(kevd->pid, SIGCONT) == 0, "SIGCONT");
+        while ((event = due_event(fd))) /* of the mount, and what was covered may be told */
+                json_object_put(event);
+        make_file(at("%s/d/seen", other));
+        event = next_event(fd);
+        ck_assert_str_eq(text_at(event, "/path"), at("%s/d/seen", root));
+        json_object_put(event);
+        (void)close(fd);
+        assert_system(umount2(other, MNT_DETACH) == 0 && umount2(root, MNT_DETACH) == 0, root);
+}
+END_TEST
+
 /* ---- where it can't be had --------------------------------------------------------------------- */
 
 START_TEST(test_second_choice) {
@@ -566,6 +612,7 @@ int main(int argc, char **argv) {
         tcase_add_checked_fixture(c, start_among_private_mounts, stop);
         tcase_add_test(c, test_stand_in_ends_as_it_is_asked);
         tcase_add_test(c, test_merged_on_moved_mount);
+        tcase_add_test(c, test_uncovered_meanwhile);
         c = harness_case(suite, "queue");
         tcase_add_checked_fixture(c, start, stop);
         tcase_set_timeout(c, 60);

@@ -157,6 +157,8 @@ struct place {
         struct view *view;
         struct dir *dir;     /* NULL: outside of all that is watched, or not known yet */
         uint64_t generation; /* outside */
+        uint64_t asked_generation; /* the view's then */
+        bool asks_anew;      /* for that has changed since it was asked */
         struct list used;    /* among those inside, or outside */
         struct asked *asked; /* where it is */
         struct buffer links; /* the answer so far */

@@ -138,6 +138,7 @@ static bool ask(struct place *p) {
 
         forget_question(p);
         p->asked_at = p->view->group->n_read;
+        p->asked_generation = p->view->generation;
         p->asked = helper_ask(&p->view->group->surveyor, &question, NULL, -1, on_place, p);
         return p->asked != NULL;
 }
@@ -324,6 +325,16 @@ static void note_above(struct view *v, uint64_t asked_at, const struct step *lin
                 place_is_outside(v, links[n].handle);
 }
 
+/* Something was mounted over it, or above it, as it was looked for, which may be over since: then it is looked for once
+ * more. The event is from before that, so what comes and goes without end does not hold it up: it is covered by what was
+ * told of the mount, and for the next one the place is not known. */
+static bool was_covered(struct place *p) {
+        bool before = p->asks_anew;
+
+        p->asks_anew = !before && p->error == EXDEV && p->asked_generation != p->view->generation;
+        return p->asks_anew;
+}
+
 bool place_resolve(struct view *v, struct handle_ref handle, struct dir **ret_dir) {
         struct step *links _cleanup_(freep) = NULL, *way _cleanup_(freep) = NULL;
         struct place *p = place_find(v, handle);
@@ -362,14 +373,17 @@ bool place_resolve(struct view *v, struct handle_ref handle, struct dir **ret_di
                 n_links = 0;
         if (outcome == OUTCOME_OUTSIDE && p->error == ENODEV && view_look(v))
                 return !ask_again(p);
+        if (outcome == OUTCOME_OUTSIDE && was_covered(p))
+                return !ask_again(p);
         if (outcome == OUTCOME_OUTSIDE) {
-                p->generation = v->generation;
+                p->generation = p->error == EXDEV ? p->asked_generation : v->generation;
                 note_above(v, p->asked_at, links, n_links);
                 if (p->error == ENAMETOOLONG || p->error == EMLINK)
                         log_notice("fanotify: %s: a directory is too deep to be followed", v->mount_point);
                 else if (p->error != 0 && p->error != ESTALE && p->error != EXDEV && p->error != ENOENT)
                         group_doubt(v->group, strerror(p->error));
         }
+        p->asks_anew = false;
         forget_question(p);
         return true;
 }
