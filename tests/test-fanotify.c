@@ -508,6 +508,50 @@ START_TEST(test_uncovered_meanwhile) {
 }
 END_TEST
 
+/* The mount of a directory that was passed goes, or is covered: that watch ends, and others of the file system, which
+ * goes on elsewhere, hear nothing of it. */
+START_TEST(test_passed_of_lost_mount) {
+        static const char change[] = "{\"method\":\"org.kevd.events.Change\",\"parameters\":"
+                                     "{\"add\":[{\"id\":1,\"filter\":\"tree\",\"descriptor\":0}]}}";
+        const char *root, *other;
+        struct json_object *reply, *event;
+        struct follower *f;
+        int fd, directory;
+
+        harness_label(_i ? "covered" : "unmounted");
+        need_fanotify();
+        root = make_root("w");
+        other = make_root("other");
+        assert_system(mount("tmpfs", root, "tmpfs", 0, NULL) == 0, root);
+        assert_system(mount(root, other, NULL, MS_BIND, NULL) == 0, other);
+        f = follower_new(kevd, root, REPLAY_STRICT);
+        make_dir(at("%s/d", root));
+        fd = client_connect(kevd->socket);
+        directory = open(at("%s/d", other), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        assert_system(directory >= 0, other);
+        client_send_with_fds(fd, change, sizeof(change), &directory, 1);
+        (void)close(directory);
+        reply = client_receive(fd, HARNESS_REPLY_MSEC);
+        ck_assert_ptr_null(json_at(reply, "/parameters/refused/0"));
+        json_object_put(reply);
+        if (_i)
+                assert_system(mount("tmpfs", other, "tmpfs", 0, NULL) == 0, other);
+        else
+                assert_system(umount2(other, MNT_DETACH) == 0, other);
+        event = next_event(fd);
+        ck_assert_msg(has_note(event, "gone") && has_flag(event, "eof"), "%s", json_object_to_json_string(event));
+        json_object_put(event);
+        make_tree(root, 3, 3);
+        follower_check(f, "elsewhere");
+        ck_assert_uint_eq(replay_n_rescans(f->replay), 0);
+        follower_free(f);
+        (void)close(fd);
+        for (int i = 0; i < 2 * _i; i++)
+                assert_system(umount2(other, MNT_DETACH) == 0, other);
+        assert_system(umount2(root, MNT_DETACH) == 0, root);
+}
+END_TEST
+
 /* ---- where it can't be had --------------------------------------------------------------------- */
 
 START_TEST(test_second_choice) {
@@ -613,6 +657,7 @@ int main(int argc, char **argv) {
         tcase_add_test(c, test_stand_in_ends_as_it_is_asked);
         tcase_add_test(c, test_merged_on_moved_mount);
         tcase_add_test(c, test_uncovered_meanwhile);
+        tcase_add_loop_test(c, test_passed_of_lost_mount, 0, 2);
         c = harness_case(suite, "queue");
         tcase_add_checked_fixture(c, start, stop);
         tcase_set_timeout(c, 60);

@@ -140,6 +140,7 @@ struct view {
         struct group *group;
         uint64_t mount;
         char *mount_point;
+        bool is_lost; /* its mount is gone, or covered: nothing can be looked up there */
         struct tree tree;
         struct hash places;
         uint64_t generation;          /* places outside hold as long as it stays */
@@ -294,6 +295,8 @@ void group_read(struct group *g);
 void group_run(struct group *g);
 /* Where the mount is may have changed. True: it has. */
 bool view_look(struct view *v);
+/* It is not to be found any more: what was passed of it ends, and paths may lead elsewhere. */
+void view_lose(struct view *v);
 struct view *view_find(const struct group *g, uint64_t mount);
 struct view *view_get(struct group *g, uint64_t mount, const char *mount_point);
 void view_free(struct view *v);

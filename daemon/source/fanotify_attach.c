@@ -382,7 +382,7 @@ void fanotify_check_watch(struct fanotify *s _unused_, struct file_watch *watch)
 
         if (w->watch.path)
                 fan_watch_ask(w);
-        else if (w->group->unmounted) /* a descriptor leads nowhere else */
+        else if (w->group->unmounted || w->view->is_lost) /* a descriptor leads nowhere else */
                 fanotify_end_watch(w->s, watch, realtime_nsec() / NSEC_PER_USEC);
 }
 

@@ -584,6 +584,11 @@ bool view_look(struct view *v) {
         return true;
 }
 
+void view_lose(struct view *v) {
+        v->is_lost = true;
+        fan_tree_rescan_all(v);
+}
+
 void view_free(struct view *v) {
         lister_close(&v->lister);
         while (v->tree.root->first_child)

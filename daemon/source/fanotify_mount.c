@@ -82,6 +82,15 @@ static void on_mount_changed(struct mounts *mounts, const char *path) {
         }
 }
 
+/* The file system may have others, which go on. */
+static void find_mount(struct view *v, const struct mounts *mounts) {
+        bool was_lost = v->is_lost;
+
+        v->is_lost = !mounts_show(mounts, v->mount);
+        if (was_lost && !v->is_lost) /* what could not be looked up was not told */
+                fan_tree_rescan_all(v);
+}
+
 static void on_mounts_done(struct mounts *mounts) {
         struct fanotify *s = container_of(mounts, struct fanotify, mounts);
 
@@ -94,11 +103,12 @@ static void on_mounts_done(struct mounts *mounts) {
                 list_for_each(entry_of_view, &g->views) {
                         struct view *v = list_entry(entry_of_view, struct view, link);
 
+                        find_mount(v, mounts);
                         verdicts_expire(v);
                         list_for_each(entry_of_watch, &v->tree.watches) {
                                 struct file_watch *watch = list_entry(entry_of_watch, struct file_watch, link);
 
-                                if (fan_watch_of(watch)->to_be_checked || g->unmounted)
+                                if (fan_watch_of(watch)->to_be_checked || g->unmounted || v->is_lost)
                                         fanotify_check_watch(s, watch);
                                 fan_watch_of(watch)->to_be_checked = false;
                         }

@@ -371,16 +371,19 @@ bool place_resolve(struct view *v, struct handle_ref handle, struct dir **ret_di
                 return false;
         if (!p->answered) /* asked once more, and the links are gone */
                 n_links = 0;
-        if (outcome == OUTCOME_OUTSIDE && p->error == ENODEV && view_look(v))
-                return !ask_again(p);
+        if (outcome == OUTCOME_OUTSIDE && p->error == ENODEV && !v->is_lost) {
+                if (view_look(v))
+                        return !ask_again(p);
+                view_lose(v);
+        }
         if (outcome == OUTCOME_OUTSIDE && was_covered(p))
                 return !ask_again(p);
         if (outcome == OUTCOME_OUTSIDE) {
-                p->generation = p->error == EXDEV ? p->asked_generation : v->generation;
+                p->generation = p->error == ENODEV ? 0 : p->error == EXDEV ? p->asked_generation : v->generation;
                 note_above(v, p->asked_at, links, n_links);
                 if (p->error == ENAMETOOLONG || p->error == EMLINK)
                         log_notice("fanotify: %s: a directory is too deep to be followed", v->mount_point);
-                else if (p->error != 0 && p->error != ESTALE && p->error != EXDEV && p->error != ENOENT)
+                else if (p->error != 0 && p->error != ESTALE && p->error != EXDEV && p->error != ENOENT && p->error != ENODEV)
                         group_doubt(v->group, strerror(p->error));
         }
         p->asks_anew = false;

@@ -216,6 +216,14 @@ void mounts_for_each(struct mounts *m, void (*fn)(void *userdata, const struct m
         }
 }
 
+bool mounts_show(const struct mounts *m, uint64_t id) {
+        const struct mount *mount = find_mount(m, id);
+
+        if (m->fd < 0 || m->reading == 0 || m->is_behind)
+                return true;
+        return mount && is_topmost(m, mount) && is_reachable(m, mount);
+}
+
 bool mounts_has_lasting(const struct mounts *m, uint64_t device) {
         if (m->fd < 0 || m->reading < 2)
                 return true;

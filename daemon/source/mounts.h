@@ -53,5 +53,7 @@ void mounts_for_each(struct mounts *mounts, void (*fn)(void *userdata, const str
 void mounts_save(const struct mounts *mounts, struct state_writer *w);
 void mounts_load(struct mounts *mounts, struct state_reader *r);
 void mounts_compare(struct mounts *mounts);
+/* Whether the mount is there, and its place leads to it; true, too, if that can't be told. */
+bool mounts_show(const struct mounts *mounts, uint64_t id);
 /* Whether a mount of the device was there before the last reading already, and still is. */
 bool mounts_has_lasting(const struct mounts *mounts, uint64_t device);
