@@ -5,10 +5,12 @@
  * own: what is to be seen in a place is what is told of, and `rescan`, or `gone` and `back`, say when it changes.
  */
 
+#include <json-c/json.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "files.h"
@@ -234,6 +236,56 @@ START_TEST(test_bind) {
 }
 END_TEST
 
+/* Mounts go while a new watch comes to them, and the daemon has much else to do: what they have covered is watched. */
+START_TEST(test_gone_meanwhile) {
+        enum { MOUNTS = 100 };
+        const char *root = make_root("w"), *busy = make_root("busy");
+        int fd = client_connect(kevd->socket), other = client_connect(kevd->socket);
+        bool told[MOUNTS] = { 0 };
+        struct json_object *event;
+        pid_t writer;
+
+        for (int i = 0; i < MOUNTS; i++) {
+                make_dir(at("%s/%d", root, i));
+                make_dir(at("%s/%d/place", root, i));
+        }
+        client_change(other, "{\"add\":[{\"id\":1,\"filter\":\"tree\",\"path\":\"%s\"}]}", busy);
+        for (int round = 0; round < harness_rounds(5); round++) {
+                for (int i = 0; i < MOUNTS; i++)
+                        mount_tmpfs(at("%s/%d/place", root, i));
+                writer = fork_writer();
+                if (writer == 0)
+                        for (;;) {
+                                make_file(at("%s/file", busy));
+                                remove_file(at("%s/file", busy));
+                        }
+                client_send_message(fd, at("{\"method\":\"org.kevd.events.Change\",\"parameters\":{\"add\":[{\"id\":1,"
+                                           "\"filter\":\"tree\",\"path\":\"%s\",\"notes\":[\"create\"]}]}}", root));
+                for (int i = 0; i < MOUNTS; i++)
+                        assert_system(umount2(at("%s/%d/place", root, i), MNT_DETACH) == 0, root);
+                json_object_put(client_receive(fd, HARNESS_REPLY_MSEC));
+                assert_system(kill(writer, SIGKILL) == 0 && waitpid(writer, NULL, 0) == writer, "writer");
+                while ((event = due_event(fd)))
+                        json_object_put(event);
+                for (int i = 0; i < MOUNTS; i++)
+                        make_file(at("%s/%d/place/%d", root, i, round));
+                memset(told, 0, sizeof(told));
+                while ((event = due_event(fd))) {
+                        int i = -1;
+
+                        (void)sscanf(text_at(event, "/path") + strlen(root), "/%d/place/", &i);
+                        told[MAX(i, 0)] |= i >= 0;
+                        json_object_put(event);
+                }
+                for (int i = 0; i < MOUNTS; i++)
+                        ck_assert_msg(told[i], "round %d: nothing is told of %d", round, i);
+                client_change(fd, "{\"remove\":[1]}");
+        }
+        (void)close(other);
+        (void)close(fd);
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         Suite *suite = harness_suite("mount");
         TCase *c = harness_case(suite, "mounts");
@@ -246,5 +298,6 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_there_before);
         tcase_add_test(c, test_watched_itself);
         tcase_add_test(c, test_bind);
+        tcase_add_test(c, test_gone_meanwhile);
         return harness_main(argc, argv);
 }

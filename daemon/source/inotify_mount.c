@@ -9,6 +9,21 @@
 
 #include "inotify_tree.h"
 
+/* What leads to that place is not in the tree, or not watched: if it is being asked for, the answer may be from before. */
+static void doubt_answer(struct inotify *s, const char *path, size_t size) {
+        struct dir *dir = tree_find_path(&s->tree, path, size);
+
+        while (!dir && size > 0) {
+                while (size > 0 && path[size - 1] == '/')
+                        size--;
+                while (size > 0 && path[size - 1] != '/')
+                        size--;
+                dir = tree_find_path(&s->tree, path, size);
+        }
+        if (dir && dir->lookup)
+                tree_crawl(s, dir, PURPOSE_RECHECK, 0, 0, NULL);
+}
+
 /* Something else is to be seen in this place than before. */
 static void on_changed(struct mounts *mounts, const char *path) {
         struct inotify *s = container_of(mounts, struct inotify, mounts);
@@ -25,7 +40,13 @@ static void on_changed(struct mounts *mounts, const char *path) {
                 }
         if (dir && !list_empty(&dir->subscriptions)) /* see tree_on_place() */
                 return;
-        if (*name == 0 || !parent || !parent->mark || !tree_wants(&s->tree, parent, name))
+        if (*name == 0)
+                return;
+        if (!parent || !parent->mark) {
+                doubt_answer(s, path, (size_t)(name - path));
+                return;
+        }
+        if (!tree_wants(&s->tree, parent, name))
                 return;
         dir = tree_make_child(&s->tree, parent, name);
         if (dir)
