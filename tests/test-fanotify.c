@@ -339,6 +339,61 @@ START_TEST(test_stand_in_ends_as_it_is_asked) {
 }
 END_TEST
 
+/* ---- watches that wait ----------------------------------------------------------------------------- */
+
+/* How often it has waited for something. */
+static unsigned long n_waits(pid_t pid) {
+        FILE *file = fopen(at("/proc/%d/status", (int)pid), "re");
+        unsigned long n = 0;
+        char line[256];
+
+        assert_system(file, "status");
+        while (fgets(line, sizeof(line), file))
+                (void)sscanf(line, "voluntary_ctxt_switches: %lu", &n);
+        (void)fclose(file);
+        return n;
+}
+
+struct polled {
+        pid_t stand_in;
+        unsigned long n;
+};
+
+static bool is_polled(void *userdata) {
+        const struct polled *p = userdata;
+
+        return n_waits(p->stand_in) >= p->n;
+}
+
+/* Where no event comes paths are looked at less and less often, be they one or two. */
+START_TEST(test_looks_become_rare) {
+        enum { LOOKS = 7 };
+        struct daemon *other;
+        struct follower *one, *two[2];
+        struct polled polled;
+        unsigned long before;
+        pid_t stand_in;
+
+        need_fanotify();
+        one = follower_new_with(kevd, new_tree_watch(at("%s/absent", harness_tempdir()), KEV_NOTE_BACK), "", REPLAY_AT_REST);
+        polled.stand_in = expect_helper("kevd-stand-in");
+        other = daemon_start("--file-mechanism=fanotify");
+        for (int i = 0; i < 2; i++)
+                two[i] = follower_new_with(other, new_tree_watch(at("%s/absent%d", harness_tempdir(), i), KEV_NOTE_BACK), "",
+                                           REPLAY_AT_REST);
+        stand_in = daemon_find_helper(other->pid, "kevd-stand-in");
+        ck_assert_int_gt(stand_in, 0);
+        polled.n = n_waits(polled.stand_in) + LOOKS;
+        before = n_waits(stand_in);
+        ck_assert(wait_until(is_polled, &polled, 2 * HARNESS_REPLY_MSEC));
+        ck_assert_uint_le(n_waits(stand_in) - before, 5 * LOOKS);
+        for (int i = 0; i < 2; i++)
+                follower_free(two[i]);
+        follower_free(one);
+        daemon_stop(other);
+}
+END_TEST
+
 /* ---- a queue that is not long enough ------------------------------------------------------------- */
 
 static size_t max_queued(void) {
@@ -658,6 +713,10 @@ int main(int argc, char **argv) {
         tcase_add_test(c, test_merged_on_moved_mount);
         tcase_add_test(c, test_uncovered_meanwhile);
         tcase_add_loop_test(c, test_passed_of_lost_mount, 0, 2);
+        c = harness_case(suite, "waits");
+        tcase_add_checked_fixture(c, start, stop);
+        tcase_set_timeout(c, 60);
+        tcase_add_test(c, test_looks_become_rare);
         c = harness_case(suite, "queue");
         tcase_add_checked_fixture(c, start, stop);
         tcase_set_timeout(c, 60);

@@ -30,13 +30,13 @@ static void set_wait_timer(struct fanotify *s) {
 /* Some of them, in turn. */
 static void on_wait_timer(struct mux_timer *timer) {
         struct fanotify *s = container_of(timer, struct fanotify, wait_timer);
-        size_t n = 0;
+        const struct list *last = s->waiting.previous; /* each goes behind it */
+        bool all = list_empty(&s->waiting);
 
-        list_for_each(entry, &s->waiting) {
-                struct fan_watch *w = fan_watch_of(list_entry(entry, struct file_watch, link));
+        for (size_t n = 0; n < WAITING_A_TIME && !all; n++) {
+                struct fan_watch *w = fan_watch_of(list_entry(s->waiting.next, struct file_watch, link));
 
-                if (n++ == WAITING_A_TIME)
-                        break;
+                all = &w->watch.link == last;
                 list_remove(&w->watch.link);
                 list_append(&s->waiting, &w->watch.link);
                 if (!w->hangs) /* else it is looked for once what it hangs at has answered, or mounts have changed */
@@ -44,7 +44,7 @@ static void on_wait_timer(struct mux_timer *timer) {
         }
         if (list_empty(&s->waiting))
                 return;
-        if (n <= WAITING_A_TIME)
+        if (all)
                 s->wait_msec = MIN(s->wait_msec * 2, POLL_MAX_MSEC);
         set_wait_timer(s);
 }
