@@ -5,6 +5,7 @@
  * look again; and who is not of them notices nothing.
  */
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -194,6 +195,43 @@ START_TEST(test_some_leave) {
 }
 END_TEST
 
+/* One that changes whose doing it is told before it was told to look again is not forgotten. */
+START_TEST(test_one_changes) {
+        enum { VERY_MANY = 17000 }; /* that they are behind after what is told to them in one turn */
+        const char *root = make_root("w");
+        int fd = open_client(), changing = open_client();
+        struct json_object *reply, *event;
+        pid_t writer;
+
+        if (!daemon_is_on_fanotify())
+                harness_skip("excludeSelf takes fanotify");
+        watch_root(fd, root, 0, VERY_MANY);
+        watch_root(changing, root, 1, 1);
+        assert_system(kill(kevd->pid, SIGSTOP) == 0, "SIGSTOP");
+        writer = fork_writer();
+        if (writer == 0) {
+                for (int i = 0; i < 500; i++)
+                        make_file(at("%s/file%d", root, i));
+                _exit(0);
+        }
+        reap(writer);
+        client_send_message(changing, "{\"method\":\"org.kevd.events.Change\",\"parameters\":{\"modify\":[{\"id\":1,"
+                                      "\"filter\":\"tree\",\"tree\":{\"excludeSelf\":true}}]}}");
+        assert_system(kill(kevd->pid, SIGCONT) == 0, "SIGCONT");
+        reply = client_receive(changing, HARNESS_REPLY_MSEC);
+        ck_assert_msg(reply && !json_at(reply, "/parameters/refused/0") && !json_at(reply, "/error"), "%s",
+                      json_object_to_json_string(reply));
+        json_object_put(reply);
+        event = due_event(changing);
+        ck_assert_ptr_nonnull(event);
+        if (!has_note(event, "rescan")) /* it has changed before anything was told */
+                ck_assert_str_eq(text_at(event, "/path"), at("%s/file0", root));
+        json_object_put(event);
+        (void)close(changing);
+        (void)close(fd);
+}
+END_TEST
+
 START_TEST(test_gone) {
         const char *root = make_root("w");
         int fd = open_client();
@@ -216,6 +254,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_large);
         tcase_add_test(c, test_while_writing);
         tcase_add_test(c, test_some_leave);
+        tcase_add_test(c, test_one_changes);
         tcase_add_test(c, test_gone);
         return harness_main(argc, argv);
 }

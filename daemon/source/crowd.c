@@ -379,9 +379,14 @@ static bool covers_all(const struct report *report) {
         return report && report->notes & KEV_NOTE_RESCAN && report->below.bytes && report->below.size == 0;
 }
 
+/* Of what is in its log. */
+static uint64_t last_serial(const struct crowd *crowd) {
+        return list_empty(&crowd->log) ? 0 : list_entry(crowd->log.previous, struct logged, link)->serial;
+}
+
 void crowd_before(struct file_watch *watch, const struct report *report) {
         const struct crowd *crowd = watch->crowd;
-        uint64_t last = list_empty(&crowd->log) ? 0 : list_entry(crowd->log.previous, struct logged, link)->serial;
+        uint64_t last = last_serial(crowd);
 
         if (watch->told_to >= last)
                 return;
@@ -517,7 +522,7 @@ static void on_go_on(struct mux_deferred *deferred) {
 void crowd_catch_up(struct file_watch *watch) {
         const struct crowd *crowd = watch->crowd;
 
-        if (crowd && (is_behind(crowd) || !list_empty(&crowd->log)))
+        if (crowd && (is_behind(crowd) || watch->told_to < last_serial(crowd)))
                 tell_rescan(watch);
 }
 

@@ -63,5 +63,5 @@ void crowd_before(struct file_watch *watch, const struct report *report);
 /* A point in what happens, never 0; and whether the user has been told all that was put off before it. */
 uint64_t crowds_mark(struct crowds *crowds);
 bool crowds_have_told(const struct crowds *crowds, uid_t uid, uint64_t mark);
-/* What is put off is told to that watch now, as `rescan`: there is no later. */
+/* What is put off for that watch is told to it now, as `rescan`: there is no later. */
 void crowd_catch_up(struct file_watch *watch);

@@ -557,6 +557,7 @@ int fanotify_modify(struct source *source _unused_, struct subscription *subscri
         if (watch->crowd)
                 crowd_before(watch, NULL); /* by what it has asked for so far */
         if (w->exclude_self != subject->exclude_self && watch->dir) {
+                crowd_catch_up(watch);
                 crowd_leave(watch);
                 w->exclude_self = subject->exclude_self;
                 crowd_enter(&w->s->crowds, watch);
