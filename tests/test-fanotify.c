@@ -452,6 +452,50 @@ START_TEST(test_overflow) {
 }
 END_TEST
 
+/* More happens while a directory is being looked up than the daemon reads ahead: what takes the directory away, and would
+ * say where it was, lies behind that. */
+START_TEST(test_more_than_is_read_ahead) {
+        enum {
+                AHEAD = 64 * 1024 * 1024,
+                NAME_SIZE = 250,
+        };
+        const char *root, *elsewhere, *d;
+        char from[PATH_MAX], to[PATH_MAX];
+        bool covered = false, left = false;
+        int fd;
+
+        need_fanotify();
+        root = make_root("w");
+        elsewhere = make_root("elsewhere");
+        d = at("%s/d", root);
+        make_dir(d);
+        fd = client_connect(kevd->socket);
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"tree\",\"path\":\"%s\",\"notes\":[\"create\",\"movedout\","
+                          "\"rescan\"]}]}", root);
+        (void)expect_helper("kevd-surveyor");
+        ck_assert_uint_eq(daemon_signal_helpers(kevd->pid, "kevd-surveyor", SIGSTOP), 1);
+        make_file(at("%s/file", d));
+        format(to, sizeof(to), "%s/%0*d", elsewhere, NAME_SIZE, 0);
+        make_file(to);
+        for (int i = 1; i < AHEAD / (2 * NAME_SIZE) + 2000; i++) {
+                memcpy(from, to, sizeof(from));
+                format(to, sizeof(to), "%s/%0*d", elsewhere, NAME_SIZE, i);
+                move(from, to);
+        }
+        move(d, at("%s/d", elsewhere));
+        ck_assert_uint_eq(daemon_signal_helpers(kevd->pid, "kevd-surveyor", SIGCONT), 1);
+        while (!left) {
+                struct json_object *event = next_event(fd);
+
+                covered |= has_note(event, "rescan") || strcmp(text_at(event, "/path"), at("%s/file", d)) == 0;
+                left = has_note(event, "movedout");
+                json_object_put(event);
+        }
+        ck_assert(covered);
+        (void)close(fd);
+}
+END_TEST
+
 /* What was done before is merged with what is done again, unless another process does it: so that a directory left the
  * place to which it comes in the end isn't told. What is in it must not be lost. */
 START_TEST(test_merged_moves) {
@@ -721,6 +765,7 @@ int main(int argc, char **argv) {
         tcase_add_checked_fixture(c, start, stop);
         tcase_set_timeout(c, 60);
         tcase_add_test(c, test_overflow);
+        tcase_add_test(c, test_more_than_is_read_ahead);
         tcase_add_test(c, test_merged_moves);
         c = harness_case(suite, "choice");
         tcase_add_test(c, test_second_choice);

@@ -129,6 +129,8 @@ static void on_place(void *owner, const struct answer *answer, const char *bytes
         p->answered = true;
         p->error = p->links.error ? ENOMEM : answer->error;
         group_read(g); /* the moves from before the answer */
+        if (!g->drained)
+                group_doubt(g, "the moves from before an answer can't all be read");
         mux_defer(g->s->mux, &g->go_on);
 }
 
