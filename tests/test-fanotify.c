@@ -339,6 +339,40 @@ START_TEST(test_stand_in_ends_as_it_is_asked) {
 }
 END_TEST
 
+/* What looks up directories ends while the queue waits for it, and the answer where a watched directory is for its place in
+ * that: the directory is there, and nothing says that it is gone. */
+START_TEST(test_surveyor_ends_as_a_check_waits) {
+        const char *root, *elsewhere;
+        struct kev_watch *absent;
+        struct follower *f;
+
+        need_fanotify();
+        root = make_root("w");
+        elsewhere = make_root("elsewhere");
+        f = follower_new_with(kevd, new_tree_watch(root, KEV_NOTE_CREATE | KEV_NOTE_GONE | KEV_NOTE_BACK), root,
+                              REPLAY_AT_REST);
+        (void)expect_helper("kevd-surveyor");
+        (void)expect_helper("kevd-stand-in");
+        ck_assert_uint_eq(daemon_signal_helpers(kevd->pid, "kevd-surveyor", SIGSTOP), 1);
+        ck_assert_uint_eq(daemon_signal_helpers(kevd->pid, "kevd-stand-in", SIGSTOP), 1);
+        make_file(at("%s/file", elsewhere));
+        assert_system(mount("tmpfs", root, "tmpfs", 0, NULL) == 0, root);
+        (void)daemon_expect_repaired(kevd); /* it serves the call in a turn that has seen the mount */
+        assert_system(umount2(root, MNT_DETACH) == 0, root);
+        (void)daemon_signal_helpers(kevd->pid, "kevd-stand-in", SIGCONT);
+        absent = new_tree_watch(at("%s/absent", elsewhere), KEV_NOTE_GONE);
+        ck_assert_int_lt(kev_add(f->kev, absent, NULL, NULL, NULL), 0); /* what was asked before is answered */
+        kev_watch_free(absent);
+        ck_assert_uint_eq(daemon_signal_helpers(kevd->pid, "kevd-surveyor", SIGKILL), 1);
+        ck_assert(wait_until(is_back, f, HARNESS_REPLY_MSEC));
+        ck_assert_uint_ne(f->notes & KEV_NOTE_DEGRADED, 0);
+        ck_assert_uint_eq(f->notes & KEV_NOTE_GONE, 0);
+        make_file(at("%s/file", root));
+        follower_check(f, "with another");
+        follower_free(f);
+}
+END_TEST
+
 /* ---- watches that wait ----------------------------------------------------------------------------- */
 
 /* How often it has waited for something. */
@@ -754,6 +788,7 @@ int main(int argc, char **argv) {
         c = harness_case(suite, "mounts");
         tcase_add_checked_fixture(c, start_among_private_mounts, stop);
         tcase_add_test(c, test_stand_in_ends_as_it_is_asked);
+        tcase_add_test(c, test_surveyor_ends_as_a_check_waits);
         tcase_add_test(c, test_merged_on_moved_mount);
         tcase_add_test(c, test_uncovered_meanwhile);
         tcase_add_loop_test(c, test_passed_of_lost_mount, 0, 2);

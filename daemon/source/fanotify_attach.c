@@ -440,7 +440,8 @@ void fanotify_on_group(struct group *g, int error) {
         list_for_each(entry, &g->due) {
                 struct due *due = list_entry(entry, struct due, link);
 
-                if (due->fn == on_due) {
+                /* One in force is as good as before, and is seen to below. */
+                if (due->fn == on_due && !container_of(due, struct fan_watch, due)->view) {
                         list_remove(&due->link);
                         on_due(due);
                 }
