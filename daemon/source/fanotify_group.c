@@ -294,8 +294,9 @@ static bool is_replacing(struct group *g, const struct chunk *chunk, size_t next
         const event_record *m;
         struct event_info after;
 
+        if (next >= chunk->size)
+                group_read(g); /* into the same, if there is room */
         if (next >= chunk->size) {
-                group_read(g);
                 if (chunk->link.next == &g->chunks)
                         return false;
                 chunk = list_entry(chunk->link.next, const struct chunk, link);
