@@ -428,6 +428,67 @@ START_TEST(test_looks_become_rare) {
 }
 END_TEST
 
+/* The most memory that the daemon had so far. */
+static unsigned long peak_kib(void) {
+        FILE *file = fopen(at("/proc/%d/status", (int)kevd->pid), "re");
+        unsigned long kib = 0;
+        char line[256];
+
+        assert_system(file, "status");
+        while (fgets(line, sizeof(line), file))
+                (void)sscanf(line, "VmHWM: %lu", &kib);
+        (void)fclose(file);
+        return kib;
+}
+
+/* A name on the paths of very many comes to be, and where they are can't be answered just then: that is not asked for all
+ * of them at once, and they are asked for all the same. */
+START_TEST(test_many_wait) {
+        enum {
+                A_CALL = 250,
+                MANY = 8500,
+                ROOM_KIB = 16 * 1024, /* a question has 4 */
+        };
+        const char *a;
+        char *text;
+        unsigned long before;
+        int fd, n = 0;
+
+        need_fanotify();
+        a = at("%s/a", harness_tempdir());
+        fd = client_connect(kevd->socket);
+        client_change(fd, "{\"add\":[{\"id\":%d,\"filter\":\"tree\",\"path\":\"%s\",\"notes\":[\"gone\"]}]}", MANY,
+                      harness_tempdir()); /* by which names are heard of */
+        text = malloc(A_CALL * 1000);
+        ck_assert_ptr_nonnull(text);
+        for (int i = 0; i < MANY;) {
+                size_t size = (size_t)sprintf(text, "{\"add\":[");
+
+                for (int k = 0; k < A_CALL && i < MANY; k++, i++)
+                        size += (size_t)sprintf(text + size, "%s{\"id\":%d,\"filter\":\"tree\",\"path\":\"%s/b\","
+                                                "\"notes\":[\"back\"]}", k ? "," : "", i, a);
+                (void)sprintf(text + size, "]}");
+                client_change(fd, "%s", text);
+        }
+        free(text);
+        (void)expect_helper("kevd-stand-in");
+        before = peak_kib();
+        ck_assert_uint_eq(daemon_signal_helpers(kevd->pid, "kevd-stand-in", SIGSTOP), 1);
+        make_dir(a);
+        expect_nothing(fd); /* it is answered before it is known, as that takes too long */
+        (void)daemon_signal_helpers(kevd->pid, "kevd-stand-in", SIGCONT);
+        ck_assert(IS_SANITIZED || peak_kib() < before + ROOM_KIB);
+        make_dir(at("%s/b", a));
+        for (; n < MANY; n++) {
+                struct json_object *event = next_event(fd);
+
+                ck_assert(has_note(event, "back"));
+                json_object_put(event);
+        }
+        (void)close(fd);
+}
+END_TEST
+
 /* ---- a queue that is not long enough ------------------------------------------------------------- */
 
 static size_t max_queued(void) {
@@ -796,6 +857,7 @@ int main(int argc, char **argv) {
         tcase_add_checked_fixture(c, start, stop);
         tcase_set_timeout(c, 60);
         tcase_add_test(c, test_looks_become_rare);
+        tcase_add_test(c, test_many_wait);
         c = harness_case(suite, "queue");
         tcase_add_checked_fixture(c, start, stop);
         tcase_set_timeout(c, 60);

@@ -23,6 +23,10 @@ static bool is_past(struct barriers *barriers, struct source_barrier *barrier) {
                 if (g->inherited || (g->ready && (g->in_doubt || !group_has_handled(g, barrier->position))))
                         return false;
         }
+        if (barrier->appeared == 0)
+                barrier->appeared = s->serial + 1; /* never 0 */
+        if (!fan_wait_has_looked(s, barrier->asker->uid, barrier->appeared - 1))
+                return false;
         if (barrier->serial == 0)
                 barrier->serial = s->serial; /* what the events up to here have asked */
         list_for_each(entry, &s->inquiries) {
@@ -94,10 +98,10 @@ static int fanotify_open(struct source_context *context, struct source **ret_sou
         list_init(&s->leaving);
         list_init(&s->holding);
         list_init(&s->doubtful);
-        list_init(&s->waiting);
         list_init(&s->unanswered);
         list_init(&s->inquiries);
         barriers_init(&s->barriers, s->mux, is_past);
+        fan_wait_init(s);
         crowds_init(&s->crowds, s->mux, on_crowds_told);
         s->crowds.alike = access_is_alike;
         mux_deferred_init(&s->tidy, on_tidy);

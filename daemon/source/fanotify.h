@@ -198,6 +198,8 @@ struct fanotify {
         struct mux_timer wait_timer;
         uint64_t wait_msec;
         struct hash awaited; /* names on the paths of those, counted */
+        struct list looking; /* peers of which some wait for what has come to be */
+        struct mux_deferred look;
         struct list inquiries;
         uint64_t serial;
         uint64_t n_chunks; /* read, of all groups */
@@ -253,8 +255,11 @@ void inherited_free_all(struct fanotify *s);
 
 /* ---- fanotify_wait.c ---------------------------------------------------------------------- */
 
-/* A name has come to be: watches that wait for it look again. */
+void fan_wait_init(struct fanotify *s);
+/* A name has come to be: watches that wait for it look again before long. */
 void fanotify_on_appeared(struct fanotify *s, const char *name);
+/* Whether what has come to be up to that serial was seen to for the user. */
+bool fan_wait_has_looked(const struct fanotify *s, uid_t uid, uint64_t serial);
 /* Something else may be found from now on: those that wait look again before long. */
 void fan_wait_look_soon(struct fanotify *s);
 /* The names that were waited for, and the timer, as the source ends. */

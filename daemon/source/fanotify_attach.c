@@ -17,11 +17,15 @@
 #include <string.h>
 
 #include "close_elsewhere.h"
-#include "fanotify_watch.h"
+#include "fanotify_verdict.h"
 #include "log.h"
 #include "workers.h"
 
-enum { TRIES_MAX = 64 }; /* to find a directory that is being moved about */
+enum {
+        TRIES_MAX = 64,  /* to find a directory that is being moved about */
+        ASKED_MAX = 256, /* questions of a peer under way: each has room for a whole path */
+        UNANSWERED_A_TURN = 256,
+};
 
 /* ---- watches that end --------------------------------------------------------------------------------- */
 
@@ -59,9 +63,14 @@ static void answered(struct fan_watch *w) {
         mux_defer(w->s->mux, &w->s->tidy);
 }
 
+static void ask_more(struct peer *peer);
+
 static void stop_asking(struct fan_watch *w) {
-        if (w->asked)
+        if (w->asked) {
                 asked_forget(take_pointer(&w->asked));
+                w->peer->n_resolving--;
+                ask_more(w->peer);
+        }
         list_remove(&w->due.link);
         list_remove(&w->attaching);
         answered(w);
@@ -290,6 +299,8 @@ static void on_resolved(void *owner, const struct answer *answer, const char *by
         if (answer->more)
                 return;
         w->asked = NULL;
+        w->peer->n_resolving--;
+        ask_more(w->peer);
         if (w->answer.error)
                 error = ENOMEM;
         else if (error == 0 && !is_whole(w))
@@ -336,21 +347,12 @@ static void on_resolved(void *owner, const struct answer *answer, const char *by
                 list_append(&g->attaching, &w->attaching);
 }
 
-void fan_watch_ask(struct fan_watch *w) {
+static void put_question(struct fan_watch *w) {
         struct question question = { .kind = QUESTION_RESOLVE };
 
-        if (w->asked || !list_empty(&w->due.link) || !list_empty(&w->attaching)) {
-                w->again = true;
-                return;
-        }
-        w->again = false;
+        w->again = false; /* what was to be asked since it waits for its turn is asked by this */
         if (!w->view && w->group && w->group->unmounted)
                 set_group(w, NULL);
-        if (list_empty(&w->inquiry.link) && w->watch.state != WATCH_RESOLVING) {
-                w->inquiry.of_user = true;
-                w->inquiry.uid = w->watch.asker->uid;
-                inquiry_begin(w->s, &w->inquiry);
-        }
         buffer_reset(&w->answer);
         if (w->group && w->group->ready) {
                 group_read(w->group);
@@ -360,6 +362,7 @@ void fan_watch_ask(struct fan_watch *w) {
         w->asked = helper_ask(peer_helper(w->peer), &question, w->fd < 0 ? w->watch.path : NULL,
                               w->fd, on_resolved, w);
         if (w->asked) {
+                w->peer->n_resolving++;
                 peer_is_asked(w->peer);
                 return;
         }
@@ -368,13 +371,44 @@ void fan_watch_ask(struct fan_watch *w) {
         mux_defer(w->s->mux, &w->s->tidy);
 }
 
+/* Of those whose turn it is, as many as may be under way. Without a stand-in it is nobody's. */
+static void ask_more(struct peer *peer) {
+        while (peer->n_resolving < ASKED_MAX && peer_is_there(peer) && !list_empty(&peer->unasked)) {
+                struct fan_watch *w = list_entry(peer->unasked.next, struct fan_watch, attaching);
+
+                list_remove(&w->attaching);
+                put_question(w);
+        }
+        if (peer_is_there(peer) || list_empty(&peer->unasked))
+                return;
+        list_splice(&peer->s->unanswered, &peer->unasked);
+        mux_defer(peer->s->mux, &peer->s->tidy);
+}
+
+void fan_watch_ask(struct fan_watch *w) {
+        if (w->asked || !list_empty(&w->due.link) || !list_empty(&w->attaching)) {
+                w->again = true;
+                return;
+        }
+        w->again = false;
+        if (list_empty(&w->inquiry.link) && w->watch.state != WATCH_RESOLVING) {
+                w->inquiry.of_user = true;
+                w->inquiry.uid = w->watch.asker->uid;
+                inquiry_begin(w->s, &w->inquiry);
+        }
+        list_append(&w->peer->unasked, &w->attaching);
+        ask_more(w->peer);
+}
+
 void fanotify_take_unanswered(struct fanotify *s) {
-        while (!list_empty(&s->unanswered)) {
+        for (size_t n = 0; n < UNANSWERED_A_TURN && !list_empty(&s->unanswered); n++) {
                 struct fan_watch *w = list_entry(s->unanswered.next, struct fan_watch, attaching);
 
                 list_remove(&w->attaching);
                 on_absent(w, EAGAIN);
         }
+        if (!list_empty(&s->unanswered))
+                mux_defer(s->mux, &s->tidy);
 }
 
 void fanotify_check_watch(struct fanotify *s _unused_, struct file_watch *watch) {
@@ -504,6 +538,7 @@ struct fan_watch *fan_watch_new(struct fanotify *s, struct subscription *subscri
         list_init(&w->due.link);
         list_init(&w->inquiry.link);
         list_init(&w->attaching);
+        list_init(&w->waiting);
         list_init(&w->held);
         list_init(&w->holding);
         list_init(&w->doubtful);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* Who sees what: what fanotify_peer.c, fanotify_verdict.c and fanotify_access.c share. */
+/* Who sees what, and where directories are: what all share that ask stand-ins. fanotify_peer.c, fanotify_verdict.c,
+ * fanotify_access.c, fanotify_attach.c and fanotify_wait.c. */
 
 #include "fanotify_watch.h"
 #include "identity.h"
@@ -20,6 +21,13 @@ struct peer {
         size_t n_holding; /* watches */
         struct hash hidden; /* directories of which no verdict is kept, and with events that it was not told */
         bool hidden_any;    /* there are more of them than is known: any may be */
+        size_t n_resolving;     /* watches of which it is asked where their directory is, */
+        struct list unasked;    /* and those that come next */
+        struct list waiting;    /* watches whose directory is not there, */
+        struct list to_look_at; /* and those of them that may wait for what has come to be */
+        struct list looking;    /* in s->looking as long as there are such */
+        uint64_t since;         /* the first serial of what has come to be that they are looked at for */
+        uint64_t again_since;   /* and that has come to be meanwhile; UINT64_MAX: nothing */
         bool is_started;
         bool has_begun; /* the stand-in that was started last */
         struct leaving *leaving; /* for it, should it not answer */
