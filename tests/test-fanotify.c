@@ -339,8 +339,8 @@ START_TEST(test_stand_in_ends_as_it_is_asked) {
 }
 END_TEST
 
-/* What looks up directories ends while the queue waits for it, and the answer where a watched directory is for its place in
- * that: the directory is there, and nothing says that it is gone. */
+/* What looks up directories ends while the queue waits for it, and the answer where a watched directory is for its
+ * place in that: the directory is there, and nothing says that it is gone. */
 START_TEST(test_surveyor_ends_as_a_check_waits) {
         const char *root, *elsewhere;
         struct kev_watch *absent;
@@ -409,11 +409,13 @@ START_TEST(test_looks_become_rare) {
         pid_t stand_in;
 
         need_fanotify();
-        one = follower_new_with(kevd, new_tree_watch(at("%s/absent", harness_tempdir()), KEV_NOTE_BACK), "", REPLAY_AT_REST);
+        one = follower_new_with(kevd, new_tree_watch(at("%s/absent", harness_tempdir()), KEV_NOTE_BACK), "",
+                                REPLAY_AT_REST);
         polled.stand_in = expect_helper("kevd-stand-in");
         other = daemon_start("--file-mechanism=fanotify");
         for (int i = 0; i < 2; i++)
-                two[i] = follower_new_with(other, new_tree_watch(at("%s/absent%d", harness_tempdir(), i), KEV_NOTE_BACK), "",
+                two[i] = follower_new_with(other,
+                                           new_tree_watch(at("%s/absent%d", harness_tempdir(), i), KEV_NOTE_BACK), "",
                                            REPLAY_AT_REST);
         stand_in = daemon_find_helper(other->pid, "kevd-stand-in");
         ck_assert_int_gt(stand_in, 0);
@@ -441,8 +443,8 @@ static unsigned long peak_kib(void) {
         return kib;
 }
 
-/* A name on the paths of very many comes to be, and where they are can't be answered just then: that is not asked for all
- * of them at once, and they are asked for all the same. */
+/* A name on the paths of very many comes to be, and where they are can't be answered just then: that is not asked for
+ * all of them at once, and they are asked for all the same. */
 START_TEST(test_many_wait) {
         enum {
                 A_CALL = 250,
@@ -547,8 +549,8 @@ START_TEST(test_overflow) {
 }
 END_TEST
 
-/* More happens while a directory is being looked up than the daemon reads ahead: what takes the directory away, and would
- * say where it was, lies behind that. */
+/* More happens while a directory is being looked up than the daemon reads ahead: what takes the directory away, and
+ * would say where it was, lies behind that. */
 START_TEST(test_more_than_is_read_ahead) {
         enum {
                 AHEAD = 64 * 1024 * 1024,
