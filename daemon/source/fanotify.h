@@ -196,7 +196,7 @@ struct fanotify {
         struct list waiting; /* watches whose directory is not there */
         struct list unanswered; /* watches whose question could not be put */
         struct mux_timer wait_timer;
-        uint64_t wait_msec;
+        uint64_t wait_msec, wait_round;
         struct hash awaited; /* names on the paths of those, counted */
         struct list looking; /* peers of which some wait for what has come to be */
         struct mux_deferred look;

@@ -32,16 +32,21 @@ static void set_wait_timer(struct fanotify *s) {
                 (void)mux_timer_set(s->mux, &s->wait_timer, deadline, on_wait_timer);
 }
 
-/* Some of them, in turn. */
+/* The next of this round, if it is not over. */
+static struct fan_watch *next_of_round(const struct fanotify *s) {
+        struct fan_watch *w = list_empty(&s->waiting) ? NULL :
+                                                        fan_watch_of(list_entry(s->waiting.next, struct file_watch, link));
+
+        return w && w->wait_round != s->wait_round ? w : NULL;
+}
+
+/* Some of them, in turn, and after all of them a longer pause. */
 static void on_wait_timer(struct mux_timer *timer) {
         struct fanotify *s = container_of(timer, struct fanotify, wait_timer);
-        const struct list *last = s->waiting.previous; /* each goes behind it */
-        bool all = list_empty(&s->waiting);
+        struct fan_watch *w;
 
-        for (size_t n = 0; n < WAITING_A_TIME && !all; n++) {
-                struct fan_watch *w = fan_watch_of(list_entry(s->waiting.next, struct file_watch, link));
-
-                all = &w->watch.link == last;
+        for (size_t n = 0; n < WAITING_A_TIME && (w = next_of_round(s)); n++) {
+                w->wait_round = s->wait_round;
                 list_remove(&w->watch.link);
                 list_append(&s->waiting, &w->watch.link);
                 if (!w->hangs) /* else it is looked for once what it hangs at has answered, or mounts have changed */
@@ -49,8 +54,10 @@ static void on_wait_timer(struct mux_timer *timer) {
         }
         if (list_empty(&s->waiting))
                 return;
-        if (all)
+        if (!next_of_round(s)) {
+                s->wait_round++;
                 s->wait_msec = MIN(s->wait_msec * 2, POLL_MAX_MSEC);
+        }
         set_wait_timer(s);
 }
 
@@ -129,6 +136,7 @@ void fan_wait_look_soon(struct fanotify *s) {
         if (list_empty(&s->waiting))
                 return;
         s->wait_msec = POLL_MIN_MSEC;
+        s->wait_round++;
         set_wait_timer(s);
 }
 

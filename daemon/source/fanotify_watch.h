@@ -30,6 +30,7 @@ struct fan_watch {
         struct inquiry inquiry; /* while it is not known whether something is to be told */
         struct list attaching; /* among those that wait for the group, or for their turn to be asked for */
         struct list waiting;   /* among those of its peer, while its directory is not there */
+        uint64_t wait_round;   /* the last in which it was asked for */
         uint64_t looked_at;    /* the last serial of what had come to be by then */
         struct list held;      /* events, until it is known whether they may be told */
         size_t n_held;
