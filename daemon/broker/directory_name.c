@@ -95,8 +95,8 @@ static int find(int parent, const struct buffer *all, ino_t wanted_inode, const 
 
 int directory_name(int parent, int fd, char *ret_name) {
         struct listing listing = { .all = BUFFER_INIT };
-        struct handle wanted;
-        int mount, r = get_handle(parent, "", &listing.directory, &listing.mount);
+        struct handle wanted = { 0 };
+        int mount = -1, r = get_handle(parent, "", &listing.directory, &listing.mount);
         struct stat st;
         bool is_kept;
 

@@ -557,7 +557,7 @@ struct fan_watch *fan_watch_new(struct fanotify *s, struct subscription *subscri
         }
         if (r == 0)
                 w->peer = peer_get(s, subject->asker, &r);
-        if (r < 0) {
+        if (!w->peer) {
                 free_watch(w);
                 (void)refuse(refusal, -r, "%s: %s", subject->fd >= 0 ? "descriptor" : "path", strerror(-r));
                 return NULL;
