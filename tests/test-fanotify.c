@@ -375,17 +375,24 @@ END_TEST
 
 /* ---- watches that wait ----------------------------------------------------------------------------- */
 
-/* How often it has waited for something. */
-static unsigned long n_waits(pid_t pid) {
+/* A number that proc_pid_status(5) has. */
+static unsigned long status_of(pid_t pid, const char *format) {
         FILE *file = fopen(at("/proc/%d/status", (int)pid), "re");
         unsigned long n = 0;
+        bool found = false;
         char line[256];
 
         assert_system(file, "status");
         while (fgets(line, sizeof(line), file))
-                (void)sscanf(line, "voluntary_ctxt_switches: %lu", &n);
+                found |= sscanf(line, format, &n) == 1;
         (void)fclose(file);
+        ck_assert_msg(found, "%s", format);
         return n;
+}
+
+/* How often it has waited for something. */
+static unsigned long n_waits(pid_t pid) {
+        return status_of(pid, "voluntary_ctxt_switches: %lu");
 }
 
 struct polled {
@@ -433,15 +440,7 @@ END_TEST
 
 /* The most memory that the daemon had so far. */
 static unsigned long peak_kib(void) {
-        FILE *file = fopen(at("/proc/%d/status", (int)kevd->pid), "re");
-        unsigned long kib = 0;
-        char line[256];
-
-        assert_system(file, "status");
-        while (fgets(line, sizeof(line), file))
-                (void)sscanf(line, "VmHWM: %lu", &kib);
-        (void)fclose(file);
-        return kib;
+        return status_of(kevd->pid, "VmHWM: %lu");
 }
 
 /* A name on the paths of very many comes to be, and where they are can't be answered just then: that is not asked for

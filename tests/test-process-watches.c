@@ -471,6 +471,14 @@ static void make_cgroup(void) {
                 harness_skip("no control group can be made here");
 }
 
+static void end_cgroup(int fd, struct maker *maker, struct daemon *daemon) {
+        expect_only_others(fd, NULL, 0);
+        maker_stop(maker);
+        ck_assert(wait_until(cgroup_is_gone, NULL, HARNESS_REPLY_MSEC));
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+
 START_TEST(test_cgroup_of_service) {
         struct json_object *event;
         struct daemon *daemon;
@@ -493,11 +501,7 @@ START_TEST(test_cgroup_of_service) {
         ck_assert_msg(is_note(event, "exit") && pid_of(event) == pid, "%s", json_object_to_json_string(event));
         check_status(event, SIGKILL);
         json_object_put(event);
-        expect_only_others(fd, NULL, 0);
-        maker_stop(&maker);
-        ck_assert(wait_until(cgroup_is_gone, NULL, HARNESS_REPLY_MSEC));
-        (void)close(fd);
-        daemon_stop(daemon);
+        end_cgroup(fd, &maker, daemon);
 }
 END_TEST
 
@@ -532,11 +536,7 @@ START_TEST(test_cgroup) {
                 ck_assert_str_eq(strrchr(text_at(event, "/process/cgroup"), '/') + 1, name);
                 json_object_put(event);
         }
-        expect_only_others(fd, NULL, 0);
-        maker_stop(&maker);
-        ck_assert(wait_until(cgroup_is_gone, NULL, HARNESS_REPLY_MSEC));
-        (void)close(fd);
-        daemon_stop(daemon);
+        end_cgroup(fd, &maker, daemon);
 }
 END_TEST
 
