@@ -37,7 +37,7 @@ static void on_timer(struct mux_timer *timer) {
 
 bool barriers_add(struct barriers *b, struct source_barrier *barrier, uint64_t position) {
         barrier->position = position;
-        barrier->serial = barrier->appeared = barrier->crowds = 0;
+        barrier->serial = barrier->appeared = barrier->crowds = barrier->files = 0;
         barrier->n_looks = 0;
         if (b->is_past(b, barrier))
                 return false;

@@ -816,17 +816,16 @@ static void descriptors_look(struct source *source _unused_, struct subscription
 
 /* ---- the source ------------------------------------------------------------------------------------------------------------ */
 
-/* What was ready, and written to, is taken first; then the looks that this has led to count, those before `serial`.
- * (crowds: of the files.) */
+/* What was ready, and written to, is taken first; then the looks that this has led to count, those before `serial`. */
 static bool is_past(struct barriers *barriers, struct source_barrier *barrier) {
         struct descriptors *s = container_of(barriers, struct descriptors, barriers);
         struct owner *o = owner_find(s, barrier->asker->pid, barrier->asker->uid);
 
-        if (barrier->crowds == 0)
-                barrier->crowds = descriptor_files_read(&s->files) + 1;
+        if (barrier->files == 0)
+                barrier->files = descriptor_files_read(&s->files) + 1;
         if (barrier->serial == 0 && s->is_behind && s->n_taken < barrier->position)
                 return false;
-        if (barrier->serial == 0 && !descriptor_files_have_told(&s->files, barrier->crowds - 1))
+        if (barrier->serial == 0 && !descriptor_files_have_told(&s->files, barrier->files - 1))
                 return false;
         if (barrier->serial == 0)
                 barrier->serial = s->serial + 1;

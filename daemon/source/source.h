@@ -185,7 +185,7 @@ struct source_barrier {
         struct list link;
         void (*fn)(struct source_barrier *barrier);
         const struct asker *asker; /* what its watches need to know is waited for */
-        uint64_t position, serial, appeared, crowds; /* the source's own */
+        uint64_t position, serial, appeared, crowds, files; /* the source's own */
         unsigned n_looks;
 };
 
