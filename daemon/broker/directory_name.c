@@ -95,8 +95,8 @@ static int find(int parent, const struct buffer *all, ino_t wanted_inode, const 
 
 int directory_name(int parent, int fd, char *ret_name) {
         struct listing listing = { .all = BUFFER_INIT };
-        struct handle wanted = { 0 };
-        int mount = -1, r = get_handle(parent, "", &listing.directory, &listing.mount);
+        struct handle wanted;
+        int mount, r = get_handle(parent, "", &listing.directory, &listing.mount);
         struct stat st;
         bool is_kept;
 
@@ -104,7 +104,7 @@ int directory_name(int parent, int fd, char *ret_name) {
                 r = get_handle(fd, "", &wanted, &mount);
         if (r == 0 && fstat(fd, &st) < 0)
                 r = -errno;
-        if (r < 0)
+        if (r != 0)
                 return r;
         is_kept = kept.all.size > 0 && kept.mount == listing.mount && handle_equal(&kept.directory, &listing.directory);
         if (is_kept && find(parent, &kept.all, st.st_ino, &wanted, mount, ret_name) == 0)
