@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -232,6 +233,95 @@ START_TEST(test_watched_in_loss) {
         expect_only_others(fd, NULL, 0);
         for (size_t i = 0; i < ARRAY_SIZE(makers); i++)
                 maker_stop(&makers[i]);
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
+/* What it becomes, and where that can be seen from outside. */
+struct change_in_loss {
+        const char *note, *match, *comm;
+};
+
+static const struct change_in_loss changes_in_loss[] = {
+        { "comm", "'comm':'kevd-other'", "kevd-other" },
+        { "exec", "'exe':'sleep'", "sleep" },
+};
+
+static int run_change(int i) {
+        wait_go();
+        if (i == 1) {
+                (void)execl("/bin/sleep", "sleep", "100", NULL);
+                return 95;
+        }
+        (void)prctl(PR_SET_NAME, changes_in_loss[i].comm);
+        (void)pause();
+        return 0;
+}
+
+struct changing {
+        const struct change_in_loss *change;
+        pid_t pid;
+        int n_changes, n_lost, n_exits;
+};
+
+static bool has_changed(void *userdata) {
+        const struct changing *changing = userdata;
+        char path[32], comm[32] = "";
+        FILE *file;
+
+        (void)snprintf(path, sizeof(path), "/proc/%d/comm", (int)changing->pid);
+        file = fopen(path, "re");
+        if (file) {
+                (void)!fgets(comm, sizeof(comm), file);
+                (void)fclose(file);
+        }
+        return strncmp(comm, changing->change->comm, strlen(changing->change->comm)) == 0;
+}
+
+static void count_changing(struct json_object *event, void *userdata) {
+        struct changing *changing = userdata;
+        bool is_watched = number_at(event, "/id") == 1;
+
+        if (is_note(event, "lost")) {
+                if (is_watched) /* nobody knows how much */
+                        ck_assert_int_eq(number_at(event, "/count"), 0);
+                changing->n_lost += is_watched;
+        } else if (pid_of(event) == changing->pid && !is_note(event, "trackerr")) { /* the end of a watch not for that */
+                check_event(event, is_watched ? 1 : 2, is_watched ? changing->change->note : "exit", changing->pid);
+                changing->n_changes += is_watched;
+                changing->n_exits += !is_watched;
+        }
+}
+
+/* What became of a process whose record was lost is told from what is found, with the word that more may be missing; and
+ * what it is like by then is what counts at its end. */
+START_TEST(test_changed_in_loss) {
+        struct daemon *daemon = start_following("--process-buffer=4096");
+        int fd = client_connect(daemon->socket);
+        struct maker maker = maker_start(0);
+        struct changing changing = { .change = &changes_in_loss[_i] };
+        struct storm storm;
+
+        changing.pid = maker_fork(&maker, run_change, _i);
+        watch(fd, "", "'id':1,'pid':%d,'notes':['exec','comm']", (int)changing.pid);
+        watch(fd, "", "'id':2,'match':{%s},'notes':['exit']", changing.change->match);
+        ck_assert_int_eq(kill(daemon->pid, SIGSTOP), 0);
+        storm = storm_begin(2 * STALLED, "kevd-storm"); /* the queue is full with that */
+        storm_end(&storm);
+        go(&maker, 1);
+        ck_assert(wait_until(has_changed, &changing, TALLY_MSEC));
+        ck_assert_int_eq(kill(daemon->pid, SIGCONT), 0);
+        while (changing.n_changes == 0 || changing.n_lost == 0)
+                ck_assert_msg(take_events(fd, TALLY_MSEC, count_changing, &changing) > 0, "%d changes, %d lost",
+                              changing.n_changes, changing.n_lost);
+        ck_assert_int_eq(changing.n_exits, 0);
+        ck_assert_int_eq(kill(changing.pid, SIGKILL), 0);
+        while (changing.n_exits == 0)
+                ck_assert_uint_gt(take_events(fd, TALLY_MSEC, count_changing, &changing), 0);
+        ck_assert_int_eq(changing.n_changes, 1);
+        ck_assert_int_gt(daemon_expect_repaired(daemon), 0);
+        maker_stop(&maker);
         (void)close(fd);
         daemon_stop(daemon);
 }
@@ -680,6 +770,7 @@ int main(int argc, char *argv[]) {
         tcase_set_timeout(c, 60);
         c = harness_case(suite, "watched");
         tcase_add_test(c, test_watched_in_loss);
+        tcase_add_loop_test(c, test_changed_in_loss, 0, (int)ARRAY_SIZE(changes_in_loss));
         tcase_add_test(c, test_zombie_in_loss);
         tcase_add_test(c, test_client_goes);
         c = harness_case(suite, "track");

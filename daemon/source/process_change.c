@@ -141,10 +141,14 @@ static void doubt_what_was_read(struct process *p, uint64_t ended_nsec) {
 }
 
 /* What the feed itself says of it. */
-static void learn_from_record(struct process *p, const struct record *r) {
+static void learn_from_record(const struct processes *s, struct process *p, const struct record *r) {
         const struct profile *old = p->profile;
         struct profile *now;
 
+        if (r->knows_ids)
+                p->age.ids = s->n_losses;
+        if (r->knows_comm)
+                p->age.comm = s->n_losses;
         if ((!r->knows_ids || (old->knows_ids && memcmp(&old->ids, &r->ids, sizeof(r->ids)) == 0)) &&
             (!r->knows_comm || (old->knows_comm && strcmp(old->comm, r->comm) == 0)))
                 return;
@@ -216,7 +220,7 @@ static void on_fork(struct processes *s, const struct record *r) {
         }
         p->parent_pid = r->parent;
         p->forked_nsec = r->nsec;
-        learn_from_record(p, r);
+        learn_from_record(s, p, r);
         complete_profile(s, p);
         if (s->feed_class->knows_maker && is_reap_wanted_by_match(s, p)) /* the end is told before it is a zombie */
                 (void)process_open_pidfd(s, p);
@@ -281,8 +285,12 @@ static void on_exec(struct processes *s, const struct chunk *chunk, const struct
                         now->ids = r->ids;
                 }
         }
-        if (p)
+        if (p) {
                 p->first_ended = false;
+                p->age.comm = p->age.program = s->n_losses;
+                if (r->knows_ids)
+                        p->age.ids = s->n_losses;
+        }
         change_profile(s, p, now, KEV_NOTE_EXEC);
 }
 
@@ -294,6 +302,8 @@ static void on_comm(struct processes *s, const struct record *r) {
         if (r->tid != r->pid)
                 return;
         p = find_or_make(s, r->pid);
+        if (p)
+                p->age.comm = s->n_losses;
         now = copy_profile(p);
         if (now) {
                 now->knows_comm = true;
@@ -319,6 +329,8 @@ static void on_ids(struct processes *s, const struct record *r) {
         if (r->tid != r->pid)
                 return;
         p = find_or_make(s, r->pid);
+        if (p && r->knows_ids)
+                p->age.ids = s->n_losses;
         if (p && r->knows_ids && p->profile->knows_ids && memcmp(&r->ids, &p->profile->ids, sizeof(r->ids)) == 0)
                 return; /* other credentials have changed */
         now = copy_profile(p);
@@ -405,7 +417,7 @@ static void on_exit_of(struct processes *s, const struct record *r) {
         p->status = r->status;
         p->knows_status = true;
         doubt_what_was_read(p, r->nsec);
-        learn_from_record(p, r);
+        learn_from_record(s, p, r);
         if (r->tid != r->pid)
                 p->is_certain = false; /* of a thread that no record may have told of */
         p->is_certain |= r->is_last;
@@ -438,9 +450,87 @@ static void on_core(struct processes *s, const struct record *r) {
                 tell_change(s, p, KEV_NOTE_CORE, NULL, ABSENT);
 }
 
+/* ---- losses ------------------------------------------------------------------------------------------------------------ */
+
+/* Of a program whose file is gone /proc says that, too: proc_pid_exe(5). */
+static bool is_same_program(const char *known, const char *found) {
+        size_t size = strlen(known);
+
+        return strncmp(known, found, size) == 0 && (!found[size] || strcmp(found + size, " (deleted)") == 0);
+}
+
+static bool are_other_ids(const struct process *p, const struct profile *found, uint64_t n_losses) {
+        const struct profile *old = p->profile;
+
+        return p->age.ids < n_losses && old->knows_ids && found->knows_ids &&
+               memcmp(&old->ids, &found->ids, sizeof(old->ids)) != 0;
+}
+
+static bool is_other_program(const struct process *p, const struct profile *found, uint64_t n_losses) {
+        const struct profile *old = p->profile;
+
+        return p->age.program < n_losses && old->exe && found->exe && !is_same_program(old->exe, found->exe);
+}
+
+static bool is_other_comm(const struct process *p, const struct profile *found, uint64_t n_losses) {
+        const struct profile *old = p->profile;
+
+        return p->age.comm < n_losses && old->knows_comm && found->knows_comm && strcmp(old->comm, found->comm) != 0;
+}
+
+static struct profile *with_ids(const struct process *p, const struct profile *found) {
+        struct profile *now = copy_profile(p);
+
+        if (now)
+                now->ids = found->ids;
+        return now;
+}
+
+static struct profile *with_program(const struct process *p, const struct profile *found, bool other_program,
+                                    bool other_comm) {
+        struct profile *now = copy_profile(p);
+
+        if (!now)
+                return NULL;
+        if (other_comm)
+                memcpy(now->comm, found->comm, sizeof(now->comm));
+        if (other_program) {
+                free(now->exe);
+                now->exe = strdup(found->exe);
+                free(now->cgroup);
+                now->cgroup = found->cgroup ? strdup(found->cgroup) : NULL;
+        }
+        return now;
+}
+
+bool process_on_difference(struct processes *s, struct process *p, const struct profile *found, uint64_t n_losses) {
+        bool other_program = is_other_program(p, found, n_losses), other_comm = is_other_comm(p, found, n_losses);
+        struct profile *now;
+
+        /* Whose it is comes first: the rest is not for who may not see it any more. */
+        if (are_other_ids(p, found, n_losses)) {
+                now = with_ids(p, found);
+                if (!now)
+                        return false;
+                change_profile(s, p, now, KEV_NOTE_UID);
+        }
+        p->age.ids = MAX(p->age.ids, n_losses);
+        if (other_program || other_comm) {
+                now = with_program(p, found, other_program, other_comm);
+                if (!now)
+                        return false;
+                change_profile(s, p, now, other_program ? KEV_NOTE_EXEC : KEV_NOTE_COMM);
+        }
+        p->age.comm = MAX(p->age.comm, n_losses);
+        p->age.program = MAX(p->age.program, n_losses);
+        return true;
+}
+
 /* What happened since the last record before it may be missing. */
 static void on_lost(struct processes *s, const struct record *r) {
         s->has_lost |= s->state == FEED_READY;
+        s->was_lost |= r->is_certain;
+        s->n_losses++;
         s->n_late_rescans = 0;
         if (s->lost_nsec == 0)
                 s->lost_nsec = s->last_nsec;
@@ -453,6 +543,8 @@ static void on_lost(struct processes *s, const struct record *r) {
         }
         rescan_start(s);
 }
+
+/* ---- all of them ------------------------------------------------------------------------------------------------------- */
 
 void process_on_record(struct processes *s, const struct chunk *chunk, const struct record *r) {
         s->last_nsec = MAX(s->last_nsec, r->nsec);

@@ -35,6 +35,7 @@ struct rescan {
         struct list message;
         struct processes *s;
         uint64_t since_usec, since_nsec; /* realtime, CLOCK_MONOTONIC */
+        uint64_t n_losses;   /* that had been told of by then */
         uint64_t mark;       /* 0: still at work */
         bool lists_tagged;
         int error;
@@ -177,8 +178,9 @@ static void on_new(struct processes *s, struct rescan *r, struct found *f) {
         p->is_certain = false;
         p->start_time = f->stat.start_time;
         p->seen = s->n_rescans;
+        p->age = (struct process_age){ r->n_losses, r->n_losses, r->n_losses };
         if (s->has_lost) {
-                s->n_forks_found += s->feed_class->knows_maker ? 1 : (uint64_t)MAX(f->stat.n_threads, 1);
+                s->n_forks_found++; /* its threads may have been told of, though it was not */
                 tell_child(s, p, parent);
         }
         if (!has_ended(f)) {
@@ -206,9 +208,11 @@ static void complete(struct process *p, struct profile *found) {
         process_set_profile(p, now);
 }
 
-static void on_known(struct processes *s, struct process *p, struct found *f) {
+static void on_known(struct processes *s, const struct rescan *r, struct process *p, struct found *f) {
         p->seen = s->n_rescans;
         p->start_time = f->stat.start_time;
+        if (!process_on_difference(s, p, f->profile, r->n_losses))
+                rescan_later(s);
         complete(p, f->profile);
         if (!has_ended(f) && p->first_ended)
                 follow_others(s, p);
@@ -243,7 +247,7 @@ static void compare(struct processes *s, struct rescan *r) {
                 if (!p)
                         on_new(s, r, f);
                 else if (is_same(p, f))
-                        on_known(s, p, f);
+                        on_known(s, r, p, f);
         }
         hash_for_each(node, &s->table) {
                 struct process *p = container_of(node, struct process, node);
@@ -305,6 +309,7 @@ void rescan_start(struct processes *s) {
                 r->lists_tagged = s->feed_class->list_tagged && s->state == FEED_READY;
                 r->since_usec = realtime_nsec() / NSEC_PER_USEC;
                 r->since_nsec = monotonic_nsec();
+                r->n_losses = s->n_losses;
                 list_init(&r->work.link);
                 list_init(&r->message);
         }
@@ -355,6 +360,9 @@ void rescan_on_mark(struct processes *s) {
         source_on_repaired(&s->source, &s->losses);
         free_rescan(r);
         s->last_rescan = s->n_rescans;
+        if (s->was_lost)
+                tell_lost_changes(s);
+        s->was_lost = false;
         if (s->rescan_again)
                 rescan_start(s);
         else {

@@ -171,6 +171,7 @@ struct process *process_make(struct processes *s, pid_t pid, struct process *par
         p->pidfd = -1;
         p->profile = profile;
         p->is_certain = true;
+        p->age = parent ? parent->age : (struct process_age){ s->n_losses, s->n_losses, s->n_losses };
         list_init(&p->order);
         list_init(&p->interests);
         list_init(&p->children);

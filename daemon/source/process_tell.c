@@ -381,6 +381,14 @@ static void tell_followers(struct processes *s, struct process *p, struct report
         }
 }
 
+/* Of the past, as far as it isn't known otherwise: a loss may have taken what would say that it is for the watch. */
+static bool is_in_doubt(const struct processes *s, const struct proc_watch *w, const struct process *p) {
+        const struct process_predicate *m = &w->predicate;
+
+        return ((m->uid != ABSENT || !w->sees_all) && p->age.ids < s->n_losses) ||
+               (m->comm && p->age.comm < s->n_losses) || ((m->exe || m->cgroup) && p->age.program < s->n_losses);
+}
+
 static void tell_matching(struct processes *s, struct process *p, struct report *report) {
         list_for_each(entry, &s->by_match) {
                 struct proc_watch *w = list_entry(entry, struct proc_watch, link);
@@ -389,6 +397,8 @@ static void tell_matching(struct processes *s, struct process *p, struct report 
                 if (!(w->subscription->notes & report->notes) || follows(w, p))
                         continue;
                 verdict = judge_sight(w, p, p->profile);
+                if (verdict == VERDICT_NO && is_in_doubt(s, w, p))
+                        verdict = VERDICT_UNDECIDED;
                 if (verdict == VERDICT_YES)
                         tell(s, w, report, 0);
                 else if (verdict == VERDICT_UNDECIDED && report->notes == KEV_NOTE_EXIT)
@@ -469,5 +479,22 @@ void tell_lost(struct processes *s, uint64_t count) {
 
                 if (w->subscription->notes & KEV_NOTE_TRACK && !w->has_ended)
                         tell_lost_to(s, w, count);
+        }
+}
+
+void tell_lost_changes(struct processes *s) {
+        const uint64_t unseen = KEV_NOTE_FORK | KEV_NOTE_EXEC | KEV_NOTE_UID | KEV_NOTE_COMM | KEV_NOTE_CORE;
+
+        list_for_each(entry, &s->by_match) {
+                struct proc_watch *w = list_entry(entry, struct proc_watch, link);
+
+                if (w->subscription->notes & unseen)
+                        tell_lost_to(s, w, 0);
+        }
+        list_for_each(entry, &s->trackers) {
+                struct proc_watch *w = list_entry(entry, struct proc_watch, tracker);
+
+                if (w->subscription->notes & unseen && !w->has_ended)
+                        tell_lost_to(s, w, 0);
         }
 }

@@ -42,6 +42,12 @@ enum process_state {
         PROCESS_REAPED,
 };
 
+/* How many losses the feed had told of when what a process is like was last heard: what was heard before the last of them
+ * may be of the past. */
+struct process_age {
+        uint64_t ids, comm, program; /* its cgroup is of the program: who makes a service moves it before */
+};
+
 struct process {
         struct hash_node node; /* by pid */
         struct list order;     /* in processes->ended, the oldest first, ->unreaped, or ->zombies */
@@ -52,6 +58,7 @@ struct process {
         size_t n_unlike;      /* children whose profile is another */
         bool unlike_unknown;  /* there were too many to look: nobody knows */
         struct profile *profile;
+        struct process_age age; /* of that */
         pid_t pid, parent_pid;
         enum process_state state;
         bool is_certain;   /* it never had a second thread: its end is that of the first */
@@ -179,6 +186,8 @@ struct processes {
         struct rescan *rescan; /* under way */
         bool rescan_again;
         struct losses losses;
+        uint64_t n_losses;    /* that the feed has told of */
+        bool was_lost;        /* one was certain, and no rescan has seen to it yet */
         uint64_t n_rescans, last_rescan; /* begun, and the last that is done */
         uint64_t last_nsec; /* of the last record */
         uint64_t lost_nsec; /* that of the last one before a loss that no rescan has seen to; or 0 */
@@ -245,6 +254,8 @@ bool is_reap_wanted(const struct processes *s, const struct process *p);
 void tell_undecided_soon(struct processes *s);
 /* So many have come and gone unseen. */
 void tell_lost(struct processes *s, uint64_t count);
+/* Something of what can't be seen afterwards may be missing: nobody knows how much. */
+void tell_lost_changes(struct processes *s);
 
 /* ---- process_change.c ------------------------------------------------------------------------------------------- */
 
@@ -253,6 +264,8 @@ void process_on_mark(struct processes *s);
 void process_on_pidfd(struct processes *s, struct process *p, uint32_t events);
 /* Some process has that number, and has not ended. */
 bool process_is_alive(pid_t pid);
+/* What it was found to be like by a look at it after so many losses: what differs was lost, and is told. False: no memory. */
+bool process_on_difference(struct processes *s, struct process *p, const struct profile *found, uint64_t n_losses);
 /* It runs no more. How it ended is told as far as that is known. */
 void process_end(struct processes *s, struct process *p, uint64_t realtime_usec);
 
