@@ -22,8 +22,11 @@ static void on_look(struct mux_timer *timer) {
 
         m->looked_at = m->turns;
         m->n_quiet = n <= 1 ? m->n_quiet + 1 : 0; /* the last look's own turn is one */
-        if (n > 1 && n <= TURNS_CALM)
+        m->owes |= n > 1;
+        if (m->owes && n <= TURNS_CALM) {
                 (void)malloc_trim(0);
+                m->owes = false;
+        }
         if (m->n_quiet < QUIET_MAX)
                 look_later(m);
 }

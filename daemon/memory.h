@@ -15,6 +15,7 @@ struct memory {
         struct mux_timer timer;
         uint64_t turns, looked_at; /* of the loop: by now, and by the last look */
         unsigned n_quiet;          /* looks in a row at which nothing had been done */
+        bool owes;                 /* something was done since it was given back */
 };
 
 void memory_open(struct memory *memory, struct mux *mux);
