@@ -133,12 +133,13 @@ static void refuse_configuration(struct options *next, int error) {
         const char *begin = next->complaints.data, *end;
         size_t left = next->complaints.size;
 
-        if (left == 0)
+        if (left == 0 || next->complaints.error) {
                 put_line_in_log(strerror(-error), strlen(strerror(-error)));
+                return;
+        }
         for (; left > 0 && (end = memchr(begin, '\n', left)); left -= (size_t)(end + 1 - begin), begin = end + 1)
                 put_line_in_log(begin, (size_t)(end - begin));
-        if (next->complaints.size > 0)
-                *(char *)memchr(next->complaints.data, '\n', next->complaints.size) = 0;
+        *(char *)memchr(next->complaints.data, '\n', next->complaints.size) = 0;
 }
 
 static void tell(struct list *waiters, int error, const char *complaint) {
@@ -193,18 +194,20 @@ static void on_read(struct mailbox *mailbox) {
         struct reload *reload = container_of(mailbox, struct reload, mailbox);
         struct list *entry = mailbox_take(mailbox);
         struct reading *reading;
+        const struct buffer *complaints;
         int r;
 
         if (!entry)
                 return;
         reading = list_entry(entry, struct reading, done);
+        complaints = &reading->options.complaints;
         reload->reading = NULL;
         r = reading->result;
         if (r == 0)
                 put_in_force(reload, &reading->options);
         else
                 refuse_configuration(&reading->options, r);
-        end(reload, r, reading->options.complaints.size > 0 ? reading->options.complaints.data : strerror(-r));
+        end(reload, r, complaints->size > 0 && !complaints->error ? complaints->data : strerror(-r));
         free_reading(reading);
         if (reload->again)
                 begin(reload);
