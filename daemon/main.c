@@ -184,7 +184,7 @@ static int run(struct daemon *d, const struct options *options) {
                 log_error("the multiplexer failed: %s", strerror(-r));
         if (options->mode != MODE_PRIVATE) {
                 (void)sd_notify(false, "STOPPING=1");
-                if (r == 0 && d->server.stopping)
+                if (r == 0 && d->server.stopping && can_hand_over(options->mode))
                         hand_over(d);
         }
         return d->has_failed ? -EPIPE : r;
