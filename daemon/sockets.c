@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -13,6 +14,8 @@
 #include "config.h"
 #include "log.h"
 
+enum { LISTEN_MSEC = 50 }; /* by then a daemon that has just bound its socket listens */
+
 static int fill_address(const char *path, struct sockaddr_un *ret) {
         *ret = (struct sockaddr_un){ .sun_family = AF_UNIX };
         if (strlen(path) >= sizeof(ret->sun_path))
@@ -21,22 +24,31 @@ static int fill_address(const char *path, struct sockaddr_un *ret) {
         return 0;
 }
 
-/* 0: what is there is the socket of a daemon that has gone, and may be replaced, or nothing any more. -EADDRINUSE:
- * a socket that somebody serves. -ENOTSOCK: no socket at all, a link to one included. */
-static int check_stale(const struct sockaddr_un *address) {
-        int fd _cleanup_(closep) = -1;
-        struct stat st;
+static int try_stale(const struct sockaddr_un *address) {
+        int fd _cleanup_(closep) = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
-        if (lstat(address->sun_path, &st) < 0)
-                return errno == ENOENT ? 0 : -errno;
-        if (!S_ISSOCK(st.st_mode))
-                return -ENOTSOCK;
-        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         if (fd < 0)
                 return -errno;
         if (connect(fd, (const void *)address, sizeof(*address)) == 0 || errno == EAGAIN || errno == EPROTOTYPE)
                 return -EADDRINUSE;
         return errno == ECONNREFUSED || errno == ENOENT ? 0 : -errno;
+}
+
+/* 0: what is there is the socket of a daemon that has gone, and may be replaced, or nothing any more. -EADDRINUSE:
+ * a socket that somebody serves. -ENOTSOCK: no socket at all, a link to one included. */
+static int check_stale(const struct sockaddr_un *address) {
+        struct stat st;
+        int r;
+
+        if (lstat(address->sun_path, &st) < 0)
+                return errno == ENOENT ? 0 : -errno;
+        if (!S_ISSOCK(st.st_mode))
+                return -ENOTSOCK;
+        r = try_stale(address);
+        if (r < 0)
+                return r;
+        (void)poll(NULL, 0, LISTEN_MSEC);
+        return try_stale(address);
 }
 
 static int bind_path(int fd, const struct sockaddr_un *address) {
@@ -115,7 +127,9 @@ static int listen_at_default(struct sockets *sockets, enum mode mode, struct ser
         }
         slash = strrchr(path, '/');
         *slash = 0;
-        (void)mkdir(path, mode == MODE_SYSTEM ? 0755 : 0700); /* if it can't be made, the socket can't either */
+        /* If it can't be made, the socket can't either. Everybody goes through the system's, whatever the umask. */
+        if (mkdir(path, mode == MODE_SYSTEM ? 0755 : 0700) == 0 && mode == MODE_SYSTEM)
+                (void)chmod(path, 0755);
         *slash = '/';
         return listen_at(sockets, path, mode, server);
 }
