@@ -253,6 +253,30 @@ START_TEST(test_modify_kind) {
 }
 END_TEST
 
+/* What had expired and was not taken is forgotten: the end of a moment that is told is the new one's. */
+START_TEST(test_modify_forgets) {
+        static const char *const before[] = { "\"data\":1,\"notes\":[\"sec\",\"abstime\"]", "\"data\":1" };
+        struct daemon *daemon = daemon_start(NULL);
+        int fd = client_connect(daemon->socket);
+        struct json_object *event;
+        int64_t moment;
+
+        harness_label(before[_i]);
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"timer\",%s,\"flags\":[\"disabled\"]},"
+                          "{\"id\":2,\"filter\":\"timer\",\"data\":5,\"flags\":[\"oneshot\"]}]}", before[_i]);
+        event = next_event(fd); /* which is later */
+        ck_assert_int_eq(number_at(event, "/id"), 2);
+        json_object_put(event);
+        moment = clock_usec(CLOCK_REALTIME) / 1000 + 30;
+        client_change(fd, "{\"modify\":[{\"id\":1,\"filter\":\"timer\",\"data\":%lld,"
+                          "\"notes\":[\"msec\",\"abstime\"]}]}", (long long)moment);
+        expect_moment(fd, 1, moment);
+        expect_nothing(fd);
+        (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
 /* A timer that is added again with its id starts again: what it had counted is forgotten, and it is as it was now made. */
 START_TEST(test_added_again) {
         struct daemon *daemon = daemon_start(NULL);
@@ -350,6 +374,7 @@ int main(int argc, char *argv[]) {
         tcase_add_loop_test(c, test_brought_forward, 0, ARRAY_SIZE(far_off));
         tcase_add_test(c, test_modify_restarts);
         tcase_add_test(c, test_modify_kind);
+        tcase_add_loop_test(c, test_modify_forgets, 0, 2);
         tcase_add_test(c, test_added_again);
         tcase_add_test(c, test_added_as_another);
         return harness_main(argc, argv);

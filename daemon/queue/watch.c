@@ -480,7 +480,8 @@ int watch_make(struct queue *queue, const struct watch_spec *spec, struct watch 
         return r;
 }
 
-/* A timer whose moment was told begins anew with another, and the last daemon has left no source for it. */
+/* A timer begins anew with other data, and of what it had told nothing is left, least of all its end. If its moment was
+ * taken the last daemon has left no source for it. */
 static int change_subject(struct watch *watch, const struct subject *subject, struct refusal *refusal) {
         bool begins = watch->filter == KEV_FILTER_TIMER && subject->data != ABSENT;
         int r;
@@ -489,8 +490,10 @@ static int change_subject(struct watch *watch, const struct subject *subject, st
                 r = sources_attach(watch->queue->context->sources, &watch->subscription, subject, refusal);
         else
                 r = source_modify(&watch->subscription, subject, refusal);
-        if (r >= 0 && begins)
+        if (r >= 0 && begins) {
                 watch->is_over = false;
+                forget_entries(watch);
+        }
         return r;
 }
 
@@ -503,7 +506,6 @@ static int restart(struct watch *watch, const struct watch_spec *spec, struct re
         r = change_subject(watch, &subject, refusal);
         if (r < 0)
                 return r;
-        forget_entries(watch);
         watch->queue->version++;
         watch->flags = (uint8_t)spec->flags;
         queue_hold(watch, spec->flags & KEV_FLAG_DISABLED);
