@@ -156,6 +156,29 @@ START_TEST(test_kill_of_all_filters) {
 }
 END_TEST
 
+/* More than its end was wanted of a process that has ended meanwhile: of that something may be missing. */
+START_TEST(test_kill_of_more_than_an_end) {
+        pid_t pid = start_process();
+        struct json_object *event, *reply = client_call(client, "org.kevd.events.Change",
+                                                        at("{\"add\":[{\"id\":1,\"filter\":\"proc\",\"pid\":%d,"
+                                                           "\"notes\":[\"exec\",\"exit\"]}]}", (int)pid));
+        bool refused = json_at(reply, "/parameters/refused/0");
+
+        json_object_put(reply);
+        if (!refused) {
+                wait_kept(1);
+                manager_kill(manager);
+        }
+        end_process(pid);
+        if (refused)
+                harness_skip("there is no feed of processes here");
+        manager_start(manager);
+        event = expect("exit");
+        ck_assert_msg(has_note(event, "lost") && has_flag(event, "eof"), "%s", json_object_to_json_string(event));
+        json_object_put(event);
+}
+END_TEST
+
 /* Whoever waits for the end of a list waits no longer. */
 START_TEST(test_kill_of_list) {
         const char *root = make_root("t"), *spec = "\"notes\":[\"create\",\"listed\"],\"tree\":{\"list\":true}";
@@ -440,6 +463,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_kill_within_a_call);
         tcase_add_test(c, test_kill_without_watches);
         tcase_add_test(c, test_kill_of_all_filters);
+        tcase_add_test(c, test_kill_of_more_than_an_end);
         tcase_add_test(c, test_kill_of_list);
         tcase_add_test(c, test_kill_of_many);
         tcase_add_test(c, test_restart_of_many);

@@ -76,6 +76,11 @@ START_TEST(test_moment) {
         json_object_put(expect("abstime"));
         restart();
         expect_silence();
+        /* It is still one of moments. */
+        client_change(client, "{\"modify\":[{\"id\":1,\"filter\":\"timer\",\"data\":%lld}]}",
+                      (long long)now.tv_sec * 1000);
+        json_object_put(expect("abstime"));
+        expect_silence();
 }
 END_TEST
 

@@ -371,6 +371,7 @@ int sources_restore(struct sources *sources, struct subscription *subscription, 
         saved = state_get_bool(r);
         identity = state_get_u64(r);
         subject->listed = subject->list;
+        subscription->notes = subject->notes; /* of one that is attached to nothing, too */
         *ret_anew = false;
         if (r->failed)
                 return refuse(refusal, EBADMSG, "what the last daemon has left is not whole");
@@ -379,7 +380,6 @@ int sources_restore(struct sources *sources, struct subscription *subscription, 
         source = saved ? find_source(sources, class) : NULL;
         if (source && source->class->restore && is_allowed(sources, source->class, subject)) {
                 subscription->source = source;
-                subscription->notes = subject->notes;
                 result = source->class->restore(source, subscription, subject, &section, refusal);
                 if (result < 0)
                         subscription->source = NULL;
