@@ -297,6 +297,29 @@ START_TEST(test_process_family) {
 }
 END_TEST
 
+/* Its children are not followed any more, by the next daemon neither. */
+START_TEST(test_process_without_family) {
+        int orders, pids;
+        pid_t parent = start_family(&orders, &pids), child;
+
+        watch_it(at("{\"id\":1,\"filter\":\"proc\",\"pid\":%d,\"notes\":[\"exit\",\"track\"]}", (int)parent));
+        child = fork_one(orders, pids);
+        expect_of("child", child);
+        expect_of("exit", child);
+        client_change(client, "{\"modify\":[{\"id\":1,\"filter\":\"proc\",\"notes\":[\"exit\"]}]}");
+        for (int i = 0; i < 2; i++) {
+                restart();
+                (void)fork_one(orders, pids);
+                expect_silence();
+        }
+        (void)close(orders);
+        ck_assert_int_eq(waitpid(parent, NULL, 0), parent);
+        (void)close(pids);
+        expect_of("exit", parent);
+        expect_silence();
+}
+END_TEST
+
 START_TEST(test_processes_by_match) {
         int orders, pids;
         pid_t parent, child;
@@ -344,6 +367,7 @@ static void add_processes(TCase *c) {
         tcase_add_test(c, test_process);
         tcase_add_test(c, test_process_goes_on);
         tcase_add_test(c, test_process_family);
+        tcase_add_test(c, test_process_without_family);
         tcase_add_test(c, test_processes_by_match);
 }
 

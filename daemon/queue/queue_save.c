@@ -165,7 +165,7 @@ static int read_options(const char *text, struct watch_spec *spec) {
         return r < 0 || spec->filter != filter ? -EBADMSG : 0;
 }
 
-static int read_spec(struct state_reader *r, struct watch_spec *spec) {
+static int read_spec(struct state_reader *r, struct watch_spec *spec, bool *ret_is_of_many) {
         int64_t id = state_get_i64(r);
         uint64_t filter = state_get_u64(r), flags = state_get_u64(r);
         bool disabled = state_get_bool(r), is_of_many = state_get_bool(r);
@@ -190,9 +190,13 @@ static int read_spec(struct state_reader *r, struct watch_spec *spec) {
         spec->flags = (uint32_t)flags & ~(uint32_t)KEV_FLAG_DISABLED;
         if (disabled)
                 spec->flags |= KEV_FLAG_DISABLED;
-        spec->notes = notes | (is_of_many && !spec->match.given ? KEV_NOTE_TRACK : 0);
+        spec->notes = notes;
         watch_spec_check_values(spec);
-        return result == 0 && spec->refusal[0] ? -EBADMSG : result;
+        if (result == 0 && spec->refusal[0])
+                result = -EBADMSG;
+        if (result == 0)
+                *ret_is_of_many = is_of_many;
+        return result;
 }
 
 /* A watch on its way. */
@@ -204,18 +208,21 @@ struct restoring {
 
 static int make_one(struct queue *queue, struct state_reader *r, struct restoring *ret) {
         struct refusal refusal;
+        bool is_of_many;
         int result;
 
         watch_spec_init(&ret->spec, KEV_FILTER_USER);
         ret->rest = state_get_section(r);
-        result = read_spec(&ret->rest, &ret->spec);
+        result = read_spec(&ret->rest, &ret->spec, &is_of_many);
         if (result == 0 && queue_find(queue, ret->spec.id))
                 result = -EBADMSG;
         if (result == 0)
                 result = watch_make(queue, &ret->spec, &ret->watch, &refusal);
-        if (result == 0)
-                settle_load(ret->watch->settle, &ret->rest);
-        return result;
+        if (result < 0)
+                return result;
+        ret->watch->is_of_many |= is_of_many; /* it was, with what it had asked for before */
+        settle_load(ret->watch->settle, &ret->rest);
+        return 0;
 }
 
 /* 1: under way. */

@@ -328,7 +328,7 @@ int processes_restore(struct source *source, struct subscription *subscription, 
                 list_append(&s->by_match, &w->link);
         else
                 list_append(&s->trackers, &w->tracker);
-        if (w->by_match || subject->notes & KEV_NOTE_TRACK)
+        if (w->by_match || subject->notes & KEV_NOTE_TRACK || w->tag) /* by which it may track again */
                 list_append(&s->all, &w->all);
         atomic_store(&s->shared.wants_details, true);
         return 0;

@@ -100,7 +100,7 @@ struct proc_watch {
         struct subscription *subscription;
         const struct asker *asker;
         struct list link;      /* in processes->by_match, or nowhere */
-        struct list all;       /* in processes->all, if it is about more than one process */
+        struct list all;       /* in processes->all, if it is about more than one process, or was */
         struct list tracker;   /* in processes->trackers: those of single processes, in force */
         struct list interests; /* what it follows */
         size_t n_interests;
