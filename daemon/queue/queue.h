@@ -108,8 +108,7 @@ struct watch {
         uint8_t flags;
         bool disabled;
         bool is_of_many; /* proc: of more than one process */
-        bool starting; /* queue_add() answered 1 */
-        bool is_restored; /* starting: for a client of the last daemon's */
+        bool is_restored; /* under way, for a client of the last daemon's */
         bool is_anew;     /* the same: what happened meanwhile may be missing */
         bool is_over;     /* its last event was taken */
 };

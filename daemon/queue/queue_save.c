@@ -239,7 +239,7 @@ static int attach(struct restoring *restoring) {
         if (r == -EBADMSG)
                 return r;
         watch->is_anew = anew;
-        watch->starting = watch->is_restored = r == 1;
+        watch->is_restored = r == 1;
         if (r < 0 || (r == 0 && anew))
                 tell_gap(watch, r < 0 ? &refusal : NULL, subject.pid);
         return r == 1;

@@ -225,7 +225,6 @@ static void on_attached(struct subscription *subscription, const struct refusal 
         struct queue *queue = watch->queue;
         int64_t id = watch->id;
 
-        watch->starting = false;
         if (watch->is_restored) {
                 watch_restored(watch, refusal);
                 refusal = NULL;
@@ -531,8 +530,6 @@ static int add(struct queue *queue, const struct watch_spec *spec, int fd, struc
         r = sources_attach(queue->context->sources, &watch->subscription, &subject, refusal);
         if (r < 0)
                 watch_free(watch);
-        else
-                watch->starting = r == 1;
         return r;
 }
 
