@@ -214,6 +214,44 @@ START_TEST(test_more_notes_disabled) {
 }
 END_TEST
 
+static void refuse_more(const char *flags, const char *beside) {
+        refused(kevd, -1, "EBADF", "{\"modify\":[{\"id\":1,\"filter\":\"poll\",\"notes\":[\"in\",\"pri\"],"
+                                   "\"flags\":[%s]}]%s}", flags, beside);
+}
+
+static const char *const other_flags[] = { "", "\"disabled\"", "\"oneshot\"", "\"dispatch\"", "\"level\"" };
+
+/* The client has it no more, but somebody else has: the watch goes on as it was, with its flags, too. */
+START_TEST(test_more_notes_refused) {
+        const char *flags = other_flags[_i];
+        int fds[2], parked[2];
+
+        harness_label(flags);
+        make_unix_pair(fds);
+        make_unix_pair(parked);
+        change(kevd, fds[0], "{\"add\":[{\"id\":1,\"filter\":\"poll\",\"descriptor\":0,\"notes\":[\"in\"]}]}");
+        client_send_with_fds(parked[0], "", 1, fds, 1);
+        (void)close(fds[0]);
+        put_one(fds[1]);
+        refuse_more(flags, "");
+        for (int i = 0; i < 3; i++) {
+                ck_assert_uint_eq(due(kevd, "in"), 1);
+                expect_nothing(kevd);
+                put_one(fds[1]);
+        }
+        refuse_more(flags, ",\"disable\":[1]"); /* which is not */
+        expect_nothing(kevd);
+        refuse_more(flags, "");
+        expect_nothing(kevd);
+        refuse_more(flags, ",\"enable\":[1]");
+        ck_assert_uint_eq(due(kevd, "in"), 1);
+        expect_nothing(kevd);
+        (void)close(fds[1]);
+        (void)close(parked[0]);
+        (void)close(parked[1]);
+}
+END_TEST
+
 /* ---- refusals -------------------------------------------------------------------------------------------- */
 
 static const struct {
@@ -480,6 +518,7 @@ int main(int argc, char *argv[]) {
         tcase_add_checked_fixture(c, start, stop);
         tcase_add_test(c, test_more_notes);
         tcase_add_test(c, test_more_notes_disabled);
+        tcase_add_loop_test(c, test_more_notes_refused, 0, ARRAY_SIZE(other_flags));
 
         c = harness_case(suite, "refusals");
         tcase_add_checked_fixture(c, start, stop);

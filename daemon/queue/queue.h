@@ -106,6 +106,7 @@ struct watch {
         struct list in_levels; /* in the queue's; or alone */
         uint8_t filter;
         uint8_t flags;
+        uint8_t flags_before; /* queue_modify() answered 1: in case that it is refused */
         bool disabled;
         bool is_of_many; /* proc: of more than one process */
         bool is_restored; /* under way, for a client of the last daemon's */

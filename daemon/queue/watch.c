@@ -236,11 +236,23 @@ static void on_attached(struct subscription *subscription, const struct refusal 
         queue->listener->added(queue, id, refusal);
 }
 
+static uint8_t with_disabled(uint8_t flags, bool disabled) {
+        return (uint8_t)(disabled ? flags | KEV_FLAG_DISABLED : flags & ~KEV_FLAG_DISABLED);
+}
+
+/* What it had told was forgotten: let go, it tells what holds. */
+static void take_back_flags(struct watch *watch) {
+        watch->queue->version++;
+        watch->flags = watch->flags_before;
+        queue_hold(watch, true);
+        queue_hold(watch, watch->flags_before & KEV_FLAG_DISABLED);
+}
+
 static void on_modified(struct subscription *subscription, const struct refusal *refusal) {
         struct watch *watch = container_of(subscription, struct watch, subscription);
 
-        if (refusal && !watch->disabled) /* what it had told was forgotten */
-                watch_look(watch);
+        if (refusal)
+                take_back_flags(watch);
         watch->queue->listener->added(watch->queue, watch->id, refusal);
 }
 
@@ -607,6 +619,7 @@ int queue_modify(struct queue *queue, const struct watch_spec *spec, int fd, str
         } else
                 drop_options(queue, options);
         queue->version++;
+        watch->flags_before = with_disabled(watch->flags, watch->disabled);
         watch->flags = (uint8_t)spec->flags;
         queue_hold(watch, spec->flags & KEV_FLAG_DISABLED);
         if (r == 1)
@@ -631,5 +644,6 @@ int queue_enable(struct queue *queue, int64_t id, bool enable, struct refusal *r
         if (!watch)
                 return -refusal->error;
         queue_hold(watch, !enable);
+        watch->flags_before = with_disabled(watch->flags_before, !enable); /* a change under way may yet be refused */
         return 0;
 }
