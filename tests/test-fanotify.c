@@ -174,6 +174,11 @@ START_TEST(test_exclude_self) {
         n = f->n_events;
         make_file(at("%s/mine too", root));
         ck_assert(!follower_take(f, 0, NULL));
+        watch = new_tree_watch(root, KEV_NOTE_CREATE);
+        ck_assert_int_eq(kev_modify(f->kev, f->id, watch), 0); /* which says nothing of it */
+        kev_watch_free(watch);
+        make_file(at("%s/mine again", root));
+        ck_assert(!follower_take(f, 0, NULL));
         ck_assert_uint_eq(f->n_events, n);
         follower_free(f);
 }

@@ -572,6 +572,15 @@ static struct watch_spec complete(const struct watch *watch, const struct watch_
         return whole;
 }
 
+/* What is not said stays as it is. */
+static void fill_change(const struct watch *watch, const struct watch_spec *spec, int fd, struct subject *ret) {
+        watch_fill_subject(watch, spec, fd, ret);
+        if (spec->notes == 0)
+                ret->notes = watch->subscription.notes;
+        if (!spec->tree.given && watch->options)
+                ret->exclude_self = watch->options->exclude_self;
+}
+
 int queue_modify(struct queue *queue, const struct watch_spec *spec, int fd, struct refusal *refusal) {
         struct watch *watch = find_or_refuse(queue, spec->id, refusal);
         struct watch_options *options = NULL;
@@ -594,9 +603,7 @@ int queue_modify(struct queue *queue, const struct watch_spec *spec, int fd, str
                 drop_options(queue, options);
                 return refuse(refusal, ENOMEM, "no memory");
         }
-        watch_fill_subject(watch, spec, fd, &subject);
-        if (spec->notes == 0)
-                subject.notes = watch->subscription.notes;
+        fill_change(watch, spec, fd, &subject);
         r = change_subject(watch, &subject, refusal);
         if (r < 0) {
                 settle_free(settle);

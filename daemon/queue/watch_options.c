@@ -36,6 +36,7 @@ static int make(struct queue_context *context, const struct watch_spec *spec, co
         o->match = match;
         o->list = spec->tree.list;
         o->cross_mounts = spec->tree.cross_mounts;
+        o->exclude_self = spec->tree.exclude_self;
         memcpy(o->text, text->data, text->size);
         *ret_options = o;
         return 0;

@@ -18,6 +18,7 @@ struct watch_options {
         size_t bytes;        /* that all of it takes up */
         struct match *match; /* NULL: everything */
         bool list, cross_mounts; /* as in struct tree_options: these can't be changed */
+        bool exclude_self;       /* the same, but it can */
         char text[];         /* as a watch with nothing else, in JSON: for the next daemon */
 };
 

@@ -830,6 +830,7 @@ static int crossings_modify(struct source *source _unused_, struct subscription 
         if (r < 0)
                 return r;
         c->subject.notes = subject->notes;
+        c->subject.exclude_self = subject->exclude_self;
         own.list = false; /* parts that came later have none */
         list_for_each(entry, &c->parts) {
                 struct part *part = list_entry(entry, struct part, link);
