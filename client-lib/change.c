@@ -223,17 +223,6 @@ static int take_refusals(struct addition *a, const struct chunk *chunk) {
         return r;
 }
 
-/* As text, for the case that kevd goes. NULL: no memory; then it is not made again. */
-static char *describe(const struct watch_spec *spec, int64_t id) {
-        struct buffer b = BUFFER_INIT;
-
-        put_watch(&b, spec, id, ABSENT);
-        buffer_put(&b, "", 1);
-        if (b.error)
-                buffer_free(&b);
-        return b.data;
-}
-
 static void remember(struct addition *a, size_t i) {
         const struct kev_watch *watch = a->watches[i];
         const struct watch_spec *spec = &watch->spec;
@@ -246,7 +235,7 @@ static void remember(struct addition *a, size_t i) {
                 (void)inbox_drop(&a->kev->inbox, a->ids[i]);
         known_set(&a->kev->known, &(struct known_watch){
                 .id = a->ids[i], .handler = a->handler, .userdata = a->userdata,
-                .added = describe(spec, a->ids[i]),
+                .description = known_describe(spec, a->ids[i]),
                 .pidfd = is_pidfd ? fcntl(watch->fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1) : -1,
                 .pid = spec->filter == KEV_FILTER_PROC && !is_pidfd ? spec->pid : ABSENT,
                 .has_fd = watch->fd >= 0 && !is_pidfd,
@@ -407,10 +396,48 @@ static int change_id(struct kev *kev, const char *list, int64_t id) {
         return change(kev, &b, -1);
 }
 
-_public_ int kev_modify(struct kev *kev, int64_t id, const struct kev_watch *watch) {
+/* What the watch is made from again once it was changed; NULL: it is not made again. */
+static int describe_changed(struct kev *kev, int64_t id, const struct watch_spec *change, char **ret_text) {
+        const struct known_watch *entry = known_find(&kev->known, id);
+
+        *ret_text = NULL;
+        if (!entry || !entry->description)
+                return 0;
+        *ret_text = known_describe_changed(entry, change);
+        if (!*ret_text)
+                return error_set(kev, -ENOMEM, "There is no memory for the watch");
+        if (strlen(*ret_text) + sizeof(CHANGE_HEAD "add\":[" CHANGE_TAIL) - 1 > MESSAGE_BYTES_MAX)
+                return error_set(kev, -EMSGSIZE, "The watch would not fit in a message any more, which has 64 KiB");
+        return 0;
+}
+
+/* `fd`: goes with it; or -1. */
+static int modify(struct kev *kev, int64_t id, const struct watch_spec *spec, int fd) {
         struct buffer b _cleanup_(buffer_free) = BUFFER_INIT;
-        struct watch_spec spec = watch->spec;
+        char *description _cleanup_(freep) = NULL;
         struct known_watch *entry;
+        int r = describe_changed(kev, id, spec, &description);
+
+        if (r < 0)
+                return r;
+        change_begin(&b, "modify");
+        put_watch(&b, spec, id, fd >= 0 ? 0 : ABSENT);
+        r = change(kev, &b, fd);
+        if (r < 0)
+                return r;
+        kev->has_levels |= (spec->flags & KEV_FLAG_LEVEL) != 0;
+        entry = known_find(&kev->known, id);
+        if (!entry)
+                return 0;
+        free(entry->description);
+        entry->description = take_pointer(&description);
+        entry->is_oneshot = spec->flags & KEV_FLAG_ONESHOT;
+        entry->is_disabled = spec->flags & KEV_FLAG_DISABLED;
+        return 0;
+}
+
+_public_ int kev_modify(struct kev *kev, int64_t id, const struct kev_watch *watch) {
+        struct watch_spec spec = watch->spec;
         int fd = spec.filter == KEV_FILTER_POLL ? watch->fd : -1, r = call_enter(kev);
 
         if (r < 0)
@@ -424,18 +451,7 @@ _public_ int kev_modify(struct kev *kev, int64_t id, const struct kev_watch *wat
         spec.path = spec.name = NULL;
         spec.pid = ABSENT;
         spec.match = (struct process_match){ .uid = ABSENT };
-        change_begin(&b, "modify");
-        put_watch(&b, &spec, id, fd >= 0 ? 0 : ABSENT);
-        r = change(kev, &b, fd);
-        kev->has_levels |= r == 0 && spec.flags & KEV_FLAG_LEVEL;
-        entry = r == 0 ? known_find(&kev->known, id) : NULL;
-        if (entry) {
-                free(entry->modified);
-                entry->modified = describe(&spec, id);
-                entry->is_oneshot = spec.flags & KEV_FLAG_ONESHOT;
-                entry->is_disabled = spec.flags & KEV_FLAG_DISABLED;
-        }
-        return call_leave(kev, r);
+        return call_leave(kev, modify(kev, id, &spec, fd));
 }
 
 _public_ int kev_remove(struct kev *kev, int64_t id) {

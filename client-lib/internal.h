@@ -79,8 +79,8 @@ struct known_watch {
         int64_t id;
         kev_handler *handler; /* or NULL */
         void *userdata;
-        char *added, *modified; /* the Watch objects that it was made from, and changed to last (or NULL) */
-        int pidfd;              /* proc: a duplicate of what goes with the first; -1: nothing */
+        char *description;      /* the Watch object, as it is now; NULL: no memory; then it is not made again */
+        int pidfd;              /* proc: a duplicate of what goes with that; -1: nothing */
         int64_t pid;            /* proc: the number that it was made with, or ABSENT */
         uint64_t start_time;    /* of that process, as kevd went; 0: it was not to be seen then */
         bool is_used;
@@ -104,6 +104,12 @@ void known_set(struct known *known, const struct known_watch *watch);
 /* Lives until the next that is set or removed. */
 struct known_watch *known_find(const struct known *known, int64_t id);
 bool known_remove(struct known *known, int64_t id);
+/* The Watch object as text, with that id. NULL: no memory. */
+char *known_describe(const struct watch_spec *spec, int64_t id);
+/* What the description says, if there is one; to be freed. */
+int known_read(const struct known_watch *watch, struct watch_spec *ret_spec);
+/* The description once it is changed so: what the change doesn't say stays, and so do a tree's list and crossMounts. */
+char *known_describe_changed(const struct known_watch *watch, const struct watch_spec *change);
 
 /* ---- change.c ------------------------------------------------------------- */
 

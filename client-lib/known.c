@@ -10,14 +10,16 @@
  */
 
 #include <errno.h>
+#include <json-c/json.h>
+#include <string.h>
 
 #include "internal.h"
+#include "message.h"
 
 enum { KNOWN_CAPACITY_MIN = 16 };
 
 static void entry_done(struct known_watch *entry) {
-        free(entry->added);
-        free(entry->modified);
+        free(entry->description);
         (void)safe_close(entry->pidfd);
 }
 
@@ -104,4 +106,52 @@ bool known_remove(struct known *known, int64_t id) {
         known->slots[hole] = (struct known_watch){ 0 };
         known->used--;
         return true;
+}
+
+/* ---- what they are made from ------------------------------------------------------- */
+
+char *known_describe(const struct watch_spec *spec, int64_t id) {
+        struct watch_spec numbered = *spec;
+        struct buffer b = BUFFER_INIT;
+
+        numbered.id = id;
+        watch_spec_put(&b, &numbered);
+        buffer_put(&b, "", 1);
+        if (b.error)
+                buffer_free(&b);
+        return b.data;
+}
+
+int known_read(const struct known_watch *watch, struct watch_spec *ret_spec) {
+        struct buffer where _cleanup_(buffer_free) = BUFFER_INIT;
+        struct json_object *json;
+        int r = message_parse(watch->description, strlen(watch->description), &json);
+
+        if (r < 0)
+                return r;
+        r = watch_spec_read(json, true, &where, ret_spec);
+        json_object_put(json);
+        return r;
+}
+
+char *known_describe_changed(const struct known_watch *watch, const struct watch_spec *change) {
+        struct watch_spec old, spec;
+        char *text;
+
+        if (known_read(watch, &old) < 0)
+                return NULL;
+        spec = old;
+        spec.flags = change->flags;
+        if (change->notes != 0)
+                spec.notes = change->notes;
+        if (change->data != ABSENT)
+                spec.data = change->data;
+        if (change->tree.given) {
+                spec.tree = change->tree;
+                spec.tree.list |= old.tree.list;
+                spec.tree.cross_mounts |= old.tree.cross_mounts;
+        }
+        text = known_describe(&spec, watch->id);
+        watch_spec_free(&old);
+        return text;
 }

@@ -21,7 +21,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <json-c/json.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,7 +30,6 @@
 #include <time.h>
 
 #include "internal.h"
-#include "message.h"
 #include "vocabulary.h"
 
 enum { PAUSE_MIN_MSEC = 10, PAUSE_MAX_MSEC = 1000 };
@@ -174,35 +172,6 @@ static int tell_gap(struct kev *kev, struct known_watch *w, const struct watch_s
 
 /* ---- the watches, again ----------------------------------------------------------------------- */
 
-static int read_spec(const char *text, struct watch_spec *ret) {
-        struct buffer where _cleanup_(buffer_free) = BUFFER_INIT;
-        struct json_object *json;
-        int r = message_parse(text, strlen(text), &json);
-
-        if (r < 0)
-                return r;
-        r = watch_spec_read(json, true, &where, ret);
-        json_object_put(json);
-        return r;
-}
-
-/* What it was made with, and is told of now. */
-static int read_known(const struct known_watch *w, struct watch_spec *ret) {
-        struct watch_spec modified;
-        int r = read_spec(w->added, ret);
-
-        if (r < 0 || !w->modified)
-                return r;
-        r = read_spec(w->modified, &modified);
-        if (r < 0) {
-                watch_spec_free(ret);
-                return r;
-        }
-        ret->notes = modified.notes;
-        watch_spec_free(&modified);
-        return 0;
-}
-
 /* One watch in one list of a Change. The error that it was refused with; another negative errno: kevd has gone again. */
 static int change(struct kev *kev, const char *list, const char *item, int fd, bool *ret_refused) {
         struct buffer b _cleanup_(buffer_free) = BUFFER_INIT;
@@ -224,24 +193,23 @@ static int remake_one(struct kev *kev, struct known_watch *w) {
         char id[24];
         int r, error = 0;
 
-        if (w->is_over || !w->added || read_known(w, &spec) < 0)
+        if (w->is_over || !w->description || known_read(w, &spec) < 0)
                 return 0;
         if (w->has_fd)
                 error = -EBADF;
         else if (is_another_process(w))
                 error = -ESRCH;
         else {
-                r = change(kev, "add", w->added, w->pidfd, &refused);
+                r = change(kev, "add", w->description, w->pidfd, &refused);
                 if (r < 0 && !refused)
                         goto end;
                 error = MIN(r, 0);
         }
         r = 0;
-        (void)snprintf(id, sizeof(id), "%lld", (long long)w->id);
-        if (error == 0 && w->modified)
-                r = change(kev, "modify", w->modified, -1, &refused);
-        if (error == 0 && (r == 0 || refused) && (w->modified || w->is_disabled != ((spec.flags & KEV_FLAG_DISABLED) != 0)))
+        if (error == 0 && w->is_disabled != ((spec.flags & KEV_FLAG_DISABLED) != 0)) {
+                (void)snprintf(id, sizeof(id), "%lld", (long long)w->id);
                 r = change(kev, w->is_disabled ? "disable" : "enable", id, -1, &refused);
+        }
         if (r < 0 && !refused)
                 goto end;
         r = tell_gap(kev, w, &spec, error);

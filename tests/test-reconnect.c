@@ -147,6 +147,12 @@ static struct kev_watch *process_watch(pid_t pid) {
         return watch;
 }
 
+/* 0: they are not said. */
+static void modify(int64_t id, struct kev_watch *watch, uint64_t notes) {
+        ck_assert_int_eq(kev_watch_set_notes(watch, notes), 0);
+        ck_assert_msg(kev_modify(kev, id, watch) == 0, "%s", kev_error_message(kev));
+}
+
 enum { N_IDS = 16 };
 
 /* What each watch said, until there was no more. */
@@ -457,21 +463,97 @@ START_TEST(test_gone_while_adding) {
 }
 END_TEST
 
-/* What may have been missed is what a watch wants now: of the end alone nothing is. */
+/* What may have been missed is what a watch wants now: of the end alone nothing is. A change that says no notes leaves
+ * them. */
 START_TEST(test_modified) {
+        static const uint64_t notes[] = { KEV_NOTE_EXIT, 0 };
         pid_t pid = start_process();
         struct kev_watch *watch = process_watch(pid);
 
+        harness_label(_i == 0 ? "of exit alone" : "with the same notes");
         ck_assert_int_eq(kev_watch_set_notes(watch, KEV_NOTE_EXIT | KEV_NOTE_EXEC), 0);
         if (kev_add(kev, watch, NULL, NULL, NULL) < 0)
                 harness_skip("programs that begin can't be told of here");
-        ck_assert_int_eq(kev_watch_set_notes(watch, KEV_NOTE_EXIT), 0);
-        ck_assert_int_eq(kev_modify(kev, 0, watch), 0);
+        modify(0, watch, notes[_i]);
         kev_watch_free(watch);
         restart();
-        ck_assert_uint_eq(listen_to_all().n[0], 0);
+        ck_assert_uint_eq(listen_to_all().notes[0], notes[_i] == 0 ? KEV_NOTE_LOST : 0);
         end_process(pid);
         ck_assert_uint_ne(listen_to_all().notes[0] & KEV_NOTE_EXIT, 0);
+}
+END_TEST
+
+/* What the last change doesn't say is as the one before has left it. */
+START_TEST(test_modified_twice) {
+        enum { TREE, TIMER, HOUR_MSEC = 3600 * 1000 };
+        const char *root = make_root("w");
+        struct kev_watch *tree = new_watch(KEV_FILTER_TREE), *timer = new_watch(KEV_FILTER_TIMER);
+        const struct kev_event *event;
+        struct said said;
+
+        ck_assert_int_eq(kev_watch_set_path(tree, root), 0);
+        ck_assert_int_eq(kev_watch_set_notes(tree, KEV_NOTE_CREATE), 0);
+        ck_assert_int_eq(kev_add(kev, tree, NULL, NULL, NULL), 0);
+        ck_assert_int_eq(kev_watch_add_include(tree, "*.c"), 0);
+        modify(TREE, tree, KEV_NOTE_CREATE | KEV_NOTE_DELETE);
+        kev_watch_free(tree);
+        tree = new_watch(KEV_FILTER_TREE);
+        modify(TREE, tree, KEV_NOTE_CREATE | KEV_NOTE_DELETE | KEV_NOTE_ATTRIB);
+        modify(TREE, tree, 0);
+        kev_watch_free(tree);
+
+        ck_assert_int_eq(kev_watch_set_flags(timer, KEV_FLAG_DISABLED), 0);
+        ck_assert_int_eq(kev_watch_set_data(timer, HOUR_MSEC), 0);
+        ck_assert_int_eq(kev_add(kev, timer, NULL, NULL, NULL), 0);
+        ck_assert_int_eq(kev_watch_set_data(timer, 1), 0);
+        modify(TIMER, timer, 0);
+        kev_watch_free(timer);
+        timer = new_watch(KEV_FILTER_TIMER);
+        ck_assert_int_eq(kev_watch_set_flags(timer, KEV_FLAG_DISABLED), 0);
+        modify(TIMER, timer, 0);
+        kev_watch_free(timer);
+
+        restart();
+        said = listen_to_all();
+        ck_assert_uint_eq(said.notes[TREE], KEV_NOTE_RESCAN);
+        ck_assert_uint_eq(said.notes[TIMER], KEV_NOTE_LOST);
+        make_file(at("%s/a.o", root));
+        make_file(at("%s/a.c", root));
+        change_mode(at("%s/a.c", root), 0600);
+        remove_file(at("%s/a.c", root));
+        while (kev_wait(kev, 0, &event) == 1) {
+                ck_assert_str_eq(kev_event_path(event), at("%s/a.c", root));
+                said.notes[TREE] |= kev_event_notes(event);
+        }
+        ck_assert_uint_eq(said.notes[TREE] & ~KEV_NOTE_RESCAN, KEV_NOTE_CREATE | KEV_NOTE_DELETE | KEV_NOTE_ATTRIB);
+        ck_assert_int_eq(kev_enable(kev, TIMER), 0);
+        ck_assert_int_eq(kev_wait(kev, HARNESS_REPLY_MSEC, &event), 1);
+        ck_assert_int_eq(kev_event_id(event), TIMER);
+}
+END_TEST
+
+/* A watch that one message could not make again is not changed so. */
+START_TEST(test_modified_beyond_a_message) {
+        enum { N_GLOBS = 8 };
+        struct kev_watch *watch = new_watch(KEV_FILTER_TREE);
+        char path[9 * 1024], glob[1000];
+
+        for (size_t i = 0; i < sizeof(path); i++)
+                path[i] = i % 200 == 0 ? '/' : 1; /* six bytes each, in JSON */
+        path[sizeof(path) - 1] = 0;
+        memset(glob, 1, sizeof(glob));
+        glob[sizeof(glob) - 1] = 0;
+        ck_assert_int_eq(kev_watch_set_path(watch, path), 0);
+        ck_assert_int_eq(kev_watch_set_notes(watch, KEV_NOTE_CREATE | KEV_NOTE_BACK), 0);
+        ck_assert_msg(kev_add(kev, watch, NULL, NULL, NULL) == 0, "%s", kev_error_message(kev));
+        ck_assert_int_eq(kev_watch_add_include(watch, "*.c"), 0);
+        ck_assert_int_eq(kev_modify(kev, 0, watch), 0);
+        for (int i = 0; i < N_GLOBS; i++)
+                ck_assert_int_eq(kev_watch_add_include(watch, glob), 0);
+        ck_assert_int_eq(kev_modify(kev, 0, watch), -EMSGSIZE);
+        kev_watch_free(watch);
+        restart();
+        ck_assert_uint_eq(listen_to_all().notes[0], KEV_NOTE_RESCAN);
 }
 END_TEST
 
@@ -613,7 +695,9 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_again_and_again);
         tcase_add_test(c, test_gone_while_remaking);
         tcase_add_test(c, test_gone_while_adding);
-        tcase_add_test(c, test_modified);
+        tcase_add_loop_test(c, test_modified, 0, 2);
+        tcase_add_test(c, test_modified_twice);
+        tcase_add_test(c, test_modified_beyond_a_message);
         tcase_add_test(c, test_number_taken);
         tcase_add_test(c, test_removed_meanwhile);
         tcase_add_test(c, test_quiet_loop);
