@@ -411,6 +411,12 @@ static int describe_changed(struct kev *kev, int64_t id, const struct watch_spec
         return 0;
 }
 
+/* A timer whose moment was told. A kevd that came later doesn't have it: it is added again, which is the same to one
+ * that has. */
+static bool begins_anew(const struct known_watch *entry, const struct watch_spec *change) {
+        return entry && entry->is_over && change->filter == KEV_FILTER_TIMER && change->data != ABSENT;
+}
+
 /* `fd`: goes with it; or -1. */
 static int modify(struct kev *kev, int64_t id, const struct watch_spec *spec, int fd) {
         struct buffer b _cleanup_(buffer_free) = BUFFER_INIT;
@@ -420,8 +426,13 @@ static int modify(struct kev *kev, int64_t id, const struct watch_spec *spec, in
 
         if (r < 0)
                 return r;
-        change_begin(&b, "modify");
-        put_watch(&b, spec, id, fd >= 0 ? 0 : ABSENT);
+        if (description && begins_anew(known_find(&kev->known, id), spec)) {
+                change_begin(&b, "add");
+                buffer_put_string(&b, description);
+        } else {
+                change_begin(&b, "modify");
+                put_watch(&b, spec, id, fd >= 0 ? 0 : ABSENT);
+        }
         r = change(kev, &b, fd);
         if (r < 0)
                 return r;
@@ -429,6 +440,8 @@ static int modify(struct kev *kev, int64_t id, const struct watch_spec *spec, in
         entry = known_find(&kev->known, id);
         if (!entry)
                 return 0;
+        if (begins_anew(entry, spec)) /* also where that was told meanwhile */
+                entry->is_over = false;
         free(entry->description);
         entry->description = take_pointer(&description);
         entry->is_oneshot = spec->flags & KEV_FLAG_ONESHOT;

@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <json-c/json.h>
@@ -532,6 +533,49 @@ START_TEST(test_modified_twice) {
 }
 END_TEST
 
+static int64_t realtime_msec(void) {
+        struct timespec t;
+
+        (void)clock_gettime(CLOCK_REALTIME, &t);
+        return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static void expect_moment(void) {
+        const struct kev_event *event;
+
+        ck_assert_int_eq(kev_wait(kev, HARNESS_REPLY_MSEC, &event), 1);
+        ck_assert_uint_ne(kev_event_seq(event), 0);
+        ck_assert_uint_eq(kev_event_flags(event), KEV_FLAG_EOF);
+}
+
+/* A timer whose moment was told is not made again, but with another that it was given: before kevd went, or since. */
+START_TEST(test_moments) {
+        enum { HOUR_MSEC = 3600 * 1000 };
+        struct kev_watch *watch = new_watch(KEV_FILTER_TIMER);
+        struct said said;
+
+        ck_assert_int_eq(kev_watch_set_data(watch, realtime_msec()), 0);
+        ck_assert_int_eq(kev_watch_set_notes(watch, KEV_NOTE_ABSTIME), 0);
+        ck_assert_int_eq(kev_add(kev, watch, NULL, NULL, NULL), 0);
+        expect_moment();
+        ck_assert_int_eq(kev_watch_set_data(watch, realtime_msec() + HOUR_MSEC), 0);
+        modify(0, watch, KEV_NOTE_ABSTIME);
+        restart();
+        said = listen_to_all();
+        ck_assert_uint_eq(said.n[0], 1);
+        ck_assert_uint_eq(said.notes[0], KEV_NOTE_LOST);
+        ck_assert_int_eq(kev_watch_set_data(watch, realtime_msec()), 0);
+        modify(0, watch, 0);
+        expect_moment();
+        restart();
+        ck_assert_uint_eq(listen_to_all().n[0], 0);
+        ck_assert_int_eq(kev_watch_set_data(watch, realtime_msec() + 1), 0);
+        modify(0, watch, 0);
+        expect_moment();
+        kev_watch_free(watch);
+}
+END_TEST
+
 /* A watch that one message could not make again is not changed so. */
 START_TEST(test_modified_beyond_a_message) {
         enum { N_GLOBS = 8 };
@@ -697,6 +741,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_gone_while_adding);
         tcase_add_loop_test(c, test_modified, 0, 2);
         tcase_add_test(c, test_modified_twice);
+        tcase_add_test(c, test_moments);
         tcase_add_test(c, test_modified_beyond_a_message);
         tcase_add_test(c, test_number_taken);
         tcase_add_test(c, test_removed_meanwhile);
