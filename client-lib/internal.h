@@ -82,7 +82,7 @@ struct known_watch {
         char *description;      /* the Watch object, as it is now; NULL: no memory; then it is not made again */
         int pidfd;              /* proc: a duplicate of what goes with that; -1: nothing */
         int64_t pid;            /* proc: the number that it was made with, or ABSENT */
-        uint64_t start_time;    /* of that process, as kevd went; 0: it was not to be seen then */
+        uint64_t start_time;    /* of that process: process_start_time() */
         bool is_used;
         bool is_oneshot;
         bool is_disabled;
@@ -163,6 +163,8 @@ int reconnect_begin(struct kev *kev);
 /* Tries, as long as there is time. As connection_step(). */
 int reconnect_step(struct kev *kev, int timeout_msec);
 void reconnect_close(struct kev *kev);
+/* When the process of that number began: proc_pid_stat(5). 0: there is none, or that can't be known. */
+uint64_t process_start_time(int64_t pid);
 
 /* ---- connection.c -------------------------------------------------------- */
 

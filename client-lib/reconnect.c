@@ -51,8 +51,7 @@ static int jittered(int msec) {
 
 /* ---- processes by number --------------------------------------------------------------------------- */
 
-/* When it began: proc_pid_stat(5). 0: it is not there, or not to be seen. */
-static uint64_t read_start_time(int64_t pid) {
+uint64_t process_start_time(int64_t pid) {
         char path[48], line[1024], *p;
         ssize_t n;
         int fd;
@@ -70,18 +69,12 @@ static uint64_t read_start_time(int64_t pid) {
         return p ? strtoull(p, NULL, 10) : 0;
 }
 
-/* A number may be another process's before kevd is there again. */
-static void note_start_times(struct kev *kev) {
-        for (size_t i = 0; i < kev->known.capacity; i++) {
-                struct known_watch *w = &kev->known.slots[i];
-
-                if (w->is_used && w->pid != ABSENT && !w->is_over)
-                        w->start_time = read_start_time(w->pid);
-        }
-}
-
+/* The number may be another's before kevd is there again. What is gone kevd doesn't find, either; what can't be looked
+ * at may well be there. */
 static bool is_another_process(const struct known_watch *w) {
-        return w->pid != ABSENT && read_start_time(w->pid) != w->start_time;
+        uint64_t start_time = w->start_time > 0 ? process_start_time(w->pid) : 0;
+
+        return start_time > 0 && start_time != w->start_time;
 }
 
 /* ---- the next attempt ------------------------------------------------------------------- */
@@ -120,7 +113,6 @@ int reconnect_begin(struct kev *kev) {
         connection_forget(kev);
         if (rc->is_remaking) /* the attempt has failed, no more */
                 return 1;
-        note_start_times(kev);
         rc->since_msec = now_msec();
         rc->pause_msec = PAUSE_MIN_MSEC;
         set_timer(kev, jittered(rc->pause_msec));

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -630,16 +631,18 @@ static pid_t fork_as(pid_t wanted, unsigned long long before) {
         return -1;
 }
 
-/* Its number is another process's by the time that kevd is there again. */
+/* Its number is another process's by the time that kevd is there again, or even before its going is noticed. */
 START_TEST(test_number_taken) {
         pid_t pid = start_process(), other;
         unsigned long long began = start_time(pid);
         struct said said;
 
+        harness_label(_i == 0 ? "after the loss" : "before it is noticed");
         ck_assert_int_eq(add(process_watch(pid)), 0);
         (void)listen_to_all();
         kill_kevd();
-        said = listen_to_all(); /* it is noticed */
+        if (_i == 0)
+                (void)listen_to_all(); /* it is noticed */
         end_process(pid);
         other = fork_as(pid, began);
         if (other < 0)
@@ -651,6 +654,30 @@ START_TEST(test_number_taken) {
         ck_assert_uint_eq(said.flags[0], KEV_FLAG_EOF);
         end_process(other);
         ck_assert_uint_eq(listen_to_all().n[0], 0);
+}
+END_TEST
+
+/* A process that lives is not said to have ended by a program that has no descriptor left to look at it. */
+START_TEST(test_no_descriptors) {
+        pid_t pid = start_process();
+        struct rlimit limit, few;
+        int unused;
+
+        ck_assert_int_eq(add(process_watch(pid)), 0);
+        kill_kevd();
+        (void)listen_to_all(); /* it is noticed */
+        start_kevd();
+        unused = dup(STDERR_FILENO);
+        (void)close(unused);
+        ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+        few = limit;
+        few.rlim_cur = (rlim_t)unused + 1; /* for the connection */
+        ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
+        come_again();
+        ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+        ck_assert_uint_eq(listen_to_all().n[0], 0);
+        end_process(pid);
+        ck_assert_uint_ne(listen_to_all().notes[0] & KEV_NOTE_EXIT, 0);
 }
 END_TEST
 
@@ -743,7 +770,8 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_modified_twice);
         tcase_add_test(c, test_moments);
         tcase_add_test(c, test_modified_beyond_a_message);
-        tcase_add_test(c, test_number_taken);
+        tcase_add_loop_test(c, test_number_taken, 0, 2);
+        tcase_add_test(c, test_no_descriptors);
         tcase_add_test(c, test_removed_meanwhile);
         tcase_add_test(c, test_quiet_loop);
         tcase_add_test(c, test_private);
