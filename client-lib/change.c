@@ -227,7 +227,6 @@ static void remember(struct addition *a, size_t i) {
         const struct kev_watch *watch = a->watches[i];
         const struct watch_spec *spec = &watch->spec;
         bool is_pidfd = watch->fd >= 0 && spec->filter == KEV_FILTER_PROC;
-        int64_t pid = spec->filter == KEV_FILTER_PROC && !is_pidfd ? spec->pid : ABSENT;
 
         if (own_signals_has(&a->kev->own_signals, a->ids[i]))
                 return;
@@ -238,8 +237,7 @@ static void remember(struct addition *a, size_t i) {
                 .id = a->ids[i], .handler = a->handler, .userdata = a->userdata,
                 .description = known_describe(spec, a->ids[i]),
                 .pidfd = is_pidfd ? fcntl(watch->fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1) : -1,
-                .pid = pid,
-                .start_time = pid == ABSENT ? 0 : process_start_time(pid),
+                .start_time = spec->pid == ABSENT ? 0 : process_start_time(spec->pid),
                 .has_fd = watch->fd >= 0 && !is_pidfd,
                 .is_oneshot = spec->flags & KEV_FLAG_ONESHOT,
                 .is_disabled = spec->flags & KEV_FLAG_DISABLED,

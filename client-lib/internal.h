@@ -81,8 +81,7 @@ struct known_watch {
         void *userdata;
         char *description;      /* the Watch object, as it is now; NULL: no memory; then it is not made again */
         int pidfd;              /* proc: a duplicate of what goes with that; -1: nothing */
-        int64_t pid;            /* proc: the number that it was made with, or ABSENT */
-        uint64_t start_time;    /* of that process: process_start_time() */
+        uint64_t start_time;    /* of the process that it names by its number: process_start_time() */
         bool is_used;
         bool is_oneshot;
         bool is_disabled;

@@ -71,8 +71,8 @@ uint64_t process_start_time(int64_t pid) {
 
 /* The number may be another's before kevd is there again. What is gone kevd doesn't find, either; what can't be looked
  * at may well be there. */
-static bool is_another_process(const struct known_watch *w) {
-        uint64_t start_time = w->start_time > 0 ? process_start_time(w->pid) : 0;
+static bool is_another_process(const struct known_watch *w, int64_t pid) {
+        uint64_t start_time = w->start_time > 0 ? process_start_time(pid) : 0;
 
         return start_time > 0 && start_time != w->start_time;
 }
@@ -189,7 +189,7 @@ static int remake_one(struct kev *kev, struct known_watch *w) {
                 return 0;
         if (w->has_fd)
                 error = -EBADF;
-        else if (is_another_process(w))
+        else if (is_another_process(w, spec.pid))
                 error = -ESRCH;
         else {
                 r = change(kev, "add", w->description, w->pidfd, &refused);

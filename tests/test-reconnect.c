@@ -633,16 +633,33 @@ static pid_t fork_as(pid_t wanted, unsigned long long before) {
 
 /* Its number is another process's by the time that kevd is there again, or even before its going is noticed. */
 START_TEST(test_number_taken) {
+        static const struct {
+                const char *label;
+                enum kev_filter filter;
+                bool is_noticed;
+                uint64_t notes;
+        } cases[] = {
+                { "proc, after the loss", KEV_FILTER_PROC, true, KEV_NOTE_EXIT },
+                { "proc, before it is noticed", KEV_FILTER_PROC, false, KEV_NOTE_EXIT },
+                { "signal", KEV_FILTER_SIGNAL, false, KEV_NOTE_LOST },
+        };
         pid_t pid = start_process(), other;
         unsigned long long began = start_time(pid);
+        struct kev_watch *watch = new_watch(cases[_i].filter);
         struct said said;
+        int r;
 
-        harness_label(_i == 0 ? "after the loss" : "before it is noticed");
-        ck_assert_int_eq(add(process_watch(pid)), 0);
+        harness_label(cases[_i].label);
+        ck_assert_int_eq(kev_watch_set_pid(watch, pid), 0);
+        r = kev_add(kev, watch, NULL, NULL, NULL);
+        if (r == -EOPNOTSUPP)
+                harness_skip(kev_error_message(kev));
+        ck_assert_int_eq(r, 0);
+        kev_watch_free(watch);
         (void)listen_to_all();
         kill_kevd();
-        if (_i == 0)
-                (void)listen_to_all(); /* it is noticed */
+        if (cases[_i].is_noticed)
+                (void)listen_to_all();
         end_process(pid);
         other = fork_as(pid, began);
         if (other < 0)
@@ -650,7 +667,8 @@ START_TEST(test_number_taken) {
         start_kevd();
         come_again();
         said = listen_to_all();
-        ck_assert_uint_eq(said.notes[0], KEV_NOTE_EXIT);
+        ck_assert_uint_eq(said.n[0], 1);
+        ck_assert_uint_eq(said.notes[0], cases[_i].notes);
         ck_assert_uint_eq(said.flags[0], KEV_FLAG_EOF);
         end_process(other);
         ck_assert_uint_eq(listen_to_all().n[0], 0);
@@ -770,7 +788,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_modified_twice);
         tcase_add_test(c, test_moments);
         tcase_add_test(c, test_modified_beyond_a_message);
-        tcase_add_loop_test(c, test_number_taken, 0, 2);
+        tcase_add_loop_test(c, test_number_taken, 0, 3);
         tcase_add_test(c, test_no_descriptors);
         tcase_add_test(c, test_removed_meanwhile);
         tcase_add_test(c, test_quiet_loop);
