@@ -16,10 +16,11 @@ void print_event(struct text *out, const struct subject *subject, const struct k
 /* A line for a network device as it is now; `all` is the list that it came from. */
 void print_link(struct text *out, const struct link *link, const struct ifaddrs *all, bool colour);
 
-/* How a process ended: "exit code 7", "killed by SIGSEGV (core dumped)" or, where the event can't tell,
- * "status not known". */
 /* How many processes or events were not told; 0: that is not known. */
 void print_lost(struct text *out, uint64_t count, bool or_more);
+
+/* How a process ended: "exit code 7", "killed by SIGSEGV (core dumped)" or, where the event can't tell,
+ * "status not known". */
 void print_outcome(struct text *out, const struct kev_event *event);
 
 /* True if that descriptor is a terminal which has more than lines. */
