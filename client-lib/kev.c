@@ -90,7 +90,7 @@ int call_enter(struct kev *kev) {
  * to find that isn't in the socket: events, the connection's end, or that nobody
  * has asked yet. */
 static void wake_set(struct kev *kev) {
-        bool wanted = kev->error || inbox_has_news(&kev->inbox) || 
+        bool wanted = kev->error || inbox_has_news(&kev->inbox) ||
                       (kev->has_levels && kev->waits == 0 && kev->fd >= 0);
         eventfd_t value;
 
