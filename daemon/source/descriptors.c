@@ -20,6 +20,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -470,7 +471,20 @@ static void on_ready(struct mux_io *io, unsigned events _unused_) {
                 s->n_taken += (uint64_t)MAX(n, 0);
         } while (n == BATCH && monotonic_nsec() < end);
         s->is_behind = n == BATCH;
+        if (s->is_behind)
+                mux_defer(s->mux, &s->behind);
         barriers_check(&s->barriers);
+}
+
+/* What was left may be ready no more, or gone, or have been nothing: then the mux has nothing to say. */
+static void on_behind(struct mux_deferred *deferred) {
+        struct descriptors *s = container_of(deferred, struct descriptors, behind);
+
+        s->is_behind = s->is_behind && poll(&(struct pollfd){ .fd = s->all, .events = POLLIN }, 1, 0) > 0;
+        if (s->is_behind)
+                mux_defer(s->mux, &s->behind);
+        else
+                barriers_check(&s->barriers);
 }
 
 static void on_written(struct descriptor_file *file) {
@@ -854,6 +868,7 @@ static int descriptors_open(struct source_context *context, struct source **ret_
         descriptor_files_init(&s->files, s->mux, on_written, on_files_told);
         barriers_init(&s->barriers, s->mux, is_past);
         list_init(&s->unanswered);
+        mux_deferred_init(&s->behind, on_behind);
         mux_deferred_init(&s->go_on, on_more_looks);
         s->ask_again = MUX_TIMER_INIT;
         s->all = epoll_create1(EPOLL_CLOEXEC);
@@ -876,6 +891,7 @@ static void descriptors_close(struct source *source) {
 
         s->is_closing = true;
         take_looks(s, UINT64_MAX);
+        mux_deferred_cancel(&s->behind);
         mux_deferred_cancel(&s->go_on);
         mux_timer_clear(s->mux, &s->ask_again);
         barriers_close(&s->barriers);

@@ -25,6 +25,7 @@ struct descriptors {
         struct mailbox mailbox;
         struct mux_deferred go_on; /* more of what came by it */
         bool is_behind;   /* `all` was not seen empty the last time */
+        struct mux_deferred behind; /* whether it still is */
         uint64_t n_taken; /* out of `all`, which goes round */
         struct hash owners; /* by pid */
         struct hash groups; /* by inode */
