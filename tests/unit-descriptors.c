@@ -2,8 +2,10 @@
 
 /*
  * source/descriptors: that others have their turn while many of them are ready, and that a Wait's barrier waits for
- * what is there, and for nothing else.
+ * what is there, and for nothing else; and what becomes of looks for which there are no threads.
  */
+
+#include <fcntl.h>
 
 #include "eventfds.h"
 #include "harness.h"
@@ -133,6 +135,49 @@ START_TEST(what_is_left_goes) {
 }
 END_TEST
 
+/* ---- asking again ---------------------------------------------------------------------------------------------- */
+
+enum { ASKED = 4000 };
+
+static bool has_no_threads;
+static unsigned n_submitted;
+
+int __real_workers_submit(struct workers *workers, uid_t user, struct work *work);
+int __wrap_workers_submit(struct workers *workers, uid_t user, struct work *work);
+int __wrap_workers_submit(struct workers *workers, uid_t user, struct work *work) {
+        n_submitted++;
+        return has_no_threads ? -EAGAIN : __real_workers_submit(workers, user, work);
+}
+
+/* Of many that could not be looked at others have their turn in between as it is tried again; and in the end all are
+ * told. */
+START_TEST(asked_again) {
+        static struct subscription files[ASKED];
+        int fd = open(harness_tempdir(), O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+
+        assert_system(fd >= 0, harness_tempdir());
+        for (int i = 0; i < ASKED; i++)
+                attach(&files[i], KEV_FILTER_WRITE, KEV_NOTE_LOWAT, fd);
+        has_no_threads = true;
+        for (int i = 0; i < ASKED; i++)
+                source_look(&files[i]);
+        n_submitted = n_told = 0;
+        while (n_submitted < ASKED) {
+                unsigned before = n_submitted;
+
+                ck_assert_int_eq(mux_wait(context.mux, -1), 0);
+                ck_assert_uint_lt(n_submitted - before, ASKED);
+        }
+        ck_assert_uint_eq(n_told, 0);
+        has_no_threads = false;
+        while (n_told < ASKED)
+                ck_assert_int_eq(mux_wait(context.mux, -1), 0);
+        for (int i = 0; i < ASKED; i++)
+                source_detach(&files[i]);
+        (void)close(fd);
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         Suite *suite = harness_suite("descriptors");
         TCase *c;
@@ -142,5 +187,9 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, none_is_left);
         tcase_add_test(c, some_are_left);
         tcase_add_loop_test(c, what_is_left_goes, 0, 2);
+
+        c = harness_case(suite, "again");
+        tcase_add_checked_fixture(c, start, stop);
+        tcase_add_test(c, asked_again);
         return harness_main(argc, argv);
 }

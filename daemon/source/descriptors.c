@@ -34,7 +34,7 @@
 
 enum {
         BATCH = 32,              /* between two looks at the time */
-        SLICE_NSEC = 100 * 1000, /* of a turn, for what is ready; and for answers */
+        SLICE_NSEC = 100 * 1000, /* of a turn, for what is ready; for answers; and for asking again */
         ASK_AGAIN_MSEC = 200,
 };
 
@@ -348,13 +348,24 @@ static void ask(struct descriptor *d) {
 
 static void on_ask_again(struct mux_timer *timer) {
         struct descriptors *s = container_of(timer, struct descriptors, ask_again);
-        struct list now;
+
+        list_splice(&s->asked_again, &s->unanswered);
+        mux_defer(s->mux, &s->ask_some);
+}
+
+/* Whom no look can be begun for is among those that are unanswered, for another time. */
+static void on_ask_some(struct mux_deferred *deferred) {
+        struct descriptors *s = container_of(deferred, struct descriptors, ask_some);
+        uint64_t end = monotonic_nsec() + SLICE_NSEC;
         struct list *entry;
 
-        list_init(&now);
-        list_splice(&now, &s->unanswered);
-        while ((entry = list_pop(&now)))
+        while ((entry = list_pop(&s->asked_again))) {
                 ask(list_entry(entry, struct descriptor, in_unanswered));
+                if (monotonic_nsec() >= end) {
+                        mux_defer(s->mux, &s->ask_some);
+                        break;
+                }
+        }
 }
 
 static void on_figure(struct descriptor *d, const struct look *l) {
@@ -868,8 +879,10 @@ static int descriptors_open(struct source_context *context, struct source **ret_
         descriptor_files_init(&s->files, s->mux, on_written, on_files_told);
         barriers_init(&s->barriers, s->mux, is_past);
         list_init(&s->unanswered);
+        list_init(&s->asked_again);
         mux_deferred_init(&s->behind, on_behind);
         mux_deferred_init(&s->go_on, on_more_looks);
+        mux_deferred_init(&s->ask_some, on_ask_some);
         s->ask_again = MUX_TIMER_INIT;
         s->all = epoll_create1(EPOLL_CLOEXEC);
         r = s->all < 0 ? -errno : mux_add(s->mux, &s->io, s->all, MUX_IN, on_ready);
@@ -893,6 +906,7 @@ static void descriptors_close(struct source *source) {
         take_looks(s, UINT64_MAX);
         mux_deferred_cancel(&s->behind);
         mux_deferred_cancel(&s->go_on);
+        mux_deferred_cancel(&s->ask_some);
         mux_timer_clear(s->mux, &s->ask_again);
         barriers_close(&s->barriers);
         mailbox_close(&s->mailbox);

@@ -34,6 +34,8 @@ struct descriptors {
         uint64_t serial;
         struct list unanswered; /* struct descriptor */
         struct mux_timer ask_again;
+        struct list asked_again; /* the same, whose turn has come */
+        struct mux_deferred ask_some;
         uint64_t n_groups_saved;
         bool is_closing; /* there are no workers any more */
 };
