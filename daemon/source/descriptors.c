@@ -42,8 +42,7 @@ enum {
 struct look {
         struct work work;
         struct list message;
-        struct list in_owner;
-        uint64_t serial; /* of what has led to it */
+        uint32_t in_owner; /* its index in the heap */
         uid_t uid;
         struct descriptors *all;
         struct descriptor *descriptor; /* the loop's: NULL, it is gone, and what it had is the look's */
@@ -185,7 +184,6 @@ struct owner *owner_get(struct descriptors *s, const struct asker *asker) {
         o->uid = asker->uid;
         o->owner.pidfd = asker_open_process(asker);
         o->observer = observer_get(asker->uid);
-        list_init(&o->looks);
         return o;
 }
 
@@ -195,6 +193,7 @@ static void owner_put(struct descriptors *s, struct owner *o) {
         hash_remove(&s->owners, &o->node);
         (void)safe_close(o->owner.pidfd);
         observer_put(o->observer);
+        heap_free(&o->looks);
         free(o);
 }
 
@@ -269,7 +268,8 @@ static void run_look(struct work *work) {
 
 /* ---- looks, on the loop ------------------------------------------------------------------------------------------------- */
 
-/* `fd`: for the first one, which has it from here on, also when this fails. `reopen_for`: events of another set, or 0. */
+/* `fd`: for the first one, which has it from here on, also when this fails. `reopen_for`: events of another set, or 0.
+ * `serial`: of what has led to it. */
 static int look_start(struct descriptor *d, int fd, uint32_t reopen_for, uint64_t serial) {
         struct look *l = calloc(1, sizeof(*l));
         int r;
@@ -279,22 +279,23 @@ static int look_start(struct descriptor *d, int fd, uint32_t reopen_for, uint64_
                 return -ENOMEM;
         }
         *l = (struct look){
-                .work = { .run = run_look, .has_fd = fd >= 0 }, .serial = serial, .uid = d->uid, .all = d->all, .descriptor = d, .owner = d->owner,
-                .handle = d->handle, .filter = (enum kev_filter)d->filter, .events = reopen_for ? reopen_for : d->events,
-                .is_reopening = reopen_for != 0, .set = -1, .fd = fd,
+                .work = { .run = run_look, .has_fd = fd >= 0 }, .uid = d->uid, .all = d->all, .descriptor = d,
+                .owner = d->owner, .handle = d->handle, .filter = (enum kev_filter)d->filter,
+                .events = reopen_for ? reopen_for : d->events, .is_reopening = reopen_for != 0, .set = -1, .fd = fd,
                 .is_first = fd >= 0, .keeps_fd = d->is_exclusive, .mark = -1, .figure = ABSENT,
         };
         list_init(&l->message);
-        if (!d->owner->observer && list_empty(&d->owner->looks)) /* there may be one by now */
+        if (!d->owner->observer && !heap_first(&d->owner->looks)) /* there may be one by now */
                 d->owner->observer = observer_get(d->owner->uid);
-        list_append(&d->owner->looks, &l->in_owner);
         d->owner->refs++;
         d->look = l;
-        r = workers_submit(d->all->source.context->workers, d->uid, &l->work);
+        r = heap_set(&d->owner->looks, &l->in_owner, serial);
+        if (r == 0)
+                r = workers_submit(d->all->source.context->workers, d->uid, &l->work);
         if (r == 0)
                 return 0;
         d->look = NULL;
-        list_remove(&l->in_owner);
+        heap_clear(&d->owner->looks, &l->in_owner);
         d->owner->refs--;
         close_elsewhere(d->all->source.context->workers, d->uid, l->fd);
         free(l);
@@ -649,7 +650,7 @@ static void on_reopened(struct descriptor *d, struct look *l) {
 static void on_look(struct look *l) {
         struct descriptor *d = l->descriptor;
 
-        list_remove(&l->in_owner);
+        heap_clear(&l->owner->looks, &l->in_owner);
         if (d)
                 d->look = NULL;
         if (d && l->is_first)
@@ -854,12 +855,7 @@ static bool is_past(struct barriers *barriers, struct source_barrier *barrier) {
                 return false;
         if (barrier->serial == 0)
                 barrier->serial = s->serial + 1;
-        if (!o)
-                return true;
-        list_for_each(entry, &o->looks)
-                if (list_entry(entry, struct look, in_owner)->serial < barrier->serial)
-                        return false;
-        return true;
+        return !o || !heap_first(&o->looks) || heap_first_key(&o->looks) >= barrier->serial;
 }
 
 static bool descriptors_barrier(struct source *source, struct source_barrier *barrier) {

@@ -14,6 +14,7 @@
 #include "descriptor_files.h"
 #include "descriptor_look.h"
 #include "hash.h"
+#include "heap.h"
 #include "mailbox.h"
 #include "source.h"
 
@@ -45,7 +46,7 @@ struct owner {
         struct descriptor_owner owner;
         struct observer *observer; /* its user's */
         uid_t uid;         /* of whoever has connected */
-        struct list looks; /* under way */
+        struct heap looks; /* under way, by the serials of what has led to them */
         uint32_t n_passed;
         unsigned refs;
 };
