@@ -23,6 +23,7 @@
 #include "files.h"
 #include "kev.h"
 #include "macro.h"
+#include "silent.h"
 
 static struct daemon *daemon_;
 static size_t n_fds; /* that the daemon has */
@@ -500,6 +501,52 @@ START_TEST(test_linger) {
 }
 END_TEST
 
+static bool has_asked(void *userdata) {
+        return silent_requests() > *(const unsigned *)userdata;
+}
+
+/* A file that keeps who looks at it waiting. What inotify has of other files, which nobody needs, goes all the same. */
+START_TEST(test_look_that_hangs) {
+        enum { FILES = 1300, KEPT = 1024 };
+        static const char one[] = "{\"method\":\"org.kevd.events.Change\",\"parameters\":{\"add\":[{\"id\":1,"
+                                  "\"filter\":\"read\",\"descriptor\":0}]}}";
+        unsigned before = silent_requests();
+        int kevd, hanging, fd;
+        const char *silent;
+        pid_t server;
+
+        if (geteuid() != 0)
+                harness_skip("to mount takes root");
+        need_private_mounts();
+        silent = make_root("silent");
+        server = silent_mount(silent);
+        if (server < 0)
+                harness_skip("there is no FUSE");
+        start();
+        hanging = client_connect(daemon_->socket);
+        kevd = client_connect(daemon_->socket);
+        fd = open(at("%s/" SILENT_FILE, silent), O_RDONLY | O_CLOEXEC);
+        assert_system(fd >= 0, silent);
+        client_send_with_fds(hanging, one, sizeof(one), &fd, 1);
+        ck_assert_msg(wait_until(has_asked, &before, HARNESS_REPLY_MSEC), "nobody looks at it");
+        for (int i = 0; i < FILES; i++) {
+                int file = open(at("%s/file-%d", harness_tempdir(), i), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+                assert_system(file >= 0, harness_tempdir());
+                change(kevd, file, "{\"add\":[{\"id\":1,\"filter\":\"read\",\"descriptor\":0}]}");
+                change(kevd, -1, "{\"remove\":[1]}");
+                (void)close(file);
+        }
+        daemon_expect_watches(daemon_, KEPT);
+        silent_end(server, silent);
+        (void)close(fd);
+        (void)close(kevd);
+        (void)close(hanging);
+        daemon_expect_watches(daemon_, 0);
+        stop();
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         Suite *suite = harness_suite("descriptors-attacks");
         TCase *c;
@@ -524,6 +571,9 @@ int main(int argc, char *argv[]) {
         tcase_add_loop_test(c, test_same, 0, 2);
         tcase_add_test(c, test_removed);
         tcase_add_test(c, test_linger);
+
+        c = harness_case(suite, "hanging");
+        tcase_add_test(c, test_look_that_hangs);
 
         c = harness_case(suite, "users");
         tcase_add_checked_fixture(c, start_for_all, stop);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * source/descriptor_files: many watches of files that are written to in turn, so that the kernel merges nothing.
+ * source/descriptor_files: many watches of files that are written to in turn, so that the kernel merges nothing; and
+ * what becomes of the kernel's own that nobody needs.
  */
 
 #include <fcntl.h>
@@ -126,12 +127,131 @@ START_TEST(position) {
 }
 END_TEST
 
-int main(int argc, char *argv[]) {
-        TCase *c = harness_case(harness_suite("descriptor-files"), "files");
+/* ---- marks that nobody needs ---------------------------------------------------------------------------------- */
 
+enum { UNUSED_MAX = 1024 };
+
+static int open_file(int number) {
+        char path[128];
+        int fd;
+
+        format(path, sizeof(path), "%s/%d", harness_tempdir(), number);
+        fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+        assert_system(fd >= 0, path);
+        return fd;
+}
+
+/* Of that file, as a look makes it; the answer is still to come. */
+static int mark_file(int number) {
+        int fd = open_file(number), mark = descriptor_files_mark(&files, fd);
+
+        ck_assert_int_ge(mark, 0);
+        (void)close(fd);
+        return mark;
+}
+
+static int add(int mark, struct watch *watch) {
+        list_init(&watch->file.link);
+        return descriptor_files_add(&files, mark, &watch->file);
+}
+
+/* The marks of that many other files go out of use, one after the other. */
+static void use_others(int n) {
+        static int number = 1000;
+        struct watch watch = { 0 };
+
+        for (int i = 0; i < n; i++) {
+                ck_assert_int_eq(add(mark_file(number++), &watch), 0);
+                descriptor_files_remove(&files, &watch.file);
+        }
+}
+
+static size_t n_watches(void) {
+        return daemon_fdinfo_inotify_watches(getpid());
+}
+
+static void expect_told(int number, struct watch *watch) {
+        int fd = open_file(number);
+
+        ck_assert_int_eq(write(fd, "x", 1), 1);
+        (void)close(fd);
+        while (!descriptor_files_have_told(&files, descriptor_files_read(&files)))
+                ck_assert_int_eq(mux_wait(mux, -1), 0);
+        ck_assert_uint_eq(watch->n_told, 1);
+}
+
+/* However long another is being made: what hangs in a file of one user's takes no watches from the others. */
+START_TEST(unused) {
+        size_t before = n_watches();
+
+        descriptor_files_begin(&files);
+        use_others(UNUSED_MAX + 100);
+        ck_assert_uint_eq(n_watches(), before + UNUSED_MAX);
+        descriptor_files_end(&files);
+        ck_assert_uint_eq(n_watches(), before);
+}
+END_TEST
+
+/* One goes whose number is on the way to somebody else: who has that is not told that it is in force. The next is. */
+START_TEST(removed_meanwhile) {
+        struct watch first = { 0 }, second = { 0 };
+        size_t before = n_watches();
+        int mark;
+
+        descriptor_files_begin(&files);
+        ck_assert_int_eq(add(mark_file(0), &first), 0);
+        descriptor_files_remove(&files, &first.file);
+        mark = mark_file(0);
+        use_others(UNUSED_MAX);
+        ck_assert_int_eq(add(mark, &second), -EAGAIN);
+        ck_assert_ptr_null(second.file.mark);
+        ck_assert_int_eq(add(mark_file(0), &second), 0);
+        expect_told(0, &second);
+        descriptor_files_remove(&files, &second.file);
+        descriptor_files_end(&files);
+        ck_assert_uint_eq(n_watches(), before);
+}
+END_TEST
+
+/* An answer that is late is about what is there still. As that can't be told, it is not there any more. */
+START_TEST(late) {
+        struct watch watch = { 0 };
+        size_t before = n_watches();
+        int mark;
+
+        descriptor_files_begin(&files);
+        mark = mark_file(0);
+        use_others(UNUSED_MAX);
+        ck_assert_int_eq(add(mark, &watch), 0); /* none has gone that it could be */
+        descriptor_files_remove(&files, &watch.file);
+        mark = mark_file(1);
+        use_others(2 * UNUSED_MAX);
+        ck_assert_int_eq(add(mark, &watch), -EAGAIN);
+        descriptor_files_end(&files);
+        ck_assert_uint_eq(n_watches(), before);
+        descriptor_files_begin(&files);
+        ck_assert_int_eq(add(mark_file(1), &watch), 0);
+        expect_told(1, &watch);
+        descriptor_files_end(&files);
+        descriptor_files_remove(&files, &watch.file);
+        ck_assert_uint_eq(n_watches(), before);
+}
+END_TEST
+
+int main(int argc, char *argv[]) {
+        Suite *suite = harness_suite("descriptor-files");
+        TCase *c;
+
+        c = harness_case(suite, "files");
         tcase_add_checked_fixture(c, start, stop);
         tcase_add_test(c, once);
         tcase_add_test(c, in_slices);
         tcase_add_test(c, position);
+
+        c = harness_case(suite, "marks");
+        tcase_add_checked_fixture(c, start, stop);
+        tcase_add_test(c, unused);
+        tcase_add_test(c, removed_meanwhile);
+        tcase_add_test(c, late);
         return harness_main(argc, argv);
 }

@@ -14,6 +14,7 @@ enum {
         BYTES_A_TURN = 16 * READ_BYTES,
         BATCH = 32,              /* between two looks at the time */
         SLICE_NSEC = 100 * 1000, /* of a turn, for those that are due */
+        UNUSED_MAX = 1024,       /* while others are being made */
 };
 
 struct mark {
@@ -150,20 +151,29 @@ void descriptor_files_begin(struct descriptor_files *f) {
         f->n_marking++;
 }
 
+/* The kernel may have taken it away itself. */
+static void remove_watch(struct descriptor_files *f, int number) {
+        (void)inotify_rm_watch(f->inotify_fd, number);
+        if (f->n_marking > 0)
+                f->removed = MAX(f->removed, number);
+}
+
 static void drop_unused(struct descriptor_files *f) {
         struct list *entry;
 
-        while (f->n_marking == 0 && (entry = list_pop(&f->unused))) {
+        while ((f->n_marking == 0 || f->n_unused > UNUSED_MAX) && (entry = list_pop(&f->unused))) {
                 struct mark *mark = list_entry(entry, struct mark, unused);
 
-                (void)inotify_rm_watch(f->inotify_fd, mark->number); /* the kernel may have taken it away itself */
+                f->n_unused--;
+                remove_watch(f, mark->number);
                 hash_remove(&f->marks, &mark->node);
                 free(mark);
         }
 }
 
 void descriptor_files_end(struct descriptor_files *f) {
-        f->n_marking--;
+        if (--f->n_marking == 0)
+                f->removed = 0;
         drop_unused(f);
 }
 
@@ -184,10 +194,15 @@ static struct mark *make(struct descriptor_files *f, int number) {
 int descriptor_files_add(struct descriptor_files *f, int number, struct descriptor_file *file) {
         struct mark *mark = find(f, number);
 
+        if (!mark && number <= f->removed) { /* may be among those: numbers ascend, up to INT_MAX, inotify(7) */
+                remove_watch(f, number);
+                return -EAGAIN;
+        }
         if (!mark)
                 mark = make(f, number);
         if (!mark)
                 return -ENOMEM;
+        f->n_unused -= !list_empty(&mark->unused);
         list_remove(&mark->unused);
         list_append(&mark->files, &file->link);
         mark->n_files++;
@@ -201,7 +216,9 @@ void descriptor_files_remove(struct descriptor_files *f, struct descriptor_file 
         if (!mark)
                 return;
         list_remove(&file->link);
-        if (--mark->n_files == 0)
+        if (--mark->n_files == 0) {
                 list_append(&f->unused, &mark->unused);
+                f->n_unused++;
+        }
         drop_unused(f);
 }

@@ -7,6 +7,10 @@
  *
  * There may be very many watches of files that are written to all the time. So what has been read makes each of a file's
  * due, once, however often it was written to, and a turn tells as many as it has time for.
+ *
+ * A mark that nobody needs stays while others are being made, as any of these may be the same. But what makes one may
+ * hang in the file for ever: of more than 1,024 such marks the oldest goes all the same, and who comes with the number
+ * of one that may have gone is refused.
  */
 
 #include "hash.h"
@@ -26,7 +30,9 @@ struct descriptor_files {
         int inotify_fd; /* -1: not open */
         struct hash marks;
         struct list unused; /* marks that nobody needs any more */
-        unsigned n_marking; /* marks that are being made: none goes meanwhile, it may be the same */
+        size_t n_unused;
+        unsigned n_marking; /* marks that are being made */
+        int removed; /* the highest number that has gone while there were such; 0: none has */
         struct list due; /* struct descriptor_file: to be told */
         uint64_t serial;
         struct mux_deferred go_on;
@@ -48,7 +54,7 @@ bool descriptor_files_have_told(const struct descriptor_files *files, uint64_t s
 /* On a thread, between begin and end: the mark's number, or a negative errno. */
 int descriptor_files_mark(const struct descriptor_files *files, int fd);
 void descriptor_files_begin(struct descriptor_files *files);
-/* -ENOMEM. */
+/* -ENOMEM. -EAGAIN: the mark may have gone since it was made, another may be had. */
 int descriptor_files_add(struct descriptor_files *files, int number, struct descriptor_file *file);
 void descriptor_files_end(struct descriptor_files *files);
 void descriptor_files_remove(struct descriptor_files *files, struct descriptor_file *file);

@@ -566,6 +566,15 @@ static int check_figures(struct descriptor *d, const struct look *l, struct refu
         return refuse(refusal, EOPNOTSUPP, "%s: there are no figures for such a descriptor", what);
 }
 
+static int join_mark(struct descriptor *d, int mark, struct refusal *refusal) {
+        int r = descriptor_files_add(&d->all->files, mark, &d->file);
+
+        if (r == -EAGAIN)
+                return refuse(refusal, EAGAIN, "descriptor: the look at it took so long that inotify's watch was "
+                                               "removed meanwhile");
+        return r < 0 ? refuse(refusal, -r, "no memory") : 0;
+}
+
 static int finish(struct descriptor *d, const struct look *l, struct refusal *refusal) {
         int r = 0;
 
@@ -576,8 +585,8 @@ static int finish(struct descriptor *d, const struct look *l, struct refusal *re
         if (d->filter != KEV_FILTER_POLL)
                 r = check_figures(d, l, refusal);
         d->has_figures |= l->is_unanswered; /* there may be: they are asked for again */
-        if (r == 0 && l->mark >= 0 && descriptor_files_add(&d->all->files, l->mark, &d->file) < 0)
-                r = refuse(refusal, ENOMEM, "no memory");
+        if (r == 0 && l->mark >= 0)
+                r = join_mark(d, l->mark, refusal);
         if (r == 0 && d->is_exclusive && group_join(d, l->fd) < 0)
                 r = refuse(refusal, ENOMEM, "no memory");
         return r < 0 ? r : descriptor_begin(d, refusal);
