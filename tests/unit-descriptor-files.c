@@ -238,6 +238,38 @@ START_TEST(late) {
 }
 END_TEST
 
+static bool has_no_memory;
+
+void *__real_calloc(size_t n, size_t size);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_calloc(size_t n, size_t size) {
+        return has_no_memory ? NULL : __real_calloc(n, size);
+}
+
+/* Two look at the same file. What the first can't have is gone for the second as well. */
+START_TEST(no_memory) {
+        struct watch first = { 0 }, second = { 0 };
+        size_t before = n_watches();
+        int mark, r;
+
+        descriptor_files_begin(&files);
+        descriptor_files_begin(&files);
+        mark = mark_file(0);
+        ck_assert_int_eq(mark_file(0), mark);
+        has_no_memory = true;
+        r = add(mark, &first);
+        has_no_memory = false;
+        ck_assert_int_eq(r, -ENOMEM);
+        descriptor_files_end(&files);
+        ck_assert_int_eq(add(mark, &second), -EAGAIN);
+        ck_assert_int_eq(add(mark_file(0), &second), 0);
+        expect_told(0, &second);
+        descriptor_files_end(&files);
+        descriptor_files_remove(&files, &second.file);
+        ck_assert_uint_eq(n_watches(), before);
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         Suite *suite = harness_suite("descriptor-files");
         TCase *c;
@@ -253,5 +285,6 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, unused);
         tcase_add_test(c, removed_meanwhile);
         tcase_add_test(c, late);
+        tcase_add_test(c, no_memory);
         return harness_main(argc, argv);
 }

@@ -182,7 +182,7 @@ static struct mark *make(struct descriptor_files *f, int number) {
 
         if (!mark || hash_add(&f->marks, &mark->node, hash_u64((uint64_t)number)) < 0) {
                 free(mark);
-                (void)inotify_rm_watch(f->inotify_fd, number);
+                remove_watch(f, number); /* others may come with the same */
                 return NULL;
         }
         mark->number = number;
