@@ -15,9 +15,9 @@
 #include "macro.h"
 #include "notify.h"
 
-/* Other than before: what is written, and in which order. A daemon that does not know it begins anew, and the clients
- * of the last one find their connections closed. */
-enum { STATE_VERSION = 4 };
+/* Other than before: what is written, in which order, or what it stands for. A daemon that does not know it begins anew,
+ * and the clients of the last one find their connections closed. */
+enum { STATE_VERSION = 5 };
 
 #define STATE_MAGIC UINT64_C(0x6b65766420737461)
 #define STATE_NAME "kevd-state"

@@ -80,6 +80,15 @@ static int64_t watch(const char *name, int way) {
         return watch_on(kev, name, way, 0);
 }
 
+static void change(int64_t id, uint64_t notes, int expected) {
+        struct kev_watch *watch;
+
+        ck_assert_int_eq(kev_watch_new(KEV_FILTER_VNODE, &watch), 0);
+        ck_assert_int_eq(kev_watch_set_notes(watch, notes), 0);
+        ck_assert_int_eq(kev_modify(kev, id, watch), expected);
+        kev_watch_free(watch);
+}
+
 struct seen {
         uint64_t notes, counted;
         char text[2048];
@@ -542,6 +551,51 @@ START_TEST(test_with_tree) {
 }
 END_TEST
 
+/* Whatever a watch began with. */
+START_TEST(test_notes_are_changed) {
+        int64_t id;
+
+        make_text("f");
+        id = watch_on(kev, "f", _i, KEV_NOTE_DELETE);
+        put("f", O_APPEND, "x");
+        must(chmod("f", 0600));
+        expect(id, 0, "not asked for");
+        change(id, KEV_NOTE_EXTEND | KEV_NOTE_ATTRIB, 0);
+        put("f", 0, "x");
+        expect(id, 0, "no longer than before");
+        put("f", O_APPEND, "x");
+        expect(id, E, "longer");
+        must(chmod("f", 0644));
+        expect(id, KEV_NOTE_ATTRIB, "chmod");
+        change(id, KEV_NOTE_CLOSEWRITE | KEV_NOTE_LINK, 0);
+        put("f", 0, "x");
+        expect(id, KEV_NOTE_CLOSEWRITE, "closed");
+        must(link("f", "g"));
+        expect(id, L, "link");
+        change(id, KEV_NOTE_CLOSEWRITE | KEV_NOTE_OPEN, -EOPNOTSUPP);
+        put("f", 0, "x");
+        expect(id, KEV_NOTE_CLOSEWRITE, "as before what was refused");
+}
+END_TEST
+
+/* What has happened while nobody asked for it is known as somebody does. */
+START_TEST(test_joined) {
+        int64_t first, id;
+
+        make_text("f");
+        first = watch_on(kev, "f", _i, KEV_NOTE_CLOSEWRITE);
+        must(link("f", "g"));
+        expect(first, 0, "not asked for");
+        id = watch("f", _i);
+        must(chmod("f", 0600));
+        expect(id, KEV_NOTE_ATTRIB, "chmod");
+        must(unlink("f"));
+        expect(id, L, "one of two names");
+        must(unlink("g"));
+        expect_among(id, KEV_NOTE_DELETE, "the last name");
+}
+END_TEST
+
 START_TEST(test_made_and_removed) {
         make_text("f");
         for (int i = 0; i < 1000; i++) {
@@ -618,6 +672,8 @@ int main(int argc, char *argv[]) {
         tcase_add_checked_fixture(c, start, stop);
         tcase_add_test(c, test_shared);
         tcase_add_test(c, test_with_tree);
+        tcase_add_loop_test(c, test_notes_are_changed, 0, WAYS);
+        tcase_add_loop_test(c, test_joined, 0, WAYS);
         tcase_add_test(c, test_made_and_removed);
         tcase_add_test(c, test_paths);
         tcase_add_test(c, test_refusals);

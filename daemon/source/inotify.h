@@ -358,6 +358,7 @@ void names_forget_touched(struct inotify *s);
 
 /* ---- inotify_vnode.c ------------------------------------------------------------------- */
 
+/* What the kernel is asked for: all but open, close and read in any case. */
 uint32_t vnode_mask(uint64_t notes);
 void vnode_on_watched(struct inotify *s, struct lookup *lookup);
 void vnode_on_event(struct inotify *s, struct mark *mark, uint32_t mask, bool has_name, uint64_t realtime_usec);

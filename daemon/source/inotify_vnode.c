@@ -44,17 +44,13 @@ struct vnode {
         bool deleted;              /* has been told */
 };
 
+/* Everything but what is costly, whatever was asked for: other notes may be asked for later, and what the file is like
+ * is known as long as each of its changes leads to a look. */
 uint32_t vnode_mask(uint64_t notes) {
-        return (notes & (KEV_NOTE_WRITE | KEV_NOTE_EXTEND) ?
-                        (uint32_t)(IN_MODIFY | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO) : 0u) |
-               (notes & KEV_NOTE_LINK ? (uint32_t)(IN_ATTRIB | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO) :
-                                        0u) |
-               (notes & KEV_NOTE_ATTRIB ? (uint32_t)IN_ATTRIB : 0u) |
-               (notes & KEV_NOTE_DELETE ? (uint32_t)(IN_ATTRIB | IN_DELETE_SELF) : 0u) |
-               (notes & KEV_NOTE_CLOSEWRITE ? (uint32_t)IN_CLOSE_WRITE : 0u) |
+        return (uint32_t)(IN_MODIFY | IN_ATTRIB | IN_CLOSE_WRITE | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO |
+                          IN_MOVE_SELF | IN_DELETE_SELF) |
                (notes & KEV_NOTE_CLOSE ? (uint32_t)IN_CLOSE_NOWRITE : 0u) |
-               (notes & KEV_NOTE_OPEN ? (uint32_t)IN_OPEN : 0u) | (notes & KEV_NOTE_READ ? (uint32_t)IN_ACCESS : 0u) |
-               IN_MOVE_SELF | IN_DELETE_SELF;
+               (notes & KEV_NOTE_OPEN ? (uint32_t)IN_OPEN : 0u) | (notes & KEV_NOTE_READ ? (uint32_t)IN_ACCESS : 0u);
 }
 
 /* ---- telling -------------------------------------------------------------------------------- */
