@@ -7,6 +7,7 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,6 +50,12 @@ static void make_text(const char *name) {
 }
 
 #define must(call) assert_system((call) == 0, #call)
+
+/* To whoever reads the kernel's queue. */
+static void signal_watcher(int signal) {
+        if (daemon_signal_helpers(kevd->pid, "kevd-deputy", signal) == 0)
+                must(kill(kevd->pid, signal));
+}
 
 /* ---- watching ------------------------------------------------------------------------------------- */
 
@@ -381,6 +388,20 @@ START_TEST(test_extend_is_not_forgotten) {
 }
 END_TEST
 
+/* Changed, and made longer before anybody could look. */
+START_TEST(test_extend_after_attrib) {
+        int64_t id;
+
+        make_text("f");
+        id = watch("f", _i);
+        signal_watcher(SIGSTOP);
+        must(chmod("f", 0600));
+        put("f", O_APPEND, "x");
+        signal_watcher(SIGCONT);
+        expect_among(id, KEV_NOTE_ATTRIB | W | E | KEV_NOTE_CLOSEWRITE, "chmod, and a write");
+}
+END_TEST
+
 /* ---- a directory ---------------------------------------------------------------------------------------- */
 
 START_TEST(test_directory) {
@@ -662,6 +683,7 @@ int main(int argc, char *argv[]) {
         tcase_add_loop_test(c, test_costly_notes, 0, WAYS);
         tcase_add_loop_test(c, test_many_writes, 0, WAYS);
         tcase_add_loop_test(c, test_extend_is_not_forgotten, 0, WAYS);
+        tcase_add_loop_test(c, test_extend_after_attrib, 0, WAYS);
         c = harness_case(suite, "directory");
         tcase_add_checked_fixture(c, start, stop);
         tcase_add_loop_test(c, test_directory, 0, WAYS);

@@ -141,6 +141,17 @@ static uint64_t on_gone(struct vnode *v, const struct lookup *lookup) {
         return (v->now.modified ? KEV_NOTE_WRITE : 0) | (v->state.links == 0 ? KEV_NOTE_DELETE : KEV_NOTE_LINK);
 }
 
+/* What was written without an event so far is left to be compared when there is one. */
+static void take_state(struct vnode *v, const struct file_state *now) {
+        struct file_state before = v->state;
+
+        v->state = *now;
+        if (v->now.modified || v->now.recheck)
+                return;
+        v->state.size = before.size;
+        v->state.modified = before.modified;
+}
+
 void vnode_on_stat(struct inotify *s, struct lookup *lookup) {
         struct mark *mark = mark_find(s, lookup->watched_wd);
         struct vnode *v = mark ? mark->vnode : NULL;
@@ -158,7 +169,7 @@ void vnode_on_stat(struct inotify *s, struct lookup *lookup) {
         else
                 notes = on_gone(v, lookup);
         if (there)
-                v->state = lookup->state;
+                take_state(v, &lookup->state);
         tell(v, &v->now, notes, false);
         v->now = v->later;
         v->later = (struct changes){ 0 };
