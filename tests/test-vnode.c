@@ -617,6 +617,29 @@ START_TEST(test_joined) {
 }
 END_TEST
 
+/* The file's first watch does not know what it is called any more, and the second does. */
+START_TEST(test_joined_after_rename) {
+        int64_t first, id;
+
+        make_text("f");
+        first = watch("f", _i);
+        must(rename("f", "g"));
+        put("g", O_APPEND, "x");
+        expect(first, KEV_NOTE_RENAME | W | KEV_NOTE_CLOSEWRITE, "renamed, and longer");
+        id = watch("g", _i);
+        put("g", 0, "x");
+        expect(id, W | KEV_NOTE_CLOSEWRITE, "in place");
+        put("g", O_APPEND, "x");
+        expect(id, W | E | KEV_NOTE_CLOSEWRITE, "longer");
+        must(link("g", "h"));
+        expect(id, L, "link");
+        must(unlink("g"));
+        expect(id, L, "one of two names");
+        must(rename("h", "f"));
+        expect(id, KEV_NOTE_RENAME, "renamed again");
+}
+END_TEST
+
 START_TEST(test_made_and_removed) {
         make_text("f");
         for (int i = 0; i < 1000; i++) {
@@ -696,6 +719,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_with_tree);
         tcase_add_loop_test(c, test_notes_are_changed, 0, WAYS);
         tcase_add_loop_test(c, test_joined, 0, WAYS);
+        tcase_add_loop_test(c, test_joined_after_rename, 0, WAYS);
         tcase_add_test(c, test_made_and_removed);
         tcase_add_test(c, test_paths);
         tcase_add_test(c, test_refusals);

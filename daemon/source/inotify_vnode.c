@@ -12,9 +12,9 @@
  *
  * A name that isn't there any more means that the file was unlinked if the
  * directory is still the one that it was: a rename was told before the answer is
- * looked at. Where that can't be known (the file or a directory above it was renamed) a write is
- * told without extend, every change of the inode as attrib, and delete with the
- * last close.
+ * looked at. Where that can't be known (the file or a directory above it was
+ * renamed, and no other watch has come to it since) a write is told without
+ * extend, every change of the inode as attrib, and delete with the last close.
  */
 
 #include <errno.h>
@@ -165,7 +165,7 @@ void vnode_on_stat(struct inotify *s, struct lookup *lookup) {
         if (there)
                 notes = compare(v, &lookup->state);
         else if (lookup->error && !file_is_absent(lookup->error))
-                notes = blunt_notes(&v->now) | KEV_NOTE_RESCAN; /* nobody knows */
+                notes = blunt_notes(&v->now) | (v->now.count > 0 ? KEV_NOTE_RESCAN : 0); /* nobody knows */
         else
                 notes = on_gone(v, lookup);
         if (there)
@@ -286,17 +286,33 @@ void vnode_recheck_all(struct inotify *s) {
 
 /* ---- watches ---------------------------------------------------------------------------------------- */
 
+static void set_place(struct vnode *v, const struct lookup *lookup) {
+        v->state = lookup->state;
+        v->parent_device = lookup->parent_device;
+        v->parent_inode = lookup->parent_inode;
+        v->path = lookup->canonical ? strdup(lookup->canonical) : NULL;
+}
+
 static struct vnode *make_vnode(const struct lookup *lookup) {
         struct vnode *v = calloc(1, sizeof(*v));
 
         if (!v)
                 return NULL;
         list_init(&v->subscriptions);
-        v->state = lookup->state;
-        v->parent_device = lookup->parent_device;
-        v->parent_inode = lookup->parent_inode;
-        v->path = lookup->canonical ? strdup(lookup->canonical) : NULL;
+        set_place(v, lookup);
         return v;
+}
+
+/* Whoever comes to a file that has lost its path brings another. A rename that was handled since may have made that
+ * wrong, which nothing would tell: it is looked at once, and nothing comes of it if the file is not there. */
+static void regain_path(struct inotify *s, struct mark *mark, const struct lookup *lookup) {
+        struct vnode *v = mark->vnode;
+
+        if (v->path || v->asked)
+                return;
+        set_place(v, lookup);
+        if (v->path)
+                look(s, mark, 0);
 }
 
 void vnode_on_watched(struct inotify *s, struct lookup *lookup) {
@@ -337,6 +353,7 @@ void vnode_on_watched(struct inotify *s, struct lookup *lookup) {
                 return;
         }
         vnode_attach(watch, mark);
+        regain_path(s, mark, lookup);
         watch_attached(s, watch, 0, NULL);
 }
 
