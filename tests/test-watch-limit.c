@@ -196,6 +196,28 @@ START_TEST(test_at_growth) {
 }
 END_TEST
 
+/* Who comes later is told, and nobody else once more. */
+START_TEST(test_another_watch) {
+        const char *root = make_root("w"), *below = at("%s/d0", root);
+        static struct blind b, b_of_root, b_of_below;
+        struct follower *f, *of_root, *of_below;
+
+        start_with_limit(30);
+        f = follower_new(kevd, root, REPLAY_AT_REST);
+        (void)make_tree(root, 3, 4);
+        ck_assert_uint_gt(check_said(f, &b, root, "what does not fit"), 0);
+        of_root = follower_new(kevd, root, REPLAY_AT_REST);
+        of_below = follower_new(kevd, below, REPLAY_AT_REST);
+        ck_assert_msg(!follower_take(f, 0, NULL), "the first one is told again");
+        ck_assert_uint_gt(check_said(of_root, &b_of_root, root, "the same directory"), 0);
+        ck_assert_uint_gt(check_said(of_below, &b_of_below, below, "one below"), 0);
+        follower_free(f);
+        follower_free(of_root);
+        follower_free(of_below);
+        stop();
+}
+END_TEST
+
 struct recovery {
         struct follower *f;
         struct blind *b;
@@ -246,6 +268,7 @@ int main(int argc, char *argv[]) {
         tcase_set_timeout(c, 120);
         tcase_add_test(c, test_at_attach);
         tcase_add_loop_test(c, test_at_growth, 0, 2);
+        tcase_add_test(c, test_another_watch);
         tcase_add_loop_test(c, test_recovery, 0, 2);
         return harness_main(argc, argv);
 }

@@ -87,9 +87,14 @@ void tree_retry_soon(struct inotify *s) {
 }
 
 /* All of it was looked at again: what is still not covered is said after `rescan`. */
-static void report_rechecked(struct inotify *s, struct dir *dir) {
-        tree_report_rescan(&s->tree, dir);
-        tree_report_degraded(s, dir);
+static void report_rechecked(struct inotify *s, struct dir *above) {
+        tree_report_rescan(&s->tree, above);
+        list_for_each(entry, &s->degraded) {
+                struct dir *dir = list_entry(entry, struct dir, degraded);
+
+                if (tree_is_below(dir, above))
+                        report_degraded(s, dir);
+        }
 }
 
 bool tree_is_watched_by(const struct inotify *s, const struct dir *dir, const struct asker *asker) {
@@ -185,12 +190,12 @@ static bool refuse_starting(struct inotify *s, struct dir *dir, int error) {
         return any;
 }
 
-void tree_report_degraded(struct inotify *s, const struct dir *above) {
+void tree_tell_degraded(struct inotify *s, struct file_watch *watch) {
         list_for_each(entry, &s->degraded) {
-                struct dir *dir = list_entry(entry, struct dir, degraded);
+                const struct dir *dir = list_entry(entry, struct dir, degraded);
 
-                if (tree_is_below(dir, above))
-                        report_degraded(s, dir);
+                if (tree_is_below(dir, watch->dir))
+                        tree_tell_below(&s->tree, watch, dir, KEV_NOTE_DEGRADED);
         }
 }
 

@@ -321,7 +321,7 @@ void tree_start(struct inotify *s, struct file_watch *watch, struct lookup *look
         watch->inode = lookup->state.inode;
         watch->state = WATCH_STARTING;
         tree_enter(s, watch, dir);
-        tree_report_degraded(s, dir);
+        tree_tell_degraded(s, watch); /* the others know */
         if (!covered) /* what is being watched for others is not asked again */
                 tree_crawl(s, dir, PURPOSE_INITIAL, watch->returning ? lookup->serial : 0, watch->asker->uid, NULL);
         if (watch->returning && dir->lookup)

@@ -50,8 +50,8 @@ void tree_crawl(struct inotify *s, struct dir *dir, enum lookup_purpose purpose,
                 struct dir *stop);
 /* Nobody wants its answers any more; what has gone elsewhere meanwhile is asked by itself. */
 void tree_forget_lookup(struct inotify *s, struct lookup *lookup);
-/* Tells once more what of the directory, or below it, can't be watched. */
-void tree_report_degraded(struct inotify *s, const struct dir *above);
+/* To this watch alone: what of its directory, or below it, can't be watched. */
+void tree_tell_degraded(struct inotify *s, struct file_watch *watch);
 uid_t tree_user_of(const struct dir *dir);
 /* Whether its path leads somewhere else than when the question was put. */
 bool tree_has_moved(const struct dir *dir, const struct lookup *lookup);

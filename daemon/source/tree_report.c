@@ -170,6 +170,24 @@ void tree_tell_rescan(struct file_watch *watch, const char *path, size_t size) {
         tell_alone(watch, KEV_NOTE_RESCAN, 0, path, size, realtime_nsec() / NSEC_PER_USEC);
 }
 
+void tree_tell_below(struct tree *tree, struct file_watch *watch, const struct dir *dir, uint64_t notes) {
+        struct climb below;
+        struct event_path path;
+        uint32_t mount = 0;
+
+        climb_begin(&below, tree->scratch, "");
+        for (const struct dir *d = dir; d != watch->dir; d = d->parent) {
+                if (tree_leaves_mount(d, &mount))
+                        return;
+                if (!climb_up(&below, d->name)) /* deeper than can be said: the part that can */
+                        climb_begin(&below, tree->scratch, d->name);
+        }
+        if (tree_leaves_mount(watch->dir, &mount))
+                return;
+        path = climb_path(&below);
+        tell_alone(watch, notes, 0, path.bytes, path.size, realtime_nsec() / NSEC_PER_USEC);
+}
+
 void tree_tell_self(struct file_watch *watch, uint64_t notes) {
         tell_alone(watch, notes, 0, "", 0, realtime_nsec() / NSEC_PER_USEC);
 }

@@ -50,6 +50,8 @@ void tree_report_rename(struct tree *tree, struct dir *from, const char *from_na
                         const char *to_name, struct dir *common, struct report *report);
 /* To this watch alone: what is at that path is to be looked at again. */
 void tree_tell_rescan(struct file_watch *watch, const char *path, size_t size);
+/* To this watch alone, about what it watches or a directory below that, unless that is on another mount. */
+void tree_tell_below(struct tree *tree, struct file_watch *watch, const struct dir *dir, uint64_t notes);
 /* To this watch alone, about what it watches. */
 void tree_tell_self(struct file_watch *watch, uint64_t notes);
 /* The same: it is gone, and if the watch does not wait for it, that is the end. */
