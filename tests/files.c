@@ -112,6 +112,23 @@ size_t make_file_everywhere(const char *path, const char *name) {
         return n;
 }
 
+int make_deep(int fd, const char *name, int depth) {
+        fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+        for (int i = 0; i < depth; i++) {
+                int below, file;
+
+                assert_system(mkdirat(fd, name, 0755) == 0, name);
+                below = openat(fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+                assert_system(below >= 0, name);
+                (void)close(fd);
+                fd = below;
+                file = openat(fd, "file", O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+                assert_system(file >= 0, "file");
+                (void)close(file);
+        }
+        return fd;
+}
+
 void move(const char *from, const char *to) {
         assert_system(rename(from, to) == 0, from);
 }

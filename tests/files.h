@@ -30,6 +30,10 @@ void touch_tree(const char *path, int width, int depth, const char *name);
 /* A new one of this name in the directory and in each below it. Returns how many these are. */
 size_t make_file_everywhere(const char *path, const char *name);
 
+/* In the directory that is open, so many of this name in each other, each with a file; by descriptors, however deep that
+ * is. Returns the innermost one's. */
+int make_deep(int fd, const char *name, int depth);
+
 void move(const char *from, const char *to);
 void exchange(const char *from, const char *to);
 

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <json-c/json.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -79,6 +80,18 @@ static unsigned take_end(int fd) {
                 json_object_put(event);
                 if (id)
                         return 1u << id;
+        }
+}
+
+/* Up to the first with this note: whether it has the other one, too. */
+static bool take_with(int fd, const char *note, const char *other) {
+        for (;;) {
+                struct json_object *event = next_event(fd);
+                bool found = has_note(event, note), both = has_note(event, other);
+
+                json_object_put(event);
+                if (found)
+                        return both;
         }
 }
 
@@ -355,6 +368,56 @@ START_TEST(test_killed_in_list) {
 }
 END_TEST
 
+struct watched {
+        pid_t pid;
+        size_t n;
+};
+
+static bool is_watched(void *userdata) {
+        const struct watched *w = userdata;
+
+        return daemon_fdinfo_inotify_watches(w->pid) >= w->n;
+}
+
+static void wait_for_watches(size_t n) {
+        struct watched w = { deputy(), n };
+
+        ck_assert_msg(wait_until(is_watched, &w, HARNESS_REPLY_MSEC), "%zu watches instead of %zu",
+                      daemon_fdinfo_inotify_watches(w.pid), n);
+}
+
+/* While nobody takes what a deputy tells, what can't be watched is kept no more than the rest, and told with that. */
+START_TEST(test_degraded_while_behind) {
+        enum { LEVELS = 100, EVENTS = 1500 }; /* as long as their paths are, more than is kept */
+        int fd = connect_as(USER), in_root = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC), noise, outside;
+        char name[256] = "";
+        size_t n;
+
+        memset(name, 'n', 255);
+        noise = make_deep(in_root, name, LEVELS);
+        ck_assert_int_eq(linkat(noise, "file", noise, "other", 0), 0);
+        make_dir(at("%s/outside", harness_tempdir()));
+        outside = open(at("%s/outside", harness_tempdir()), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        (void)close(make_deep(outside, name, 140)); /* the last ones' paths are longer than is watched */
+        ck_assert_str_eq(try_watch(fd, at("\"id\":1,\"filter\":\"tree\",\"path\":\"%s\",\"notes\":[\"listed\"]", root)), "");
+        n = daemon_fdinfo_inotify_watches(deputy());
+        ck_assert_uint_eq(n, 1 + LEVELS);
+        ck_assert_int_eq(kill(kevd->pid, SIGSTOP), 0);
+        for (int i = 0; i < EVENTS; i++)
+                ck_assert_int_eq(fchmodat(noise, i % 2 ? "file" : "other", 0644, 0), 0);
+        ck_assert_int_eq(renameat(outside, name, in_root, "in"), 0);
+        wait_for_watches(n + 128);
+        make_dir(at("%s/later", root)); /* when it is watched the answer before has come, too */
+        wait_for_watches(n + 128 + 1);
+        ck_assert_int_eq(kill(kevd->pid, SIGCONT), 0);
+        ck_assert_msg(take_with(fd, "rescan", "degraded"), "what is told instead does not say that a part is not watched");
+        (void)close(noise);
+        (void)close(outside);
+        (void)close(in_root);
+        (void)close(fd);
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         Suite *suite = harness_suite("deputies");
         TCase *c = harness_case(suite, "rights");
@@ -374,5 +437,6 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_globs);
         tcase_add_test(c, test_long_list);
         tcase_add_test(c, test_killed_in_list);
+        tcase_add_test(c, test_degraded_while_behind);
         return harness_main(argc, argv);
 }

@@ -59,24 +59,6 @@ START_TEST(test_strange_root) {
 }
 END_TEST
 
-/* Makes directories in each other, each with a file, by descriptors; returns the innermost one's. */
-static int make_deep(int fd, const char *name, int depth) {
-        fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-        for (int i = 0; i < depth; i++) {
-                int below, file;
-
-                assert_system(mkdirat(fd, name, 0755) == 0, name);
-                below = openat(fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-                assert_system(below >= 0, name);
-                (void)close(fd);
-                fd = below;
-                file = openat(fd, "file", O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
-                assert_system(file >= 0, "file");
-                (void)close(file);
-        }
-        return fd;
-}
-
 START_TEST(test_deep) {
         static const struct {
                 int name_size, depth;

@@ -23,7 +23,8 @@ struct ward { /* a watch that the daemon has ordered */
         struct hash_node node; /* by id */
         uint64_t id;
         size_t in_flight;
-        bool behind; /* it has missed something: a rescan is to be told */
+        bool behind;   /* it has missed something: a rescan is to be told, */
+        bool degraded; /* and that part of it can't be watched */
         bool attached;
 };
 
@@ -69,9 +70,10 @@ static int say(const struct word *word, struct event_path below, struct event_pa
         return channel_send(&deputy.channel, parts, ARRAY_SIZE(parts), -1);
 }
 
-static void fall_behind(struct ward *ward) {
+static void fall_behind(struct ward *ward, const struct report *report) {
         deputy.n_behind += !ward->behind;
         ward->behind = true;
+        ward->degraded |= (report->notes & KEV_NOTE_DEGRADED) != 0;
 }
 
 static void on_report(struct subscription *subscription, struct report *report) {
@@ -86,7 +88,7 @@ static void on_report(struct subscription *subscription, struct report *report) 
 
         /* What begins or ends something can't be told by a rescan. */
         bool must = report->flags & KEV_FLAG_EOF ||
-                    report->notes & (KEV_NOTE_GONE | KEV_NOTE_BACK | KEV_NOTE_LISTED | KEV_NOTE_DEGRADED);
+                    report->notes & (KEV_NOTE_GONE | KEV_NOTE_BACK | KEV_NOTE_LISTED);
         int r = must || deputy.channel.unsent_bytes <= UNSENT_MAX ? say(&word, report->below, report->from_below) :
                                                                     -EAGAIN;
 
@@ -95,7 +97,7 @@ static void on_report(struct subscription *subscription, struct report *report) 
         else if (must)
                 _exit(EXIT_FAILURE); /* no memory: the daemon begins anew with another */
         else
-                fall_behind(ward);
+                fall_behind(ward, report);
 }
 
 static void on_attached(struct subscription *subscription, const struct refusal *refusal) {
@@ -289,7 +291,6 @@ static void on_end(struct channel *channel _unused_) {
 static void tell_behind(void) {
         struct report report = REPORT_INIT;
 
-        report.notes = KEV_NOTE_RESCAN;
         report.kind = KEV_KIND_DIRECTORY;
         report.below = (struct event_path){ "", 0 };
         report.realtime_usec = realtime_nsec() / NSEC_PER_USEC;
@@ -298,7 +299,8 @@ static void tell_behind(void) {
 
                 if (!ward->behind)
                         continue;
-                ward->behind = false;
+                report.notes = KEV_NOTE_RESCAN | (ward->degraded ? KEV_NOTE_DEGRADED : 0);
+                ward->behind = ward->degraded = false;
                 deputy.n_behind--;
                 on_report(&ward->subscription, &report);
         }
