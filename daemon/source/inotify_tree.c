@@ -159,7 +159,10 @@ static void end_watches(struct inotify *s, struct dir *dir, uint64_t realtime_us
 
 void tree_drop(struct inotify *s, struct dir *dir, uint64_t realtime_usec) {
         end_watches(s, dir, realtime_usec);
-        tree_throw_away(s, dir);
+        if (dir == s->tree.root)
+                tree_release(s, dir);
+        else
+                tree_throw_away(s, dir);
 }
 
 void tree_hide(struct inotify *s, struct dir *dir, uint64_t realtime_usec) {

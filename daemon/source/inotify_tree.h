@@ -27,7 +27,8 @@ void tree_set_mark(struct dir *dir, struct mark *mark);
 void tree_enter(struct inotify *s, struct file_watch *watch, struct dir *dir);
 /* Takes it out of the tree; it and what is below it are freed, in slices if it has been read. */
 void tree_throw_away(struct inotify *s, struct dir *dir);
-/* The same, of a directory that is gone: watches of it and below end. */
+/* The same, of a directory that is gone, or may not be read: watches of it and below end. The root stays, and is not
+ * watched any more. */
 void tree_drop(struct inotify *s, struct dir *dir, uint64_t realtime_usec);
 /* Something else is to be seen in its place: what no watch of its own holds goes. */
 void tree_hide(struct inotify *s, struct dir *dir, uint64_t realtime_usec);
