@@ -107,6 +107,40 @@ START_TEST(test_deep_before) {
 }
 END_TEST
 
+/* Where parts are moved into each other until the last of them comes to lie deeper than can be said: that is told of the
+ * directory above. */
+START_TEST(test_deeper_than_can_be_said) {
+        enum { PARTS = 7, LEVELS = 100 };
+        const char *root = make_root("w");
+        struct follower *f = follower_new(kevd, root, REPLAY_AT_REST);
+        int fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC), innermost[PARTS];
+        char name[256] = "";
+
+        ck_assert_int_ge(fd, 0);
+        memset(name, 'n', 250);
+        for (int i = 0; i < PARTS; i++) {
+                int part;
+
+                make_dir(at("%s/%d", root, i));
+                part = openat(fd, at("%d", i), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+                ck_assert_int_ge(part, 0);
+                innermost[i] = make_deep(part, name, LEVELS);
+                (void)close(part);
+                follower_drain(f);
+        }
+        for (int i = 1; i < PARTS; i++) {
+                ck_assert_msg(!(f->notes & KEV_NOTE_RESCAN), "%d parts: rescan", i);
+                assert_system(renameat(fd, at("%d", i), innermost[i - 1], "part") == 0, "renameat");
+                follower_drain(f);
+        }
+        ck_assert_msg(f->notes & KEV_NOTE_RESCAN, "the last rename is told by nothing");
+        for (int i = 0; i < PARTS; i++)
+                (void)close(innermost[i]);
+        (void)close(fd);
+        follower_free(f);
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         TCase *c = make_tree_case(harness_suite("tree-names"), "names", 60);
 
@@ -114,5 +148,6 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_strange_root);
         tcase_add_loop_test(c, test_deep, 0, 5);
         tcase_add_test(c, test_deep_before);
+        tcase_add_test(c, test_deeper_than_can_be_said);
         return harness_main(argc, argv);
 }

@@ -125,6 +125,14 @@ void tree_report_rescan(struct tree *tree, struct dir *dir) {
         }
 }
 
+/* False: it lies deeper than can be said. */
+static bool climb_up_to(struct climb *c, const struct dir *dir, const struct dir *above) {
+        for (; dir != above; dir = dir->parent)
+                if (!climb_up(c, dir->name))
+                        return false;
+        return true;
+}
+
 void tree_report_rename(struct tree *tree, struct dir *from, const char *from_name, struct dir *to,
                         const char *to_name, struct dir *common, struct report *report) {
         struct climb below, from_below;
@@ -134,12 +142,10 @@ void tree_report_rename(struct tree *tree, struct dir *from, const char *from_na
         tree->from_where = from;
         climb_begin(&below, tree->scratch, to_name);
         climb_begin(&from_below, tree->from_scratch, from_name);
-        for (struct dir *d = to; d != common; d = d->parent)
-                if (!climb_up(&below, d->name))
-                        return;
-        for (struct dir *d = from; d != common; d = d->parent)
-                if (!climb_up(&from_below, d->name))
-                        return;
+        if (!climb_up_to(&below, to, common) || !climb_up_to(&from_below, from, common)) {
+                tree_report_rescan(tree, common);
+                return;
+        }
         for (struct dir *d = common; d && !tree_leaves_mount(d, &mount); d = d->parent) {
                 if (!list_empty(&d->subscriptions)) {
                         report->below = climb_path(&below);
