@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -191,6 +192,41 @@ START_TEST(test_deleted) {
 }
 END_TEST
 
+/* ---- changes meanwhile ------------------------------------------------------------------------- */
+
+enum { N_FILES = 2000, N_NEW = 64 };
+
+/* More than the queue and the connection take: it is told in part as long as nobody reads on. What becomes of names
+ * meanwhile is not remembered, as `rescan` is told anyway. */
+START_TEST(test_changed_in_part) {
+        const char *root = make_root("w");
+        const struct kev_event *event;
+        struct follower *f, *other;
+
+        stop();
+        kevd = daemon_start("--limit-queue-bytes=262144");
+        for (int i = 0; i < N_FILES; i++)
+                make_file(at("%s/%0200d", root, i));
+        f = follow_list(root);
+        other = follower_new_with(kevd, new_tree_watch(root, KEV_NOTE_DELETE), root, REPLAY_AT_REST);
+        ck_assert(follower_take(f, HARNESS_REPLY_MSEC, NULL));
+        for (int i = 0; i < N_NEW; i++) {
+                make_file(at("%s/new%d", root, i));
+                if (i % 2)
+                        remove_file(at("%s/new%d", root, i));
+        }
+        follower_drain(other);
+        while (!(f->notes & KEV_NOTE_LISTED)) {
+                ck_assert(follower_take(f, HARNESS_REPLY_MSEC, &event));
+                ck_assert_ptr_null(strstr(kev_event_path(event), "/new"));
+        }
+        ck_assert_uint_ge(replay_n_rescans(f->replay), 1);
+        follower_check(f, "changed in part");
+        follower_free(f);
+        follower_free(other);
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         Suite *suite = harness_suite("list");
         TCase *c = harness_case(suite, "list");
@@ -203,5 +239,9 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_several_lists);
         tcase_add_test(c, test_removed);
         tcase_add_test(c, test_deleted);
+        c = harness_case(suite, "in-part");
+        tcase_add_checked_fixture(c, start, stop);
+        tcase_set_timeout(c, 60);
+        tcase_add_test(c, test_changed_in_part);
         return harness_main(argc, argv);
 }

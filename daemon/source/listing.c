@@ -15,6 +15,7 @@ enum {
         ASKED_MAX = 8, /* listings of a view under way */
         ROOM_ENTRIES = 64, /* of a list that are told between two looks at the queue */
         ROOM_MSEC = 5,
+        TOUCHED_MAX = 256, /* names that had an event while a listing was asked; with more there is a rescan */
         /* What globs leave out takes its time, too. What many are told is in the way of what happens meanwhile, which
          * they have as a rescan then. */
         TOLD_USEC = 500, /* at a time, to one watch */
@@ -33,7 +34,6 @@ struct job {
 struct touched {
         struct hash_node node;
         bool exists;
-        bool was_told; /* by the listing */
         enum kev_kind kind;
         struct handle object;
         char name[];
@@ -57,16 +57,18 @@ static struct touched *find_touched(const struct listing *l, const char *name, s
         return NULL;
 }
 
-/* In the part of a listing that was told already. */
-static bool was_told(const struct listing *l, const char *name, size_t size) {
-        const char *bytes = l->entries.data;
-        size_t left = l->state == LISTING_TOLD_IN_PART ? l->n_told : 0;
-        struct link_view link;
+/* NULL: there are too many, or there is no memory; or something was told already, and what is hidden since is told with
+ * a rescan anyway. */
+static struct touched *add_touched(struct listing *l, const char *name, size_t size) {
+        bool has_room = l->state == LISTING_ASKED && l->touched.n_nodes < TOUCHED_MAX;
+        struct touched *t = has_room ? malloc(sizeof(*t) + size + 1) : NULL;
 
-        while (link_take(&bytes, &left, &link))
-                if (link.name_size == size && memcmp(link.name, name, size) == 0)
-                        return true;
-        return false;
+        if (!t || hash_add(&l->touched, &t->node, hash_name(name, size)) < 0) {
+                free(t);
+                return NULL;
+        }
+        memcpy(t->name, name, size + 1);
+        return t;
 }
 
 static void on_name(struct lister *lister, struct listing *l, const char *name, bool exists, enum kev_kind kind,
@@ -78,15 +80,11 @@ static void on_name(struct lister *lister, struct listing *l, const char *name, 
         if (l->state == LISTING_TO_DO || lister->class->is_older(lister, l))
                 return;
         t = find_touched(l, name, size);
+        if (!t)
+                t = add_touched(l, name, size);
         if (!t) {
-                t = malloc(sizeof(*t) + size + 1);
-                if (!t || hash_add(&l->touched, &t->node, hash_name(name, size)) < 0) {
-                        free(t);
-                        lister->class->doubt(lister, "no memory for a name");
-                        return;
-                }
-                memcpy(t->name, name, size + 1);
-                t->was_told = was_told(l, name, size);
+                l->missed = true;
+                return;
         }
         t->exists = exists;
         t->kind = kind;
@@ -298,9 +296,6 @@ static bool tell_listing(struct lister *lister, struct listing *l) {
         hash_for_each(node, &l->touched) {
                 const struct touched *t = container_of(node, struct touched, node);
 
-                if (t->was_told)
-                        tree_report_entry(lister->tree, l->dir, t->name, KEV_NOTE_DELETE, t->kind,
-                                          realtime_nsec() / NSEC_PER_USEC, NULL);
                 if (t->exists)
                         tell_created(lister, l, t->name, t->kind, handle_refer(&t->object));
         }
@@ -341,6 +336,7 @@ void listing_on_answer(struct listing *l, int error) {
 void listing_ask_again(struct listing *l) {
         forget_touched(l);
         buffer_reset(&l->entries);
+        l->missed = false;
         l->state = LISTING_TO_DO;
         mux_defer(l->lister->mux, &l->lister->run);
 }

@@ -43,7 +43,7 @@ struct listing {
         size_t n_told;         /* bytes of them */
         int error;
         bool missed; /* something was kept back that no listing is going to tell */
-        struct hash touched; /* names that had an event since it was asked */
+        struct hash touched; /* names that had an event since it was asked, until something was told */
         /* The mechanism's own. */
         void *asked;
         uint64_t asked_at;
