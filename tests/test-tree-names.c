@@ -5,6 +5,7 @@
  */
 
 #include <fcntl.h>
+#include <json-c/json.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,6 +15,7 @@
 #include "files.h"
 #include "harness.h"
 #include "kev.h"
+#include "long-names.h"
 #include "macro.h"
 #include "replay.h"
 #include "trees.h"
@@ -141,6 +143,53 @@ START_TEST(test_deeper_than_can_be_said) {
 }
 END_TEST
 
+/* The next event has that note, and is about that path. */
+static struct json_object *expect_next(int fd, const char *note, const char *path) {
+        struct json_object *event = next_event(fd);
+
+        ck_assert_msg(has_note(event, note), "%s", json_object_to_json_string(event));
+        ck_assert_str_eq(text_at(event, "/path"), path);
+        return event;
+}
+
+/* More than NAME_MAX, which some file systems have: listed, renamed, and of what is known to be there. */
+START_TEST(test_longer) {
+        const char *root = make_root("w"), *first, *second;
+        struct json_object *event;
+        char name[601] = "";
+        pid_t server;
+        int fd;
+
+        if (daemon_is_on_fanotify())
+                harness_skip("FUSE can't be watched with fanotify");
+        stop();
+        need_private_mounts();
+        server = long_names_mount(root);
+        if (server < 0)
+                harness_skip("no file system in user space can be mounted");
+        start();
+        memset(name, 'a', sizeof(name) - 1);
+        first = at("%s/%s", root, name);
+        memset(name, 'b', sizeof(name) - 1);
+        second = at("%s/%s", root, name);
+        make_dir(first);
+        fd = client_connect(kevd->socket);
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"tree\",\"path\":\"%s\",\"tree\":{\"list\":true}}]}", root);
+        json_object_put(expect_next(fd, "create", first));
+        json_object_put(expect_next(fd, "listed", root));
+        move(first, second);
+        event = expect_next(fd, "rename", second);
+        ck_assert_str_eq(text_at(event, "/fromPath"), first);
+        json_object_put(event);
+        make_dir(at("%s/x", second));
+        json_object_put(expect_next(fd, "create", at("%s/x", second)));
+        (void)close(fd);
+        stop();
+        long_names_end(server, root);
+        start();
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         TCase *c = make_tree_case(harness_suite("tree-names"), "names", 60);
 
@@ -149,5 +198,6 @@ int main(int argc, char *argv[]) {
         tcase_add_loop_test(c, test_deep, 0, 5);
         tcase_add_test(c, test_deep_before);
         tcase_add_test(c, test_deeper_than_can_be_said);
+        tcase_add_test(c, test_longer);
         return harness_main(argc, argv);
 }

@@ -102,7 +102,7 @@ struct move {
         uint64_t realtime_usec;
         uint64_t deadline_nsec; /* CLOCK_MONOTONIC: then it went where nobody looks */
         uint64_t position;      /* in what was read */
-        char name[256];
+        char name[];
 };
 
 struct inotify {

@@ -4,7 +4,6 @@
 
 #include "inotify.h"
 
-#include <stdio.h>
 #include <string.h>
 #include <sys/inotify.h>
 
@@ -116,7 +115,8 @@ void moves_out_late(struct inotify *s) {
 }
 
 void move_on_from(struct inotify *s, struct mark *mark, const struct inotify_event *event, uint64_t now) {
-        struct move *move = calloc(1, sizeof(*move));
+        size_t size = strlen(event->name) + 1;
+        struct move *move = calloc(1, sizeof(*move) + size);
         struct arrival last = mark->arrival;
         bool was_fresh = mark->is_fresh;
 
@@ -138,7 +138,7 @@ void move_on_from(struct inotify *s, struct mark *mark, const struct inotify_eve
         move->realtime_usec = now;
         move->deadline_nsec = monotonic_nsec() + MOVE_WAIT_USEC * NSEC_PER_USEC;
         move->position = s->bytes_handled;
-        (void)snprintf(move->name, sizeof(move->name), "%s", event->name);
+        memcpy(move->name, event->name, size);
         list_append(&s->moves, &move->link);
 }
 

@@ -6,6 +6,7 @@
 #include "listing.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 
 #include "log.h"
@@ -279,10 +280,11 @@ static bool tell_listing(struct lister *lister, struct listing *l) {
         const char *bytes = l->entries.data + l->n_told;
         size_t size = l->entries.size - l->n_told;
         struct link_view link;
-        char name[256];
+        char name[PATH_MAX]; /* some file systems have more than NAME_MAX */
 
         for (unsigned n = 1; link_take(&bytes, &size, &link); n++) {
                 l->n_told = l->entries.size - size;
+                l->missed |= link.name_size >= sizeof(name);
                 if (link.name_size >= sizeof(name) || find_touched(l, link.name, link.name_size))
                         continue;
                 memcpy(name, link.name, link.name_size);
