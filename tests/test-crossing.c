@@ -340,6 +340,50 @@ START_TEST(test_changed_since_list) {
 }
 END_TEST
 
+enum { N_MOUNTS = 14, USER_PARTS_MAX = 16384, N_WATCHES = USER_PARTS_MAX / N_MOUNTS + 1, AT_ONCE = 50 };
+
+/* Of all its watches. */
+static void add_watches(int fd, int first, int n) {
+        char text[AT_ONCE * 160];
+        size_t size = 0;
+
+        for (int i = first; i < first + n; i++)
+                size += (size_t)snprintf(text + size, sizeof(text) - size,
+                                         "%s{\"id\":%d,\"filter\":\"tree\",\"path\":\"%s\","
+                                         "\"tree\":{\"crossMounts\":true}}", size ? "," : "", i, root);
+        client_change(fd, "{\"add\":[%s]}", text);
+}
+
+/* How many of the events that are due have the note. */
+static int count_due(int fd, const char *note) {
+        struct json_object *event;
+        int n = 0;
+
+        while ((event = due_event(fd))) {
+                n += has_note(event, note);
+                json_object_put(event);
+        }
+        return n;
+}
+
+/* A user's watches have so many mounts together, and say once of each more that it is not watched. All of them are told
+ * of a change before a Wait that comes behind it is answered. */
+START_TEST(test_many) {
+        int fd = client_connect(kevd->socket);
+
+        for (int i = 0; i < N_MOUNTS; i++)
+                mount_one(at("%d", i), "tmpfs");
+        for (int i = 0; i < N_WATCHES; i += AT_ONCE)
+                add_watches(fd, i, MIN(AT_ONCE, N_WATCHES - i));
+        ck_assert_int_eq(count_due(fd, "degraded"), N_WATCHES * N_MOUNTS - USER_PARTS_MAX);
+        mount_one("more", "tmpfs");
+        ck_assert_int_eq(count_due(fd, "degraded"), N_WATCHES);
+        unmount_all();
+        ck_assert_int_ge(count_due(fd, "rescan"), USER_PARTS_MAX);
+        (void)close(fd);
+}
+END_TEST
+
 int main(int argc, char *argv[]) {
         Suite *suite = harness_suite("crossing");
         TCase *c = harness_case(suite, "crossing");
@@ -357,5 +401,6 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_closed_mounts);
         tcase_add_test(c, test_changed_since_list);
         tcase_add_test(c, test_renamed_above);
+        tcase_add_test(c, test_many);
         return harness_main(argc, argv);
 }

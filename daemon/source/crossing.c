@@ -20,26 +20,35 @@
 #include "buffer.h"
 #include "close_elsewhere.h"
 #include "file_watch.h"
+#include "hash.h"
 #include "mailbox.h"
 #include "mounts.h"
 #include "source.h"
 #include "workers.h"
 
 enum {
-        PARTS_MAX = 1024, /* of a watch */
+        PARTS_MAX = 1024, /* of a watch, */
+        USER_PARTS_MAX = 16384, /* and of all of a user */
+        PARTS_AT_ONCE = 64, /* that are made in one look at a watch */
         TRIES_MAX = 8,
         RETRY_MSEC = 1000,
         COMPARE_MSEC = 10, /* between two readings of the mounts that what clients do has led to */
+        SLICE_NSEC = 100 * 1000, /* of a turn, for watches that are to be looked at */
 };
 
 struct crossings {
         struct source source;
         struct mux *mux;
-        struct list list;
+        struct hash users;
+        struct list in_turn; /* users some of whose watches are to be looked at */
+        struct hash parts;   /* but the main ones, by their watch and place */
+        struct list asking;  /* watches that ask again, with the timer */
         struct mounts mounts;
         struct mailbox mailbox; /* of what the workers have found */
         struct mux_deferred run;
         bool differs;  /* the reading at hand from the last one */
+        uint64_t n_changes; /* readings that did */
+        uint64_t n_doubts;  /* when one may have been missed */
         bool compares; /* mounts may be in other places, of which poll(2) says nothing */
         uint64_t compared_nsec, n_compared;
         struct mux_timer compare_timer;
@@ -49,7 +58,20 @@ struct crossings {
         unsigned n_calls; /* of sources, under way */
 };
 
+/* Who has such watches. Those of others are looked at in between, however many these are. */
+struct user {
+        struct hash_node node;
+        struct crossings *all;
+        uid_t uid;
+        size_t n_watches, n_parts;
+        size_t n_unsettled; /* watches in force that wait for an answer */
+        struct list looked_at;
+        struct list to_look_at; /* those of which is_stale() is true */
+        struct list in_turn;
+};
+
 struct part {
+        struct hash_node node;
         struct subscription subscription;
         struct crossing *crossing;
         struct list link;
@@ -59,8 +81,8 @@ struct part {
         bool ended;    /* nothing is told of it any more */
         unsigned tries; /* how often it had ended, and was made anew */
         bool refused;  /* it can't be watched, until the mounts change there */
-        bool changed;  /* another mount than the one it is of may be there */
         bool seen;     /* in this look at the mounts */
+        uint64_t changed; /* of the mount that it is of, as it was made: with another number there may be another */
         size_t below;  /* where in `mount_point` the path below the watched directory begins */
         char mount_point[];
 };
@@ -77,23 +99,30 @@ struct resolving {
 };
 
 struct crossing {
-        struct list link;
+        struct list link;   /* of its user */
+        struct list asking; /* or alone */
         struct crossings *all;
+        struct user *user;
         struct subscription *outer;
         struct part *main;
         struct list parts;
+        size_t n_parts;
+        size_t n_starting; /* with the main one */
+        size_t n_made;     /* in this look at the mounts */
         struct subject subject; /* what parts are asked for; no path, no descriptor */
         char *path;             /* as the client named it */
         char *canonical;
         struct resolving *resolving;
         bool in_force;
         bool is_listed;
-        bool is_stale; /* its parts are to be looked at */
+        bool is_unsettled; /* it is counted as such */
+        bool is_to_be_looked_at; /* for a reason of its own, not that mounts have changed */
+        uint64_t n_changes, n_doubts; /* as it was looked at last */
+        uint64_t reading; /* of the mounts: of those up to it that have no part it was told so; 0: of none */
         size_t n_put_off; /* mounts that get a part when what they are in is listed */
         bool is_back;  /* its path is to be resolved again */
         bool is_gone;
         bool asked_since; /* or is being asked: where it is, since the main part is in force */
-        bool asks_again;  /* with the timer */
         bool is_degraded; /* as a whole: it is not known what is mounted below */
 };
 
@@ -107,6 +136,11 @@ static struct part *part_of(struct subscription *subscription) {
 
 static const struct sink *upper(const struct crossing *c) {
         return c->all->source.context->upper;
+}
+
+/* Its parts are to be looked at. */
+static bool is_stale(const struct crossing *c) {
+        return c->is_to_be_looked_at || c->n_changes != c->all->n_changes;
 }
 
 /* ---- telling --------------------------------------------------------------------------------------------- */
@@ -124,7 +158,7 @@ static void tell(struct crossing *c, uint64_t notes, const char *below) {
 
 /* The list is told when all parts of it are. */
 static void check_listed(struct crossing *c) {
-        if (!c->subject.list || c->is_listed || !c->in_force || !c->main->listed || c->resolving || c->is_stale ||
+        if (!c->subject.list || c->is_listed || !c->in_force || !c->main->listed || c->resolving || is_stale(c) ||
             c->n_put_off > 0)
                 return;
         list_for_each(entry, &c->parts)
@@ -145,9 +179,31 @@ static bool place(const struct part *part, struct event_path path, struct buffer
         return !b->error;
 }
 
+static void give_turn(struct user *user) {
+        if (list_empty(&user->to_look_at))
+                return;
+        if (list_empty(&user->in_turn))
+                list_append(&user->all->in_turn, &user->in_turn);
+        mux_defer(user->all->mux, &user->all->run);
+}
+
 static void look_later(struct crossing *c) {
-        c->is_stale = true;
-        mux_defer(c->all->mux, &c->all->run);
+        if (c->is_to_be_looked_at)
+                return;
+        c->is_to_be_looked_at = true;
+        list_remove(&c->link);
+        list_append(&c->user->to_look_at, &c->link);
+        give_turn(c->user);
+}
+
+static void look_at_all(struct crossings *all) {
+        all->n_changes++;
+        hash_for_each(node, &all->users) {
+                struct user *user = container_of(node, struct user, node);
+
+                list_splice(&user->to_look_at, &user->looked_at);
+                give_turn(user);
+        }
 }
 
 static void on_compare_timer(struct mux_timer *timer);
@@ -292,10 +348,33 @@ static void free_part(struct part *part) {
         free(part);
 }
 
+/* A barrier waits for those of its user that are in force. */
+static void count_unsettled(struct crossing *c) {
+        bool is_unsettled = c->in_force && (c->resolving || c->n_starting > 0);
+
+        if (is_unsettled == c->is_unsettled)
+                return;
+        c->is_unsettled = is_unsettled;
+        c->user->n_unsettled += is_unsettled ? 1 : (size_t)-1;
+}
+
+static void set_starting(struct part *part, bool starting) {
+        part->crossing->n_starting += (size_t)starting - (size_t)part->starting;
+        part->starting = starting;
+        count_unsettled(part->crossing);
+}
+
 /* A source may be at work on it, or on another whose watch it is of. */
 static void bury_part(struct part *part) {
-        struct crossings *all = part->crossing->all;
+        struct crossing *c = part->crossing;
+        struct crossings *all = c->all;
 
+        set_starting(part, false);
+        if (part != c->main) {
+                hash_remove(&all->parts, &part->node);
+                c->n_parts--;
+                c->user->n_parts--;
+        }
         part->crossing = NULL;
         list_remove(&part->link);
         list_append(&all->dead, &part->link);
@@ -344,8 +423,11 @@ static void on_unresolved(struct crossing *c, int error) {
         struct crossings *all = c->all;
 
         degrade(c);
-        c->asks_again = c->path && is_shortage(-error);
-        if (c->asks_again && all->retry_timer.heap_index == 0)
+        list_remove(&c->asking);
+        if (!c->path || !is_shortage(-error))
+                return;
+        list_append(&all->asking, &c->asking);
+        if (all->retry_timer.heap_index == 0)
                 (void)mux_timer_set(all->mux, &all->retry_timer, monotonic_nsec() + RETRY_MSEC * NSEC_PER_MSEC,
                                     on_retry_timer);
 }
@@ -367,14 +449,11 @@ static void ask_since(struct crossing *c) {
 }
 
 static void check_in_force(struct crossing *c) {
-        if (c->in_force || c->main->starting || c->resolving)
+        if (c->in_force || c->main->starting || c->resolving || is_stale(c))
                 return;
         ask_since(c);
-        if (c->resolving)
+        if (c->resolving || c->n_starting > 0)
                 return;
-        list_for_each(entry, &c->parts)
-                if (list_entry(entry, struct part, link)->starting)
-                        return;
         c->in_force = true;
         upper(c)->attached(c->outer, NULL);
         check_listed(c);
@@ -414,7 +493,7 @@ static void attach_part(struct part *part) {
         if (r < 0)
                 on_part_refused(part, -r);
         else if (r == 1)
-                part->starting = true;
+                set_starting(part, true);
         else if (part->returns)
                 tell(c, KEV_NOTE_RESCAN, part->mount_point + part->below);
 }
@@ -422,7 +501,7 @@ static void attach_part(struct part *part) {
 static void on_part_attached(struct part *part, const struct refusal *refusal) {
         struct crossing *c = part->crossing;
 
-        part->starting = false;
+        set_starting(part, false);
         if (refusal) {
                 struct refusal copy = *refusal;
 
@@ -479,11 +558,20 @@ static const char *below(const struct crossing *c, const char *path) {
         return strncmp(path, c->canonical, size) == 0 && path[size] == '/' && path[size + 1] ? path + size + 1 : NULL;
 }
 
-static struct part *find_part(const struct crossing *c, const char *mount_point) {
-        list_for_each(entry, &c->parts) {
-                struct part *part = list_entry(entry, struct part, link);
+static uint64_t hash_place(const struct crossing *c, const char *mount_point, size_t size) {
+        return hash_bytes(mount_point, size, (uintptr_t)c);
+}
 
-                if (strcmp(part->mount_point, mount_point) == 0)
+static struct part *find_part(const struct crossing *c, const char *mount_point, size_t size) {
+        const struct hash *parts = &c->all->parts;
+
+        if (c->n_parts == 0)
+                return NULL;
+        for (struct hash_node *n = hash_first(parts, hash_place(c, mount_point, size)); n; n = hash_next(n)) {
+                struct part *part = container_of(n, struct part, node);
+
+                if (part->crossing == c && strncmp(part->mount_point, mount_point, size) == 0 &&
+                    part->mount_point[size] == 0)
                         return part;
         }
         return NULL;
@@ -491,32 +579,49 @@ static struct part *find_part(const struct crossing *c, const char *mount_point)
 
 /* What a mount is in. */
 static const struct part *part_above(const struct crossing *c, const char *mount_point) {
-        const struct part *above = c->main;
+        for (size_t size = strlen(mount_point); size > 0; size--) {
+                const struct part *part = mount_point[size] == '/' ? find_part(c, mount_point, size) : NULL;
 
-        list_for_each(entry, &c->parts) {
-                const struct part *part = list_entry(entry, struct part, link);
-                size_t size = strlen(part->mount_point);
-
-                if (strncmp(mount_point, part->mount_point, size) == 0 && mount_point[size] == '/' &&
-                    size > strlen(above->mount_point))
-                        above = part;
+                if (part)
+                        return part;
         }
-        return above;
+        return c->main;
+}
+
+/* NULL: it has too many, or its user has, or there is no memory. */
+static struct part *add_part(struct crossing *c, const char *mount_point, size_t below) {
+        bool has_room = c->n_parts < PARTS_MAX && c->user->n_parts < USER_PARTS_MAX;
+        struct part *part = has_room ? new_part(c, mount_point, below) : NULL;
+
+        if (!part || hash_add(&c->all->parts, &part->node, hash_place(c, mount_point, strlen(mount_point))) < 0) {
+                free(part);
+                return NULL;
+        }
+        list_append(&c->parts, &part->link);
+        c->n_parts++;
+        c->user->n_parts++;
+        return part;
 }
 
 static void on_mount(void *userdata, const struct mount_view *mount) {
         struct crossing *c = userdata;
         const char *rest = below(c, mount->path);
-        struct part *part = rest ? find_part(c, mount->path) : NULL;
+        struct part *part = rest ? find_part(c, mount->path, strlen(mount->path)) : NULL;
+        bool changed = part && part->changed != mount->changed, is_new = part || mount->changed > c->reading;
         unsigned tries = 0;
-        size_t n = 0;
 
         if (!rest || (c->outer->selective && !upper(c)->descends(c->outer, (struct event_path){ rest, strlen(rest) })))
                 return;
-        if (part && !part->changed && part->ended && !part->refused && part->tries >= TRIES_MAX)
+        if (part && !changed && part->ended && !part->refused && part->tries >= TRIES_MAX)
                 give_up(part);
-        if (part && !part->changed && (!part->ended || part->refused)) {
+        if (part && !changed && (!part->ended || part->refused)) {
                 part->seen = true;
+                return;
+        }
+        if (c->n_made == PARTS_AT_ONCE) { /* in its next turn */
+                if (part)
+                        part->seen = true;
+                look_later(c);
                 return;
         }
         if (part) {
@@ -530,16 +635,16 @@ static void on_mount(void *userdata, const struct mount_view *mount) {
                 c->n_put_off++;
                 return;
         }
-        list_for_each(entry, &c->parts)
-                n++;
-        part = n < PARTS_MAX ? new_part(c, mount->path, (size_t)(rest - mount->path)) : NULL;
+        part = add_part(c, mount->path, (size_t)(rest - mount->path));
         if (!part) {
-                tell(c, KEV_NOTE_DEGRADED, rest);
+                if (is_new) /* else that was told before */
+                        tell(c, KEV_NOTE_DEGRADED, rest);
                 return;
         }
+        c->n_made++;
         part->seen = true;
         part->tries = tries;
-        list_append(&c->parts, &part->link);
+        part->changed = mount->changed;
         if (mount->is_kernels_own) {
                 part->ended = part->refused = part->listed = true;
                 tell(c, KEV_NOTE_DEGRADED, rest);
@@ -547,9 +652,11 @@ static void on_mount(void *userdata, const struct mount_view *mount) {
                 attach_part(part);
 }
 
-/* Parts for the mounts that there are. */
+/* Parts for the mounts that there are; one is made anew where another may be seen. */
 static void look(struct crossing *c) {
-        c->is_stale = false;
+        if (c->n_doubts != c->all->n_doubts)
+                bury_parts(c);
+        c->n_doubts = c->all->n_doubts;
         if (!c->canonical) { /* it is not there yet */
                 check_in_force(c);
                 check_listed(c);
@@ -561,8 +668,10 @@ static void look(struct crossing *c) {
                 degrade(c);
         list_for_each(entry, &c->parts)
                 list_entry(entry, struct part, link)->seen = false;
-        c->n_put_off = 0;
+        c->n_put_off = c->n_made = 0;
         mounts_for_each(&c->all->mounts, on_mount, c);
+        if (c->n_put_off == 0 && c->n_made < PARTS_AT_ONCE)
+                c->reading = c->all->mounts.reading;
         for (struct list *entry = c->parts.next, *next; entry != &c->parts; entry = next) {
                 struct part *part = list_entry(entry, struct part, link);
 
@@ -577,18 +686,8 @@ static void look(struct crossing *c) {
         check_listed(c);
 }
 
-/* Another mount may be seen there: then the part is made anew. */
-static void on_changed(struct mounts *mounts, const char *path) {
-        struct crossings *all = container_of(mounts, struct crossings, mounts);
-
-        all->differs = true;
-        list_for_each(entry, &all->list) {
-                struct crossing *c = list_entry(entry, struct crossing, link);
-                struct part *part = c->canonical && below(c, path) ? find_part(c, path) : NULL;
-
-                if (part)
-                        part->changed = true;
-        }
+static void on_changed(struct mounts *mounts, const char *path _unused_) {
+        container_of(mounts, struct crossings, mounts)->differs = true;
 }
 
 static void on_done(struct mounts *mounts) {
@@ -597,20 +696,16 @@ static void on_done(struct mounts *mounts) {
         if (!all->differs)
                 return;
         all->differs = false;
-        list_for_each(entry, &all->list)
-                look_later(list_entry(entry, struct crossing, link));
+        look_at_all(all);
 }
 
+/* Each may have another mount. */
 static void on_doubt(struct mounts *mounts) {
         struct crossings *all = container_of(mounts, struct crossings, mounts);
 
         all->differs = true;
-        list_for_each(entry, &all->list) {
-                struct crossing *c = list_entry(entry, struct crossing, link);
-
-                bury_parts(c);
-                look_later(c);
-        }
+        all->n_doubts++;
+        look_at_all(all);
 }
 
 /* ---- where the watched directory is ------------------------------------------------------------------------------ */
@@ -671,6 +766,7 @@ static int ask_where(struct crossing *c, int fd) {
                 return error;
         }
         c->resolving = r;
+        count_unsettled(c);
         return 0;
 }
 
@@ -683,39 +779,71 @@ static void on_resolved(struct mailbox *mailbox) {
 
                 if (c) {
                         c->resolving = NULL;
+                        count_unsettled(c);
                         free(c->canonical);
                         c->canonical = take_pointer(&r->canonical);
                         if (c->canonical)
                                 compare(c->all);
                         else if (c->asked_since && !file_is_absent(r->error))
                                 on_unresolved(c, r->error);
-                        look(c);
-                        mux_defer(c->all->mux, &c->all->run); /* for the barriers */
+                        look_later(c);
                 }
                 free_resolving(r);
         }
 }
 
-static bool is_settled(const struct crossing *c) {
-        if (c->is_stale || c->resolving || c->main->starting)
-                return false;
-        list_for_each(entry, &c->parts)
-                if (list_entry(entry, struct part, link)->starting)
-                        return false;
-        return true;
+static struct user *find_user(const struct crossings *all, uid_t uid) {
+        struct hash_node *n = hash_first(&all->users, hash_u64(uid));
+
+        while (n && container_of(n, struct user, node)->uid != uid)
+                n = hash_next(n);
+        return n ? container_of(n, struct user, node) : NULL;
 }
 
 static bool is_past(struct barriers *barriers, struct source_barrier *barrier) {
         const struct crossings *all = container_of(barriers, struct crossings, barriers);
+        const struct user *user = find_user(all, barrier->asker->uid);
 
-        list_for_each(entry, &all->list) {
-                const struct crossing *c = list_entry(entry, struct crossing, link);
+        return !user || (all->n_compared >= barrier->position && list_empty(&user->to_look_at) &&
+                         user->n_unsettled == 0);
+}
 
-                if (c->subject.asker == barrier->asker && c->in_force &&
-                    (all->n_compared < barrier->position || !is_settled(c)))
-                        return false;
+static void look_at(struct crossing *c) {
+        c->is_to_be_looked_at = false;
+        c->n_changes = c->all->n_changes;
+        list_append(&c->user->looked_at, &c->link);
+        if (c->is_gone) {
+                c->is_gone = c->is_degraded = false;
+                list_remove(&c->asking);
+                bury_parts(c);
+                free(take_pointer(&c->canonical));
+                c->reading = 0;
         }
-        return true;
+        if (c->is_back && !c->resolving) {
+                c->is_back = false;
+                c->is_listed = true; /* it was, or is told with a rescan */
+                ask_again(c);
+        }
+        look(c);
+}
+
+/* Of each user one at a time. */
+static void look_at_some(struct crossings *all) {
+        uint64_t end_nsec = monotonic_nsec() + SLICE_NSEC;
+        struct list *entry;
+
+        do {
+                struct user *user;
+
+                entry = list_pop(&all->in_turn);
+                if (!entry)
+                        return;
+                user = list_entry(entry, struct user, in_turn);
+                look_at(list_entry(list_pop(&user->to_look_at), struct crossing, link));
+                give_turn(user);
+        } while (monotonic_nsec() < end_nsec);
+        if (!list_empty(&all->in_turn))
+                mux_defer(all->mux, &all->run);
 }
 
 static void on_run(struct mux_deferred *deferred) {
@@ -726,40 +854,54 @@ static void on_run(struct mux_deferred *deferred) {
                 all->compares = false;
                 compare(all);
         }
-        list_for_each(entry, &all->list) {
-                struct crossing *c = list_entry(entry, struct crossing, link);
-
-                if (c->is_gone) {
-                        c->is_gone = c->asks_again = c->is_degraded = false;
-                        bury_parts(c);
-                        free(take_pointer(&c->canonical));
-                }
-                if (c->is_back && !c->resolving) {
-                        c->is_back = false;
-                        c->is_listed = true; /* it was, or is told with a rescan */
-                        ask_again(c);
-                }
-                if (c->is_stale)
-                        look(c);
-        }
+        look_at_some(all);
         barriers_check(&all->barriers);
 }
 
 static void on_retry_timer(struct mux_timer *timer) {
         struct crossings *all = container_of(timer, struct crossings, retry_timer);
+        struct list now, *entry;
 
-        list_for_each(entry, &all->list) {
-                struct crossing *c = list_entry(entry, struct crossing, link);
+        list_init(&now);
+        list_splice(&now, &all->asking);
+        while ((entry = list_pop(&now))) {
+                struct crossing *c = list_entry(entry, struct crossing, asking);
 
-                if (!c->asks_again)
-                        continue;
-                c->asks_again = false;
                 if (!c->canonical && !c->resolving)
                         ask_again(c);
         }
 }
 
 /* ---- the source ---------------------------------------------------------------------------------------------------- */
+
+/* For one more watch. NULL: no memory. */
+static struct user *get_user(struct crossings *all, uid_t uid) {
+        struct user *user = find_user(all, uid);
+
+        if (!user) {
+                user = calloc(1, sizeof(*user));
+                if (!user || hash_add(&all->users, &user->node, hash_u64(uid)) < 0) {
+                        free(user);
+                        return NULL;
+                }
+                user->all = all;
+                user->uid = uid;
+                list_init(&user->looked_at);
+                list_init(&user->to_look_at);
+                list_init(&user->in_turn);
+        }
+        user->n_watches++;
+        return user;
+}
+
+static void put_user(struct user *user) {
+        if (list_empty(&user->to_look_at))
+                list_remove(&user->in_turn);
+        if (--user->n_watches > 0)
+                return;
+        hash_remove(&user->all->users, &user->node);
+        free(user);
+}
 
 static void free_crossing(struct crossing *c) {
         if (c->main)
@@ -768,7 +910,11 @@ static void free_crossing(struct crossing *c) {
         free_dead(c->all);
         if (c->resolving)
                 c->resolving->crossing = NULL;
+        c->in_force = false;
+        count_unsettled(c);
         list_remove(&c->link);
+        list_remove(&c->asking);
+        put_user(c->user);
         free(c->path);
         free(c->canonical);
         free(c);
@@ -778,6 +924,7 @@ static int crossings_attach(struct source *source, struct subscription *subscrip
                             struct refusal *refusal) {
         struct crossings *all = crossings_of(source);
         struct crossing *c;
+        struct user *user;
         struct subject own = *subject;
         int r = 0;
 
@@ -785,15 +932,23 @@ static int crossings_attach(struct source *source, struct subscription *subscrip
         if (workers_are_stuck(source->context->workers, subject->asker->uid))
                 return refuse(refusal, EDQUOT, "path: all of your look-ups wait for file systems that don't answer");
         c = calloc(1, sizeof(*c));
-        if (!c)
+        user = c ? get_user(all, subject->asker->uid) : NULL;
+        if (!user) {
+                free(c);
                 return refuse(refusal, ENOMEM, "no memory");
+        }
         c->all = all;
+        c->user = user;
+        c->n_changes = all->n_changes;
+        c->n_doubts = all->n_doubts;
         c->outer = subscription;
         c->subject = own;
         c->subject.path = NULL;
         c->subject.fd = -1;
         list_init(&c->link);
+        list_init(&c->asking);
         list_init(&c->parts);
+        list_append(&user->looked_at, &c->link);
         c->path = subject->fd < 0 ? strdup(subject->path) : NULL;
         c->asked_since = subject->fd >= 0; /* what is passed is there */
         c->main = new_part(c, "", 0);
@@ -810,10 +965,9 @@ static int crossings_attach(struct source *source, struct subscription *subscrip
                 free_crossing(c);
                 return r;
         }
-        c->main->starting = r == 1;
+        set_starting(c->main, r == 1);
         c->is_listed = subject->listed;
         c->main->listed = !subject->list || subject->listed;
-        list_append(&all->list, &c->link);
         subscription->object = c;
         return 1;
 }
@@ -852,6 +1006,7 @@ static void crossings_select(struct source *source _unused_, struct subscription
                 part->subscription.selective = subscription->selective;
                 source_select(&part->subscription);
         }
+        c->reading = 0; /* other mounts may be wanted */
         look_later(c);
 }
 
@@ -873,7 +1028,8 @@ static int crossings_open(struct source_context *context, struct source **ret_so
         if (!all)
                 return -ENOMEM;
         all->mux = context->mux;
-        list_init(&all->list);
+        list_init(&all->in_turn);
+        list_init(&all->asking);
         list_init(&all->dead);
         mux_deferred_init(&all->run, on_run);
         all->retry_timer = MUX_TIMER_INIT;

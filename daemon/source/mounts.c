@@ -21,6 +21,7 @@ struct mount {
         uint64_t device;
         bool is_kernels_own, is_visible;
         uint64_t first, reading; /* the first, and the last, reading that had it */
+        uint64_t changed; /* the last by which a mount in its place came or went */
         char path[];
 };
 
@@ -30,6 +31,17 @@ static struct mount *find_mount(const struct mounts *m, uint64_t id) {
         while (n && container_of(n, struct mount, node)->id != id)
                 n = hash_next(n);
         return n ? container_of(n, struct mount, node) : NULL;
+}
+
+/* A mount there has come, or goes. */
+static void tell_changed(struct mounts *m, const char *path) {
+        hash_for_each(node, &m->table) {
+                struct mount *mount = container_of(node, struct mount, node);
+
+                if (strcmp(mount->path, path) == 0)
+                        mount->changed = m->reading;
+        }
+        m->changed(m, path);
 }
 
 /* -ENOMEM: it is not in the table, and with the next reading it is new. */
@@ -46,7 +58,7 @@ static int add_mount(struct mounts *m, const struct mount *found, const char *pa
         /* A mount that was moved goes from where it was as it is not found there any more. */
         if (mount) {
                 if (m->reading > 1)
-                        m->changed(m, mount->path);
+                        tell_changed(m, mount->path);
                 hash_remove(&m->table, &mount->node);
                 free(mount);
         }
@@ -54,15 +66,14 @@ static int add_mount(struct mounts *m, const struct mount *found, const char *pa
         if (!mount)
                 return -ENOMEM;
         *mount = *found;
-        mount->first = m->reading;
-        mount->reading = m->reading;
+        mount->first = mount->reading = mount->changed = m->reading;
         memcpy(mount->path, path, size);
         if (hash_add(&m->table, &mount->node, hash_u64(id)) < 0) {
                 free(mount);
                 return -ENOMEM;
         }
         if (m->reading > 1)
-                m->changed(m, path);
+                tell_changed(m, path);
         return 0;
 }
 
@@ -152,7 +163,7 @@ static int read_mounts(struct mounts *m) {
 
                 if (mount->reading == m->reading)
                         continue;
-                m->changed(m, mount->path);
+                tell_changed(m, mount->path);
                 hash_remove(&m->table, &mount->node);
                 free(mount);
         }
@@ -209,7 +220,9 @@ void mounts_for_each(struct mounts *m, void (*fn)(void *userdata, const struct m
                 find_visible(m);
         hash_for_each(node, &m->table) {
                 const struct mount *mount = container_of(node, struct mount, node);
-                struct mount_view view = { .path = mount->path, .is_kernels_own = mount->is_kernels_own };
+                struct mount_view view = {
+                        .path = mount->path, .is_kernels_own = mount->is_kernels_own, .changed = mount->changed,
+                };
 
                 if (mount->is_visible)
                         fn(userdata, &view);
@@ -336,7 +349,7 @@ void mounts_load(struct mounts *m, struct state_reader *r) {
                         continue;
                 }
                 *known = mount;
-                known->first = known->reading = m->reading;
+                known->first = known->reading = known->changed = m->reading;
                 memcpy(known->path, path, strlen(path) + 1);
                 if (hash_add(&m->table, &known->node, hash_u64(known->id)) < 0) {
                         free(known);

@@ -39,6 +39,7 @@ void mounts_close(struct mounts *mounts);
 struct mount_view {
         const char *path;
         bool is_kernels_own; /* a view of the kernel's state, or a trap that mounts something else: nothing to be watched */
+        uint64_t changed; /* the last reading by which another than before may be seen there */
 };
 
 /* Whether there was a reading at all. */
