@@ -709,15 +709,62 @@ START_TEST(test_uncovered_meanwhile) {
 }
 END_TEST
 
+/* A watch of a directory that is passed. */
+static void watch_passed(int fd, const char *path) {
+        static const char change[] = "{\"method\":\"org.kevd.events.Change\",\"parameters\":"
+                                     "{\"add\":[{\"id\":1,\"filter\":\"tree\",\"descriptor\":0}]}}";
+        int directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        struct json_object *reply;
+
+        assert_system(directory >= 0, path);
+        client_send_with_fds(fd, change, sizeof(change), &directory, 1);
+        (void)close(directory);
+        reply = client_receive(fd, HARNESS_REPLY_MSEC);
+        ck_assert_ptr_null(json_at(reply, "/parameters/refused/0"));
+        json_object_put(reply);
+}
+
+/* The mount itself is covered as something in it is looked for, which is over before the answer is heard: a directory
+ * that was passed from it is watched on, and nothing is lost. */
+START_TEST(test_covered_for_a_moment) {
+        const char *root, *other;
+        struct json_object *event;
+        pid_t surveyor;
+        int fd;
+
+        need_fanotify();
+        root = make_root("w");
+        other = make_root("other");
+        assert_system(mount("tmpfs", root, "tmpfs", 0, NULL) == 0, root);
+        make_dir(at("%s/d", root));
+        assert_system(mount(root, other, NULL, MS_BIND, NULL) == 0, other);
+        fd = client_connect(kevd->socket);
+        watch_passed(fd, root);
+        surveyor = expect_helper("kevd-surveyor");
+        assert_system(kill(surveyor, SIGSTOP) == 0, "SIGSTOP");
+        make_file(at("%s/d/file", other));
+        expect_nothing(fd); /* by then it is asked */
+        assert_system(kill(kevd->pid, SIGSTOP) == 0, "SIGSTOP");
+        assert_system(mount("tmpfs", root, "tmpfs", 0, NULL) == 0, "cover");
+        assert_system(kill(surveyor, SIGCONT) == 0, "SIGCONT");
+        ck_assert(wait_until(is_asleep, &surveyor, HARNESS_REPLY_MSEC));
+        assert_system(umount2(root, 0) == 0, "uncover");
+        assert_system(kill(kevd->pid, SIGCONT) == 0, "SIGCONT");
+        event = next_event(fd);
+        ck_assert_msg(has_note(event, "create"), "%s", json_object_to_json_string(event));
+        json_object_put(event);
+        (void)close(fd);
+        assert_system(umount2(other, MNT_DETACH) == 0 && umount2(root, MNT_DETACH) == 0, root);
+}
+END_TEST
+
 /* The mount of a directory that was passed goes, or is covered: that watch ends, and others of the file system, which
  * goes on elsewhere, hear nothing of it. */
 START_TEST(test_passed_of_lost_mount) {
-        static const char change[] = "{\"method\":\"org.kevd.events.Change\",\"parameters\":"
-                                     "{\"add\":[{\"id\":1,\"filter\":\"tree\",\"descriptor\":0}]}}";
         const char *root, *other;
-        struct json_object *reply, *event;
+        struct json_object *event;
         struct follower *f;
-        int fd, directory;
+        int fd;
 
         harness_label(_i ? "covered" : "unmounted");
         need_fanotify();
@@ -728,13 +775,7 @@ START_TEST(test_passed_of_lost_mount) {
         f = follower_new(kevd, root, REPLAY_STRICT);
         make_dir(at("%s/d", root));
         fd = client_connect(kevd->socket);
-        directory = open(at("%s/d", other), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        assert_system(directory >= 0, other);
-        client_send_with_fds(fd, change, sizeof(change), &directory, 1);
-        (void)close(directory);
-        reply = client_receive(fd, HARNESS_REPLY_MSEC);
-        ck_assert_ptr_null(json_at(reply, "/parameters/refused/0"));
-        json_object_put(reply);
+        watch_passed(fd, at("%s/d", other));
         if (_i)
                 assert_system(mount("tmpfs", other, "tmpfs", 0, NULL) == 0, other);
         else
@@ -859,6 +900,7 @@ int main(int argc, char **argv) {
         tcase_add_test(c, test_surveyor_ends_as_a_check_waits);
         tcase_add_test(c, test_merged_on_moved_mount);
         tcase_add_test(c, test_uncovered_meanwhile);
+        tcase_add_test(c, test_covered_for_a_moment);
         tcase_add_loop_test(c, test_passed_of_lost_mount, 0, 2);
         c = harness_case(suite, "waits");
         tcase_add_checked_fixture(c, start, stop);

@@ -327,14 +327,21 @@ static void note_above(struct view *v, uint64_t asked_at, const struct step *lin
                 place_is_outside(v, links[n].handle);
 }
 
-/* Something was mounted over it, or above it, as it was looked for, which may be over since: then it is looked for once
- * more. The event is from before that, so what comes and goes without end does not hold it up: it is covered by what was
- * told of the mount, and for the next one the place is not known. */
+/* Something was mounted over it, or above it or its mount, as it was looked for, which may be over since, or not read
+ * yet: then it is looked for once more. The event is from before that, so what comes and goes without end does not hold
+ * it up: it is covered by what was told of the mount, and for the next one the place is not known. */
 static bool was_covered(struct place *p) {
+        const struct view *v = p->view;
         bool before = p->asks_anew;
 
-        p->asks_anew = !before && p->error == EXDEV && p->asked_generation != p->view->generation;
+        p->asks_anew = !before && ((p->error == EXDEV && p->asked_generation != v->generation) ||
+                                   (p->error == ENODEV && !v->is_lost));
         return p->asks_anew;
+}
+
+/* Whether an error says nothing but that it is outside. */
+static bool is_certain(const struct view *v, int error) {
+        return error == 0 || error == ESTALE || error == EXDEV || error == ENOENT || (error == ENODEV && v->is_lost);
 }
 
 bool place_resolve(struct view *v, struct handle_ref handle, struct dir **ret_dir) {
@@ -376,7 +383,8 @@ bool place_resolve(struct view *v, struct handle_ref handle, struct dir **ret_di
         if (outcome == OUTCOME_OUTSIDE && p->error == ENODEV && !v->is_lost) {
                 if (view_look(v))
                         return !ask_again(p);
-                view_lose(v);
+                if (!mounts_show(&v->group->s->mounts, v->mount))
+                        view_lose(v);
         }
         if (outcome == OUTCOME_OUTSIDE && was_covered(p))
                 return !ask_again(p);
@@ -385,7 +393,7 @@ bool place_resolve(struct view *v, struct handle_ref handle, struct dir **ret_di
                 note_above(v, p->asked_at, links, n_links);
                 if (p->error == ENAMETOOLONG || p->error == EMLINK)
                         log_notice("fanotify: %s: a directory is too deep to be followed", v->mount_point);
-                else if (p->error != 0 && p->error != ESTALE && p->error != EXDEV && p->error != ENOENT && p->error != ENODEV)
+                else if (!is_certain(v, p->error))
                         group_doubt(v->group, strerror(p->error));
         }
         p->asks_anew = false;
