@@ -794,6 +794,65 @@ START_TEST(test_passed_of_lost_mount) {
 }
 END_TEST
 
+/* A file system on two mounts. The second one goes, and whether the path of another user's watch there leads anywhere
+ * can't be told for him: it stays, and nobody else hears of it. */
+struct two_mounts {
+        struct daemon *daemon;
+        const char *root, *gate, *second;
+        int fd; /* of the other user */
+};
+
+static struct two_mounts begin_on_two_mounts(void) {
+        struct two_mounts m;
+
+        need_fanotify();
+        change_mode(harness_tempdir(), 0755);
+        m.root = make_root("w");
+        m.gate = make_root("gate");
+        m.second = at("%s/second", m.gate);
+        make_dir(m.second);
+        assert_system(mount("tmpfs", m.root, "tmpfs", 0, NULL) == 0, m.root);
+        assert_system(mount(m.root, m.second, NULL, MS_BIND, NULL) == 0, m.second);
+        m.daemon = daemon_start("--mode=system", "--file-mechanism=fanotify");
+        m.fd = client_connect_as(m.daemon->socket, OTHER_CLIENT);
+        return m;
+}
+
+static void watch_second(const struct two_mounts *m) {
+        client_change(m->fd, "{\"add\":[{\"id\":1,\"filter\":\"tree\",\"path\":\"%s\"}]}", m->second);
+}
+
+static void lose_second(const struct two_mounts *m) {
+        change_mode(m->gate, 0700);
+        assert_system(umount2(m->second, MNT_DETACH) == 0, m->second);
+        (void)daemon_expect_repaired(m->daemon); /* it serves the call in a turn that has seen the mount */
+}
+
+static void end_on_two_mounts(const struct two_mounts *m) {
+        (void)close(m->fd);
+        daemon_stop(m->daemon);
+        assert_system(umount2(m->root, MNT_DETACH) == 0, m->root);
+}
+
+/* What happens in a directory that was not known there before. */
+START_TEST(test_unknown_on_lost_mount) {
+        struct two_mounts m = begin_on_two_mounts();
+        struct follower *f = follower_new(m.daemon, m.root, REPLAY_STRICT);
+        const char *d = at("%s/d", m.root);
+
+        make_dir(d);
+        follower_check(f, "before");
+        watch_second(&m);
+        lose_second(&m);
+        make_file(at("%s/a", d));
+        follower_check(f, "made");
+        move(at("%s/a", d), at("%s/b", d));
+        follower_check(f, "renamed");
+        follower_free(f);
+        end_on_two_mounts(&m);
+}
+END_TEST
+
 /* ---- where it can't be had --------------------------------------------------------------------- */
 
 START_TEST(test_second_choice) {
@@ -902,6 +961,7 @@ int main(int argc, char **argv) {
         tcase_add_test(c, test_uncovered_meanwhile);
         tcase_add_test(c, test_covered_for_a_moment);
         tcase_add_loop_test(c, test_passed_of_lost_mount, 0, 2);
+        tcase_add_test(c, test_unknown_on_lost_mount);
         c = harness_case(suite, "waits");
         tcase_add_checked_fixture(c, start, stop);
         tcase_set_timeout(c, 60);

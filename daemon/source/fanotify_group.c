@@ -334,6 +334,14 @@ static bool resolve(struct view *v, struct handle_ref handle, struct dir **ret) 
         return handle.size == 0 || place_resolve(v, handle, ret);
 }
 
+/* What that has found for this event, without a question. False: what was found behind it has taken the place away. */
+static bool recall(struct view *v, struct handle_ref handle, struct dir **ret) {
+        const struct place *p = handle.size > 0 ? place_find(v, handle) : NULL;
+
+        *ret = p ? p->dir : NULL;
+        return p || handle.size == 0;
+}
+
 /* False: it has to wait. */
 static bool handle(struct group *g, struct chunk *chunk, const struct event_info *e, size_t next, uint64_t now) {
         struct event_info event = *e;
@@ -357,7 +365,7 @@ static bool handle(struct group *g, struct chunk *chunk, const struct event_info
                 list_for_each(entry, &g->views) {
                         struct view *v = list_entry(entry, struct view, link);
 
-                        (void)resolve(v, e->dir, &dir);
+                        (void)recall(v, e->dir, &dir);
                         if (!dir)
                                 place_is_outside(v, e->object);
                 }
@@ -369,8 +377,9 @@ static bool handle(struct group *g, struct chunk *chunk, const struct event_info
         list_for_each(entry, &g->views) {
                 struct view *v = list_entry(entry, struct view, link);
 
-                /* What one view did may have changed what another knows, but for that no question is needed. */
-                if (!resolve(v, e->dir, &dir) || !resolve(v, e->to_dir, &to_dir))
+                whole = recall(v, e->dir, &dir);
+                whole &= recall(v, e->to_dir, &to_dir);
+                if (!whole)
                         group_doubt(g, "a directory was known, and is not");
                 fan_tree_on_event(v, &event, dir, to_dir, now);
         }

@@ -389,7 +389,7 @@ bool place_resolve(struct view *v, struct handle_ref handle, struct dir **ret_di
         if (outcome == OUTCOME_OUTSIDE && was_covered(p))
                 return !ask_again(p);
         if (outcome == OUTCOME_OUTSIDE) {
-                p->generation = p->error == ENODEV ? 0 : p->error == EXDEV ? p->asked_generation : v->generation;
+                p->generation = p->error == EXDEV ? p->asked_generation : v->generation;
                 note_above(v, p->asked_at, links, n_links);
                 if (p->error == ENAMETOOLONG || p->error == EMLINK)
                         log_notice("fanotify: %s: a directory is too deep to be followed", v->mount_point);
