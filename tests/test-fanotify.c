@@ -853,6 +853,28 @@ START_TEST(test_unknown_on_lost_mount) {
 }
 END_TEST
 
+/* A name of which the events say too little, in one that was. */
+START_TEST(test_merged_on_lost_mount) {
+        struct two_mounts m = begin_on_two_mounts();
+        struct follower *f;
+        const char *a = at("%s/a", m.root), *b = at("%s/b", m.root);
+
+        watch_second(&m);
+        f = follower_new(m.daemon, m.root, REPLAY_STRICT);
+        make_file(a);
+        follower_check(f, "before");
+        lose_second(&m);
+        assert_system(kill(m.daemon->pid, SIGSTOP) == 0, "SIGSTOP");
+        assert_system(link(a, b) == 0, "link");
+        remove_file(b);
+        assert_system(link(a, b) == 0, "link");
+        assert_system(kill(m.daemon->pid, SIGCONT) == 0, "SIGCONT");
+        follower_check(f, "merged");
+        follower_free(f);
+        end_on_two_mounts(&m);
+}
+END_TEST
+
 /* ---- where it can't be had --------------------------------------------------------------------- */
 
 START_TEST(test_second_choice) {
@@ -962,6 +984,7 @@ int main(int argc, char **argv) {
         tcase_add_test(c, test_covered_for_a_moment);
         tcase_add_loop_test(c, test_passed_of_lost_mount, 0, 2);
         tcase_add_test(c, test_unknown_on_lost_mount);
+        tcase_add_test(c, test_merged_on_lost_mount);
         c = harness_case(suite, "waits");
         tcase_add_checked_fixture(c, start, stop);
         tcase_set_timeout(c, 60);

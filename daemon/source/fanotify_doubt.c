@@ -165,14 +165,14 @@ static void on_answer(void *owner, const struct answer *answer, const char *byte
         group_await(n->group, &n->due);
 }
 
-/* False: nobody would be told. */
+/* By a mount that is there. False: nobody would be told. */
 static bool ask(struct name *n) {
         list_for_each(entry, &n->group->views) {
                 struct view *v = list_entry(entry, struct view, link);
                 const struct place *p = place_find(v, handle_refer(&n->dir));
                 struct question question;
 
-                if (!p || !p->dir)
+                if (!p || !p->dir || v->is_lost)
                         continue;
                 question = view_question(v, QUESTION_NAME, handle_refer(&n->dir));
                 memcpy(question.name, n->name, strlen(n->name) + 1);
