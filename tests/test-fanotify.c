@@ -875,6 +875,43 @@ START_TEST(test_merged_on_lost_mount) {
 }
 END_TEST
 
+/* The queue waits for where a directory is in a mount, and the last watch of that ends. */
+START_TEST(test_view_goes_as_it_is_asked_for) {
+        const char *root, *other, *d;
+        struct json_object *reply;
+        pid_t surveyor;
+        int fd, second;
+
+        need_fanotify();
+        root = make_root("w");
+        other = make_root("other");
+        assert_system(mount("tmpfs", root, "tmpfs", 0, NULL) == 0, root);
+        assert_system(mount(root, other, NULL, MS_BIND, NULL) == 0, other);
+        fd = client_connect(kevd->socket);
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"tree\",\"path\":\"%s\",\"notes\":[\"create\"]}]}", root);
+        d = at("%s/d", root);
+        make_dir(d);
+        json_object_put(next_event(fd));
+        second = client_connect(kevd->socket);
+        client_change(second, "{\"add\":[{\"id\":1,\"filter\":\"tree\",\"path\":\"%s\"}]}", other);
+        surveyor = expect_helper("kevd-surveyor");
+        assert_system(kill(surveyor, SIGSTOP) == 0, "SIGSTOP");
+        client_send_message(fd, "{\"method\":\"org.kevd.events.Wait\"}");
+        (void)daemon_expect_repaired(kevd); /* the Wait has begun */
+        make_file(at("%s/file", d));
+        (void)daemon_expect_repaired(kevd); /* the event is read */
+        client_change(second, "{\"remove\":[1]}");
+        reply = client_receive(fd, HARNESS_REPLY_MSEC);
+        ck_assert_ptr_nonnull(reply);
+        ck_assert_str_eq(text_at(reply, "/parameters/events/0/path"), at("%s/file", d));
+        json_object_put(reply);
+        assert_system(kill(surveyor, SIGCONT) == 0, "SIGCONT");
+        (void)close(second);
+        (void)close(fd);
+        assert_system(umount2(other, MNT_DETACH) == 0 && umount2(root, MNT_DETACH) == 0, root);
+}
+END_TEST
+
 /* ---- where it can't be had --------------------------------------------------------------------- */
 
 START_TEST(test_second_choice) {
@@ -985,6 +1022,7 @@ int main(int argc, char **argv) {
         tcase_add_loop_test(c, test_passed_of_lost_mount, 0, 2);
         tcase_add_test(c, test_unknown_on_lost_mount);
         tcase_add_test(c, test_merged_on_lost_mount);
+        tcase_add_test(c, test_view_goes_as_it_is_asked_for);
         c = harness_case(suite, "waits");
         tcase_add_checked_fixture(c, start, stop);
         tcase_set_timeout(c, 60);

@@ -728,8 +728,10 @@ void group_release(struct group *g) {
         list_for_each(entry, &g->views) {
                 struct view *v = list_entry(entry, struct view, link);
 
-                if (v->n_watches == 0)
-                        view_free(v);
+                if (v->n_watches > 0)
+                        continue;
+                view_free(v);
+                mux_defer(g->s->mux, &g->go_on); /* for its answers alone it may have waited */
         }
         if (g->n_watches == 0)
                 group_free(g);
