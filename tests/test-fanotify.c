@@ -448,36 +448,41 @@ static unsigned long peak_kib(void) {
         return status_of(kevd->pid, "VmHWM: %lu");
 }
 
+/* So many watches of a path that is not there, with ids from 0 on. */
+static void wait_for_path(int fd, const char *path, int n) {
+        enum { A_CALL = 250 };
+        char *text = malloc(A_CALL * 1000);
+
+        ck_assert_ptr_nonnull(text);
+        for (int i = 0; i < n;) {
+                size_t size = (size_t)sprintf(text, "{\"add\":[");
+
+                for (int k = 0; k < A_CALL && i < n; k++, i++)
+                        size += (size_t)sprintf(text + size, "%s{\"id\":%d,\"filter\":\"tree\",\"path\":\"%s\","
+                                                "\"notes\":[\"back\"]}", k ? "," : "", i, path);
+                (void)sprintf(text + size, "]}");
+                client_change(fd, "%s", text);
+        }
+        free(text);
+}
+
 /* A name on the paths of very many comes to be, and where they are can't be answered just then: that is not asked for
  * all of them at once, and they are asked for all the same. */
 START_TEST(test_many_wait) {
         enum {
-                A_CALL = 250,
                 MANY = 8500,
                 ROOM_KIB = 16 * 1024, /* a question has 4 */
         };
         const char *a;
-        char *text;
         unsigned long before;
-        int fd, n = 0;
+        int fd;
 
         need_fanotify();
         a = at("%s/a", harness_tempdir());
         fd = client_connect(kevd->socket);
         client_change(fd, "{\"add\":[{\"id\":%d,\"filter\":\"tree\",\"path\":\"%s\",\"notes\":[\"gone\"]}]}", MANY,
                       harness_tempdir()); /* by which names are heard of */
-        text = malloc(A_CALL * 1000);
-        ck_assert_ptr_nonnull(text);
-        for (int i = 0; i < MANY;) {
-                size_t size = (size_t)sprintf(text, "{\"add\":[");
-
-                for (int k = 0; k < A_CALL && i < MANY; k++, i++)
-                        size += (size_t)sprintf(text + size, "%s{\"id\":%d,\"filter\":\"tree\",\"path\":\"%s/b\","
-                                                "\"notes\":[\"back\"]}", k ? "," : "", i, a);
-                (void)sprintf(text + size, "]}");
-                client_change(fd, "%s", text);
-        }
-        free(text);
+        wait_for_path(fd, at("%s/b", a), MANY);
         (void)expect_helper("kevd-stand-in");
         before = peak_kib();
         ck_assert_uint_eq(daemon_signal_helpers(kevd->pid, "kevd-stand-in", SIGSTOP), 1);
@@ -486,13 +491,42 @@ START_TEST(test_many_wait) {
         (void)daemon_signal_helpers(kevd->pid, "kevd-stand-in", SIGCONT);
         ck_assert(IS_SANITIZED || peak_kib() < before + ROOM_KIB);
         make_dir(at("%s/b", a));
-        for (; n < MANY; n++) {
+        for (int n = 0; n < MANY; n++) {
                 struct json_object *event = next_event(fd);
 
                 ck_assert(has_note(event, "back"));
                 json_object_put(event);
         }
         (void)close(fd);
+}
+END_TEST
+
+/* Somebody has so many that wait where no event comes that to look at all of them takes longer than anybody else should
+ * have to wait. */
+START_TEST(test_many_of_another) {
+        enum { MANY = 20000 };
+        struct daemon *system;
+        struct json_object *event;
+        const char *a;
+        int fd, other;
+
+        need_fanotify();
+        if (geteuid() != 0)
+                harness_skip("to be another user takes root");
+        change_mode(harness_tempdir(), 0755);
+        system = daemon_start("--mode=system", "--file-mechanism=fanotify");
+        other = client_connect_as(system->socket, OTHER_CLIENT);
+        wait_for_path(other, at("%s/never", harness_tempdir()), MANY);
+        a = at("%s/a", harness_tempdir());
+        fd = client_connect(system->socket);
+        client_change(fd, "{\"add\":[{\"id\":1,\"filter\":\"tree\",\"path\":\"%s\",\"notes\":[\"back\"]}]}", a);
+        make_dir(a);
+        event = next_event(fd);
+        ck_assert(has_note(event, "back"));
+        json_object_put(event);
+        (void)close(fd);
+        (void)close(other);
+        daemon_stop(system);
 }
 END_TEST
 
@@ -1028,6 +1062,7 @@ int main(int argc, char **argv) {
         tcase_set_timeout(c, 60);
         tcase_add_loop_test(c, test_looks_become_rare, 0, 2);
         tcase_add_test(c, test_many_wait);
+        tcase_add_test(c, test_many_of_another);
         c = harness_case(suite, "queue");
         tcase_add_checked_fixture(c, start, stop);
         tcase_set_timeout(c, 60);

@@ -193,11 +193,8 @@ struct fanotify {
         struct list doubtful; /* watches that are to be told `rescan` */
         struct mux_timer doubt_timer;
         struct mounts mounts;
-        struct list waiting; /* watches whose directory is not there */
         struct list unanswered; /* watches whose question could not be put */
-        struct mux_timer wait_timer;
-        uint64_t wait_msec, wait_round;
-        struct hash awaited; /* names on the paths of those, counted */
+        struct hash awaited; /* names on the paths of watches whose directory is not there, counted */
         struct list looking; /* peers of which some wait for what has come to be */
         struct mux_deferred look;
         struct list inquiries;
@@ -260,9 +257,11 @@ void fan_wait_init(struct fanotify *s);
 void fanotify_on_appeared(struct fanotify *s, const char *name);
 /* Whether what has come to be up to that serial was seen to for the user. */
 bool fan_wait_has_looked(const struct fanotify *s, uid_t uid, uint64_t serial);
-/* Something else may be found from now on: those that wait look again before long. */
-void fan_wait_look_soon(struct fanotify *s);
-/* The names that were waited for, and the timer, as the source ends. */
+/* Something else may be found from now on: the peer's that wait look again before long. */
+void fan_wait_look_soon(struct peer *peer);
+/* The same, and those, too, that a file system kept waiting. */
+void fan_wait_look_at_hung(struct peer *peer);
+/* The names that were waited for, as the source ends. */
 void fan_wait_free(struct fanotify *s);
 
 /* ---- fanotify_mount.c --------------------------------------------------------------------- */

@@ -433,11 +433,6 @@ static bool is_of(const struct fan_watch *w, uid_t uid) {
 }
 
 void fanotify_look_again(struct fanotify *s, uid_t uid, bool hung) {
-        list_for_each(entry, &s->waiting) {
-                struct fan_watch *w = fan_watch_of(list_entry(entry, struct file_watch, link));
-
-                w->hangs &= !(hung && is_of(w, uid));
-        }
         list_for_each(entry, &s->groups)
                 list_for_each(entry_of_view, &list_entry(entry, struct group, link)->views)
                         list_for_each(entry_of_watch, &list_entry(entry_of_view, struct view, link)->tree.watches) {
@@ -446,7 +441,16 @@ void fanotify_look_again(struct fanotify *s, uid_t uid, bool hung) {
                                 if (is_of(w, uid))
                                         look_again(w, hung);
                         }
-        fan_wait_look_soon(s);
+        list_for_each(entry, &s->peers) {
+                struct peer *peer = list_entry(entry, struct peer, link);
+
+                if (peer->identity.uid != uid)
+                        continue;
+                if (hung)
+                        fan_wait_look_at_hung(peer);
+                else
+                        fan_wait_look_soon(peer);
+        }
 }
 
 void fanotify_on_group(struct group *g, int error) {

@@ -359,7 +359,7 @@ static bool handle(struct group *g, struct chunk *chunk, const struct event_info
                 ask_ahead(g, chunk, next);
                 return false;
         }
-        if (!list_empty(&g->s->waiting) && e->mask & (FAN_CREATE | FAN_RENAME))
+        if (e->mask & (FAN_CREATE | FAN_RENAME))
                 fanotify_on_appeared(g->s, e->mask & FAN_RENAME ? e->to_name : e->name);
         if (is_directory_made(e->mask) && e->object.size > 0)
                 list_for_each(entry, &g->views) {

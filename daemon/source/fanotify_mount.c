@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-#include "fanotify_watch.h"
+#include "fanotify_verdict.h"
 
 static bool is_at_or_below(const char *path, const char *above) {
         size_t size = strlen(above);
@@ -114,9 +114,8 @@ static void on_mounts_done(struct mounts *mounts) {
                         }
                 }
         }
-        list_for_each(entry, &s->waiting)
-                fan_watch_of(list_entry(entry, struct file_watch, link))->hangs = false;
-        fan_wait_look_soon(s);
+        list_for_each(entry, &s->peers)
+                fan_wait_look_at_hung(list_entry(entry, struct peer, link));
 }
 
 static void on_mounts_doubt(struct mounts *mounts) {

@@ -253,6 +253,7 @@ static void free_peer(struct peer *peer) {
         helper_close(&peer->helper);
         free(peer->leaving);
         forget_hidden(peer);
+        mux_timer_clear(peer->s->mux, &peer->wait_timer);
         list_remove(&peer->looking);
         list_remove(&peer->link);
         identity_free(&peer->identity);
@@ -282,6 +283,7 @@ static struct peer *new_peer(struct fanotify *s, const struct asker *asker, int 
         peer->trusted = asker->uid == 0 || asker->uid == s->source.context->uid;
         list_init(&peer->verdicts);
         list_init(&peer->unasked);
+        list_init(&peer->absent);
         list_init(&peer->waiting);
         list_init(&peer->to_look_at);
         list_init(&peer->looking);

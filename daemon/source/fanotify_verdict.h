@@ -23,7 +23,10 @@ struct peer {
         bool hidden_any;    /* there are more of them than is known: any may be */
         size_t n_resolving;     /* watches of which it is asked where their directory is, */
         struct list unasked;    /* and those that come next */
-        struct list waiting;    /* watches whose directory is not there, */
+        struct list absent;     /* watches whose directory is not there, the one asked for longest ago first */
+        struct mux_timer wait_timer; /* then some are asked for */
+        uint64_t wait_msec, wait_round;
+        struct list waiting;    /* the same, */
         struct list to_look_at; /* and those of them that may wait for what has come to be */
         struct list looking;    /* in s->looking as long as there are such */
         uint64_t since;         /* the first serial of what has come to be that they are looked at for */

@@ -6,8 +6,8 @@
  *
  * Their path is resolved again when one of its names has come to be, wherever that was, and now and then: what is
  * not on a file system with a group makes no events. With the event it is only noted that the name has come to be, as a
- * user may have very many that wait for it, and make it come again and again: who waits for it is found in slices, each
- * peer's on its own, so that nobody is late by those of others.
+ * user may have very many that wait for it, and make it come again and again: who waits for it is found in slices. Each
+ * peer's are seen to on their own, so that nobody is late by those of others.
  */
 
 #include <string.h>
@@ -25,40 +25,44 @@ enum {
 
 static void on_wait_timer(struct mux_timer *timer);
 
-static void set_wait_timer(struct fanotify *s) {
-        uint64_t deadline = monotonic_nsec() + s->wait_msec * NSEC_PER_MSEC;
+static void set_wait_timer(struct peer *peer, uint64_t msec) {
+        uint64_t deadline = monotonic_nsec() + msec * NSEC_PER_MSEC;
 
-        if (s->wait_timer.heap_index == 0 || s->wait_timer.deadline_nsec > deadline)
-                (void)mux_timer_set(s->mux, &s->wait_timer, deadline, on_wait_timer);
+        if (peer->wait_timer.heap_index == 0 || peer->wait_timer.deadline_nsec > deadline)
+                (void)mux_timer_set(peer->s->mux, &peer->wait_timer, deadline, on_wait_timer);
 }
 
 /* The next of this round, if it is not over. */
-static struct fan_watch *next_of_round(const struct fanotify *s) {
-        struct fan_watch *w = list_empty(&s->waiting) ? NULL :
-                                                        fan_watch_of(list_entry(s->waiting.next, struct file_watch, link));
+static struct fan_watch *next_of_round(const struct peer *peer) {
+        struct fan_watch *w;
 
-        return w && w->wait_round != s->wait_round ? w : NULL;
+        if (list_empty(&peer->absent))
+                return NULL;
+        w = fan_watch_of(list_entry(peer->absent.next, struct file_watch, link));
+        return w->wait_round != peer->wait_round ? w : NULL;
 }
 
 /* Some of them, in turn, and after all of them a longer pause. */
 static void on_wait_timer(struct mux_timer *timer) {
-        struct fanotify *s = container_of(timer, struct fanotify, wait_timer);
+        struct peer *peer = container_of(timer, struct peer, wait_timer);
         struct fan_watch *w;
 
-        for (size_t n = 0; n < WAITING_A_TIME && (w = next_of_round(s)); n++) {
-                w->wait_round = s->wait_round;
+        for (size_t n = 0; n < WAITING_A_TIME && (w = next_of_round(peer)); n++) {
+                w->wait_round = peer->wait_round;
                 list_remove(&w->watch.link);
-                list_append(&s->waiting, &w->watch.link);
+                list_append(&peer->absent, &w->watch.link);
                 if (!w->hangs) /* else it is looked for once what it hangs at has answered, or mounts have changed */
                         fan_watch_ask(w);
         }
-        if (list_empty(&s->waiting))
+        if (list_empty(&peer->absent))
                 return;
-        if (!next_of_round(s)) {
-                s->wait_round++;
-                s->wait_msec = MIN(s->wait_msec * 2, POLL_MAX_MSEC);
+        if (next_of_round(peer)) {
+                set_wait_timer(peer, POLL_MIN_MSEC);
+                return;
         }
-        set_wait_timer(s);
+        peer->wait_round++;
+        peer->wait_msec = MIN(peer->wait_msec * 2, POLL_MAX_MSEC);
+        set_wait_timer(peer, peer->wait_msec);
 }
 
 /* The names on the paths of a peer's watches that wait, so that what happens elsewhere costs a look-up. */
@@ -132,26 +136,30 @@ static void for_names(struct fan_watch *w, void (*fn)(struct peer *peer, const c
                 fn(w->peer, p, size);
 }
 
-void fan_wait_look_soon(struct fanotify *s) {
-        if (list_empty(&s->waiting))
+void fan_wait_look_soon(struct peer *peer) {
+        if (list_empty(&peer->absent))
                 return;
-        s->wait_msec = POLL_MIN_MSEC;
-        s->wait_round++;
-        set_wait_timer(s);
+        peer->wait_msec = POLL_MIN_MSEC;
+        peer->wait_round++;
+        set_wait_timer(peer, POLL_MIN_MSEC);
+}
+
+void fan_wait_look_at_hung(struct peer *peer) {
+        list_for_each(entry, &peer->absent)
+                fan_watch_of(list_entry(entry, struct file_watch, link))->hangs = false;
+        fan_wait_look_soon(peer);
 }
 
 void fan_wait_begin(struct fan_watch *w) {
-        struct fanotify *s = w->s;
-
         if (w->watch.state != WATCH_WAITING)
                 for_names(w, await_name);
         w->watch.state = WATCH_WAITING;
         list_remove(&w->watch.link);
-        list_append(&s->waiting, &w->watch.link);
+        list_append(&w->peer->absent, &w->watch.link);
         list_remove(&w->waiting);
         list_append(&w->peer->waiting, &w->waiting);
-        w->looked_at = s->serial;
-        fan_wait_look_soon(s);
+        w->looked_at = w->s->serial;
+        fan_wait_look_soon(w->peer);
 }
 
 void fan_wait_end(struct fan_watch *w) {
@@ -254,7 +262,6 @@ bool fan_wait_has_looked(const struct fanotify *s, uid_t uid, uint64_t serial) {
 }
 
 void fan_wait_init(struct fanotify *s) {
-        list_init(&s->waiting);
         list_init(&s->looking);
         mux_deferred_init(&s->look, on_look);
 }
@@ -264,5 +271,4 @@ void fan_wait_free(struct fanotify *s) {
                 free(container_of(node, struct awaited, node));
         hash_free(&s->awaited);
         mux_deferred_cancel(&s->look);
-        mux_timer_clear(s->mux, &s->wait_timer);
 }
