@@ -62,22 +62,23 @@ static bool is_it(int parent, const char *name, const struct handle *wanted, int
 }
 
 /* Whether the numbers that a listing has are those of the inodes: on a file system that is put together from others
- * they may not be. Its first is mostly the directory itself. */
-static bool has_own_numbers(int parent, const struct buffer *all) {
+ * they may not be, nor are those of btrfs's subvolumes, each of which is a device of its own to stat(2). Its first is
+ * mostly the directory itself. */
+static bool has_own_numbers(int parent, const struct buffer *all, dev_t wanted_device) {
         struct stat st;
         ino_t inode;
 
         for (size_t at = 0; at < all->size; at += sizeof(inode) + strlen(all->data + at + sizeof(inode)) + 1) {
                 memcpy(&inode, all->data + at, sizeof(inode));
                 if (strcmp(all->data + at + sizeof(inode), ".") == 0)
-                        return fstat(parent, &st) == 0 && st.st_ino == inode;
+                        return fstat(parent, &st) == 0 && st.st_ino == inode && st.st_dev == wanted_device;
         }
         return false;
 }
 
-static int find(int parent, const struct buffer *all, ino_t wanted_inode, const struct handle *wanted, int mount,
+static int find(int parent, const struct buffer *all, const struct stat *st, const struct handle *wanted, int mount,
                 char *ret_name) {
-        bool any_number = !has_own_numbers(parent, all);
+        bool any_number = !has_own_numbers(parent, all, st->st_dev);
         ino_t inode;
 
         for (size_t at = 0; at < all->size;) {
@@ -85,7 +86,7 @@ static int find(int parent, const struct buffer *all, ino_t wanted_inode, const 
 
                 memcpy(&inode, all->data + at, sizeof(inode));
                 at += sizeof(inode) + strlen(name) + 1;
-                if ((inode != wanted_inode && !any_number) || strcmp(name, ".") == 0 || !is_it(parent, name, wanted, mount))
+                if ((inode != st->st_ino && !any_number) || strcmp(name, ".") == 0 || !is_it(parent, name, wanted, mount))
                         continue;
                 (void)snprintf(ret_name, 256, "%s", name);
                 return 0;
@@ -107,11 +108,11 @@ int directory_name(int parent, int fd, char *ret_name) {
         if (r != 0)
                 return r;
         is_kept = kept.all.size > 0 && kept.mount == listing.mount && handle_equal(&kept.directory, &listing.directory);
-        if (is_kept && find(parent, &kept.all, st.st_ino, &wanted, mount, ret_name) == 0)
+        if (is_kept && find(parent, &kept.all, &st, &wanted, mount, ret_name) == 0)
                 return 0;
         r = read_names(parent, &listing.all);
         if (r == 0)
-                r = find(parent, &listing.all, st.st_ino, &wanted, mount, ret_name);
+                r = find(parent, &listing.all, &st, &wanted, mount, ret_name);
         if (is_kept || listing.all.size > kept.all.size) {
                 buffer_free(&kept.all);
                 kept = listing;
