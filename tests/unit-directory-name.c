@@ -1,20 +1,42 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * broker/directory_name: what directories are called.
+ * broker/directory_name: what directories are called, and how often a large one is read for that.
  */
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/inotify.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "directory_name.h"
 #include "files.h"
 #include "harness.h"
 
+enum { NAME_SIZE = 250 };
+
 static char name[256];
+
+static const char *long_name(int i) {
+        static char text[NAME_SIZE + 1];
+
+        format(text, sizeof(text), "%0*d", NAME_SIZE, i);
+        return text;
+}
+
+static void make_dirs(const char *directory, int n) {
+        int fd = open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+        assert_system(fd >= 0, directory);
+        for (int i = 0; i < n; i++)
+                assert_system(mkdirat(fd, long_name(i), 0755) == 0, directory);
+        (void)close(fd);
+}
 
 /* What that directory is called in `parent`. */
 static int ask(const char *parent, const char *directory) {
@@ -33,6 +55,52 @@ static void expect(const char *parent, const char *directory) {
         ck_assert_int_eq(ask(parent, directory), 0);
         ck_assert_str_eq(name, directory);
 }
+
+static int watch_reads(const char *directory) {
+        int fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+
+        assert_system(fd >= 0 && inotify_add_watch(fd, directory, IN_OPEN | IN_ONLYDIR) >= 0, directory);
+        return fd;
+}
+
+/* Since this was asked last. */
+static bool was_read(int fd) {
+        char events[4096];
+
+        return read(fd, events, sizeof(events)) > 0;
+}
+
+/* One that could not be read to its end is not remembered. */
+START_TEST(no_memory) {
+        enum { DIRECTORIES = 8000 };
+        const char *parent;
+        struct rlimit before, none;
+        void *room;
+        int reads, r;
+
+        if (IS_SANITIZED)
+                harness_skip("the sanitizer's memory can't be limited");
+        need_fanotify();
+        parent = make_root("large");
+        make_dirs(parent, DIRECTORIES);
+        reads = watch_reads(parent);
+        room = malloc(64 * 1024); /* for the directory, and some names */
+        ck_assert_ptr_nonnull(room);
+        free(room);
+        assert_system(getrlimit(RLIMIT_AS, &before) == 0, "getrlimit");
+        none = (struct rlimit){ .rlim_cur = 0, .rlim_max = before.rlim_max };
+        assert_system(setrlimit(RLIMIT_AS, &none) == 0, "setrlimit");
+        r = ask(parent, long_name(0));
+        assert_system(setrlimit(RLIMIT_AS, &before) == 0, "setrlimit");
+        ck_assert_int_eq(r, -ENOMEM);
+        ck_assert(was_read(reads));
+        for (int i = 0; i < DIRECTORIES; i += DIRECTORIES / 10) {
+                expect(parent, long_name(i));
+                ck_assert_int_eq(was_read(reads), i == 0);
+        }
+        (void)close(reads);
+}
+END_TEST
 
 /* In a listing each has a number that is not its inode's. */
 START_TEST(subvolume) {
@@ -55,6 +123,7 @@ END_TEST
 int main(int argc, char *argv[]) {
         TCase *c = harness_case(harness_suite("directory-name"), "names");
 
+        tcase_add_test(c, no_memory);
         tcase_add_test(c, subvolume);
         return harness_main(argc, argv);
 }

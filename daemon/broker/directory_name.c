@@ -35,10 +35,12 @@ static int list(DIR *directory, struct buffer *all) {
                         continue;
                 buffer_put(all, &inode, sizeof(inode));
                 buffer_put(all, entry->d_name, strlen(entry->d_name) + 1);
+                if (all->error)
+                        return all->error;
                 if (all->size > LISTED_BYTES_MAX)
                         return -EMLINK;
         }
-        return all->error;
+        return 0;
 }
 
 static int read_names(int parent, struct buffer *all) {
@@ -111,6 +113,10 @@ int directory_name(int parent, int fd, char *ret_name) {
         if (is_kept && find(parent, &kept.all, &st, &wanted, mount, ret_name) == 0)
                 return 0;
         r = read_names(parent, &listing.all);
+        if (r != 0 && r != -EMLINK) {
+                buffer_free(&listing.all);
+                return r;
+        }
         if (r == 0)
                 r = find(parent, &listing.all, &st, &wanted, mount, ret_name);
         if (is_kept || listing.all.size > kept.all.size) {
