@@ -102,6 +102,38 @@ START_TEST(no_memory) {
 }
 END_TEST
 
+/* The first that the listing has, or the last. */
+static const char *end_of(const char *path, bool last) {
+        DIR *directory = opendir(path);
+        const struct dirent *entry;
+        const char *found = NULL;
+
+        assert_system(directory, path);
+        while ((last || !found) && (entry = readdir(directory)))
+                if (entry->d_name[0] != '.')
+                        found = at("%s", entry->d_name);
+        (void)closedir(directory);
+        ck_assert_ptr_nonnull(found);
+        return found;
+}
+
+/* Of more than are looked at, those that are have their names whenever they are asked for. */
+START_TEST(too_many) {
+        enum { DIRECTORIES = 66000 };
+        const char *parent;
+
+        need_private_mounts();
+        parent = make_root("large");
+        assert_system(mount("tmpfs", parent, "tmpfs", 0, NULL) == 0, parent);
+        make_dirs(parent, DIRECTORIES);
+        for (int i = 0; i < 2; i++) {
+                expect(parent, end_of(parent, false));
+                ck_assert_int_eq(ask(parent, end_of(parent, true)), -EMLINK);
+        }
+        assert_system(umount2(parent, MNT_DETACH) == 0, parent);
+}
+END_TEST
+
 /* In a listing each has a number that is not its inode's. */
 START_TEST(subvolume) {
         const char *top;
@@ -124,6 +156,7 @@ int main(int argc, char *argv[]) {
         TCase *c = harness_case(harness_suite("directory-name"), "names");
 
         tcase_add_test(c, no_memory);
+        tcase_add_test(c, too_many);
         tcase_add_test(c, subvolume);
         return harness_main(argc, argv);
 }

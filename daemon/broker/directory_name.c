@@ -99,7 +99,7 @@ static int find(int parent, const struct buffer *all, const struct stat *st, con
 int directory_name(int parent, int fd, char *ret_name) {
         struct listing listing = { .all = BUFFER_INIT };
         struct handle wanted;
-        int mount, r = get_handle(parent, "", &listing.directory, &listing.mount);
+        int mount, listed, r = get_handle(parent, "", &listing.directory, &listing.mount);
         struct stat st;
         bool is_kept;
 
@@ -112,17 +112,16 @@ int directory_name(int parent, int fd, char *ret_name) {
         is_kept = kept.all.size > 0 && kept.mount == listing.mount && handle_equal(&kept.directory, &listing.directory);
         if (is_kept && find(parent, &kept.all, &st, &wanted, mount, ret_name) == 0)
                 return 0;
-        r = read_names(parent, &listing.all);
-        if (r != 0 && r != -EMLINK) {
+        listed = read_names(parent, &listing.all);
+        if (listed != 0 && listed != -EMLINK) {
                 buffer_free(&listing.all);
-                return r;
+                return listed;
         }
-        if (r == 0)
-                r = find(parent, &listing.all, &st, &wanted, mount, ret_name);
+        r = find(parent, &listing.all, &st, &wanted, mount, ret_name);
         if (is_kept || listing.all.size > kept.all.size) {
                 buffer_free(&kept.all);
                 kept = listing;
         } else
                 buffer_free(&listing.all);
-        return r;
+        return r == -EAGAIN && listed != 0 ? listed : r; /* it may be among those that were not read */
 }

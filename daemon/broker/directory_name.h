@@ -9,6 +9,6 @@
  * many directories at such a place would cost all of them for each. For one thread.
  */
 
-/* `ret_name` has 256 bytes. -EAGAIN: it has been moved, or is no more. -EMLINK: there are too many in `parent`. Or
- * another negative errno. */
+/* `ret_name` has 256 bytes. -EAGAIN: it has been moved, or is no more. -EMLINK: there are too many in `parent`, and it
+ * is not among those that are looked at. Or another negative errno. */
 int directory_name(int parent, int fd, char *ret_name);

@@ -392,7 +392,8 @@ bool place_resolve(struct view *v, struct handle_ref handle, struct dir **ret_di
                 p->generation = p->error == EXDEV ? p->asked_generation : v->generation;
                 note_above(v, p->asked_at, links, n_links);
                 if (p->error == ENAMETOOLONG || p->error == EMLINK)
-                        log_notice("fanotify: %s: a directory is too deep to be followed", v->mount_point);
+                        log_notice("fanotify: %s: a directory is too deep, or one of too many, to be followed",
+                                   v->mount_point);
                 else if (!is_certain(v, p->error))
                         group_doubt(v->group, strerror(p->error));
         }
