@@ -13,7 +13,11 @@
 #include "file_system.h"
 #include "macro.h"
 
-enum { LISTED_BYTES_MAX = 16 * 1024 * 1024 };
+enum {
+        LISTED_BYTES_MAX = 16 * 1024 * 1024,
+        LARGE_BYTES = 64 * 1024, /* with less it is read again: on the way up there are many such, which cost little */
+        KEPT = 2,
+};
 
 /* The directories in one directory: of each its inode's number and its name, with its NUL. */
 struct listing {
@@ -22,8 +26,8 @@ struct listing {
         struct buffer all;
 };
 
-/* The largest of late: on the way up there are others, which cost little. */
-static struct listing kept;
+/* Large ones, in the order of their last use. */
+static struct listing kept[KEPT];
 
 static int list(DIR *directory, struct buffer *all) {
         struct dirent *entry;
@@ -96,12 +100,38 @@ static int find(int parent, const struct buffer *all, const struct stat *st, con
         return -EAGAIN;
 }
 
+static size_t find_kept(const struct listing *listing) {
+        size_t i = 0;
+
+        while (i < KEPT && (kept[i].all.size == 0 || kept[i].mount != listing->mount ||
+                            !handle_equal(&kept[i].directory, &listing->directory)))
+                i++;
+        return i;
+}
+
+/* It comes first, and those before the i-th move up. */
+static void put_first(struct listing listing, size_t i) {
+        memmove(kept + 1, kept, i * sizeof(*kept));
+        kept[0] = listing;
+}
+
+/* In the place of what is known of the same directory, or else of what was not used for longest. */
+static void keep(struct listing *listing, size_t i) {
+        if (listing->all.size < LARGE_BYTES && i == KEPT) {
+                buffer_free(&listing->all);
+                return;
+        }
+        i = MIN(i, (size_t)KEPT - 1);
+        buffer_free(&kept[i].all);
+        put_first(*listing, i);
+}
+
 int directory_name(int parent, int fd, char *ret_name) {
         struct listing listing = { .all = BUFFER_INIT };
         struct handle wanted;
         int mount, listed, r = get_handle(parent, "", &listing.directory, &listing.mount);
         struct stat st;
-        bool is_kept;
+        size_t i;
 
         if (r == 0)
                 r = get_handle(fd, "", &wanted, &mount);
@@ -109,19 +139,22 @@ int directory_name(int parent, int fd, char *ret_name) {
                 r = -errno;
         if (r != 0)
                 return r;
-        is_kept = kept.all.size > 0 && kept.mount == listing.mount && handle_equal(&kept.directory, &listing.directory);
-        if (is_kept && find(parent, &kept.all, &st, &wanted, mount, ret_name) == 0)
+        i = find_kept(&listing);
+        if (i < KEPT && find(parent, &kept[i].all, &st, &wanted, mount, ret_name) == 0) {
+                put_first(kept[i], i);
                 return 0;
+        }
         listed = read_names(parent, &listing.all);
         if (listed != 0 && listed != -EMLINK) {
                 buffer_free(&listing.all);
                 return listed;
         }
         r = find(parent, &listing.all, &st, &wanted, mount, ret_name);
-        if (is_kept || listing.all.size > kept.all.size) {
-                buffer_free(&kept.all);
-                kept = listing;
-        } else
-                buffer_free(&listing.all);
+        keep(&listing, i);
         return r == -EAGAIN && listed != 0 ? listed : r; /* it may be among those that were not read */
+}
+
+void directory_names_forget(void) {
+        for (size_t i = 0; i < KEPT; i++)
+                buffer_free(&kept[i].all);
 }

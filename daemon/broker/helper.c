@@ -569,6 +569,7 @@ void stand_in_run(int socket) {
                         answer_access(h);
                 else
                         send_answer(h, -EINVAL, false);
+                directory_names_forget(); /* which only its own user waits for, who may have many stand-ins */
                 h->passed_fd = safe_close(h->passed_fd);
         }
 }
