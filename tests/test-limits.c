@@ -43,6 +43,7 @@ static void remove_watch(int fd, int64_t id) {
 
 #define TIMER "\"filter\":\"timer\",\"data\":1000000"
 #define USER "\"filter\":\"user\",\"name\":\"a\""
+#define MANY "[{\"id\":2," USER "},{\"id\":3," USER "},{\"id\":4," USER "},{\"id\":5," USER "},{\"id\":6," USER "}]"
 
 START_TEST(test_told) {
         static const struct {
@@ -98,6 +99,39 @@ START_TEST(test_watches) {
         ck_assert_str_eq(add(fd, 6, TIMER), "");
         ck_assert_str_eq(add(fd, 7, USER), "EDQUOT");
         (void)close(fd);
+        daemon_stop(daemon);
+}
+END_TEST
+
+/* More in a call than there may be at all: those that there is room for are made, and all else is done. */
+static const char *const calls[] = {
+        "{\"method\":\"org.kevd.events.Change\",\"parameters\":{\"remove\":[1],\"add\":" MANY "}}",
+        "{\"method\":\"org.kevd.events.Monitor\",\"more\":true,\"parameters\":{\"watches\":" MANY "}}",
+};
+
+START_TEST(test_watches_of_a_call) {
+        struct daemon *daemon = start("limit-watches = 3\n");
+        int fd = client_connect(daemon->socket), other = client_connect(daemon->socket), made = _i == 0 ? 3 : 2;
+        struct json_object *reply;
+
+        harness_label(_i == 0 ? "Change" : "Monitor");
+        ck_assert_str_eq(add(fd, 1, TIMER), "");
+        client_send_message(fd, calls[_i]);
+        reply = client_receive(fd, HARNESS_REPLY_MSEC);
+        ck_assert_ptr_nonnull(reply);
+        ck_assert_int_eq(json_object_array_length(json_at(reply, "/parameters/refused")), 5 - made);
+        for (int i = 0; i < 5 - made; i++) {
+                struct json_object *refusal = json_object_array_get_idx(json_at(reply, "/parameters/refused"), (size_t)i);
+
+                ck_assert_int_eq(number_at(refusal, "/id"), 2 + made + i);
+                ck_assert_str_eq(text_at(refusal, "/errno"), "EDQUOT");
+        }
+        json_object_put(reply);
+        reply = client_call(other, "org.kevd.events.Trigger", "{\"name\":\"a\"}");
+        ck_assert_int_eq(number_at(reply, "/parameters/reached"), made);
+        json_object_put(reply);
+        (void)close(fd);
+        (void)close(other);
         daemon_stop(daemon);
 }
 END_TEST
@@ -213,6 +247,7 @@ int main(int argc, char *argv[]) {
 
         tcase_add_test(c, test_told);
         tcase_add_test(c, test_watches);
+        tcase_add_loop_test(c, test_watches_of_a_call, 0, ARRAY_SIZE(calls));
         tcase_add_test(c, test_connections);
         tcase_add_test(c, test_descriptors);
         tcase_add_test(c, test_requests);

@@ -141,17 +141,6 @@ static void fail_invalid(struct connection *c, const char *where) {
         settle(c);
 }
 
-static void fail_too_many_watches(struct connection *c, size_t limit) {
-        c->account->met[RESOURCE_WATCHES]++;
-        if (!c->oneway) {
-                buffer_put_literal(&c->out, "{\"error\":\"org.kevd.events.TooManyWatches\",\"parameters\":{\"limit\":");
-                buffer_put_u64(&c->out, limit);
-                reply_end(c, false);
-        }
-        end_call(c);
-        settle(c);
-}
-
 static void fail_no_memory(struct connection *c) {
         connection_doom(c);
         end_call(c);
@@ -308,19 +297,6 @@ void change_on_added(struct queue *queue, int64_t id, const struct refusal *refu
 
 /* ---- the two after each other ---------------------------------------------------------------------------- */
 
-/* All is read. False: and none of it is done. */
-static bool begin_making(struct connection *c) {
-        size_t limit = account_limit(c->account, RESOURCE_WATCHES);
-
-        if (c->change->n[PART_ADD] > limit) {
-                fail_too_many_watches(c, limit);
-                return false;
-        }
-        c->change->is_read = true;
-        c->change->at = 0;
-        return true;
-}
-
 /* False: the call has failed. */
 static bool go_on_reading(struct connection *c) {
         struct buffer where _cleanup_(buffer_free) = BUFFER_INIT;
@@ -333,9 +309,11 @@ static bool go_on_reading(struct connection *c) {
                 fail_no_memory(c);
         if (r == 1) {
                 change->next = 0;
-                change->at++;
+                change->is_read = ++change->at == PARTS;
+                if (change->is_read)
+                        change->at = 0;
         }
-        return r >= 0 && (change->at < PARTS || begin_making(c));
+        return r >= 0;
 }
 
 /* False: all is done, or on its way. */
