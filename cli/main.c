@@ -70,8 +70,8 @@ static const struct command commands[] = {
                 .arguments = "[PID...]",
                 .summary = "how processes end, and what they start",
                 .description =
-                        "Prints the exit and the reap of each process PID, and ends when all of them have\n"
-                        "ended. Without PID: of all processes that you may see and that match or, where the\n"
+                        "Prints the exit and the reap of each process PID, and ends when all of them were\n"
+                        "reaped. Without PID: of all processes that you may see and that match or, where the\n"
                         "daemon can't tell of those and nothing has to match, of your processes that run now.\n"
                         "\n"
                         "With --track also which children they make from now on, which programs these run, and\n"
