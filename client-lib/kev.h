@@ -274,7 +274,7 @@ int kev_event_data(const struct kev_event *event, int64_t *ret_data);
 const char *kev_event_path(const struct kev_event *event);
 const char *kev_event_from_path(const struct kev_event *event);
 
-/* The process that the event is about (proc) or that caused it (vnode, tree);
+/* The process that the event is about (proc) or that caused it (tree, signal);
  * each 0, or -ENODATA where it isn't known or may not be told. */
 int kev_event_pid(const struct kev_event *event, pid_t *ret_pid);
 int kev_event_parent(const struct kev_event *event, pid_t *ret_pid);
