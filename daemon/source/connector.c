@@ -11,7 +11,7 @@
  * Each message has the number of its kind on its CPU: what is missing there was lost. How many forks are among it the
  * counter `processes` of /proc/stat knows: it and the number of messages about forks run apart only by a loss.
  *
- * The thread empties the socket each time that it wakes, and while there is much to do it wakes once a millisecond:
+ * The thread empties the socket each time that it wakes, and while there is much to do it wakes every two milliseconds:
  * a wake-up costs more than a message.
  */
 
