@@ -313,7 +313,7 @@ START_TEST(test_random) {
                 all[i] = scopes[any(_i % 2 ? 4 : ARRAY_SIZE(scopes))];
                 followers[i] = follow(root, all[i]);
         }
-        for (int n = 0; n < OPERATIONS; n++) {
+        for (int n = 0; n < harness_rounds(OPERATIONS); n++) {
                 do_anything(root);
                 if (n % 25 == 0)
                         check(followers, all, WATCHES, root, at("operation %d", n));

@@ -138,7 +138,7 @@ static struct restless make_restless(const char *directory) {
         make_dir(path);
         for (int i = 0; i < UNKNOWN_DEPTH; i++)
                 make_dir(path = at("%s/b", path));
-        for (int i = 0; i < UNKNOWN; i++)
+        for (int i = 0; i < harness_rounds(UNKNOWN); i++)
                 make_dir(at("%s/%d", path, i));
         r.bottom = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
         r.above[0] = open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -175,7 +175,7 @@ START_TEST(test_outside_is_renamed) {
         struct follower *f = follower_new(kevd, root, REPLAY_STRICT);
 
         begin_renames(&r);
-        for (int i = 0; i < UNKNOWN; i++) {
+        for (int i = 0; i < harness_rounds(UNKNOWN); i++) {
                 make_file_in(&r, i);
                 if (i % 10 == 0)
                         follower_drain(f);
@@ -377,7 +377,7 @@ START_TEST(test_renamed_and_back) {
         make_dir(at("%s/d", root));
         make_tree(at("%s/d", root), 2, 2);
         make_file(at("%s/file", root));
-        for (int i = 0; i < 10; i++) {
+        for (int i = 0; i < harness_rounds(10); i++) {
                 move(at("%s/d", root), at("%s/e", root));
                 move(at("%s/file", root), at("%s/e/file%d", root, i));
                 follower_check(f, "renamed");
@@ -396,7 +396,7 @@ START_TEST(test_in_and_out) {
         const char *root = make_root("w"), *outside = make_root("outside");
         struct follower *f = follower_new(kevd, root, REPLAY_STRICT);
 
-        for (int i = 0; i < 10; i++) {
+        for (int i = 0; i < harness_rounds(10); i++) {
                 make_file(at("%s/one%d", outside, i));
                 make_dir(at("%s/two%d", outside, i));
                 make_tree(at("%s/two%d", outside, i), 2, 1);
@@ -430,7 +430,7 @@ START_TEST(test_exchange) {
         make_tree(at("%s/dir", root), 2, 2);
         make_tree(at("%s/other", root), 3, 1);
         follower_check(f, "before");
-        for (int i = 0; i < 10; i++) {
+        for (int i = 0; i < harness_rounds(10); i++) {
                 exchange(at("%s/%s", root, pairs[_i][0]), at("%s/%s", root, pairs[_i][1]));
                 follower_check(f, at("exchange %d", i));
                 check_registrations(f, at("exchange %d", i));
@@ -506,7 +506,7 @@ static void write_between(const char *root, int writer) {
 }
 
 START_TEST(test_exchanged_while_others_write) {
-        enum { PAIRS = 1000 };
+        const int pairs = harness_rounds(1000);
         const char *root = make_root("w"), *outside = make_root("outside"), *there = at("%s/there", root);
         struct follower *f = follower_new(kevd, root, REPLAY_AT_REST);
         pid_t exchanger, others[2];
@@ -517,7 +517,7 @@ START_TEST(test_exchanged_while_others_write) {
         else
                 there = outside;
         make_dir(at("%s/here", root));
-        for (int i = 0; i < PAIRS; i++) {
+        for (int i = 0; i < pairs; i++) {
                 make_dir(at("%s/here/%d", root, i));
                 make_dir(at("%s/here/%d/a", root, i));
                 make_dir(at("%s/%d", there, i));
@@ -532,7 +532,7 @@ START_TEST(test_exchanged_while_others_write) {
         }
         exchanger = fork_writer();
         if (exchanger == 0) {
-                for (int i = 0; i < PAIRS; i++)
+                for (int i = 0; i < pairs; i++)
                         exchange(at("%s/%d/b", there, i), at("%s/here/%d/a", root, i));
                 _exit(0);
         }
@@ -542,7 +542,7 @@ START_TEST(test_exchanged_while_others_write) {
                 (void)waitpid(others[i], NULL, 0);
         }
         follower_check(f, "exchanged");
-        for (int i = 0; i < PAIRS; i++) {
+        for (int i = 0; i < pairs; i++) {
                 make_file(at("%s/here/%d/a/later", root, i));
                 make_file(at("%s/%d/b/later", there, i));
         }
@@ -557,7 +557,7 @@ END_TEST
 static void write_renames(const char *root, int writer) {
         char from[PATH_MAX], to[PATH_MAX];
 
-        for (int i = 0; i < 1000; i++) {
+        for (int i = 0; i < harness_rounds(1000); i++) {
                 (void)snprintf(from, sizeof(from), "%s/d%d/f%d-%d", root, (writer + i) % 4, writer, i);
                 make_file(from);
                 (void)snprintf(to, sizeof(to), "%s/d%d/t%d-%d", root, i % 4, writer, i);

@@ -144,19 +144,19 @@ static void random_test(uint64_t seed, int n_operations, bool exchanges, bool in
 
 START_TEST(test_random) {
         harness_label(at("seed %d", _i));
-        random_test((uint64_t)_i, 20000, false, false);
+        random_test((uint64_t)_i, harness_rounds(20000), false, false);
 }
 END_TEST
 
 START_TEST(test_random_in_crowd) {
         harness_label(at("seed %d", _i));
-        random_test((uint64_t)_i, 20000, true, true);
+        random_test((uint64_t)_i, harness_rounds(20000), true, true);
 }
 END_TEST
 
 START_TEST(test_random_with_exchanges) {
         harness_label(at("seed %d", _i));
-        random_test((uint64_t)_i, 20000, true, false);
+        random_test((uint64_t)_i, harness_rounds(20000), true, false);
 }
 END_TEST
 
