@@ -127,12 +127,12 @@ static void daemon_wait_ready(struct daemon *daemon) {
         }
 }
 
-static bool is_other_client(void) {
+bool client_is_other(void) {
         return getenv("KEVD_OTHER_CLIENT");
 }
 
 void client_begin(void) {
-        if (!is_other_client())
+        if (!client_is_other())
                 return;
         if (geteuid() != 0)
                 harness_skip("to be another user takes root");
@@ -140,7 +140,7 @@ void client_begin(void) {
 }
 
 void client_end(void) {
-        if (is_other_client())
+        if (client_is_other())
                 assert_system(seteuid(0) == 0, "seteuid");
 }
 
@@ -191,7 +191,7 @@ struct daemon *daemon_start_with(const char *const *options) {
                 n++;
         if (mechanism && strcmp(mechanism, "fanotify") == 0)
                 need_fanotify();
-        if (is_other_client()) {
+        if (client_is_other()) {
                 mechanism = "inotify";
                 ck_assert_int_eq(chmod(harness_tempdir(), 0755), 0);
         }
@@ -214,7 +214,7 @@ struct daemon *daemon_start_with(const char *const *options) {
                 argv[n++] = mechanism_option;
         if (feed)
                 argv[n++] = feed_option;
-        if (is_other_client())
+        if (client_is_other())
                 argv[n++] = (char *)"--mode=system";
 
         address_of(notify_path, &address);
@@ -327,13 +327,13 @@ size_t daemon_signal_helpers(pid_t daemon, const char *name, int signal) {
 }
 
 size_t daemon_fdinfo_inotify_watches(pid_t pid) {
-        pid_t holder = is_other_client() ? daemon_find_helper(pid, "kevd-deputy") : pid;
+        pid_t holder = client_is_other() ? daemon_find_helper(pid, "kevd-deputy") : pid;
         _cleanup_(freep) char *path = new_text("/proc/%d/fdinfo", (int)holder);
         DIR *directory = holder > 0 ? opendir(path) : NULL;
         struct dirent *entry;
         size_t n = 0;
 
-        if (!directory && is_other_client()) /* it has ended with its last watch */
+        if (!directory && client_is_other()) /* it has ended with its last watch */
                 return 0;
         assert_system(directory, path);
         while ((entry = readdir(directory))) {

@@ -146,6 +146,7 @@ enum { OTHER_CLIENT = 65534 };
 
 /* Whatever connects in between is another user's than the daemon's if $KEVD_OTHER_CLIENT is set, and daemons are a
  * system's then, so that files are watched by deputies. */
+bool client_is_other(void);
 void client_begin(void);
 void client_end(void);
 

@@ -21,7 +21,7 @@ void stop(void) {
 }
 
 int n_rounds(void) {
-        return harness_rounds(daemon_is_on_fanotify() ? ROUNDS * 2 / 5 : ROUNDS);
+        return harness_rounds(daemon_is_on_fanotify() || client_is_other() ? ROUNDS * 2 / 5 : ROUNDS);
 }
 
 void follow_writers(struct follower *f, pid_t *pids, size_t n) {

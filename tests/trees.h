@@ -25,7 +25,7 @@ void stop(void);
 /* Each of its tests has a daemon, and so many seconds. */
 TCase *make_tree_case(Suite *suite, const char *name, int seconds);
 
-/* The same is done with both mechanisms, and with the second not as often. */
+/* The same is done with inotify, with deputies and with fanotify, and most often with the first. */
 int n_rounds(void);
 
 /* Takes events until the writers have ended. */
