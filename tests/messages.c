@@ -7,6 +7,7 @@
 #include "harness.h"
 #include "macro.h"
 #include "message.h"
+#include "unit.h"
 
 /* As by the daemon, which has room for so much of a long message at a time, and may move it in between. */
 static int parse_in_pieces(const char *data, size_t size, size_t piece, struct json_object **ret) {
@@ -16,9 +17,9 @@ static int parse_in_pieces(const char *data, size_t size, size_t piece, struct j
         for (size_t pieces = 0; r == 0; pieces++) {
                 char *copy = malloc(size ? size : 1);
 
-                ck_assert_ptr_nonnull(copy);
+                assert_often(copy, "no memory");
                 memcpy(copy, data, size);
-                ck_assert_uint_le(pieces, size);
+                assert_often(pieces <= size, "%zu pieces of %zu bytes", pieces, size);
                 r = message_parser_go_on(&parser, copy, piece, ret);
                 free(copy);
         }
@@ -31,15 +32,16 @@ int parse_bytes(const char *data, size_t size, struct json_object **ret) {
         char *copy = malloc(size ? size : 1);
         int r;
 
-        ck_assert_ptr_nonnull(copy);
+        assert_often(copy, "no memory");
         memcpy(copy, data, size);
         r = message_parse(copy, size, ret);
         free(copy);
         for (size_t i = 0; i < ARRAY_SIZE(sizes) && size / sizes[i] < 1000; i++) {
                 struct json_object *again = NULL;
+                int in_pieces = parse_in_pieces(data, size, sizes[i], &again);
 
-                ck_assert_int_eq(parse_in_pieces(data, size, sizes[i], &again), r);
-                ck_assert(r < 0 || json_object_equal(again, *ret));
+                assert_often(in_pieces == r, "%d in pieces of %zu bytes, %d as a whole", in_pieces, sizes[i], r);
+                assert_often(r < 0 || json_object_equal(again, *ret), "another one in pieces of %zu bytes", sizes[i]);
                 json_object_put(again);
         }
         return r;

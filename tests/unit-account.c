@@ -100,7 +100,7 @@ static void step(struct random *r, struct holder *h, uid_t uid) {
 
         switch (random_below(r, 5)) {
         case 0:
-                ck_assert(!h->account || account_get(&accounts, uid) == h->account);
+                assert_often(!h->account || account_get(&accounts, uid) == h->account, "a second account of %u", uid);
                 if (!h->account)
                         h->account = account_get(&accounts, uid);
                 h->refs++;
@@ -124,8 +124,9 @@ static void step(struct random *r, struct holder *h, uid_t uid) {
         default:
                 if (!h->account)
                         break;
-                ck_assert_int_eq(account_charge(h->account, resource, amount),
-                                 h->used[resource] + amount > limit ? -EDQUOT : 0);
+                assert_often(account_charge(h->account, resource, amount) ==
+                                     (h->used[resource] + amount > limit ? -EDQUOT : 0),
+                             "%zu beside %zu of %zu", amount, h->used[resource], limit);
                 if (h->used[resource] + amount <= limit)
                         h->used[resource] += amount;
                 break;
@@ -189,17 +190,20 @@ END_TEST
 START_TEST(random_operations) {
         static struct holder holders[USERS];
         struct random r = { 11 };
+        const unsigned steps = (unsigned)harness_rounds(200000);
 
-        for (unsigned i = 0; i < 200000; i++) {
+        for (unsigned i = 0; i < steps; i++) {
                 size_t user = random_below(&r, USERS), n_held = 0;
                 struct holder *h = &holders[user];
 
                 step(&r, h, (uid_t)user);
                 for (size_t j = 0; h->account && j < RESOURCE_COUNT; j++)
-                        ck_assert_uint_eq(h->account->used[j], h->used[j]);
+                        assert_often(h->account->used[j] == h->used[j], "step %u: %zu are used instead of %zu", i,
+                                     h->account->used[j], h->used[j]);
                 for (size_t j = 0; j < USERS; j++)
                         n_held += holders[j].account != NULL;
-                ck_assert_uint_eq(accounts.table.n_nodes - accounts.n_departed, n_held);
+                assert_often(accounts.table.n_nodes - accounts.n_departed == n_held, "step %u: not %zu accounts", i,
+                             n_held);
         }
         for (size_t i = 0; i < USERS; i++)
                 for (; holders[i].refs > 0; holders[i].refs--)

@@ -27,7 +27,7 @@ static struct item *of(struct hash_node *node) {
 
 static bool holds(const struct item *item) {
         for (struct hash_node *n = hash_first(&table, item->hash); n; n = hash_next(n)) {
-                ck_assert_uint_eq(n->hash, item->hash);
+                assert_often(n->hash == item->hash, "another hash in the chain");
                 if (of(n) == item)
                         return true;
         }
@@ -36,7 +36,7 @@ static bool holds(const struct item *item) {
 
 static void put(struct item *item, uint64_t hash) {
         item->hash = hash;
-        ck_assert_int_eq(hash_add(&table, &item->node, hash), 0);
+        assert_often(hash_add(&table, &item->node, hash) == 0, "no memory");
         item->in = true;
 }
 
@@ -66,8 +66,8 @@ static void compare(void) {
         ck_assert_uint_eq(n, count_in());
         ck_assert_uint_eq(n, table.n_nodes);
         for (size_t i = 0; i < ITEMS; i++) {
-                ck_assert_uint_eq(items[i].seen, items[i].in);
-                ck_assert_int_eq(holds(&items[i]), items[i].in);
+                assert_often(items[i].seen == items[i].in, "node %zu was visited %u times", i, items[i].seen);
+                assert_often(holds(&items[i]) == items[i].in, "node %zu %s found", i, items[i].in ? "is not" : "is");
         }
 }
 
@@ -84,9 +84,10 @@ END_TEST
 /* With few different hashes the chains are long. */
 static void random_operations(uint64_t seed, uint64_t n_hashes) {
         struct random r = { seed };
+        const unsigned steps = (unsigned)harness_rounds(200000);
         size_t most = 0, size = ITEMS;
 
-        for (unsigned step = 0; step < 200000; step++) {
+        for (unsigned step = 0; step < steps; step++) {
                 struct item *item = &items[random_below(&r, size)];
 
                 if (step % 20000 == 0) {
@@ -171,9 +172,10 @@ END_TEST
 
 START_TEST(for_each_removes_some) {
         struct random r = { 3 };
+        const unsigned rounds = (unsigned)harness_rounds(200);
         bool kept[ITEMS];
 
-        for (unsigned round = 0; round < 200; round++) {
+        for (unsigned round = 0; round < rounds; round++) {
                 size_t n = 1 + random_below(&r, ITEMS), rest = 1 + random_below(&r, 64);
 
                 for (size_t i = 0; i < n; i++) {
@@ -189,8 +191,8 @@ START_TEST(for_each_removes_some) {
                                 take(item);
                 }
                 for (size_t i = 0; i < n; i++)
-                        ck_assert_msg(items[i].seen == 1, "round %u: node %zu of %zu was visited %u times", round, i, n,
-                                      items[i].seen);
+                        assert_often(items[i].seen == 1, "round %u: node %zu of %zu was visited %u times", round, i, n,
+                                     items[i].seen);
                 compare();
                 for (size_t i = 0; i < n; i++)
                         if (items[i].in)

@@ -23,9 +23,8 @@ static const char *path_of(const struct dir *dir) {
         struct buffer b = BUFFER_INIT;
 
         tree_path(dir, &b);
-        ck_assert_int_eq(b.error, 0);
-        ck_assert_uint_lt(b.size, sizeof(text));
-        ck_assert_int_eq(b.data[b.size], 0);
+        assert_often(b.error == 0, "no memory");
+        assert_often(b.size < sizeof(text) && b.data[b.size] == 0, "%zu bytes, or no NUL behind them", b.size);
         memcpy(text, b.data, b.size + 1);
         buffer_free(&b);
         return text;
@@ -303,7 +302,8 @@ static void model_path(int i, char *path) {
         for (; model[i].parent >= 0; i = model[i].parent) {
                 char longer[sizeof(below)];
 
-                ck_assert_int_lt(snprintf(longer, sizeof(longer), "/%s%s", model[i].name, below), (int)sizeof(longer));
+                assert_often(snprintf(longer, sizeof(longer), "/%s%s", model[i].name, below) < (int)sizeof(longer),
+                             "the model's path is too long");
                 memcpy(below, longer, sizeof(below));
         }
         memcpy(path, below[0] ? below : "/", strlen(below) + 2);
@@ -314,7 +314,7 @@ static int model_add(struct dir *dir, int parent, const char *name) {
 
         while (i < MODEL_MAX && model[i].dir)
                 i++;
-        ck_assert_int_lt(i, MODEL_MAX);
+        assert_often(i < MODEL_MAX, "the model is full");
         model[i] = (struct model_dir){ .dir = dir, .parent = parent };
         (void)snprintf(model[i].name, sizeof(model[i].name), "%s", name);
         n_model++;
@@ -368,16 +368,16 @@ static void random_step(struct random *r) {
                 if (n_model == MODEL_MAX)
                         break;
                 dir = tree_make_child(&tree, dir, name);
-                ck_assert_ptr_nonnull(dir);
+                assert_often(dir, "no memory");
                 if (model_child(i, name) < 0)
                         (void)model_add(dir, i, name);
                 else
-                        ck_assert_ptr_eq(dir, model[model_child(i, name)].dir);
+                        assert_often(dir == model[model_child(i, name)].dir, "a second \"%s\" was made", name);
                 break;
         case 3: /* back into the tree as well */
                 if (i == 0 || model_is_below(other, i) || model_child(other, name) >= 0)
                         break;
-                ck_assert_int_eq(tree_move(&tree, dir, model[other].dir, name), 0);
+                assert_often(tree_move(&tree, dir, model[other].dir, name) == 0, "no memory");
                 model[i].parent = other;
                 model[i].is_cut = false;
                 (void)snprintf(model[i].name, sizeof(model[i].name), "%s", name);
@@ -410,20 +410,17 @@ static void compare(struct random *r) {
         struct dir *dir = tree_common(model[a].dir, model[b].dir);
         char path[4096];
 
-        ck_assert_uint_eq(tree.n_dirs, n_model);
+        assert_often(tree.n_dirs == n_model, "%zu directories instead of %zu", tree.n_dirs, n_model);
         model_path(a, path);
-        ck_assert_str_eq(path_of(model[a].dir), path);
-        if (common < 0)
-                ck_assert_ptr_null(dir);
-        else
-                ck_assert_ptr_eq(dir, model[common].dir);
-        ck_assert_int_eq(tree_is_below(model[a].dir, model[b].dir), model_is_below(a, b));
+        assert_often(strcmp(path_of(model[a].dir), path) == 0, "\"%s\" instead of \"%s\"", path_of(model[a].dir), path);
+        assert_often(dir == (common < 0 ? NULL : model[common].dir), "another common directory");
+        assert_often(tree_is_below(model[a].dir, model[b].dir) == model_is_below(a, b), "above \"%s\"", path);
         for (size_t n = 0; n < NAMES; n++) {
                 const char *name = random_name(r);
                 int child = model_child(a, name);
 
                 dir = tree_child(&tree, model[a].dir, name);
-                ck_assert_ptr_eq(dir, child < 0 ? NULL : model[child].dir);
+                assert_often(dir == (child < 0 ? NULL : model[child].dir), "another \"%s\" in \"%s\"", name, path);
         }
 }
 
@@ -437,19 +434,20 @@ static void check_children(void) {
                 for (int j = 1; j < MODEL_MAX; j++)
                         expected += model[j].dir && model[j].parent == i;
                 for (struct dir *d = model[i].dir->first_child, *previous = NULL; d; previous = d, d = d->next) {
-                        ck_assert_ptr_eq(d->parent, model[i].dir);
-                        ck_assert_ptr_eq(d->previous, previous);
+                        assert_often(d->parent == model[i].dir, "a child has another parent");
+                        assert_often(d->previous == previous, "a child has another one before it");
                         n++;
                 }
-                ck_assert_uint_eq(n, expected);
+                assert_often(n == expected, "%zu children instead of %zu", n, expected);
         }
 }
 
 START_TEST(random_operations) {
         struct random r = { (uint64_t)_i };
+        const unsigned steps = (unsigned)harness_rounds(20000);
 
         (void)model_add(tree.root, -1, "");
-        for (unsigned step = 0; step < 20000; step++) {
+        for (unsigned step = 0; step < steps; step++) {
                 random_step(&r);
                 compare(&r);
                 if (step % 500 == 0)
