@@ -612,6 +612,26 @@ struct json_object *due_event(int fd) {
         return take_event(fd, "{\"maxEvents\":1,\"timeoutMsec\":0}");
 }
 
+static struct json_object *take_events(int fd, const char *parameters) {
+        struct json_object *reply = client_call(fd, "org.kevd.events.Wait", parameters);
+        struct json_object *events = json_object_get(json_at(reply, "/parameters/events"));
+
+        ck_assert_msg(events, "%s", json_object_to_json_string(reply));
+        json_object_put(reply);
+        return events;
+}
+
+struct json_object *next_events(int fd) {
+        struct json_object *events = take_events(fd, "{\"timeoutMsec\":9000}");
+
+        ck_assert_msg(json_object_array_length(events) > 0, "no event");
+        return events;
+}
+
+struct json_object *due_events(int fd) {
+        return take_events(fd, "{\"timeoutMsec\":0}");
+}
+
 void expect_nothing(int fd) {
         struct json_object *reply = client_call(fd, "org.kevd.events.Wait", "{\"timeoutMsec\":0}");
 

@@ -174,6 +174,9 @@ void client_change(int fd, const char *format, ...) __attribute__((format(printf
  * then, and waits for nothing. */
 struct json_object *next_event(int fd);
 struct json_object *due_event(int fd);
+/* The same with as many as one Wait brings: an array. due_events() returns an empty one. */
+struct json_object *next_events(int fd);
+struct json_object *due_events(int fd);
 /* No event is due. */
 void expect_nothing(int fd);
 bool has_note(struct json_object *event, const char *note);

@@ -302,29 +302,35 @@ struct told {
         bool in_doubt;
 };
 
-static void take_told(struct told *told, const char *root) {
-        struct json_object *event;
+static void note_told(struct told *told, const char *root, struct json_object *event) {
+        const char *path = text_at(event, "/path");
+        int dir, writer, i;
 
-        while ((event = due_event(client))) {
-                const char *path = text_at(event, "/path");
-                int dir, writer, i;
-
-                if (event_has(event, "/notes", "rescan")) {
-                        ck_assert_int_eq(number_at(event, "/seq"), ++told->seq);
-                        told->in_doubt = true;
-                        json_object_put(event);
-                        continue;
-                }
-                ck_assert_msg(event_has(event, "/notes", "create") && strncmp(path, root, strlen(root)) == 0 &&
-                                      sscanf(path + strlen(root), "/d%d/%d-%d", &dir, &writer, &i) == 3,
-                              "%s", json_object_to_json_string(event));
-                ck_assert_int_eq(number_at(event, "/seq"), ++told->seq);
-                ck_assert_int_lt(writer, WRITERS);
-                ck_assert_msg(dir == i % LOAD_DIRS && (told->in_doubt ? i >= told->next[writer] : i == told->next[writer]),
-                              "%s, not %d", path, told->next[writer]);
-                told->next[writer] = i + 1;
-                json_object_put(event);
+        ck_assert_int_eq(number_at(event, "/seq"), ++told->seq);
+        if (event_has(event, "/notes", "rescan")) {
+                told->in_doubt = true;
+                return;
         }
+        ck_assert_msg(event_has(event, "/notes", "create") && strncmp(path, root, strlen(root)) == 0 &&
+                              sscanf(path + strlen(root), "/d%d/%d-%d", &dir, &writer, &i) == 3,
+                      "%s", json_object_to_json_string(event));
+        ck_assert_int_lt(writer, WRITERS);
+        ck_assert_msg(dir == i % LOAD_DIRS && (told->in_doubt ? i >= told->next[writer] : i == told->next[writer]),
+                      "%s, not %d", path, told->next[writer]);
+        told->next[writer] = i + 1;
+}
+
+static void take_told(struct told *told, const char *root) {
+        size_t n;
+
+        do {
+                struct json_object *events = due_events(client);
+
+                n = json_object_array_length(events);
+                for (size_t i = 0; i < n; i++)
+                        note_told(told, root, json_object_array_get_idx(events, i));
+                json_object_put(events);
+        } while (n > 0);
 }
 
 static int count_files(const char *root) {
