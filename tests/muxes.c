@@ -11,16 +11,26 @@
 
 struct mux *mux;
 
+#ifdef MUX_DOUBLE /* all others have been tested without it */
+static const char *name_at(int backend) {
+        return backend == 0 ? MUX_DOUBLE : NULL;
+}
+#else
+static const char *name_at(int backend) {
+        return mux_backend_name_at((unsigned)backend);
+}
+#endif
+
 int count_backends(void) {
         int n = 0;
 
-        while (mux_backend_name_at((unsigned)n))
+        while (name_at(n))
                 n++;
         return n;
 }
 
 void open_mux(int backend) {
-        const char *name = mux_backend_name_at((unsigned)backend);
+        const char *name = name_at(backend);
 
         harness_label(name);
         ck_assert_int_eq(mux_open(name, &mux), 0);

@@ -3,7 +3,8 @@
 
 /*
  * What the tests of mux/ share: one contract for every backend, each of which a test is done with by its number. Here
- * are a mux, and what counts how often it is called. What goes wrong fails the test.
+ * are a mux, and what counts how often it is called. Where a backend is tested with a double (MUX_DOUBLE) it is the only
+ * one. What goes wrong fails the test.
  */
 
 #include <stdbool.h>
