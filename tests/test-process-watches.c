@@ -7,7 +7,6 @@
 
 #include <fcntl.h>
 #include <linux/capability.h>
-#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -687,43 +686,6 @@ START_TEST(test_modify) {
 }
 END_TEST
 
-/* A zombie is older than anything that is remembered for those who ask late: its reap is told, and who asks is told of
- * its true end, each time. What passes here is the time itself. */
-START_TEST(test_old_zombie) {
-        enum { OLDER_MSEC = 11000, ASK_TIMES = 2 };
-        struct daemon *daemon = start_following(NULL);
-        int fd = client_connect(daemon->socket), late;
-        struct maker maker = maker_start(USER);
-        struct json_object *event;
-        int64_t ended;
-        pid_t pid;
-
-        watch(fd, "", "'id':0,'match':{'uid':%d},'notes':['exit','reap']", USER);
-        pid = maker_fork(&maker, run_exit, 9);
-        go(&maker, 1);
-        event = next_told(fd);
-        ck_assert_msg(is_note(event, "exit") && pid_of(event) == pid, "%s", json_object_to_json_string(event));
-        ended = json_object_get_int64(json_at(event, "/realtimeUsec"));
-        json_object_put(event);
-        (void)poll(NULL, 0, OLDER_MSEC);
-        for (int i = 0; i < ASK_TIMES; i++) {
-                late = client_connect(daemon->socket);
-                watch(late, "", "'id':1,'pid':%d,'notes':['exit']", (int)pid);
-                event = next_told(late);
-                check_status(event, 9 << 8);
-                ck_assert_int_eq(json_object_get_int64(json_at(event, "/realtimeUsec")), ended);
-                json_object_put(event);
-                (void)close(late);
-        }
-        expect_only_others(fd, &pid, 1);
-        ck_assert_int_eq(maker_reap(&maker, pid), 9 << 8);
-        (void)expect(fd, 0, "reap", pid, 9 << 8);
-        maker_stop(&maker);
-        (void)close(fd);
-        daemon_stop(daemon);
-}
-END_TEST
-
 /* proc(5): with hidepid the daemon does not see who has not its user, and as little of who has more rights. */
 static void hide_processes(void) {
         if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
@@ -785,7 +747,6 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_at_rest);
         tcase_add_test(c, test_oneshot);
         tcase_add_test(c, test_modify);
-        tcase_add_test(c, test_old_zombie);
         tcase_add_test(c, test_hidden);
         return harness_main(argc, argv);
 }
