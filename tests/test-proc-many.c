@@ -94,6 +94,7 @@ END_TEST
 /* `reaped`: by their parent as they end, or only when all have been reported. */
 static void many(bool reaped) {
         enum { N = 2000, A_CALL = 500 };
+        const int n_all = harness_rounds(N);
         struct rlimit limit;
         struct daemon *daemon;
         struct maker maker;
@@ -108,31 +109,31 @@ static void many(bool reaped) {
         daemon = daemon_start(NULL);
         fd = client_connect(daemon->socket);
         maker = maker_start(0);
-        maker_fork_many(&maker, run_code_of_pid, N, pids);
-        for (int i = 0; i < N;) {
+        maker_fork_many(&maker, run_code_of_pid, n_all, pids);
+        for (int i = 0; i < n_all;) {
                 size_t size = (size_t)sprintf(text, "{\"add\":[");
 
-                for (int j = 0; j < A_CALL; j++, i++)
+                for (int j = 0; j < A_CALL && i < n_all; j++, i++)
                         size += (size_t)sprintf(text + size, "%s{\"id\":%d,\"filter\":\"proc\",\"pid\":%d,\"notes\":[\"exit\",\"reap\"]}",
                                                 j ? "," : "", i, (int)pids[i]);
                 (void)sprintf(text + size, "]}");
                 client_change(fd, "%s", text);
         }
         expect_nothing(fd);
-        go(&maker, N);
+        go(&maker, (size_t)n_all);
         if (reaped)
-                maker_begin_reaping(&maker, N);
-        while (n_exits < N || (reaped && n_reaps < N)) {
+                maker_begin_reaping(&maker, n_all);
+        while (n_exits < n_all || (reaped && n_reaps < n_all)) {
                 struct json_object *reply = client_call(fd, "org.kevd.events.Wait", "{\"timeoutMsec\":9000}");
                 size_t n = json_object_array_length(json_at(reply, "/parameters/events"));
 
-                ck_assert_msg(n > 0, "%d exits and %d reaps of %d", n_exits, n_reaps, N);
+                ck_assert_msg(n > 0, "%d exits and %d reaps of %d", n_exits, n_reaps, n_all);
                 for (size_t i = 0; i < n; i++) {
                         struct json_object *event = json_object_array_get_idx(json_at(reply, "/parameters/events"), i);
                         int64_t id = number_at(event, "/id");
                         bool reap = strcmp(text_at(event, "/notes/0"), "reap") == 0;
 
-                        ck_assert_int_lt(id, N);
+                        ck_assert_int_lt(id, n_all);
                         check_event(event, id, reap ? "reap" : "exit", pids[id]);
                         check_status(event, code_of(pids[id]) << 8);
                         if (reap) {
@@ -146,13 +147,13 @@ static void many(bool reaped) {
                 }
                 json_object_put(reply);
         }
-        for (int i = 0; i < N; i++) {
+        for (int i = 0; i < n_all; i++) {
                 ck_assert_uint_eq(exits[i], 1);
                 ck_assert_uint_eq(reaps[i], reaped);
         }
         expect_nothing(fd);
         if (!reaped)
-                maker_begin_reaping(&maker, N);
+                maker_begin_reaping(&maker, n_all);
         maker_end_reaping(&maker);
         free(text);
         maker_stop(&maker);
