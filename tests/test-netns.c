@@ -32,6 +32,7 @@
 enum {
         END_MSEC = 60000, /* for the end of a namespace, which the kernel takes its time for */
         ROUNDS_MSEC = 20000,
+        LOSS_MSEC = 60000, /* until there was one at last */
 };
 
 static void need_root(void) {
@@ -805,9 +806,17 @@ static void show_progress(const struct churn *c, const struct daemon *daemon) {
                               (long long)overflows(daemon), c->differences);
 }
 
+static bool goes_on(const struct churn *c, const struct daemon *daemon, int64_t rounds, int64_t begun) {
+        int64_t past = now_msec() - begun;
+
+        if (rounds < INT64_MAX)
+                return c->round < rounds;
+        return past < harness_rounds(ROUNDS_MSEC) || (past < LOSS_MSEC && overflows(daemon) == 0);
+}
+
 START_TEST(test_random) {
         struct churn c = { .seed = (unsigned)number_of_environment("KEVD_NETNS_SEED", now_msec() & 0xffffff) };
-        int64_t rounds = number_of_environment("KEVD_NETNS_ROUNDS", INT64_MAX), end = now_msec() + ROUNDS_MSEC;
+        int64_t rounds = number_of_environment("KEVD_NETNS_ROUNDS", INT64_MAX), begun = now_msec();
         struct daemon *daemon;
 
         need_root();
@@ -825,7 +834,7 @@ START_TEST(test_random) {
                 watch(c.fds[i], "");
         }
         c.named = home_connect(c.homes[0], daemon->socket);
-        while (c.round < rounds && (rounds < INT64_MAX || now_msec() < end)) {
+        while (goes_on(&c, daemon, rounds, begun)) {
                 watch_by_name(&c);
                 c.round++;
                 change_devices(&c);
