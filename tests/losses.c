@@ -25,7 +25,7 @@ static struct kev *noise; /* watches what fills the kernel's queue */
 
 static void watch_noise(void) {
         const char *path = make_root("noise");
-        struct kev_watch *watch = new_tree_watch(path, 0);
+        struct kev_watch *watch = new_tree_watch(path, KEV_NOTE_GONE); /* the kernel is asked for all the same */
 
         make_file(at("%s/0", path));
         make_file(at("%s/1", path));

@@ -5,8 +5,8 @@
  * The kernel's own losses, made when a test wants them. The daemon is stopped while more happens than its inotify
  * instance may hold (fs.inotify.max_queued_events): from there on everything is lost, for all watches alike.
  *
- * The noise that fills the queue is made in a directory of its own, which a client watches that never reads: so a test
- * can say to the event where the loss begins. What goes wrong fails the test.
+ * The noise that fills the queue is made in a directory of its own, of which a client is told nothing though it watches
+ * it: so a test can say to the event where the loss begins. What goes wrong fails the test.
  */
 
 #include <stddef.h>
