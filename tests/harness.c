@@ -116,8 +116,11 @@ pid_t start_process(void) {
 }
 
 void end_process(pid_t pid) {
+        int status;
+
         ck_assert_int_eq(kill(pid, SIGKILL), 0);
-        ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+        ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+        ck_assert_msg(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "a child had ended, its status was %d", status);
 }
 
 /* ---- directories ----------------------------------------------------------- */

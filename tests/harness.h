@@ -75,6 +75,7 @@ void format(char *text, size_t size, const char *form, ...) __attribute__((forma
 
 /* A child, which does nothing until it is killed and reaped. */
 pid_t start_process(void);
+/* This one, or another that goes on until it is killed: if it has ended before, something has failed in it. */
 void end_process(pid_t pid);
 
 /* ---- the daemon ------------------------------------------------------------ */

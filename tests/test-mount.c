@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "files.h"
@@ -264,7 +263,7 @@ START_TEST(test_gone_meanwhile) {
                 for (int i = 0; i < MOUNTS; i++)
                         assert_system(umount2(at("%s/%d/place", root, i), MNT_DETACH) == 0, root);
                 json_object_put(client_receive(fd, HARNESS_REPLY_MSEC));
-                assert_system(kill(writer, SIGKILL) == 0 && waitpid(writer, NULL, 0) == writer, "writer");
+                end_process(writer);
                 while ((event = due_event(fd)))
                         json_object_put(event);
                 for (int i = 0; i < MOUNTS; i++)

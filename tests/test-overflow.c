@@ -335,8 +335,7 @@ START_TEST(test_into_itself) {
                 while (follower_take(f, HARNESS_REPLY_MSEC, NULL) && !(f->notes & KEV_NOTE_RESCAN))
                         ;
                 f->notes = 0;
-                ck_assert_int_eq(kill(pid, SIGKILL), 0);
-                ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+                end_process(pid);
                 ck_assert_uint_eq(check_all(f, root, at("round %d", round)), n);
         }
         check_held(n, "at last");

@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <json-c/json.h>
@@ -154,8 +153,7 @@ static void begin_renames(struct restless *r) {
 
 static void end_renames(struct restless *r) {
         for (size_t i = 0; i < ARRAY_SIZE(r->writers); i++) {
-                (void)kill(r->writers[i], SIGKILL);
-                (void)waitpid(r->writers[i], NULL, 0);
+                end_process(r->writers[i]);
                 (void)close(r->above[i]);
         }
         (void)close(r->bottom);
@@ -537,10 +535,8 @@ START_TEST(test_exchanged_while_others_write) {
                 _exit(0);
         }
         follow_writers(f, &exchanger, 1);
-        for (int i = 0; i < 2; i++) {
-                (void)kill(others[i], SIGKILL);
-                (void)waitpid(others[i], NULL, 0);
-        }
+        for (int i = 0; i < 2; i++)
+                end_process(others[i]);
         follower_check(f, "exchanged");
         for (int i = 0; i < pairs; i++) {
                 make_file(at("%s/here/%d/a/later", root, i));
