@@ -191,6 +191,7 @@ START_TEST(test_death) {
         for (size_t i = 0; i < (size_t)harness_rounds(60); i++) {
                 size_t size = MIN(1 + i * 7, sizeof(ADD_READ));
                 pid_t child = fork();
+                int status;
 
                 assert_system(child >= 0, "fork");
                 if (child == 0) {
@@ -203,7 +204,8 @@ START_TEST(test_death) {
                         client_send_with_fds(kevd, ADD_READ, size, fds, 2);
                         (void)kill(getpid(), SIGKILL);
                 }
-                ck_assert_int_eq(waitpid(child, NULL, 0), child);
+                ck_assert_int_eq(waitpid(child, &status, 0), child);
+                ck_assert_msg(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "the client's status was %d", status);
         }
 }
 END_TEST
