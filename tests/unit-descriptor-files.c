@@ -11,6 +11,7 @@
 #include "descriptor_files.h"
 #include "harness.h"
 #include "macro.h"
+#include "unit.h"
 
 enum { FILES = 2, WATCHES = 500, ROUNDS = 1000, A_SLICE = 32 };
 
@@ -137,7 +138,7 @@ static int open_file(int number) {
 
         format(path, sizeof(path), "%s/%d", harness_tempdir(), number);
         fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-        assert_system(fd >= 0, path);
+        assert_often(fd >= 0, "%s: %s", path, strerror(errno));
         return fd;
 }
 
@@ -145,7 +146,7 @@ static int open_file(int number) {
 static int mark_file(int number) {
         int fd = open_file(number), mark = descriptor_files_mark(&files, fd);
 
-        ck_assert_int_ge(mark, 0);
+        assert_often(mark >= 0, "%s", strerror(-mark));
         (void)close(fd);
         return mark;
 }
@@ -161,7 +162,7 @@ static void use_others(int n) {
         struct watch watch = { 0 };
 
         for (int i = 0; i < n; i++) {
-                ck_assert_int_eq(add(mark_file(number++), &watch), 0);
+                assert_often(add(mark_file(number++), &watch) == 0, "%d", number);
                 descriptor_files_remove(&files, &watch.file);
         }
 }
@@ -281,6 +282,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, position);
 
         c = harness_case(suite, "marks");
+        tcase_set_timeout(c, 60);
         tcase_add_checked_fixture(c, start, stop);
         tcase_add_test(c, unused);
         tcase_add_test(c, removed_meanwhile);

@@ -119,6 +119,7 @@ END_TEST
 
 /* What is left is ready no more, or its watch has ended. */
 START_TEST(what_is_left_goes) {
+        harness_label(_i ? "ended" : "unready");
         make_some_ready(READY);
         ck_assert_int_eq(mux_wait(context.mux, -1), 0);
         ck_assert_uint_eq(n_told, A_SLICE);
