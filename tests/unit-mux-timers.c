@@ -25,7 +25,7 @@ START_TEST(timers_fire_in_order) {
                 set_timed(&timers[i], start - 5 * NSEC_PER_MSEC + random_below(&r, 25 * NSEC_PER_MSEC), timed_fires);
         while (monotonic_nsec() < start + 21 * NSEC_PER_MSEC)
                 turn(2 * (int64_t)NSEC_PER_MSEC);
-        for (int i = 0; i < 4; i++) /* where the machine stood still they are all due now: so many turns' worth */
+        for (int i = 0; i < 8; i++) /* where the machine stood still they are all due now: so many turns' worth */
                 turn(0);
         for (size_t i = 0; i < ARRAY_SIZE(timers); i++)
                 fired += timers[i].calls;
