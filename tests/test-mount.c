@@ -252,6 +252,7 @@ START_TEST(test_gone_meanwhile) {
         for (int round = 0; round < harness_rounds(5); round++) {
                 for (int i = 0; i < MOUNTS; i++)
                         mount_tmpfs(at("%s/%d/place", root, i));
+                (void)unlink(at("%s/file", busy)); /* the last writer may have been between the two */
                 writer = fork_writer();
                 if (writer == 0)
                         for (;;) {
