@@ -599,6 +599,23 @@ START_TEST(test_notes_are_changed) {
 }
 END_TEST
 
+/* Of what nobody asks for nothing is counted. */
+START_TEST(test_count) {
+        const struct kev_event *event;
+        int64_t id;
+
+        make_text("f");
+        id = watch_on(kev, "f", _i, KEV_NOTE_WRITE);
+        must(kill(kevd->pid, SIGSTOP)); /* then all of it is read at once */
+        put("f", O_APPEND, "x");
+        must(kill(kevd->pid, SIGCONT));
+        ck_assert_int_eq(kev_wait(kev, HARNESS_REPLY_MSEC, &event), 1);
+        ck_assert_int_eq(kev_event_id(event), id);
+        ck_assert_uint_eq(kev_event_notes(event), KEV_NOTE_WRITE);
+        ck_assert_uint_eq(kev_event_count(event), 1);
+}
+END_TEST
+
 /* What has happened while nobody asked for it is known as somebody does. */
 START_TEST(test_joined) {
         int64_t first, id;
@@ -718,6 +735,7 @@ int main(int argc, char *argv[]) {
         tcase_add_test(c, test_shared);
         tcase_add_test(c, test_with_tree);
         tcase_add_loop_test(c, test_notes_are_changed, 0, WAYS);
+        tcase_add_loop_test(c, test_count, 0, WAYS);
         tcase_add_loop_test(c, test_joined, 0, WAYS);
         tcase_add_loop_test(c, test_joined_after_rename, 0, WAYS);
         tcase_add_test(c, test_made_and_removed);

@@ -29,6 +29,7 @@ struct changes {
         bool modified, changed; /* contents, inode */
         bool recheck;           /* events were lost */
         uint64_t notes, count, realtime_usec;
+        uint64_t n_wanted; /* of these: the kernel tells of what nobody asks for, too */
 };
 
 /* What the vnode watches of one mark share. */
@@ -66,7 +67,7 @@ static void tell(struct vnode *v, const struct changes *changes, uint64_t notes,
                 return;
         report.notes = notes;
         report.flags = end ? KEV_FLAG_EOF : 0;
-        report.count = MAX(changes->count, 1u);
+        report.count = MAX(changes->n_wanted, 1u);
         report.kind = S_ISDIR(v->state.mode) ? KEV_KIND_DIRECTORY : S_ISREG(v->state.mode) ? KEV_KIND_FILE :
                                                                                              KEV_KIND_UNKNOWN;
         report.realtime_usec = changes->realtime_usec;
@@ -179,7 +180,16 @@ void vnode_on_stat(struct inotify *s, struct lookup *lookup) {
 
 /* ---- events --------------------------------------------------------------------------------------- */
 
-static void count(struct changes *changes, uint64_t realtime_usec) {
+static bool is_wanted(const struct vnode *v, uint64_t notes) {
+        list_for_each(entry, &v->subscriptions)
+                if (list_entry(entry, struct subscription, link)->notes & notes)
+                        return true;
+        return false;
+}
+
+/* `notes`: those that it may come to be. */
+static void count(const struct vnode *v, struct changes *changes, uint64_t notes, uint64_t realtime_usec) {
+        changes->n_wanted += is_wanted(v, notes);
         if (changes->count++ == 0)
                 changes->realtime_usec = realtime_usec;
 }
@@ -189,7 +199,7 @@ static void add(struct vnode *v, uint64_t notes, uint64_t realtime_usec) {
         struct changes *changes = v->later.count > 0 ? &v->later : &v->now;
 
         changes->notes |= notes;
-        count(changes, realtime_usec);
+        count(v, changes, notes, realtime_usec);
         if (v->asked)
                 return;
         tell(v, &v->now, 0, false);
@@ -205,7 +215,8 @@ static void add_with_look(struct inotify *s, struct mark *mark, struct changes w
         changes->modified |= what.modified;
         changes->changed |= what.changed;
         changes->recheck |= what.recheck;
-        count(changes, realtime_usec);
+        count(v, changes, blunt_notes(&what) | (what.changed ? KEV_NOTE_LINK | KEV_NOTE_DELETE : 0) |
+                                  (what.modified ? KEV_NOTE_EXTEND : 0), realtime_usec);
         if (!v->asked)
                 look(s, mark, 0);
 }
@@ -221,9 +232,10 @@ static void on_self(struct inotify *s, struct mark *mark, uint32_t mask, uint64_
                 free(take_pointer(&v->path));
         if (mask & (IN_DELETE_SELF | IN_UNMOUNT)) { /* IN_IGNORED follows, and this is told with it */
                 struct changes *changes = v->later.count > 0 ? &v->later : &v->now;
+                uint64_t end = mask & IN_UNMOUNT ? KEV_NOTE_REVOKE : KEV_NOTE_DELETE;
 
-                changes->notes |= mask & IN_UNMOUNT ? KEV_NOTE_REVOKE : KEV_NOTE_DELETE;
-                count(changes, realtime_usec);
+                changes->notes |= end;
+                count(v, changes, end, realtime_usec);
                 return;
         }
         if (is_dir && (mask & IN_ATTRIB))
@@ -255,6 +267,7 @@ void vnode_on_unmarked(struct mark *mark) {
 
         all.notes |= v->later.notes;
         all.count += v->later.count;
+        all.n_wanted += v->later.n_wanted;
         all.modified |= v->later.modified;
         all.changed |= v->later.changed;
         if (all.notes & KEV_NOTE_DELETE) /* the change was the unlink */
